@@ -1,0 +1,237 @@
+"""Commands that count and explain: summary, shapes, diff. Only --time and --verify load torch."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cnn_cli.cli import options
+from cnn_cli.cli.app import app
+from cnn_cli.cli.options import arguments, input_size, style
+from cnn_cli.cli.output import emit, emit_json, note
+from cnn_cli.errors import CnnError, UsageError
+
+Optimizer = Annotated[
+    str | None, typer.Option("--optimizer", metavar="NAME", help="For the memory estimate: sgd, adam or adamw.")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", metavar="NAME", help="For the memory estimate: float32, float16 or bfloat16."),
+]
+Depth = Annotated[
+    int | None, typer.Option("--depth", min=1, help="Fold what lies deeper than so many names, with subtotals.")
+]
+
+
+@app.command()
+def summary(
+    network: options.Network,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", metavar="A,B,…", help="Columns to show, such as name,output,params,macs,rf,memory."),
+    ] = None,
+    depth: Depth = None,
+    batch_size: options.BatchSize = None,
+    optimizer: Optimizer = None,
+    precision: Precision = None,
+    freeze: options.Freeze = None,
+    timed: Annotated[
+        bool, typer.Option("--time", help="Measure each layer, forward and backward, on --device.")
+    ] = False,
+    device: options.Device = "auto",
+    graph: Annotated[
+        Path | None, typer.Option("--graph", metavar="FILE", help="Draw the network: FILE.svg, .png, .mmd or .dot.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of --graph.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Build and run the network, and check every number.")
+    ] = False,
+    input: options.Input = None,
+    set: options.Set = None,
+    models: options.Models = None,
+    json: options.Json = False,
+    csv: options.Csv = False,
+    markdown: options.Markdown = False,
+) -> None:
+    """Layers, output shapes, parameters, MACs and memory, without weights or data."""
+    from cnn_cli.numbers import summary as s
+
+    plan = drafted(network, models, set, input)
+    given = s.setup(plan, batch_size, optimizer, precision, freeze)
+    form, keys = style(csv, markdown), s.columns(columns, timed, bool(given.frozen))
+    times = _times(plan.checked(), device, batch_size, depth) if timed else None
+    if graph:
+        _draw(plan.checked(), graph, depth, force)
+    if json:
+        emit_json(s.document(plan.checked(), frozen=given.frozen, depth=depth, given=given, times=times and times.rows))
+    else:
+        _table(plan, keys, depth, given, times, form)
+    if verify:
+        _verify(plan)
+
+
+def _table(plan: Any, keys: Any, depth: int | None, given: Any, times: Any, form: str) -> None:
+    """The rows that could be told, then the mistakes if there are any, else what stands under the table."""
+    from cnn_cli.numbers import summary as s
+    from cnn_cli.numbers.rows import rows, totals
+    from cnn_cli.tables import render
+
+    found = rows(plan, frozen=given.frozen, depth=depth)
+    total = totals(plan, found)
+    table = render(s.table(found, total, keys, times and times.rows), form)
+    emit(table if form != "text" else f"{s.title(plan)}\n\n{table}")
+    plan.checked()
+    if form == "text":
+        emit(f"\n{s.notes(plan, total, given, keys)}")
+        if times:
+            emit(s.wrapped(str(times)))
+
+
+def _times(plan: Any, device: str, batch_size: int | None, depth: int | None) -> Any:
+    from cnn_cli.device import pick
+    from cnn_cli.numbers.timing import measure
+
+    return measure(plan, pick(device), batch_size or 1).folded(depth)
+
+
+def _verify(plan: Any) -> None:
+    from cnn_cli.numbers.verify import verify
+
+    verdict = verify(plan)
+    if verdict.disagreements:
+        raise CnnError(f"{verdict}; please report this")
+    note(str(verdict))
+
+
+def _draw(plan: Any, path: Path, depth: int | None, force: bool) -> None:
+    from cnn_cli.numbers.graph import draw, readable_depth
+
+    note(f"wrote {draw(plan, path, depth=depth, force=force).absolute()}")
+    if depth is None and (folded := readable_depth(plan)):
+        note(f"folded with --depth {folded} to be readable; another --depth shows more or less")
+
+
+@app.command()
+def shapes(
+    network: options.Network,
+    layer: Annotated[
+        str | None, typer.Argument(help="With --explain: only this layer, or the layers of this group.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Where every number comes from, in words and symbols.")
+    ] = False,
+    valid_inputs: Annotated[
+        bool, typer.Option("--valid-inputs", help="Which input sizes fit, which fit exactly, and what comes out.")
+    ] = False,
+    sizes: Annotated[
+        str | None,
+        typer.Option("--sizes", metavar="A,B,…", help="With --valid-inputs: the sizes to show, such as 28,32,48x64."),
+    ] = None,
+    input: options.Input = None,
+    set: options.Set = None,
+    models: options.Models = None,
+    json: options.Json = False,
+    csv: options.Csv = False,
+    markdown: options.Markdown = False,
+) -> None:
+    """What comes into each layer, what goes out, and the arithmetic that turns one into the other."""
+    if (valid_inputs or sizes) and (explain or layer):
+        raise UsageError("--explain and --valid-inputs are two questions; ask one of them")
+    form = style(csv, markdown)
+    plan = drafted(network, models, set, input)
+    if valid_inputs or sizes:
+        _valid_inputs(plan, sizes, json, form)
+    elif explain or layer:
+        _explain(plan.checked(), layer, json, form)
+    else:
+        _shapes(plan, json, form)
+    plan.checked()
+
+
+def _shapes(plan: Any, json: bool, form: str) -> None:
+    from cnn_cli.numbers import shapes
+    from cnn_cli.numbers import summary as s
+    from cnn_cli.tables import render
+
+    if json:
+        document = s.document(plan.checked())
+        for row, layer in zip(document["layers"], plan.layers, strict=True):
+            row["arithmetic"] = shapes.arithmetic(layer)
+        emit_json(document)
+    else:
+        emit(render(shapes.table(plan), form) if form != "text" else f"{s.title(plan)}\n\n{shapes.text(plan)}")
+
+
+def _explain(plan: Any, layer: str | None, json: bool, form: str) -> None:
+    from cnn_cli.numbers import explain as e
+    from cnn_cli.numbers.summary import title, wrapped
+    from cnn_cli.tables import render
+
+    found = e.explain(plan, layer)
+    lost = e.never_used(plan) if layer is None else []
+    if json:
+        layers = [explanation.document() for explanation in found]
+        emit_json({"network": plan.network, "input": list(plan.input), "layers": layers, "never_used": lost})
+    elif form != "text":
+        emit(render(e.table(found), form))
+    else:
+        ends = [wrapped(line) for line in lost]
+        emit("\n".join([title(plan), "", e.text(found), *([""] if ends else []), *ends]))
+
+
+def _valid_inputs(plan: Any, sizes: str | None, json: bool, form: str) -> None:
+    from cnn_cli.numbers import inputs
+    from cnn_cli.tables import render
+
+    found = inputs.search(plan)
+    shapes = inputs.listed(sizes, plan, found)
+    if json:
+        emit_json(inputs.document(plan, found, shapes))
+    elif form != "text":
+        emit(render(inputs.table(plan, shapes), form))
+    else:
+        emit(f"{plan.network}: square inputs from 1x1 to {found.tried}x{found.tried}\n\n{inputs.text(found)}\n")
+        emit(render(inputs.table(plan, shapes)))
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A network, as in `cnn summary`.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    batch_size: options.BatchSize = None,
+    optimizer: Optimizer = None,
+    precision: Precision = None,
+    models: options.Models = None,
+    json: options.Json = False,
+    csv: options.Csv = False,
+    markdown: options.Markdown = False,
+) -> None:
+    """Two networks side by side: layers added, removed and changed, and what that does to parameters, MACs and
+    memory."""
+    from cnn_cli.numbers import diff as d
+    from cnn_cli.numbers.rows import rows
+    from cnn_cli.numbers.summary import setup
+    from cnn_cli.tables import render
+
+    form = style(csv, markdown)
+    first, second = (drafted(name, models, None, None).checked() for name in (a, b))
+    given = setup(first, batch_size, optimizer, precision)
+    pairs = d.align(rows(first), rows(second))
+    if json:
+        emit_json(d.document(first, second, given, pairs))
+    elif form != "text":
+        emit(render(d.table(pairs), form))
+    else:
+        emit(f"{render(d.totals_table(first, second, given))}\n\n{d.text(pairs)}")
+
+
+def drafted(network: str, models: list[Path] | None, set: list[str] | None, input: str | None) -> Any:
+    """The plan with its mistakes, of a name or a file; or the one in a run folder or checkpoint."""
+    path = Path(network)
+    if path.is_dir() or path.suffix in (".safetensors", ".pt", ".pth"):
+        from cnn_cli.training.checkpoint import open_network
+
+        return open_network(network, args=arguments(set), input=input_size(input)).plan
+    from cnn_cli.spec.registry import draft
+
+    return draft(network, models=models or (), args=arguments(set), input=input_size(input))

@@ -1,0 +1,160 @@
+"""The order of the images and the batches of an epoch: what the network sees, and when.
+
+The order is a function of (seed, epoch) alone, and nothing here draws from PyTorch's global random numbers. So an epoch
+can be taken up in the middle, and anybody can repeat it; epochs count from 1:
+
+    order = torch.randperm(n, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32))
+    for index in order.split(batch_size):
+        x, y = images[index].float() / 255, labels[index]
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cnn_cli.data.decode import decode
+from cnn_cli.data.preprocess import Preprocessing, adapt
+from cnn_cli.errors import CnnError
+
+
+class ReadError(CnnError):
+    """An image or a data worker failed in the middle of training. The state of the run is whole."""
+
+
+_PATIENCE = 120  # seconds without a batch before a worker counts as hanging
+
+
+@dataclass(frozen=True)
+class Stream(Dataset[Tensor]):
+    """Images too many to be kept: read, and fitted to the input, batch by batch in worker processes."""
+
+    images: Tensor | tuple[Path, ...]
+    how: Preprocessing
+    workers: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, index: list[int]) -> Tensor | str:
+        """(b, C, H, W) bytes; or the text of an error: an exception would leave a worker with its whole traceback."""
+        try:
+            if isinstance(self.images, Tensor):
+                return adapt(self.images[index], self.how)
+            return torch.cat([fitted(self.images[i], self.how) for i in index])
+        except CnnError as error:
+            return str(error)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images fitted to a network, (n, C, H, W) bytes or a stream of them, with their labels (n,), int64."""
+
+    name: str
+    images: Tensor | Stream
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def fitted(path: Path, how: Preprocessing) -> Tensor:
+    """An image file → (1, C, H, W) bytes."""
+    return adapt(decode(path, how.input[0]).unsqueeze(0), how)
+
+
+def epoch_order(n: int, seed: int, epoch: int, shuffle: bool = True) -> Tensor:
+    """(n,) int64: the order in which epoch 1, 2, … sees the images; 0 … n−1 where it is not shuffled."""
+    if not shuffle:
+        return torch.arange(n)
+    # Only the low 32 bits of a seed count on the CPU, so both numbers have to be in them.
+    return torch.randperm(n, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32))
+
+
+def batches(split: Split, order: Tensor, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """x (b, C, H, W) float32 in [0, 1] and y (b,) int64, both on the device; the last batch may be smaller.
+
+    The division gives exactly the values of torchvision's ToTensor. ReadError where an image or a worker fails.
+    """
+    if not len(order):
+        return  # torch.split makes one empty part of nothing
+    if isinstance(split.images, Tensor):
+        for index in torch.split(order.to(split.images.device), batch_size):
+            yield pixels(split.images[index], device), split.labels[index].to(device)
+    else:
+        parts = torch.split(order, batch_size)
+        for index, images in zip(parts, _streamed(split.images, parts, device), strict=True):
+            yield pixels(images, device), split.labels[index].to(device)
+
+
+def pixels(images: Tensor, device: torch.device) -> Tensor:
+    """Bytes → float32 in [0, 1]; converted on the device, since bytes travel four times as fast."""
+    return images.to(device, non_blocking=True).float().div_(255)
+
+
+def _streamed(stream: Stream, parts: tuple[Tensor, ...], device: torch.device) -> Iterator[Tensor]:
+    loader: DataLoader[Tensor] = DataLoader(
+        stream,
+        batch_sampler=[p.tolist() for p in parts],
+        num_workers=stream.workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_leave_signals_to_main,
+        pin_memory=device.type == "cuda",
+        timeout=1 if stream.workers else 0,
+        generator=torch.Generator(),  # else making its iterator would draw from the global random numbers
+    )
+    with _quiet_children():
+        batches = iter(loader)
+    for _ in parts:
+        images = _next(batches)
+        if isinstance(images, str):
+            raise ReadError(images)
+        yield images
+
+
+def _next(batches: Iterator[Tensor]) -> Tensor | str:
+    """The next batch. The loader gives up after a second; it is asked again as long as its workers live."""
+    for _ in range(_PATIENCE):
+        try:
+            return next(batches)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            if "timed out" not in reason:
+                break
+    else:
+        reason = f"no batch for {_PATIENCE} seconds"
+    raise ReadError(f"a data worker failed ({reason}); try --workers 0, or fewer if memory or /dev/shm is short")
+
+
+@contextmanager
+def _quiet_children() -> Iterator[None]:
+    """Keep PyTorch from watching for dead workers by a signal: it would raise in the middle of a step.
+
+    Steps must be whole, for the state to be saved after the last of them. A dead worker is noticed when its batch is
+    due.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_signals_to_main(worker: int) -> None:
+    """Ctrl-C reaches the whole group, and main decides; SIGTERM must end a worker, or main might wait for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

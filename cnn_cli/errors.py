@@ -1,0 +1,69 @@
+"""The one family of errors. Each says what, where and what to do next; its class gives the exit code.
+
+A traceback therefore always means a bug of ours (exit code 70).
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class CnnError(Exception):
+    """Failed for a reason outside the spec: a file, the disk, memory, damage, data, the network."""
+
+    exit_code = 1
+
+
+class UsageError(CnnError):
+    """The user edits something: a wrong name, option, setting or spec."""
+
+    exit_code = 2
+
+
+class DivergedError(CnnError):
+    """Training diverged: a loss that is not finite."""
+
+    exit_code = 3
+
+
+class StoppedError(CnnError):
+    """Stopped by a signal, after the state was saved. `signal` is its number; the exit code is 128 + it."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?`, or nothing where no known name is near.
+
+    >>> closest("Conv2D", ["Conv2d", "ReLU"])
+    " Did you mean 'Conv2d'?"
+    """
+    folded = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(name.lower(), list(folded), n=1)
+    return f" Did you mean {folded[near[0]]!r}?" if near else ""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One mistake in a spec at its place; `warning` where the network works all the same."""
+
+    file: str
+    line: int
+    column: int
+    where: str
+    message: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        where = f"{self.where}: " if self.where else ""
+        return f"{self.file}:{self.line}:{self.column}: {'warning: ' if self.warning else ''}{where}{self.message}"
+
+
+class SpecError(UsageError):
+    """A spec with mistakes: all that can be told apart at once, each at its place."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(p) for p in problems))

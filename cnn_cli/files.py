@@ -1,0 +1,156 @@
+"""Every file that cnn writes passes through here: written whole or not at all, and what was there before stays good.
+
+The bytes go to a temporary file in the same folder and to the disk (fsync), then take the name in one step (rename),
+and the disk is told of that too (fsync of the folder). Without both a power cut can leave an empty file: Pillai et al.,
+"All File Systems Are Not Created Equal", OSDI 2014.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cnn_cli.errors import CnnError
+
+_TEMPORARY = ".cnn-tmp"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """`path` holds exactly `data`, or what it held before. CnnError says what failed and what is intact."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    existed = path.exists()
+    try:
+        try:
+            _write_through(temporary, data)
+            temporary.replace(path)
+        except BaseException:  # a signal's exception too must leave nothing behind
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        kept = "the file of before is intact" if existed else "nothing was written"
+        raise CnnError(f"cannot write {path} ({_size(len(data))}): {error.strerror or error}; {kept}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """As write_bytes, in UTF-8. A lone surrogate (part of a file name that is not UTF-8) is written as `\\udc..`."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def make_folder(path: Path) -> None:
+    """Make `path` and its parents, and see that it can be written to. CnnError where it cannot."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".{os.getpid()}{_TEMPORARY}"
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT, 0o666))
+        probe.unlink()
+    except OSError as error:
+        raise CnnError(f"cannot write to {path}: {error.strerror or error}; name another folder with -o") from None
+
+
+def make_numbered_folder(parent: Path, name: str) -> Path:
+    """Make and return `parent/name-N`, N one above the highest there. Two processes never get the same one."""
+    make_folder(parent)
+    number = max((number_of(p, name) for p in parent.iterdir()), default=0) + 1
+    while True:
+        try:
+            (folder := parent / f"{name}-{number}").mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise CnnError(f"cannot make {folder}: {error.strerror or error}; name a folder with -o") from None
+
+
+def number_of(path: Path, name: str) -> int:
+    """N where `path` is called `name-N`, else 0."""
+    digits = path.name.removeprefix(f"{name}-") if path.name.startswith(f"{name}-") else ""
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote."""
+    for path in folder.glob(f".*{_TEMPORARY}"):
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` alone inside the `with`; CnnError where another process holds it.
+
+    A lock of the kernel's, so it ends with its process, however that ends; forked data workers do not inherit it.
+    """
+    path = folder / ".lock"
+    fd = _open_lock(path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # while still held, so that nobody else's lock file is removed
+        os.close(fd)
+
+
+def _open_lock(path: Path) -> int:
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise CnnError(f"cannot write to {path.parent}: {error.strerror or error}") from None
+        if not _try_lock(fd):
+            holder = os.read(fd, 20).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise CnnError(
+                f"{path.parent} is in use by another cnn train (process {holder or 'unknown'}); let it end, or stop it"
+            )
+        try:
+            if os.path.samestat(os.fstat(fd), path.stat()):  # else its last holder has just removed it: once more
+                os.ftruncate(fd, 0)
+                os.write(fd, f"{os.getpid()}\n".encode())
+                return fd
+        except FileNotFoundError:
+            pass
+        os.close(fd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows has none; there two runs in one folder are the user's care
+        return True
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)  # a file system without locks: go on without
+    return True
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    """Write and fsync a new file."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems know no fsync of a folder
+            raise
+    finally:
+        os.close(fd)
+
+
+def _size(n: int) -> str:
+    return f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n / 1e3:.1f} kB"

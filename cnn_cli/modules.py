@@ -1,0 +1,122 @@
+"""The few modules that neither torch.nn nor torchvision.ops has: the spec's graphs and joins."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Graph(nn.Module):
+    """Named children, each taking the outputs of siblings: a mapping of the spec.
+
+    `takes[key]` are the values that child `key` takes: "input" for what enters, a sibling's name, or "name.1" for a
+    piece of a Chunk. The forward pass maps what enters to the value called `output`, or, with auxiliary outputs
+    while training, to {name: tensor}.
+    """
+
+    def __init__(
+        self, children: dict[str, nn.Module | nn.Parameter], takes: dict[str, tuple[str, ...]], output: str
+    ) -> None:
+        super().__init__()
+        self._takes = takes
+        self._output = output
+        self._auxiliary: tuple[str, ...] = ()
+        self._only_training: frozenset[str] = frozenset()
+        last: dict[str, str] = {}
+        for key, child in children.items():
+            if isinstance(child, nn.Parameter):
+                self.register_parameter(key, child)
+            else:
+                self.add_module(key, child)
+            for name in takes[key]:
+                last[name] = key
+        self._done: dict[str, list[str]] = {}  # values that no later child needs are let go, so that memory is
+        for name, key in last.items():
+            if name != output:
+                self._done.setdefault(key, []).append(name)
+
+    def set_auxiliary(self, names: Sequence[str], only_training: frozenset[str]) -> None:
+        """In training give all of `names`, the main one first; otherwise skip `only_training`, which it does not need.
+
+        Wherever those stand among the children, they are computed as soon as what they take is there, as one would
+        write it by hand: the order of computation is the order in which gradients add up where the ways part.
+        """
+        self._auxiliary, self._only_training = tuple(names), only_training
+        self._done = {}
+        order = [key for key in self._takes if key not in only_training]
+        for key in (key for key in self._takes if key in only_training):
+            place = max(
+                (order.index(name.split(".")[0]) + 1 for name in self._takes[key] if name != "input"), default=0
+            )
+            while place < len(order) and order[place] in only_training:
+                place += 1
+            order.insert(place, key)
+        self._takes = {key: self._takes[key] for key in order}
+
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        values: dict[str, Tensor] = {"input": x}
+        for key, takes in self._takes.items():
+            if not self.training and key in self._only_training:
+                continue
+            child = self._modules.get(key)
+            if child is None:
+                values[key] = self._parameters[key]  # type: ignore[assignment]
+                continue
+            result = child(*(values[name] for name in takes))
+            if isinstance(child, Chunk):
+                values.update((f"{key}.{i}", piece) for i, piece in enumerate(result))
+            else:
+                values[key] = result
+            for name in self._done.get(key, ()):
+                values.pop(name, None)
+        if self._auxiliary and self.training:
+            return {name: values[name] for name in self._auxiliary}
+        return values[self._output]
+
+
+class Add(nn.Module):
+    """The sum of its inputs, all (N, …) of one shape."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        total = inputs[0]
+        for x in inputs[1:]:
+            total = total + x
+        return total
+
+
+class Multiply(nn.Module):
+    """The product of its inputs, value by value; sizes of 1 stretch."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        total = inputs[0]
+        for x in inputs[1:]:
+            total = total * x
+        return total
+
+
+class Concat(nn.Module):
+    """(N, C1, …), (N, C2, …), … → (N, C1 + C2 + …, …)."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(inputs, 1)
+
+
+class Chunk(nn.Module):
+    """(N, C, …) → `chunks` pieces of (N, C / chunks, …)."""
+
+    def __init__(self, chunks: int) -> None:
+        super().__init__()
+        self.chunks = chunks
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return torch.chunk(x, self.chunks, 1)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of (N, C, H, W), as in torchvision's ConvNeXt."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__(num_channels, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

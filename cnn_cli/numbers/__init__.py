@@ -1,0 +1,1 @@
+"""What a plan tells without weights: counts, shapes, explanations, pictures of the graph."""

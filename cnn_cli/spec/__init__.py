@@ -1,0 +1,1 @@
+"""The language: YAML to specs, and specs to plans. No torch."""

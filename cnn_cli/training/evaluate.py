@@ -1,0 +1,70 @@
+"""A module and a split → loss and confusion matrix, every image counted exactly once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from cnn_cli.data import Split, batches
+from cnn_cli.training.loss import Loss
+from cnn_cli.training.metrics import confusion, measures
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a network did on a split. `matrix` has a row for each true class and a column for each predicted one."""
+
+    split: str
+    loss: float
+    matrix: list[list[int]]
+
+    @property
+    def n(self) -> int:
+        return sum(map(sum, self.matrix))
+
+    @property
+    def accuracy(self) -> float:
+        return sum(self.matrix[i][i] for i in range(len(self.matrix))) / self.n if self.n else 0.0
+
+    def document(self, classes: tuple[str, ...]) -> dict[str, Any]:
+        """What `cnn eval --json` prints, as far as the result knows it."""
+        numbers = measures(self.matrix, classes)
+        return {
+            "split": self.split,
+            "n": numbers.pop("n"),
+            "loss": self.loss,
+            **numbers,
+            "confusion_matrix": self.matrix,
+        }
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    split: Split,
+    loss: Loss,
+    classes: int,
+    batch_size: int,
+    device: torch.device,
+    after_batch: Callable[[], object] = lambda: None,
+) -> Result:
+    """Run the network over the split in evaluation mode; `after_batch` may raise to stop.
+
+    The mean loss weighs every image alike, whatever the size of the last batch. Waits for the device once, at the end.
+    """
+    network.eval()
+    matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+    total = torch.zeros((), dtype=sum_type(device), device=device)
+    for x, y in batches(split, torch.arange(len(split)), batch_size, device):
+        outputs = network(x)
+        total += loss(outputs, y).to(total.dtype) * len(y)
+        matrix += confusion(y, loss.predictions(outputs), classes)
+        after_batch()
+    return Result(split.name, total.item() / max(1, len(split)), matrix.tolist())
+
+
+def sum_type(device: torch.device) -> torch.dtype:
+    """What sums are kept in: double precision, which Apple's GPUs have not."""
+    return torch.float32 if device.type == "mps" else torch.float64

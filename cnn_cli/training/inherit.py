@@ -1,0 +1,59 @@
+"""What a run takes over from the weights that it begins with: input size, preprocessing, and the tensors that fit."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from cnn_cli.data.preprocess import Preprocessing, preprocessing
+from cnn_cli.recipe import Setting
+from cnn_cli.spec.plan import Plan
+from cnn_cli.training.checkpoint import Weights, find_weights
+from cnn_cli.training.transfer import Transfer
+
+
+def begins_with(settings: Mapping[str, Setting], plan: Plan) -> Weights | None:
+    """The weights that the setting `weights` names, or None; CnnError or UsageError where they are not to be had."""
+    text = settings["weights"].value
+    return find_weights(text, plan.network) if text else None
+
+
+def full_path(setting: Setting) -> Setting:
+    """A file or folder by its full path, so that it means the same from everywhere; other text as it is."""
+    path = Path(str(setting.value)).expanduser()
+    return Setting(str(path.resolve()), setting.source) if setting.value and path.exists() else setting
+
+
+def prepared(
+    settings: dict[str, Setting], plan: Plan, given: Weights | None
+) -> tuple[dict[str, Setting], Preprocessing]:
+    """The settings of the images, and what they come to for the plan's input.
+
+    What nobody has set comes from the weights, where these know it; what is set stays as it is.
+    """
+    channels, height, width = plan.input
+    size = (channels, height, width)
+    theirs = given.preprocessing.at(size) if given and given.preprocessing else None
+    if theirs is None:
+        return settings, preprocessing(size, settings["resize"].value, settings["normalize"].value)
+    normalize = {"mean": list(theirs.mean), "std": list(theirs.std)} if theirs.mean else None
+    taken = {"resize": theirs.resize, "normalize": normalize}
+    inherited = {k: Setting(v, "weights") for k, v in taken.items() if settings[k].source == "default"}
+    settings = settings | inherited
+    how = preprocessing(size, settings["resize"].value, settings["normalize"].value)
+    if "resize" in inherited:
+        how = replace(how, resize_size=theirs.resize_size, interpolation=theirs.interpolation)
+    return settings, how
+
+
+def remarks(given: Weights | None, moved: Transfer | None, how: Preprocessing, classes: tuple[str, ...]) -> list[str]:
+    """For the start of a run: the weights, what of them was copied, how images are prepared, and what they expect."""
+    if given is None:
+        return []
+    lines = [str(given), str(moved), f"images: {how}"]
+    if moved and not moved.new and given.classes and set(given.classes) != set(classes):
+        lines.insert(2, f"the head is copied too; it was for other classes: {', '.join(given.classes[:3])}, …")
+    if given.preprocessing is None:
+        lines[-1] += "; the file does not say what it was trained with"
+    elif how != given.preprocessing:
+        lines.append(f"they were trained with {given.preprocessing}")
+    return lines

@@ -1,0 +1,112 @@
+"""What a person sees while a network trains: one lasting line an epoch, and on a terminal a bar that moves."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import rich.progress
+
+_INTERVAL = 0.25  # seconds between two looks of the bar at the sums, each of which waits for the device
+
+
+class Progress:
+    """The lines go to stderr. `total` and `done` are images, over all epochs."""
+
+    def __init__(self, epochs: int, total: int, done: int, evaluated: str) -> None:
+        self.epochs, self.total, self.done, self.evaluated = epochs, total, done, evaluated
+        self.start, self.start_done, self.shown = time.monotonic(), done, 0.0
+        self.bar: rich.progress.Progress | None = None
+
+    def __enter__(self) -> Self:
+        self.line(header(self.evaluated))
+        if sys.stderr.isatty():
+            self.bar = _bar()
+            self.task = self.bar.add_task("", total=self.total, completed=self.done, facts=" " * 50)
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def step(self, images: int) -> bool:
+        """Count a step; True when it is time to show()."""
+        self.done += images
+        now = time.monotonic()
+        if self.bar is None or now - self.shown < _INTERVAL:
+            return False
+        self.shown = now
+        return True
+
+    def show(self, epoch: int, loss: float, accuracy: float, speed: float) -> None:
+        """Move the bar."""
+        self._move(epoch, f"loss {loss:.4f}  {accuracy:6.2%}  {speed:,.0f} images/s  {self._left()} left")
+
+    def evaluating(self, epoch: int) -> None:
+        """Say that the epoch is trained and what goes on now."""
+        self._move(epoch, "evaluating")
+
+    def line(self, text: str) -> None:
+        """A lasting line, above the bar."""
+        if self.bar:
+            self.bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def row(self, row: dict[str, Any]) -> None:
+        """The lasting line of an epoch."""
+        self.line(epoch_line(row, self.epochs, self.evaluated))
+
+    def _move(self, epoch: int, facts: str) -> None:
+        if self.bar:
+            where = f"epoch {epoch}/{self.epochs}"
+            self.bar.update(self.task, description=where, completed=self.done, facts=f"{facts:<50}", refresh=True)
+
+    def _left(self) -> str:
+        speed = (self.done - self.start_done) / max(1e-9, time.monotonic() - self.start)
+        return clock((self.total - self.done) / speed) if speed else "?"
+
+
+def header(evaluated: str) -> str:
+    """The line over the epochs' lines. `evaluated` is val, test or nothing."""
+    split = f"{evaluated:>5} loss  {'accuracy':>8}" if evaluated else ""
+    return f"{'epoch':>7}  {'train loss':>10}  {'accuracy':>8}  {split:>20}  {'lr':>8}  {'images/s':>8}  {'time':>7}"
+
+
+def epoch_line(row: dict[str, Any], epochs: int, evaluated: str) -> str:
+    """A row of metrics.jsonl for people, in 80 columns."""
+    split = f"{_number(row[f'{evaluated}_loss']):>10}  {row[f'{evaluated}_accuracy']:>8.2%}" if evaluated else ""
+    return (
+        f"{row['epoch']:>4}/{epochs:<2}  {_number(row['train_loss']):>10}  {row['train_accuracy']:>8.2%}  {split:>20}"
+        f"  {row['lr']:>8.3g}  {row['images_per_second']:>8,.0f}  {clock(row['seconds']):>7}"
+    )
+
+
+def clock(seconds: float) -> str:
+    """`7.1s`, `12:40`, `3:05:00`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _bar() -> "rich.progress.Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(None),
+        TextColumn("{task.fields[facts]}", markup=False),
+    )
+    # No refresh thread: the loop moves the bar itself, and forked data workers find no lock held.
+    return Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True, expand=True)

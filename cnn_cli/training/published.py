@@ -1,0 +1,151 @@
+"""The weights that torchvision publishes: their names, their files in PyTorch's cache, what they expect of images."""
+
+import contextlib
+import hashlib
+import re
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cnn_cli.data.preprocess import Preprocessing
+from cnn_cli.errors import CnnError, UsageError, closest
+from cnn_cli.files import make_folder
+
+BEST = "torchvision"  # the best weights that torchvision has for the network of the same name
+_HASH = re.compile(r"-([0-9a-f]{8,})\.")  # the beginning of the file's SHA-256, in its name
+# Both were first trained in TensorFlow. torchvision normalises as for all networks, and inside undoes that:
+# x · 0.229/0.5 + (0.485 − 0.5)/0.5, and so for each channel.
+_TRANSFORM_INPUT = {"GoogLeNet_Weights", "Inception_V3_Weights"}
+_IMAGENET = (("0.485", "0.229"), ("0.456", "0.224"), ("0.406", "0.225"))
+
+
+@dataclass(frozen=True)
+class Published:
+    """An entry of torchvision's list. `classes` in the order of the network's outputs."""
+
+    name: str
+    url: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    @property
+    def file(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+def find_published(text: str, network: str) -> Published:
+    """`torchvision`, `IMAGENET1K_V1` or `ResNet18_Weights.IMAGENET1K_V1`, the first two for a network of torchvision.
+
+    UsageError with the names that there are.
+    """
+    entries = _entries()
+    family, _, name = text.rpartition(".")
+    own = entries.get(network, {})
+    if family:
+        known = {f"{e.__class__.__name__}.{n}": e for found in entries.values() for n, e in found.items()}
+        if text in known:
+            return _published(known[text])
+        raise UsageError(f"--weights {text}: torchvision has no weights of that name.{closest(text, known)}")
+    if not own:
+        none = f"torchvision has none for {network!r}" + ("" if name == BEST else ", and no file or run has this name")
+        raise UsageError(f"--weights {text}: {none}; name a file (.pth, .safetensors), a run or Family_Weights.NAME")
+    if name not in (*own, BEST):
+        raise UsageError(f"--weights {text}: no such file, run or weight; {network} has {', '.join([BEST, *own])}")
+    return _published(own["DEFAULT" if name == BEST else name])
+
+
+def named(file: str, network: str) -> Published | None:
+    """The entry of torchvision for this network that has this file name, hash and all."""
+    found = _entries().get(network, {}) if _HASH.search(file) else {}
+    return next((e for e in map(_published, found.values()) if e.file == file), None)
+
+
+def fetched(entry: Published) -> Path:
+    """The entry's file in PyTorch's cache (TORCH_HOME), downloaded if need be, its hash checked every time.
+
+    Not by torch.hub.load_state_dict_from_url: that checks no file of the cache, and writes to stdout. CnnError where it
+    is neither there nor to be had; it says where to put it.
+    """
+    import torch
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / entry.file
+    if not path.is_file():
+        _download(entry, path)
+    check_hash(path)
+    return path
+
+
+def check_hash(path: Path) -> None:
+    """CnnError unless the file's SHA-256 begins as its name says."""
+    stated = _HASH.search(path.name)
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CnnError(f"cannot read {path}: {error.strerror}") from None
+    if stated and not found.startswith(stated[1]):
+        raise CnnError(f"{path} is damaged: its SHA-256 begins with {found[:8]}; delete it, and run again")
+
+
+def _download(entry: Published, path: Path) -> None:
+    import torch
+
+    print(f"{entry.name}: downloading {entry.url} into {path.parent}", file=sys.stderr, flush=True)
+    hash_prefix, timeout = _HASH.search(entry.file), socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30)  # a network that swallows packets must not hang the start for ever
+    try:
+        make_folder(path.parent)
+        with contextlib.redirect_stdout(sys.stderr):
+            prefix = hash_prefix[1] if hash_prefix else None
+            torch.hub.download_url_to_file(entry.url, str(path), prefix, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError, EOFError) as error:
+        reason = str(error).removeprefix("<urlopen error ").removesuffix(">") or type(error).__name__
+        raise CnnError(
+            f"{entry.name} is not in {path.parent} and could not be downloaded ({reason})\n"
+            f"put {entry.file} there, from {entry.url}, and run again (TORCH_HOME names another cache)"
+        ) from None
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+@lru_cache(maxsize=1)
+def _entries() -> dict[str, Mapping[str, Any]]:
+    """Name of a network → name of a weight → torchvision's entry, for all classifiers."""
+    from torchvision import models
+
+    return {name: models.get_model_weights(name).__members__ for name in models.list_models(module=models)}
+
+
+def _published(entry: Any) -> Published:
+    preset = entry.transforms()
+    mean, std = tuple(preset.mean), tuple(preset.std)
+    if type(entry).__name__ in _TRANSFORM_INPUT:
+        mean, std = _composed(mean, std)
+    how = Preprocessing(
+        input=(3, preset.crop_size[0], preset.crop_size[0]),
+        resize="crop",
+        mean=mean,
+        std=std,
+        resize_size=preset.resize_size[0],
+        interpolation=preset.interpolation.value,
+    )
+    classes = tuple(entry.meta["categories"] or ())  # VGG16's IMAGENET1K_FEATURES have none, and no head
+    return Published(f"{type(entry).__name__}.{entry.name}", entry.url, classes, how)
+
+
+def _composed(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std that do both: first (x − mean) / std, then · a + b with torchvision's constants.
+
+    a·(x − m)/s + b = (x − (m − b·s/a)) / (s/a). In fractions, since the decimals then cancel: all become 0.5.
+    """
+    means, stds = [], []
+    for m, s, (shift, scale) in zip(mean, std, _IMAGENET, strict=True):
+        a, b = Fraction(scale) / Fraction(1, 2), (Fraction(shift) - Fraction(1, 2)) / Fraction(1, 2)
+        stds.append(Fraction(str(s)) / a)
+        means.append(Fraction(str(m)) - b * stds[-1])
+    return tuple(map(float, means)), tuple(map(float, stds))

@@ -1,0 +1,57 @@
+"""Ctrl-C and SIGTERM: the first asks the loop to stop after the step it is in, the second stops at once."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from cnn_cli.errors import StoppedError
+
+
+class Stop(Exception):
+    """Raised at a point where the state of the run is whole, to have it saved."""
+
+
+class Signals:
+    """What has arrived. `gentle` is set once there is a state to save; before, a signal ends the program at once."""
+
+    gentle = False
+    received = 0
+
+    def check(self) -> None:
+        """Raise Stop if a signal has arrived."""
+        if self.received:
+            raise Stop
+
+    def soon(self, seconds: float = 0.5) -> bool:
+        """Whether a signal arrives within `seconds`: one to the whole group may end the data workers first."""
+        end = time.monotonic() + seconds
+        while not self.received and time.monotonic() < end:
+            time.sleep(0.01)
+        return bool(self.received)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.gentle:
+            raise StoppedError("stopped before training began", number)
+        if self.received:
+            raise StoppedError("stopped at once; the run goes on from its last saved state with --resume", number)
+        self.received = number
+        os.write(2, b"\nstopping after this step; once more stops at once\n")  # print() could be interrupted in itself
+
+
+@contextmanager
+def signals() -> Iterator[Signals]:
+    """Watch for signals inside the `with`. Outside the main thread, where Python allows no handlers, do nothing."""
+    watcher = Signals()
+    if threading.current_thread() is not threading.main_thread():
+        yield watcher
+        return
+    before = {n: signal.signal(n, watcher.handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield watcher
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

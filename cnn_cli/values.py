@@ -1,0 +1,240 @@
+"""Kinds of values that a setting may take: read one, or say as JSON Schema what is allowed.
+
+The layer table and the training settings are both written in these kinds, so that a wrong value is refused in the same
+words everywhere: "must be a whole number from 1, not 0".
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from cnn_cli.errors import closest
+
+
+class Kind(Protocol):
+    """A kind of value."""
+
+    def read(self, value: Any) -> Any:
+        """The value in its normal form; ValueError says what it must be."""
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema (draft 7) of the same."""
+
+
+def shown(value: Any) -> str:
+    """A value as a YAML author would write it, cut to one short line."""
+    text = _flow(value, 3)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _flow(value: Any, depth: int) -> str:
+    """YAML's flow style, of which only so much is written out as can be seen."""
+    if isinstance(value, str):
+        return repr(value[:80])
+    if value is None or isinstance(value, bool):
+        return {None: "nothing", True: "true", False: "false"}[value]
+    if not isinstance(value, dict | list | tuple):
+        return str(value)
+    if depth == 0:
+        return "…"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k[:80]}: {_flow(v, depth - 1)}" for k, v in islice(value.items(), 12)) + "}"
+    return "[" + ", ".join(_flow(v, depth - 1) for v in value[:30]) + "]"
+
+
+def _range(least: float | None, most: float | None) -> str:
+    low = "" if least is None else f" from {least}"
+    return low + ("" if most is None else f" to {most}")
+
+
+_MEANT = {"none": "null", "yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+
+
+def _instead(value: Any, number: bool = False) -> str:
+    """What to write where a text stands for a number, or another language's word for true, false or null."""
+    if not isinstance(value, str) or len(value) > 40:
+        return ""
+    if not number:
+        word = _MEANT.get(value.lower())
+        return f"; write {word}" if word else ""
+    if re.fullmatch(r"0+\d+", value):
+        return f"; write {int(value)}"
+    return f"; write {value} without quotes" if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.I) else ""
+
+
+MOST_FLOAT = 3e38  # what fits 32 bits
+LARGE = 2**31 - 1  # what PyTorch's sizes hold; a limit that large is not worth telling
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number within [least, most]."""
+
+    least: int | None = None
+    most: int | None = LARGE
+
+    def read(self, value: Any) -> int:
+        ok = isinstance(value, int) and not isinstance(value, bool)
+        if not ok or (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
+            told = self.most if self.most is None or self.most < LARGE or (ok and value > self.most) else None
+            words = f"must be a whole number{_range(self.least, told)}, not {shown(value)}"
+            raise ValueError(words + _instead(value, number=True))
+        return int(value)
+
+    def schema(self) -> dict[str, Any]:
+        bounds = {"minimum": self.least, "maximum": self.most}
+        return {"type": "integer", **{k: v for k, v in bounds.items() if v is not None}}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number within [least, most], or above `least` where `above` is set."""
+
+    least: float | None = None
+    most: float | None = None
+    above: bool = False
+
+    def read(self, value: Any) -> float:
+        ok = isinstance(value, int | float) and not isinstance(value, bool)
+        if ok and not abs(value) < MOST_FLOAT:
+            raise ValueError(f"must be a number below {MOST_FLOAT:.0e}, not {shown(value)}")
+        low = ok and (self.least is None or (value > self.least if self.above else value >= self.least))
+        if not low or (self.most is not None and value > self.most):
+            bounds = _range(self.least, self.most)
+            words = bounds.replace("from", "above") if self.above else bounds
+            raise ValueError(f"must be a number{words}, not {shown(value)}{_instead(value, number=True)}")
+        return value  # type: ignore[no-any-return]  # 1 stays 1: PyTorch treats both alike, and it prints as written
+
+    def schema(self) -> dict[str, Any]:
+        bounds = {"exclusiveMinimum" if self.above else "minimum": self.least, "maximum": self.most}
+        return {"type": "number", **{k: v for k, v in bounds.items() if v is not None}}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """true or false."""
+
+    def read(self, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"must be true or false, not {shown(value)}{_instead(value)}")
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text."""
+
+    def read(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"must be text, not {shown(value)}")
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words (or numbers)."""
+
+    options: tuple[Any, ...]
+
+    def read(self, value: Any) -> Any:
+        for option in self.options:
+            if option == value and type(option) is type(value):
+                return option
+        words = ", ".join(str(o) for o in self.options[:-1]) + " or " * (len(self.options) > 1) + str(self.options[-1])
+        hint = closest(value, [o for o in self.options if isinstance(o, str)]) if isinstance(value, str) else ""
+        raise ValueError(f"must be {words}, not {shown(value)}.{hint}".removesuffix("."))
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": list(self.options)}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """`count` values of a kind, as PyTorch takes them: one for all, or a list. Read as a tuple of `count`."""
+
+    item: Kind
+    count: int = 2
+
+    def read(self, value: Any) -> tuple[Any, ...]:
+        if isinstance(value, list | tuple):
+            if len(value) != self.count:
+                raise ValueError(f"must be one value or a list of {self.count}, not {shown(value)}")
+            return tuple(self.item.read(v) for v in value)
+        return (self.item.read(value),) * self.count
+
+    def schema(self) -> dict[str, Any]:
+        item = self.item.schema()
+        return {"anyOf": [item, {"type": "array", "items": item, "minItems": self.count, "maxItems": self.count}]}
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """A list of values of one kind; a single value counts as a list of one where `single` is set."""
+
+    item: Kind
+    least: int = 1
+    most: int = 8
+    single: bool = False
+
+    def read(self, value: Any) -> tuple[Any, ...]:
+        if self.single and not isinstance(value, list | tuple):
+            return (self.item.read(value),)
+        if not isinstance(value, list | tuple) or not self.least <= len(value) <= self.most:
+            count = f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
+            raise ValueError(f"must be a list of {count} values, not {shown(value)}")
+        return tuple(self.item.read(v) for v in value)
+
+    def schema(self) -> dict[str, Any]:
+        item = self.item.schema()
+        array = {"type": "array", "items": item, "minItems": self.least, "maxItems": self.most}
+        return {"anyOf": [item, array]} if self.single else array
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Any of several kinds; the first that reads the value wins."""
+
+    kinds: tuple[Kind, ...]
+
+    def read(self, value: Any) -> Any:
+        reasons: list[str] = []
+        for kind in self.kinds:
+            try:
+                return kind.read(value)
+            except ValueError as error:
+                reasons.append(str(error).removeprefix("must be ").rsplit(", not ", 1)[0])
+        raise ValueError(f"must be {' or '.join(reasons)}, not {shown(value)}{_instead(value)}")
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [k.schema() for k in self.kinds]}
+
+
+def maybe(kind: Kind) -> OneOf:
+    """The kind, or nothing (YAML's `null`)."""
+    return OneOf((Null(), kind))
+
+
+@dataclass(frozen=True)
+class Null:
+    """Nothing: YAML's `null`."""
+
+    def read(self, value: Any) -> None:
+        if value is not None:
+            raise ValueError(f"must be null, not {shown(value)}")
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "null"}
+
+
+def product(sizes: Sequence[int]) -> int:
+    """The number of values in a tensor of these sizes (1 for none)."""
+    return math.prod(sizes)

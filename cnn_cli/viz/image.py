@@ -1,0 +1,211 @@
+"""Tensor to picture: colour maps, grids of tiles enlarged without smoothing, and the file it goes to.
+
+Arrays are (…, H, W) for maps and (…, H, W, 3) uint8 for colours. A picture never exceeds LIMIT pixels a side.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.files import write_bytes
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LIMIT = 4000  # px a side of a whole picture: what slides, browsers and papers still take
+BODY = 3300  # px a side of the part with the data, so that title, labels and margins stay within LIMIT
+BESIDE = 140  # px that a panel's labels and the space to the next one may take
+SLIDE = (1200, 1760)  # px (height, width) of the part with the data that fits a slide without being scaled down
+READABLE = 18  # px: below this a tile is hard to tell from its neighbours; then the picture grows beyond a slide
+LARGEST_ZOOM = 48  # px for one value: beyond this a tile gets no clearer
+
+INK, SOFT, PANEL, PAPER = "#1f2933", "#5f6c7b", "#dde2e8", "#ffffff"
+
+# ColorBrewer's RdBu (Brewer 1994; cvd-safe), turned so that blue is negative and red positive.
+_RDBU = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f"
+
+
+def diverging() -> Array:
+    """The colour map of signed data: (255, 3) uint8, 127 = zero. No colour twice, so a picture can be read back."""
+    anchors = np.array([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in _RDBU.split()])
+    at = np.linspace(0, len(anchors) - 1, 255)
+    channels = [np.interp(at, range(len(anchors)), anchors[:, c]) for c in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def signed(values: Array, scale: Array | float) -> Array:
+    """(…) → (…, 3) uint8: −scale is blue, 0 white, +scale red. `scale` broadcasts; where it is 0, all is white."""
+    return diverging()[_level(values, scale)]
+
+
+def colour(values: Array, scale: Array | float) -> Array:
+    """Red, green and blue weights (…, 3, H, W) → (…, H, W, 3) uint8: 0 is mid-grey, −scale black, +scale bright."""
+    return np.moveaxis(_level(values, scale) + np.uint8(1), -3, -1)  # levels 1 to 255, with 0 at 128
+
+
+def _level(values: Array, scale: Array | float) -> Array:
+    """Values within ±scale → whole numbers 0 to 254, 127 = zero."""
+    share: Array = np.asarray(values, dtype=np.float64) / np.where(np.asarray(scale) > 0, scale, 1.0)
+    levels: Array = np.rint(127 + 127 * share.clip(-1, 1)).astype(np.uint8)
+    return levels
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where tiles go: `rows` x `columns` of them, each value enlarged to `zoom` px, `gap` px around every tile.
+
+    `below` is the room under each for a caption, and `wide` the width of the cells in which tiles stand centred, in px.
+    """
+
+    rows: int
+    columns: int
+    zoom: int
+    gap: int
+    below: int = 0
+    wide: int = 0
+
+    def corner(self, number: int, tile: tuple[int, int]) -> tuple[int, int]:
+        """(x, y) of tile (H, W) number 0, 1, … in the body, in px."""
+        row, column = divmod(number, self.columns)
+        height, width = (side * self.zoom for side in tile)
+        cell = max(width, self.wide)
+        left = self.gap + column * (cell + self.gap) + (cell - width) // 2
+        return left, self.gap + row * (height + self.gap + self.below)
+
+
+def fit(rows: int, columns: int, tile: tuple[int, int], panels: int = 1, below: int = 0) -> Grid:
+    """The clearest grid of `rows` x `columns` tiles (H, W), for `panels` such grids side by side.
+
+    It fits a slide if it can be read there, else BODY px a side. Where even one pixel a value is too much, as many rows
+    and columns as fit. `below` px under each tile are for captions. A tile too large for a picture raises CnnError.
+    """
+    width = BODY // panels - BESIDE
+    slide = (SLIDE[0], max(SLIDE[1] // panels - BESIDE // 2, 1))
+    readable = math.ceil(READABLE / min(tile)) if max(tile) > 1 else 1
+    largest, good = (_zoom(rows, columns, tile, box, below) for box in ((BODY, width), slide))
+    zoom = max(1, min(largest, max(good, readable)))
+    gap = _gap(tile, zoom)
+    most_rows = (BODY - gap) // (tile[0] * zoom + gap + below)
+    most_columns = (width - gap) // (tile[1] * zoom + gap)
+    if not most_rows or not most_columns:
+        raise CnnError(f"one map of {tile[0]}x{tile[1]} values is larger than the largest picture ({LIMIT} px a side)")
+    return Grid(min(rows, most_rows), min(columns, most_columns), zoom, gap, below)
+
+
+def _gap(tile: tuple[int, int], zoom: int) -> int:
+    """Single values (1x1 convolutions) stand as a plain matrix while they are small; others need a line between."""
+    side = min(tile) * zoom
+    return side // 12 if max(tile) == 1 else min(max(side // 7, 1), 14)
+
+
+def _zoom(rows: int, columns: int, tile: tuple[int, int], box: tuple[int, int], below: int = 0) -> int:
+    """The largest enlargement at which the grid fits the box (height, width) in px; 0 where none does."""
+    for zoom in range(LARGEST_ZOOM, 0, -1):
+        gap = _gap(tile, zoom)
+        height, width = rows * (tile[0] * zoom + gap + below) + gap, columns * (tile[1] * zoom + gap) + gap
+        if height <= box[0] and width <= box[1]:
+            return zoom
+    return 0
+
+
+def columns_for(count: int, tile: tuple[int, int], most: int | None = None) -> int:
+    """How many columns (`most` at most) make `count` tiles (H, W) a pleasant rectangle: about 8:5, full rows preferred.
+
+    >>> [columns_for(n, (3, 3)) for n in (6, 32, 64, 96)]
+    [3, 8, 8, 12]
+    """
+
+    def displeasure(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        ragged = 0.5 + (rows * columns - count) / count if count % columns else 0.0
+        return abs(math.log(columns * tile[1] / (rows * tile[0]) / 1.6)) + ragged
+
+    return min(range(1, min(count, most or count) + 1), key=displeasure)
+
+
+def wrap(tiles: Array, columns: int) -> Array:
+    """(N, H, W, 3) → (rows, columns, H, W, 3), row by row; places left over get the colour of the panel."""
+    count, *shape = tiles.shape
+    rows = math.ceil(count / columns)
+    full = np.broadcast_to(np.array(rgb(PANEL), np.uint8), (rows * columns, *shape)).copy()
+    full[:count] = tiles
+    return full.reshape(rows, columns, *shape)
+
+
+def tiled(tiles: Array, grid: Grid) -> Array:
+    """(rows, columns, H, W, 3) → one (H', W', 3) uint8 array: whole-number enlargement, no smoothing, gaps around."""
+    tiles = tiles[: grid.rows, : grid.columns].repeat(grid.zoom, axis=2).repeat(grid.zoom, axis=3)
+    rows, columns, height, width, _ = tiles.shape
+    cell = max(width, grid.wide)
+    pitch_y, pitch_x, left = height + grid.gap + grid.below, cell + grid.gap, (cell - width) // 2
+    sheet = np.empty((rows * pitch_y + grid.gap, columns * pitch_x + grid.gap, 3), np.uint8)
+    sheet[:] = rgb(PANEL)
+    # Splitting the axes of a slice makes a view, so this writes into the sheet; a loop over tiles would take seconds.
+    cells = sheet[grid.gap :, grid.gap :].reshape(rows, pitch_y, columns, pitch_x, 3)
+    cells[:, :height, :, left : left + width] = tiles.transpose(0, 2, 1, 3, 4)
+    return sheet
+
+
+def frame(sheet: Array, box: tuple[int, int, int, int], ink: str, width: int) -> None:
+    """Draw a frame of `width` px around a box (x0, y0, x1, y1) of a sheet (H, W, 3), outside it, into the sheet."""
+    x0, y0, x1, y1 = box
+    rows, columns = slice(max(0, y0 - width), y1 + width), slice(max(0, x0 - width), x1 + width)
+    inside = sheet[y0:y1, x0:x1].copy()
+    sheet[rows, columns] = rgb(ink)
+    sheet[y0:y1, x0:x1] = inside
+
+
+def reduced(values: Array, most: int) -> tuple[Array, int]:
+    """Maps (…, H, W) of at most `most` px a side, each px the mean of n x n values; and n, 1 where nothing changes.
+
+    What is left over at the right and at the bottom of the last whole square is cut off.
+    """
+    n = math.ceil(max(values.shape[-2:]) / most)
+    if n == 1:
+        return values, 1
+    *rest, height, width = values.shape
+    height, width = max(height // n, 1), max(width // n, 1)
+    down, across = (min(n, side) for side in values.shape[-2:])
+    squares = values[..., : height * down, : width * across].reshape(*rest, height, down, width, across)
+    return squares.mean((-3, -1)), n
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def number(value: float) -> str:
+    """Three digits, with a true minus: `−0.417`, `1.2e−05`."""
+    return f"{value:.3g}".replace("-", "−")
+
+
+def file_name(*parts: str) -> str:
+    """A name for a picture from names that may hold anything: `filters-layer1.0.conv1.png`."""
+    words = "-".join(parts)
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in words)[:120] + ".png"
+
+
+def check_target(path: Path, force: bool, kinds: Sequence[str] = (".png",)) -> None:
+    """Refuse, before any work, a picture that could not be written: another kind of file, or one that exists already.
+
+    >>> check_target(Path("new.png"), force=False)
+    """
+    if path.suffix.lower() not in kinds:
+        raise UsageError(f"{path}: the picture is written as {' or '.join(kinds)}; choose such a name with -o")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists already; --force overwrites it, -o writes elsewhere")
+
+
+def save(image: "Image.Image", path: Path) -> None:
+    """Write a PNG, whole or not at all. Raises CnnError where it cannot be written."""
+    buffer = BytesIO()
+    image.save(buffer, format="png")
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,194 @@
+"""What training and evaluation measured, as plots: learning curves and the confusion matrix.
+
+Drawn with matplotlib's objects (no pyplot), so that no display is needed and nothing global is left behind.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_cli.errors import CnnError
+from cnn_cli.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import Formatter
+
+INK, SOFT, LINE = "#1f2933", "#5f6c7b", "#dde2e8"
+SERIES = (("train", "training", "#2166ac"), ("val", "validation", "#d6604d"), ("test", "test", "#4d9221"))
+
+# Laid over matplotlib's defaults, so that a user's own matplotlibrc does not change the pictures.
+STYLE = {
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,  # a class may be named $x$
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": SOFT,
+    "axes.titlecolor": SOFT,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "legend.frameon": False,
+    "legend.labelcolor": SOFT,
+}
+
+
+@contextmanager
+def _saved(path: Path, width: float, height: float, title: str) -> Iterator["Figure"]:
+    """A figure (inches) to draw on; on leaving it is written whole, as PNG, SVG or PDF, whichever the name says."""
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with style.context(["default", STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a class named in a script the font lacks
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.suptitle(_cut(title, 80), x=0.01, horizontalalignment="left", fontsize=14, fontweight="bold")
+        yield figure
+        buffer = BytesIO()
+        figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=160, bbox_inches="tight", pad_inches=0.3)
+    write_bytes(path, buffer.getvalue())
+
+
+def learning_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Loss and accuracy (a fraction, shown in percent) over the epochs, side by side, a line for each split measured.
+
+    `history` holds the lines of metrics.jsonl: `epoch`, `train_loss`, `train_accuracy`, `val_loss`, …; what is None,
+    missing or not finite is left out. CnnError where no epoch was finished or the file cannot be written.
+    """
+    if not history:
+        raise CnnError("no epoch was finished, so there are no learning curves to draw")
+    with _saved(path, 10, 4.4, title) as figure:
+        loss, accuracy = figure.subplots(1, 2)
+        _curves(loss, history, "loss")
+        _curves(accuracy, history, "accuracy")
+
+
+def _curves(axes: "Axes", history: Sequence[Mapping[str, Any]], measure: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    epochs, values = [line["epoch"] for line in history], []
+    for split, name, colour in SERIES:
+        curve = [_finite(line.get(f"{split}_{measure}")) for line in history]
+        points = [v for v in curve if not math.isnan(v)]
+        if points:
+            marker = "o" if len(points) <= 20 else ""  # without it a single epoch would be invisible
+            axes.plot(epochs, curve, color=colour, label=name, linewidth=1.8, marker=marker, markersize=4)
+        values += points
+    axes.set_title(measure)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(axis="y")
+    if measure == "accuracy":
+        axes.yaxis.set_major_formatter(_percent())
+    elif values and min(values) > 0 and max(values) > 100 * min(values):
+        axes.set_yscale("log")
+        axes.set_title("loss (logarithmic)")
+    if values:
+        axes.legend()
+
+
+def _finite(value: float | None) -> float:
+    return math.nan if value is None or not math.isfinite(value) else float(value)
+
+
+def confusion_picture(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path, title: str) -> None:
+    """A (K, K) matrix of counts, rows = true class, columns = predicted class.
+
+    The shade is the share of the row, so that rare classes count as much as common ones; up to 20 classes the counts
+    stand in the cells. CnnError where the file cannot be written.
+    """
+    import numpy as np
+
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # a class without images stays white
+    classes = len(class_names)
+    side = min(max(0.5 * classes, 4.0), 10.0)
+    with _saved(path, side + 2.6, side + 1.8, title) as figure:
+        axes = figure.subplots()
+        shade = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        _name_classes(axes, class_names)
+        if classes <= 20:
+            size = 9 + max(10 - classes, 0) // 2
+            for row, column in np.argwhere(counts > 0):
+                ink = "white" if shares[row, column] > 0.5 else INK
+                axes.text(column, row, str(counts[row, column]), color=ink, ha="center", va="center", fontsize=size)
+        bar = figure.colorbar(shade, shrink=0.5, aspect=24, format=_percent())
+        bar.set_label("share of the true class")
+        bar.outline.set_visible(False)
+
+
+def _name_classes(axes: "Axes", class_names: Sequence[str]) -> None:
+    """Label both sides; of more than 50 classes only every so manieth."""
+    ticks = range(0, len(class_names), math.ceil(len(class_names) / 50))
+    names = [_cut(class_names[i], 24) for i in ticks]
+    size = 10 if len(class_names) <= 20 else 7
+    if len(names) > 20:
+        axes.set_xticks(ticks, names, fontsize=size, rotation=90)
+    elif max(map(len, names)) > 3:
+        axes.set_xticks(ticks, names, fontsize=size, rotation=45, ha="right", rotation_mode="anchor")
+    else:
+        axes.set_xticks(ticks, names, fontsize=size)
+    axes.set_yticks(ticks, names, fontsize=size)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+
+
+def _percent() -> "Formatter":
+    from matplotlib.ticker import FuncFormatter
+
+    return FuncFormatter(lambda share, _: f"{100 * share:.4g}%")  # 94%, but 81.25% where ticks are that close
+
+
+def _cut(text: str, most: int) -> str:
+    """One printable line of at most `most` characters."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def robustness_curve(
+    rows: Sequence[Mapping[str, Any]], path: Path, title: str, attack: str, targeted: bool = False
+) -> None:
+    """Accuracy (and, if `targeted`, the share `taken` for the target) against `epsilon` in units of pixels.
+
+    `attack` says how. CnnError where the file cannot be written.
+    """
+    epsilons = [row["epsilon"] for row in rows]
+    with _saved(path, 7, 4.4, title) as figure:
+        axes = figure.subplots()
+        axes.plot(
+            epsilons,
+            [row["accuracy"] for row in rows],
+            "o-",
+            clip_on=False,
+            color=SERIES[0][2],
+            label="accuracy",
+            linewidth=1.8,
+        )
+        if targeted:
+            taken = [_finite(row["taken"]) for row in rows]
+            axes.plot(
+                epsilons, taken, "o-", clip_on=False, color=SERIES[1][2], label="taken for the target", linewidth=1.8
+            )
+        axes.set_ylim(0, 1.02)
+        axes.set_xlim(0, max(epsilons) * 1.02 or 1)
+        axes.yaxis.set_major_formatter(_percent())
+        axes.set_title(attack)
+        axes.set_xlabel("epsilon, in units of pixels in [0, 1]")
+        axes.grid(axis="y")
+        if targeted:
+            axes.legend()

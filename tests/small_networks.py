@@ -1,0 +1,84 @@
+"""Small networks of many kinds, as runs with fresh weights, and what the tests of explaining pictures share."""
+
+import gc
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cnn_cli.cli import main
+from cnn_cli.data.preprocess import Preprocessing
+from cnn_cli.network import build_plan
+from cnn_cli.spec.registry import find
+from cnn_cli.training.checkpoint import About, Opened, open_network, save_weights
+from cnn_cli.viz.scores import Scores, scores_of
+
+SPECS = """
+grey: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, ReLU, {Conv2d: {out_channels: 6,
+  kernel_size: 3}}, ReLU, {MaxPool2d: 2}, Flatten, {Linear: 10}, ReLU, {Linear: 10}]}
+colour: {input: [3, 8, 8], layers: {conv1: {Conv2d: {out_channels: 4, kernel_size: 3, padding: 1}}, norm: BatchNorm2d,
+  relu1: ReLU, conv2: {Conv2d: {out_channels: 4, kernel_size: 3, padding: 1}}, add: {Add: [conv2, relu1]}, relu2: ReLU,
+  pool: {AdaptiveAvgPool2d: 1}, flat: Flatten, head: {Linear: 5}}}
+one: {input: [3, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, ReLU, Flatten, {Linear: 1}]}
+sigmoid: {input: [3, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, ReLU, Flatten, {Linear: 1}, Sigmoid]}
+logs: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, ReLU, Flatten, {Linear: 10}, LogSoftmax]}
+shares: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, ReLU, Flatten, {Linear: 10}, Softmax]}
+tanh: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, Tanh, Flatten, {Linear: 10}]}
+mixed: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, ReLU, Flatten, {Linear: 8}, SiLU,
+  {Linear: 10}]}
+linear: {input: [1, 8, 8], layers: [Flatten, {Linear: 10}]}
+maps: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}]}
+"""
+
+
+def opened(folder: Path, name: str, mean: tuple[float, ...] = (), std: tuple[float, ...] = ()) -> Opened:
+    """A run of one of SPECS as training leaves it, its weights drawn from seed 0."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "specs.yaml"
+    file.write_text(SPECS)
+    plan = find(f"{file}:{name}")
+    run = folder / "runs" / f"{name}-1"
+    if not run.is_dir():
+        run.mkdir(parents=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = build_plan(plan)
+        count = max(2, plan.output[0])
+        how = Preprocessing(plan.input, "stretch", mean, std)
+        facts = About(plan.document(), tuple("abcdefghij"[:count]), how, {"name": "digits"}, {"epoch": 1})
+        save_weights(run / "best.safetensors", network, facts)
+    return open_network(str(run))
+
+
+def scored(folder: Path, name: str, **normalise: tuple[float, ...]) -> Scores:
+    return scores_of(opened(folder, name, **normalise))
+
+
+def images(count: int, channels: int = 1, seed: int = 1) -> Tensor:
+    """(count, channels, 8, 8) in [0, 1]."""
+    return torch.rand(count, channels, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def photograph(network: nn.Module) -> tuple[object, ...]:
+    """Everything about a network that a look at it must not change."""
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in network.modules()]
+    modes = [m.training for m in network.modules()]
+    wanted = [(p.requires_grad, p.grad is None) for p in network.parameters()]
+    values = {k: v.tolist() for k, v in network.state_dict().items()}
+    return hooks, modes, wanted, values, torch.random.get_rng_state().tolist()
+
+
+def living() -> int:
+    """How many tensors there are in memory."""
+    gc.collect()
+    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+
+def cnn(*arguments: str) -> int:
+    """Run the command line as the console command does → its exit code."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", ["cnn", *arguments])
+        main()
+    return int(stop.value.code or 0)

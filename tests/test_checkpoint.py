@@ -1,0 +1,274 @@
+"""What is saved comes back bit for bit, or not at all: damage, strangers' files and other networks are told apart."""
+
+import json
+import os
+import pickle
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import small_runs as small
+import torch
+
+import cnn_cli
+from cnn_cli.data.preprocess import Preprocessing
+from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.network import build_plan
+from cnn_cli.spec.registry import find
+from cnn_cli.training import checkpoint
+from cnn_cli.training.checkpoint import About, open_network, restore, save_weights
+from cnn_cli.training.state import read_last
+
+CONV = "{Conv2d: {out_channels: 2, kernel_size: 3}}"
+TINY = f"tiny: {{input: [1, 4, 4], layers: [{CONV}, BatchNorm2d, Flatten, {{Linear: 2}}]}}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch, shared: the tests copy what they damage."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        small.without_pictures(patch)
+        return small.begin(tmp_path_factory.mktemp("trained"), epochs=1, normalize={"mean": [0.3], "std": [0.4]})
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A checkpoint small enough to try every byte of it."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    plan = find(str(tmp_path / "tiny.yaml"))
+    about = About(plan.document(), ("cat", "dog"), Preprocessing((1, 4, 4)))
+    save_weights(tmp_path / "best.safetensors", build_plan(plan), about)
+    return tmp_path / "best.safetensors"
+
+
+def test_a_checkpoint_explains_itself(run: Path, tmp_path: Path) -> None:
+    """On another machine, under another name, without its run, its spec or its data."""
+    alone = tmp_path / "mine.safetensors"
+    alone.write_bytes((run / "best.safetensors").read_bytes())
+    opened = open_network(str(alone))
+    assert opened.about is not None and opened.run is None
+    assert opened.classes == tuple("0123456789")
+    assert opened.preprocessing == Preprocessing((1, 8, 8), "stretch", (0.3,), (0.4,))
+    assert opened.plan.network == "small" and opened.plan.args == {"classes": 10}
+    assert opened.about.data["name"] == "digits"
+    assert opened.about.facts["settings"]["lr"] == 0.01
+    x = torch.rand(3, 1, 8, 8)
+    network = restore(opened)
+    assert not network.training
+    assert network(x).equal(cnn_cli.load(run)(x))
+    plain = build_plan(opened.plan).eval()
+    plain.load_state_dict(safetensors.torch.load_file(alone))
+    assert network(x).equal(plain((x - torch.tensor(0.3)) / torch.tensor(0.4)))  # it takes pixels in [0, 1]
+
+
+def test_every_way_to_name_it(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    x = torch.rand(1, 1, 8, 8)
+    expected = cnn_cli.load(run)(x)
+    for name in (run, run / "best.safetensors", run / "last.pt"):
+        assert restore(open_network(str(name)))(x).equal(expected)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for number in (2, 10):
+        (tmp_path / "runs" / f"small-{number}").symlink_to(run)
+    (tmp_path / "runs" / "small-11").mkdir()  # begun, with no finished epoch
+    newest = open_network("small")
+    assert newest.run == Path("runs/small-10")
+    untrained = open_network(str(run.parent / "small.yaml"), trained=False)
+    assert untrained.weights is None and untrained.preprocessing == Preprocessing((1, 8, 8))
+
+
+def test_last_holds_tensors_and_plain_values_only(run: Path) -> None:
+    def kinds(value: Any) -> set[type]:
+        if isinstance(value, dict):
+            return {dict} | set().union(*map(kinds, [*value.keys(), *value.values()]))
+        if isinstance(value, list | tuple):
+            return {type(value)} | set().union(*map(kinds, value))
+        return {type(value)}
+
+    plain = {dict, list, tuple, str, int, float, bool, type(None), torch.Tensor}
+    assert kinds(dict(small.last(run), network=dict(small.last(run)["network"]))) <= plain
+
+
+def test_every_flipped_bit_of_the_weights_is_noticed(tiny: Path) -> None:
+    good = tiny.read_bytes()
+    expected = checkpoint.load(tiny).state_dict()
+    noticed = 0
+    for position in range(len(good)):
+        tiny.write_bytes(good[:position] + bytes([good[position] ^ 1 << position % 8]) + good[position + 1 :])
+        try:
+            found = checkpoint.load(tiny).state_dict()
+        except CnnError:
+            noticed += 1
+        else:
+            assert small.same(found, expected)  # a flipped blank between two words of the header, say
+    assert noticed > 0.98 * len(good)
+
+
+def test_every_shorter_file_is_noticed(tiny: Path) -> None:
+    good = tiny.read_bytes()
+    for length in range(0, len(good), 7):
+        tiny.write_bytes(good[:length])
+        with pytest.raises(CnnError):
+            checkpoint.load(tiny)
+
+
+def test_flipped_bits_of_the_state_are_noticed(run: Path, tmp_path: Path) -> None:
+    good, path = (run / "last.pt").read_bytes(), tmp_path / "last.pt"
+    expected = read_last(run / "last.pt")
+    for position in range(0, len(good), 41):
+        path.write_bytes(good[:position] + bytes([good[position] ^ 1 << position % 8]) + good[position + 1 :])
+        try:
+            found = read_last(path)
+        except CnnError as error:
+            assert "weights_only" not in str(error) and "\n" not in str(error)
+        else:
+            assert small.same(found, expected)
+    for length in range(0, len(good), 997):
+        path.write_bytes(good[:length])
+        with pytest.raises(CnnError):
+            read_last(path)
+
+
+class Runs:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (self.command,)
+
+
+def zipped(compression: int, **entries: bytes) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, content in entries.items():
+            archive.writestr(f"last/{name}", content)
+    return buffer.getvalue()
+
+
+def test_a_file_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
+    path, marker = tmp_path / "last.pt", tmp_path / "marker"
+    torch.save({"about": Runs(f"touch {marker}")}, path)
+    with pytest.raises(CnnError) as error:
+        open_network(str(path))
+    assert str(error.value) == (
+        f"{path} is refused: it holds code (posix.system), and a cnn checkpoint holds none; delete it"
+    )
+    path.write_bytes(pickle.dumps(Runs(f"touch {marker}")))
+    with pytest.raises(CnnError, match="is not a cnn checkpoint"):
+        open_network(str(path))
+    assert not marker.exists()
+
+
+def test_a_file_that_would_explode_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    for content in (b"\0" * 50_000_000, os.urandom(1000)):
+        path.write_bytes(zipped(zipfile.ZIP_DEFLATED, **{"data.pkl": content}))
+        with pytest.raises(CnnError, match="is refused: it would unpack to more than its size"):
+            open_network(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", "{} is not a cnn checkpoint: it is empty"),
+        (b"hello", "{} is not a cnn checkpoint"),
+        (zipped(0, version=b"3"), "{} is damaged (RuntimeError) and was not used"),
+    ],
+    ids=["empty", "text", "zip"],
+)
+def test_other_files_are_no_state(tmp_path: Path, content: bytes, error: str) -> None:
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(CnnError) as raised:
+        open_network(str(tmp_path / "last.pt"))
+    assert str(raised.value) == error.format(tmp_path / "last.pt")
+
+
+def test_anothers_state_dict_is_no_state(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "theirs.pt")
+    with pytest.raises(CnnError, match=r"theirs\.pt is not a cnn checkpoint: it holds no state of a run"):
+        open_network(str(tmp_path / "theirs.pt"))
+
+
+def header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", "it has no header"),
+        (b"hello there", "it has no header"),
+        (header(b"{not json}"), "its header is not JSON"),
+        (header(b"[1, 2]"), "its header names no tensors"),
+        (header(b"[" * 100_000), "its header is not JSON"),
+        (header(b'{"__metadata__": {"format": "pt"}}'), "its header has no spec and no class names"),
+        (header(b'{"__metadata__": {"cnn": "{\\"format\\": 1}"}}'), "its header is incomplete"),
+        (header(b'{"__metadata__": {"cnn": "{\\"format\\": 9, \\"cnn\\": \\"7.0\\"}"}}'), "by a newer cnn (7.0)"),
+    ],
+)  # fmt: skip
+def test_other_files_are_no_weights(tmp_path: Path, content: bytes, error: str) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CnnError) as raised:
+        open_network(str(path))
+    assert str(raised.value).startswith(str(path)) and error in str(raised.value)
+    assert raised.value.exit_code == 1
+
+
+def test_a_strangers_spec_is_checked_like_any_other(tiny: Path) -> None:
+    opened = open_network(str(tiny))
+    assert opened.about is not None
+    spec = json.loads(json.dumps(opened.about.spec).replace('"Flatten"', '{"Flatten": {"start": 1}}'))
+    save_weights(tiny, build_plan(opened.plan), About(spec, opened.classes, opened.preprocessing))
+    with pytest.raises(UsageError, match=r"best\.safetensors:1:\d+: tiny, layers\.2 \(Flatten\)"):
+        open_network(str(tiny))
+
+
+def test_weights_of_another_network_are_named(tiny: Path) -> None:
+    opened = open_network(str(tiny))
+    assert opened.about is not None
+    other = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
+    save_weights(tiny, other, opened.about)
+    with pytest.raises(UsageError) as error:
+        checkpoint.load(tiny)
+    assert str(error.value) == (
+        f"{tiny} holds the weights of another network than this tiny: "
+        "0.weight is 4x1x3x3, needed is 2x1x3x3; 0.bias is 4, needed is 2; 6 more differ"
+    )
+
+
+def test_weights_of_another_type_are_not_converted(tiny: Path) -> None:
+    opened = open_network(str(tiny))
+    assert opened.about is not None
+    save_weights(tiny, build_plan(opened.plan).double(), opened.about)
+    with pytest.raises(UsageError, match=r"0\.weight is 2x1x3x3 of float64, needed is 2x1x3x3"):
+        checkpoint.load(tiny)
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "missing.pt", "missing"])
+def test_what_is_not_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CnnError, match=r"missing.*no such run folder or checkpoint"):
+        cnn_cli.load(tmp_path / name)
+
+
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(CnnError) as error:
+        cnn_cli.load(tmp_path)
+    assert str(error.value) == f"{tmp_path} holds no run of cnn: neither best.safetensors nor last.pt is there"
+
+
+def test_a_damaged_state_names_what_is_good(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "best.safetensors").write_bytes((run / "best.safetensors").read_bytes())
+    (tmp_path / "last.pt").write_bytes((run / "last.pt").read_bytes()[:-100])
+    with pytest.raises(CnnError) as error:
+        read_last(tmp_path / "last.pt")
+    assert str(error.value) == (
+        f"{tmp_path}/last.pt is damaged (cut short) and was not used; "
+        f"{tmp_path}/best.safetensors is what there is of the run"
+    )

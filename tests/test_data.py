@@ -1,0 +1,297 @@
+"""Data sets: every image in its place, the same pixels as the reference readers, mistakes named before training."""
+
+import os
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_runs as small
+import torch
+from PIL import Image
+
+from cnn_cli import data
+from cnn_cli.data import batches, epoch_order, fit, named, read_source, split
+from cnn_cli.data.preprocess import Preprocessing
+from cnn_cli.errors import CnnError, UsageError
+
+CPU = torch.device("cpu")
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Two classes, 10 and 5 images, not divided."""
+    for i in range(15):
+        small.picture(tmp_path / "pets" / ("cat" if i < 10 else "dog") / f"{i:02}.png", seed=i)
+    return tmp_path / "pets"
+
+
+def loaded(folder: Path, input: tuple[int, int, int] = (3, 4, 6), **options: Any) -> data.Data:
+    return fit(split(read_source(str(folder), folder), **options), Preprocessing(input), CPU, 2)
+
+
+# --- Named data sets ------------------------------------------------------------------------------------------------
+
+
+def test_digits_are_scikit_learns(tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    source = read_source("digits", tmp_path)
+    assert {name: len(part.labels) for name, part in source.parts.items()} == {"train": 1437, "test": 360}
+    everything = torch.cat([source.parts["train"].images, source.parts["test"].images])  # type: ignore[list-item]
+    expected = np.round(load_digits().images * 255 / 16)
+    assert (everything[:, 0].numpy() == expected).all()
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "mnist", "kmnist"])
+def test_idx_files_are_read_as_torchvision_reads_them(tmp_path: Path, name: str) -> None:
+    from torchvision import datasets
+
+    kind = named.NAMED[name].torchvision
+    noise = np.random.default_rng(0)
+    for prefix, n in (("train", 7), ("t10k", 3)):
+        small.write_idx(tmp_path / kind / "raw", f"{prefix}-images-idx3-ubyte", noise.integers(0, 256, (n, 28, 28)))
+        small.write_idx(tmp_path / kind / "raw", f"{prefix}-labels-idx1-ubyte", noise.integers(0, 10, n))
+    source = read_source(name, tmp_path)
+    for part, train in (("train", True), ("test", False)):
+        reference = getattr(datasets, kind)(tmp_path, train=train)
+        assert source.parts[part].images[:, 0].equal(reference.data)  # type: ignore[call-overload]
+        assert source.parts[part].labels.equal(reference.targets)
+    if name != "mnist":  # whose classes torchvision calls `0 - zero`
+        assert list(source.classes) == reference.classes
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real files are not here")
+@pytest.mark.parametrize("name", ["FashionMNIST", "MNIST"])
+def test_archives_that_lie_there_are_unpacked_without_a_network(tmp_path: Path, name: str) -> None:
+    shutil.copytree(REAL / name, tmp_path / name, copy_function=shutil.copyfile)
+    source = read_source({"FashionMNIST": "fashion-mnist", "MNIST": "mnist"}[name], tmp_path)
+    assert tuple(source.parts["train"].images.shape) == (60_000, 1, 28, 28)
+    assert source.parts["test"].labels.bincount().sum() == 10_000
+
+
+def no_network(*_: Any, **__: Any) -> None:
+    from urllib.error import URLError
+
+    raise URLError("Name or service not known")
+
+
+def test_without_data_and_network_one_error_says_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    with pytest.raises(CnnError) as error:
+        read_source("fashion-mnist", tmp_path)
+    raw = tmp_path / "FashionMNIST" / "raw"
+    assert error.value.exit_code == 1
+    assert str(error.value) == (
+        f"fashion-mnist is not in {raw} and could not be downloaded (Name or service not known)\n"
+        "put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
+        "t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz there and run again (--data-dir names another place),\n"
+        "or try the data set that needs no download: --data digits"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cifar_without_data_names_its_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    with pytest.raises(CnnError, match=r"put cifar-100-python\.tar\.gz there"):
+        read_source("cifar100", tmp_path)
+
+
+def test_a_half_unpacked_file_is_noticed(tmp_path: Path) -> None:
+    for prefix in ("train", "t10k"):
+        small.write_idx(tmp_path / "MNIST" / "raw", f"{prefix}-images-idx3-ubyte", np.zeros((4, 28, 28)))
+        small.write_idx(tmp_path / "MNIST" / "raw", f"{prefix}-labels-idx1-ubyte", np.zeros(4))
+    path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CnnError) as error:
+        read_source("mnist", tmp_path)
+    assert str(error.value) == f"{path} is damaged (perhaps half unpacked); delete it, and run again"
+
+
+def test_an_unknown_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        read_source("fashion-minst", tmp_path)
+    assert str(error.value) == "--data fashion-minst: no such data set or folder. Did you mean 'fashion-mnist'?"
+
+
+# --- Folders --------------------------------------------------------------------------------------------------------
+
+
+def test_a_flat_folder_is_divided_class_by_class(pets: Path) -> None:
+    whole = loaded(pets)
+    assert whole.classes == ("cat", "dog")
+    assert whole.splits["train"].labels.bincount().tolist() == [8, 4]
+    assert whole.splits["test"].labels.bincount().tolist() == [2, 1]
+    assert whole.notes == (f"{pets}: not divided; a fifth of each class (3 images) is held out for testing",)
+    with_val = loaded(pets, val_fraction=0.25, seed=3)
+    assert with_val.splits["val"].labels.bincount().tolist() == [2, 1]
+    assert with_val.splits["test"].images.equal(whole.splits["test"].images)  # type: ignore[arg-type,union-attr]
+    every = torch.cat([s.images for s in with_val.splits.values()])  # type: ignore[misc]
+    assert len({t.numpy().tobytes() for t in every}) == 15  # each image in exactly one split
+    other = loaded(pets, val_fraction=0.25, seed=4)
+    assert not other.splits["val"].images.equal(with_val.splits["val"].images)  # type: ignore[arg-type,union-attr]
+
+
+def test_a_divided_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    for part, classes in (("train", "abc"), ("val", "ac"), ("test", "cb")):
+        for name in classes:
+            small.picture(tmp_path / part / name / "deep" / "1.jpg", seed=ord(name))
+    result = loaded(tmp_path)
+    assert result.classes == ("a", "b", "c")
+    assert {n: s.labels.tolist() for n, s in result.splits.items()} == {
+        "train": [0, 1, 2],
+        "val": [0, 2],
+        "test": [1, 2],
+    }
+
+
+def test_pixels_are_pillows(tmp_path: Path, pets: Path) -> None:
+    kept = loaded(pets, whole=True).splits["test"]
+    index = torch.tensor([12, 3])
+    ((x, y),) = batches(kept, index, 2, CPU)
+    assert y.tolist() == [1, 0]
+    for image, path in zip(x, (pets / "dog" / "12.png", pets / "cat" / "03.png"), strict=True):
+        expected = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).float() / 255
+        assert image.equal(expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_folder_too_large_for_memory_is_streamed(pets: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    kept = loaded(pets, whole=True).splits["test"]
+    source, how = split(read_source(str(pets), pets), whole=True), Preprocessing((3, 4, 6))
+    monkeypatch.setattr(data, "free_memory", lambda *_: 0)
+    result = fit(source, how, CPU, workers)
+    assert "read again every epoch" in result.notes[0]
+    order = epoch_order(15, seed=1, epoch=2)
+    torch.manual_seed(5)
+    for mine, other in zip(batches(result.splits["test"], order, 4, CPU), batches(kept, order, 4, CPU), strict=True):
+        assert mine[0].equal(other[0]) and mine[1].equal(other[1])
+    assert torch.rand(1).equal(torch.rand(1, generator=torch.Generator().manual_seed(5)))  # nothing was drawn
+
+
+def test_a_file_that_goes_bad_while_streaming_is_named(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "free_memory", lambda *_: 0)
+    streamed = fit(split(read_source(str(pets), pets), whole=True), Preprocessing((3, 4, 6)), CPU, 1).splits["test"]
+    (pets / "cat" / "05.png").write_bytes(b"now this")
+    with pytest.raises(data.ReadError) as error:
+        list(batches(streamed, torch.arange(15), 4, CPU))
+    assert str(error.value).startswith(f"{pets}/cat/05.png is not an image") and "Traceback" not in str(error.value)
+
+
+def test_images_in_memory_that_are_enlarged_too_much_are_streamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, how = read_source("digits", tmp_path), Preprocessing((3, 32, 32))
+    kept = fit(source, how, CPU, 0).splits["test"]
+    monkeypatch.setattr(data, "free_memory", lambda *_: 10_000)
+    streamed = fit(source, how, CPU, 0).splits["test"]
+    assert isinstance(streamed.images, data.Stream)
+    order = torch.tensor([300, 2, 77])
+    assert next(batches(streamed, order, 3, CPU))[0].equal(next(batches(kept, order, 3, CPU))[0])
+
+
+def test_hidden_things_are_ignored_with_one_note(pets: Path) -> None:
+    small.picture(pets / ".ipynb_checkpoints" / "1.png")
+    small.picture(pets / "__MACOSX" / "cat" / "1.png")
+    (pets / "cat" / ".DS_Store").write_text("")
+    (pets / "dog" / "notes.txt").write_text("")
+    (pets / "dog" / "more.txt").write_text("")
+    (pets / "list.csv").write_text("")
+    result = loaded(pets, whole=True)
+    assert len(result.splits["test"]) == 15
+    found = "3 hidden entries, 1 file outside the class folders, 2 files that are no images"
+    assert result.notes == (f"{pets}: skipped {found}",)
+
+
+def test_links_and_pipes_are_never_followed(pets: Path, tmp_path: Path) -> None:
+    outside = small.picture(tmp_path / "secret.png")
+    (pets / "cat" / "link.png").symlink_to(outside)
+    (pets / "cat" / "loop").symlink_to(pets)
+    (pets / "bird").symlink_to(pets / "cat")
+    os.mkfifo(pets / "dog" / "pipe.png")
+    result = loaded(pets, whole=True)
+    assert result.classes == ("cat", "dog") and len(result.splits["test"]) == 15
+    assert result.notes == (f"{pets}: skipped 3 links, 1 special file",)
+
+
+def remove(*names: str) -> Any:
+    return lambda pets: [shutil.rmtree(pets / n) for n in names]
+
+
+def extra_class(pets: Path) -> None:
+    for name in ("cat", "dog"):
+        small.picture(pets / "train" / name / "1.png")
+        shutil.rmtree(pets / name)
+    small.picture(pets / "val" / "bird" / "1.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (remove("cat", "dog"), "no images in {0}: it needs a folder for each class, {0}/<class>/<image>.jpg"),
+        (remove("dog"), "only one class (cat) in {0}; telling apart takes two or more"),
+        (lambda pets: (pets / "ant").mkdir(), "no images in {0}/ant; add some or remove the folder"),
+        (
+            extra_class,
+            "{0}/val has classes that train has not: bird\nthe classes of train are cat, dog; make the names agree",
+        ),
+    ],
+    ids=["empty", "one class", "empty class", "unknown class"],
+)  # fmt: skip
+def test_folders_that_cannot_be_learnt_from(pets: Path, spoil: Any, error: str) -> None:
+    spoil(pets)
+    with pytest.raises(UsageError) as raised:
+        read_source(str(pets), pets)
+    assert str(raised.value) == error.format(pets)
+
+
+NO_IMAGE = "is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it"
+
+
+def bomb() -> bytes:
+    buffer = BytesIO()
+    Image.new("1", (9400, 9400)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", NO_IMAGE),
+        (b"<html>404</html>", NO_IMAGE),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", NO_IMAGE),
+        ("cut", "cannot be read as an image ("),
+        (bomb(), "has 9400 x 9400 pixels, and the limit is 50 million; make it smaller"),
+    ],
+    ids=["empty", "html", "eps", "cut short", "bomb"],
+)  # fmt: skip
+def test_bad_images_are_named_before_training(pets: Path, content: Any, error: str) -> None:
+    path = pets / "dog" / "12.png"
+    path.write_bytes(path.read_bytes()[:70] if content == "cut" else content)
+    with pytest.raises(CnnError) as raised:
+        loaded(pets)
+    assert raised.value.exit_code == 1
+    assert str(raised.value).startswith(f"{path} {error}")
+
+
+# --- Order ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    expected = torch.randperm(9, generator=torch.Generator().manual_seed(3 * 1_000_003 + 2))
+    assert epoch_order(9, seed=3, epoch=2).equal(expected)
+    assert epoch_order(9, 3, 2, shuffle=False).tolist() == list(range(9))
+    orders = {tuple(epoch_order(30, s, e).tolist()) for s in range(4) for e in range(1, 5)}
+    assert len(orders) == 16
+
+
+def test_values_are_those_of_totensor(tmp_path: Path) -> None:
+    from torchvision.transforms.functional import to_tensor
+
+    bytes_ = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    kept = data.Split("train", bytes_, torch.zeros(1, dtype=torch.int64))
+    ((x, _),) = batches(kept, torch.tensor([0]), 8, CPU)
+    assert x[0].equal(to_tensor(Image.fromarray(bytes_[0, 0].numpy())))

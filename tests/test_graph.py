@@ -1,0 +1,189 @@
+"""Drawings: what is drawn is the network, nothing overlaps, and strangers' names stay text."""
+
+import io
+import re
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+from test_receptive import planned
+from test_summary import cnn
+
+from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.numbers.graph import READABLE, draw, drawing, readable_depth
+from cnn_cli.numbers.graph.boxes import Arrow, Box, boxes
+from cnn_cli.numbers.graph.figure import COLOURS, Curve, Figure, Rect, figure
+from cnn_cli.numbers.graph.layout import layout
+from cnn_cli.numbers.graph.svg import svg
+from cnn_cli.numbers.graph.text import dot, mermaid
+from cnn_cli.numbers.rows import rows
+from cnn_cli.spec.plan import Plan
+from cnn_cli.spec.registry import find
+
+NETWORKS = [("fashion-convnet", None), ("resnet18", None), ("resnet50", 2), ("googlenet", 2), ("googlenet", 1)]
+NETWORKS += [("densenet121", 2), ("shufflenet_v2_x1_0", 3), ("efficientnet_b0", 2), ("inception_v3", None)]
+WIDTHS = [80.0, 120.0, 60.0, 200.0, 80.0, 40.0, 90.0]
+CROSSED = [(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 5), (4, 6), (5, 6), (0, 6)]
+
+
+def drawn(name: str, depth: int | None) -> Figure:
+    plan = find(name)
+    return figure(name, "caption", *boxes(plan, depth if depth is not None else readable_depth(plan)))
+
+
+@pytest.mark.parametrize(("name", "depth"), NETWORKS, ids=str)
+def test_every_layer_is_in_a_box_and_every_arrow_has_its_shape(name: str, depth: int | None) -> None:
+    plan = find(name)
+    found, arrows = boxes(plan, depth)
+    rowed = rows(plan, depth=depth)
+    inside = sum(1 + len(box.after) for box in found) - sum(box.kind == "input" for box in found)
+    assert inside == len(rowed)
+    shapes = {"x".join(map(str, row.output_shape)) for row in rowed} | {"x".join(map(str, plan.input))}
+    assert {arrow.shape for arrow in arrows} <= shapes
+    assert all(0 <= arrow.start < arrow.end < len(found) for arrow in arrows)
+    joins = [n for n, box in enumerate(found) if box.title.startswith(("Add", "Concat", "Multiply"))]
+    assert all(sum(arrow.end == n for arrow in arrows) >= 2 for n in joins)
+
+
+def test_shortcuts_are_arrows() -> None:
+    found, arrows = boxes(find("resnet18"), None)
+    add = next(n for n, box in enumerate(found) if box.title == "Add")
+    assert sorted(found[arrow.start].name for arrow in arrows if arrow.end == add) == ["layer1.0.conv2", "maxpool"]
+    assert found[add].after == ("ReLU",)
+
+
+def test_what_follows_a_layer_stands_in_its_box() -> None:
+    found, _ = boxes(find("resnet18"), 1)
+    assert found[1] == Box(
+        "convolution", "conv1", "Conv2d 64, 7x7", ("stride 2, padding 3, no bias",), ("BatchNorm2d", "ReLU")
+    )
+    block = next(box for box in found if box.name == "layer2")
+    assert (block.kind, block.title, block.texts) == ("block", "layer2", ["5 Conv2d + 11 more", "526 k parameters"])
+
+
+def test_an_output_that_two_take_is_no_part_of_another_box() -> None:
+    plan = planned(
+        {"a": {"Conv2d": {"out_channels": 4, "kernel_size": 1}}, "b": "ReLU", "c": {"Add": ["a", "b"]}}, (4, 4)
+    )
+    assert plan is not None
+    assert [box.title.split()[0] for box in boxes(plan, None)[0]] == ["input", "Conv2d", "ReLU", "Add", "output"]
+
+
+def test_places_of_a_rank_keep_apart_and_arrows_lead_down() -> None:
+    found = layout(WIDTHS, CROSSED)
+    for rank in found.ranks:
+        for left, right in pairwise(rank):
+            a, b = found.places[left], found.places[right]
+            assert b.x - a.x >= (a.width + b.width) / 2 - 1e-6
+    for (start, end), way in zip(CROSSED, found.ways, strict=True):
+        assert [way[0], way[-1]] == [start, end]
+        ranks = [found.places[n].rank for n in way]
+        assert ranks == list(range(ranks[0], ranks[-1] + 1))
+
+
+@pytest.mark.parametrize(("name", "depth"), NETWORKS, ids=str)
+def test_boxes_do_not_overlap_and_all_is_on_the_page(name: str, depth: int | None) -> None:
+    picture = drawn(name, depth)
+    rects = [s for s in picture.shapes if isinstance(s, Rect)]
+    sheets = [r for r, after in zip(rects, [*rects[1:], None], strict=True) if not _is_behind(r, after)]
+    for n, a in enumerate(sheets):
+        assert a.x >= 0 and a.y >= 0 and a.x + a.width <= picture.width and a.y + a.height <= picture.height
+        for b in sheets[n + 1 :]:
+            apart = a.x + a.width <= b.x or b.x + b.width <= a.x or a.y + a.height <= b.y or b.y + b.height <= a.y
+            assert apart, (a, b)
+    for curve in (s for s in picture.shapes if isinstance(s, Curve)):
+        for piece in curve.pieces:
+            assert all(0 <= x <= picture.width and 0 <= y <= picture.height for x, y in piece)
+        assert all(a[3] == b[0] for a, b in pairwise(curve.pieces)), "an unbroken line"
+    assert {s.fill for s in rects} <= {fill for fill, _ in COLOURS.values()}
+
+
+def _is_behind(a: Rect, b: Rect | None) -> bool:
+    return b is not None and (a.x, a.y, a.width) == (b.x + 4, b.y + 4, b.width)
+
+
+@pytest.mark.parametrize(("name", "depth"), [("fashion-convnet", None), ("resnet50", 2), ("googlenet", 1)], ids=str)
+def test_drawings_are_of_a_shape_that_fits_a_slide(name: str, depth: int | None) -> None:
+    picture = drawn(name, depth)
+    assert 0.8 < picture.width / picture.height < 2.4
+
+
+def test_svg_is_xml_with_all_texts() -> None:
+    plan = find("resnet18")
+    root = ElementTree.fromstring(drawing(plan, ".svg"))
+    texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"resnet18", "input", "output", "conv1", "Conv2d 64, 7x7", "BatchNorm2d · ReLU", "512x7x7"} <= texts
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) - 1 == len(boxes(plan, None)[1])
+
+
+def test_png_is_a_picture() -> None:
+    image = Image.open(io.BytesIO(drawing(find("fashion-convnet"), ".png")))
+    assert image.format == "PNG" and image.mode == "RGB" and 600 < image.width < 2500
+    colours = {colour for _, colour in image.getcolors(10**6) or []}
+    for kind in ("convolution", "pooling", "linear"):
+        fill = COLOURS[kind][0]
+        assert tuple(int(fill[n : n + 2], 16) for n in (1, 3, 5)) in colours
+
+
+def test_a_figure_too_large_for_a_picture_says_so() -> None:
+    from cnn_cli.numbers.graph.png import png
+
+    with pytest.raises(CnnError, match=r"too large for a PNG; fold it with --depth, or write an \.svg"):
+        png(Figure(100.0, 20_000.0, ()))
+
+
+HOSTILE = 'x"]; evil <script>&\\\n\x1b[0m'
+
+
+def test_names_are_escaped_where_they_are_written() -> None:
+    found, arrows = [Box("input", HOSTILE, HOSTILE), Box("linear", "b", HOSTILE, (HOSTILE,))], [Arrow(0, 1, HOSTILE)]
+    root = ElementTree.fromstring(svg(figure(HOSTILE, HOSTILE, found, arrows)))
+    assert not [e for e in root.iter() if e.tag.endswith("script")]
+    text = dot(HOSTILE, found, arrows)
+    outside = re.sub(r'"(\\.|[^"\\])*"', '""', text)
+    assert "evil" not in outside and "\x1b" not in text and text.count("\n") == 7
+    text = mermaid(HOSTILE, found, arrows)
+    assert "<script>" not in text and "\x1b" not in text and 'x"' not in text.replace('\\"', "").replace("x#34;", "")
+
+
+def test_mermaid_and_dot_have_every_box_and_arrow() -> None:
+    plan = find("googlenet")
+    found, arrows = boxes(plan, 2)
+    text = mermaid("googlenet", found, arrows)
+    assert len(re.findall(r"^  n\d+ -->\|", text, re.M)) == len(arrows)
+    assert len(re.findall(r":::\w+$", text, re.M)) == len(found)
+    text = dot("googlenet", found, arrows)
+    assert text.count(" -> ") == len(arrows) and text.count("fillcolor=") == len(found) and text.endswith("}\n")
+
+
+@pytest.mark.parametrize("name", ["resnet152", "densenet201", "googlenet"])
+def test_large_networks_are_folded_until_they_can_be_read(name: str) -> None:
+    plan = find(name)
+    assert len(boxes(plan, readable_depth(plan))[0]) <= READABLE
+    assert readable_depth(find("fashion-convnet")) is None
+
+
+def test_files(tmp_path: Path) -> None:
+    plan: Plan = find("fashion-convnet")
+    for kind in (".svg", ".png", ".mmd", ".dot", ".SVG"):
+        path = tmp_path / f"net{kind}"
+        if path.exists():  # where names differ in case only
+            continue
+        assert draw(plan, path) == path and path.stat().st_size > 300
+        with pytest.raises(UsageError, match="exists already; --force overwrites it"):
+            draw(plan, path)
+        draw(plan, path, force=True)
+    with pytest.raises(UsageError, match=r"a drawing is written as \.svg, \.png, \.mmd, \.dot; choose such a name"):
+        draw(plan, tmp_path / "net.pdf")
+    with pytest.raises(CnnError, match="cannot write"):
+        draw(plan, tmp_path / "none" / "net.svg")
+
+
+def test_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "net.svg"
+    done = cnn("summary", "resnet18", "--depth", "1", "--graph", str(path))
+    assert done.returncode == 0 and done.stderr.strip() == f"wrote {path}" and b"layer4" in path.read_bytes()
+    again = cnn("summary", "resnet18", "--graph", str(path))
+    assert again.returncode == 2 and "--force" in again.stderr

@@ -1,0 +1,267 @@
+"""Specs as hostile input: one error, exit 2, under a second, under 100 MB more memory, the terminal left alone.
+
+The cases run in one process that is limited in memory; a sample goes through the installed command.
+"""
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cnn_cli.cli.output import clean
+from cnn_cli.errors import SpecError, UsageError
+from cnn_cli.spec.check import checked
+from cnn_cli.spec.registry import draft
+
+SECONDS = 1.0
+MEGABYTES = 100
+
+
+def net(layers: str, head: str = "", input: str = "[3, 8, 8]") -> str:
+    return f"n:\n  input: {input}\n{head}  layers: {layers}\n"
+
+
+def blocks(count: int) -> str:
+    """Blocks that use the one before twice: 2^count layers."""
+    each = "".join(f"  B{i}: {{layers: [B{i - 1}, B{i - 1}]}}\n" for i in range(1, count))
+    return f"blocks:\n  B0: {{layers: [ReLU]}}\n{each}" + net(f"[B{count - 1}]")
+
+
+def laughs(count: int) -> str:
+    """Arguments that hold the one before ten times, as a setting: 10^count values."""
+    each = ", ".join(f"a{i}: [{', '.join([f'$a{i - 1}'] * 10)}]" for i in range(1, count))
+    return net(f"[{{Flatten: $a{count - 1}}}]", f"  args: {{a0: 1, {each}}}\n")
+
+
+def chain(count: int) -> str:
+    """Arguments that hold the one before: a list nested `count` levels deep, on one level of text."""
+    each = ", ".join(f"a{i}: [$a{i - 1}]" for i in range(1, count))
+    return net(f"[{{Flatten: $a{count - 1}}}]", f"  args: {{a0: 1, {each}}}\n")
+
+
+MANY = "\n".join(f"n{i}: {{input: [1, 2, 2], layers: [{{ReLU: , repeat: 1000}}]}}" for i in range(5_000))
+
+# name: (text, a part of the answer)
+CASES: dict[str, tuple[str | bytes, str]] = {
+    "alias bomb": ("a: &a [x, x]\n" + "".join(f"b{i}: &b{i} [*a, *a]\n" for i in range(30)), "anchors and aliases"),
+    "merge bomb": ("a: &a {x: 1}\nb: {<<: [*a, *a]}\n", "anchors and aliases"),
+    "alias to itself": ("a: &a [*a]\n", "anchors and aliases"),
+    "merge key": ("a: {<<: {input: [1, 2, 2]}}\n", "merge keys (<<) are not supported"),
+    "100,000 brackets": ("[" * 100_000, "more than 40 levels deep"),
+    "100,000 braces": ("a: " + "{a: " * 100_000, "more than 40 levels deep"),
+    "100,000 levels of indentation": ("\n".join(" " * i + "a:" for i in range(1_300)), "more than 40 levels deep"),
+    "100,000 dashes": ("- " * 100_000 + "a", "more than 40 levels deep"),
+    "python object": (net("[!!python/object/apply:os.system ['true']]"), "the tag"),
+    "python name": ("!!python/name:os.system", "the tag"),
+    "own tag": (net("!x [ReLU]"), "the tag"),
+    "binary": (net("!!binary aGVsbG8="), "the tag"),
+    "5,000 digits": (net("[{Linear: " + "9" * 5_000 + "}]"), "too large or too long"),
+    "5,000 digits behind the point": (net("[{Dropout: 0." + "9" * 5_000 + "}]"), "too large or too long"),
+    "5,000 digits in arithmetic": (net("[{Linear: '${" + "9" * 5_000 + "}'}]"), "at most 200 characters"),
+    "100 digits in arithmetic": (net("[{Linear: '${" + "9" * 100 + " * 9}'}]"), "too large"),
+    "towers in arithmetic": (net("[{Linear: '${" + "*".join(["999999999"] * 18) + "}'}]"), "too large"),
+    "parentheses": (net("[{Linear: '${" + "(" * 190 + "}'}]"), "more than 20 signs and parentheses"),
+    "minus signs": (net("[{Linear: '${" + "-" * 190 + "1}'}]"), "more than 20 signs and parentheses"),
+    "1e39": (net("[{Hardtanh: {max_val: 1e39}}]"), "max_val must be a number below 3e+38, not 1e+39"),
+    "1e999": (net("[{Dropout: 1e999}]"), "too large or too long"),
+    ".nan": (net("[{Dropout: .nan}]"), "p must be a number from 0 to 1, not '.nan'"),
+    ".inf": (net("[{Dropout: -.inf}]"), "p must be a number from 0 to 1, not '-.inf'"),
+    "a bad date": (net("[{Linear: 2001-99-99}]"), "must be a whole number"),
+    "a sexagesimal number": (net("[{Linear: 190:20:30}]"), "must be a whole number"),
+    "an octal number": (net("[{Linear: 010}]"), "must be a whole number from 1, not '010'; write 10"),
+    "true for 1": (net("[{Conv2d: {in_channels: true, out_channels: 1, kernel_size: 1}}]"), "must be a whole number"),
+    "a million copies": (net("[{ReLU: , repeat: 1000000}]"), "from 0 to 1000"),
+    "copies of copies": (
+        net("[{repeat: 1000, layers: [{repeat: 1000, layers: [{ReLU: , repeat: 1000}]}]}]"),
+        "more than 20,000 parts",
+    ),
+    "copies of nothing": (
+        net("[{repeat: 1000, layers: [{repeat: 1000, layers: [{repeat: 1000, layers: []}]}]}]"),
+        "more than 20,000 parts",
+    ),
+    "copies of copies by name": (
+        net('{"a{0}": {repeat: 1000, layers: {"b{0}": {repeat: 1000, layers: []}}}}'),
+        "more than 20,000 parts",
+    ),
+    "a block that uses itself": ("blocks: {A: {layers: [A]}}\n" + net("[A]"), "let no block use itself"),
+    "two blocks that use each other": (
+        "blocks: {A: {layers: B}, B: {layers: A}}\n" + net("A"),
+        "let no block use itself",
+    ),
+    "a block that gives itself": ("blocks: {A: {args: {x: }, layers: $x}}\n" + net("[{A: {x: A}}]"), "x is missing"),
+    "blocks of blocks": (blocks(28), "more than 20,000 parts"),
+    "arguments of arguments": (laughs(30), "more than 20,000 parts"),
+    "an argument that holds itself": (
+        net("[{Flatten: $a}]", "  args: {a: [$a]}\n"),
+        "$a is no argument of the network",
+    ),
+    "arguments in arguments": (chain(500), "nested more than 64 levels deep"),
+    "an argument of itself": (net("[{Linear: $a}]", "  args: {a: $a}\n"), "$a is no argument of the network"),
+    "10^15 features": (net("[Flatten, {Linear: 1000000000000000}]"), "parameters, and more than 1e+12"),
+    "10^15 features, 20 times": (net("[Flatten, {Linear: 1000000000000000, repeat: 20}]"), "more than 1e+12"),
+    "128 TB of activations": (
+        net("[{Conv2d: {out_channels: 8, kernel_size: 3, padding: 1000000}}]"),
+        "3.2e+13 activation values for one image",
+    ),
+    "paddings beyond 32 bits": (net("[{ZeroPad2d: 99999999999}]"), "from 0 to 2147483647"),
+    "an input of 10^10 pixels": (
+        net("[{Conv2d: {out_channels: 512, kernel_size: 1}}]", "", "[3, 100000, 100000]"),
+        "5.12e+12",
+    ),
+    "an input beyond all": (net("[ReLU]", "", "[3, 1e9, 1000000000000]"), "must be a whole number from 1 to 100000"),
+    "2 MB": ("a: b\n" * 400_001, "the file has 2,000,005 bytes"),
+    "100,000 values": (net("[" + "a," * 120_000 + "]"), "more than 100,000 values"),
+    "5,000 networks": (MANY, "a file has at most 500"),
+    "NUL": ("n: \0\n", "the character U+0000 has no place in a text file"),
+    "UTF-16": (net("[ReLU]").encode("utf-16"), "the file is not UTF-8 text; save it as UTF-8"),
+    "UTF-32": (net("[ReLU]").encode("utf-32"), "the file is not UTF-8 text"),
+    "latin-1": ("n: {description: café}\n".encode("latin-1"), "the file is not UTF-8 text"),
+    "random bytes": (bytes(range(256)), "UTF-8"),
+    "empty": ("", "the file is empty"),
+    "only a comment": ("# nothing\n", "the file is empty"),
+    "a word": ("ReLU", "a file of networks is a mapping"),
+    "a list": ("[ReLU]", "a file of networks is a mapping"),
+    "two documents": (net("[ReLU]") + "---\n" + net("[ReLU]"), "a second document begins"),
+    "directives": ("%YAML 9.9\n---\n" + net("[ReLU]"), "not YAML"),
+    "a key twice": (net("[ReLU]") + "n: 1\n", "'n' stands here a second time"),
+    "a list for a key": ("? [a]\n: b\n", "a key must be a word"),
+    "escape sequences": (net('["\\e[31mred\\e[0m"]'), "is no layer"),
+    "a raw escape": ("n: \x1b]0;title\x07\n", "the character U+001B has no place"),
+    "markup": (net("['[bold red]x[/bold red]']"), "is no layer"),
+    "turned text": (net('{"\\u202edessap": ReLU}'), "is no name for a layer"),
+    "a lone surrogate": (net('["\\ud800"]'), "not YAML"),
+    "a name that climbs": ("../../x: {input: [1, 2, 2], layers: ReLU}\n", "'../../x' is no name for a network"),
+    "a name from the root": ("/etc/x: {input: [1, 2, 2], layers: ReLU}\n", "'/etc/x' is no name for a network"),
+    "a device's name": ("CON: {input: [1, 2, 2], layers: ReLU}\n", "'CON' is no name for a network"),
+    "300 characters": ("x" * 300 + ": {input: [1, 2, 2], layers: ReLU}\n", "is no name for a network"),
+    "an empty name": ("'': {input: [1, 2, 2], layers: ReLU}\n", "'' is no name for a network"),
+    "a newline in a name": ('"a\\nb": {input: [1, 2, 2], layers: ReLU}\n', "'a\\nb' is no name for a network"),
+    "a child called forward": (net("{forward: ReLU}"), "a name that every module of PyTorch has"),
+    "a child called __class__": (net("{__class__: ReLU}"), "is no name for a layer"),
+    "a layer of another module": (net("[os.system, {torch.load: x}]"), "is no layer"),
+    "a long word": (net("[R" + "e" * 500_000 + "]"), "unknown layer 'Reee"),
+    "a long word for a value": (net("[{Linear: " + "e" * 500_000 + "}]"), "must be a whole number from 1, not 'eee"),
+    "a long list for a value": (net("[{Linear: [" + "1," * 9_000 + "]}]"), "must be a whole number from 1, not [1, 1"),
+}
+
+
+def peak() -> int:
+    """The most memory that this process has had since the last reset, in MB; 0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    return int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) // 1024 if status.exists() else 0
+
+
+def reset_peak() -> None:
+    if Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_error_soon_and_small(name: str, tmp_path: Path) -> None:
+    text, answer = CASES[name]
+    path = tmp_path / "x.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    reset_peak()
+    memory, start = peak(), time.perf_counter()
+    with pytest.raises((SpecError, UsageError)) as caught:
+        draft(str(path)).checked()
+    seconds = time.perf_counter() - start
+    assert peak() - memory < MEGABYTES
+    assert seconds < SECONDS
+    assert answer in str(caught.value)
+    assert caught.value.exit_code == 2
+    lines = clean(str(caught.value)).split("\n")
+    assert len(lines) <= 2
+    assert all(len(line) < 500 + len(str(path)) and line.isprintable() for line in lines)
+    if isinstance(caught.value, SpecError):
+        assert all(p.file == str(path) and p.line >= 1 and p.column >= 1 for p in caught.value.problems)
+
+
+def test_ten_thousand_mistakes_are_told_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(net("[" + "{Linear: x}, relu, " * 9_000 + "]"))
+    start = time.perf_counter()
+    result = checked([str(path)], (), {}, None)
+    assert time.perf_counter() - start < 5 * SECONDS
+    assert len(result.errors) == 18_000
+
+
+def test_networks_that_are_large_together_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    large = "{input: [1, 2, 2], layers: [{repeat: 1000, layers: [ReLU, ReLU, ReLU, ReLU, ReLU, ReLU]}]}"
+    path.write_text("".join(f"n{i}: {large}\n" for i in range(400)))
+    result = checked([str(path)], (), {}, None)
+    message = "the networks up to here have more than 100,000 layers together; split the file"
+    assert [(p.line, p.column, p.where, p.message) for p in result.problems] == [(18, 1, "n17", message)]
+
+
+COMMANDS = ["check", "summary", "shapes"]
+SAMPLE = [
+    "alias bomb", "100,000 brackets", "copies of copies", "blocks of blocks", "10^15 features", "128 TB of activations",
+    "2 MB", "NUL", "UTF-16", "escape sequences", "a raw escape", "turned text", "300 characters", "python object",
+]  # fmt: skip
+LIMITED = f"""
+import re, resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20))
+from cnn_cli.cli import main
+{inspect.getsource(peak)}
+code = 0
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code
+print(peak(), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", LIMITED, *arguments], capture_output=True, timeout=60, env=environment)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_through_the_command(name: str, tmp_path: Path) -> None:
+    text, answer = CASES[name]
+    path = tmp_path / "x.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    command = COMMANDS[SAMPLE.index(name) % 3]
+    result = run(command, str(path))
+    output = result.stdout + result.stderr
+    assert result.returncode == 2, output
+    assert answer in output.decode()
+    assert b"Traceback" not in output
+    assert not {byte for byte in output if byte < 0x20} - {0x0A}
+    assert output.decode().replace("\n", "").isprintable()
+    assert int(result.stderr.split()[-1]) < 40 + MEGABYTES  # MB; Python with our modules takes 40
+
+
+def test_names_reach_json_as_they_are_and_the_terminal_written_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    title = "\x1b]0;owned\x07\u202e[red]<script>"
+    path.write_text(f"n: {{description: {json.dumps(title)}, input: [1, 2, 2], layers: ReLU}}\n")
+    shown = run("summary", str(path))
+    assert b"\x1b" not in shown.stdout
+    assert b"\\x1b]0;owned\\x07\\u202e[red]<script>" in shown.stdout
+    told = run("summary", str(path), "--json")
+    assert told.stdout.isascii()
+    assert json.loads(told.stdout)["description"] == title
+
+
+@pytest.mark.parametrize("value", ["\udcff", "\x1b[31m", "[", "&a", "!!python/name:os", "{a: b", "9" * 5_000, "$x"])
+def test_hostile_arguments(value: str) -> None:
+    with pytest.raises(UsageError):
+        draft("fashion-convnet", args={"classes": value}).checked()
+
+
+@pytest.mark.parametrize("name", ["\udcff", "../x", "a\x1b", "x" * 10_000, "no.yaml:../x", "", ".yaml"])
+def test_hostile_names_of_networks(name: str) -> None:
+    with pytest.raises(Exception, match=r"unknown network|cannot read"):
+        draft(name)

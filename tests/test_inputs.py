@@ -1,0 +1,241 @@
+"""Images for a picture or a prediction: whose they are, how they enter the network, and what is no image."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import opened_run, save_image
+from PIL import Image
+from torch import Tensor, nn
+
+from cnn_cli.data import read_source, split
+from cnn_cli.data.preprocess import adapt
+from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.training.checkpoint import Opened, open_network
+from cnn_cli.viz.capture import captured, choose_layer, layer_names, untouched
+from cnn_cli.viz.inputs import files_of, load_inputs, whole_split
+
+GREY = "grey: {input: [1, 8, 8], layers: [Conv2d: {out_channels: 2, kernel_size: 3}, Flatten, Linear: 10]}"
+COLOUR = GREY.replace("1, 8", "3, 8").replace("grey", "colour")
+
+
+@pytest.fixture
+def grey(tmp_path: Path) -> Opened:
+    return opened_run(tmp_path, GREY)[0]
+
+
+def random_image(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_a_file_enters_as_in_training(tmp_path: Path, grey: Opened) -> None:
+    array = random_image(8, 8)
+    inputs = load_inputs(grey, [str(save_image(tmp_path / "a.png", array))])
+    np.testing.assert_array_equal(inputs.pixels[0, 0].numpy(), array.astype(np.float32) / 255)
+    assert inputs.names == (str(tmp_path / "a.png"),) and inputs.labels == (None,)
+
+
+def test_colours_and_sizes_are_adapted(tmp_path: Path, grey: Opened) -> None:
+    """Grey as Pillow makes it, then resized as PyTorch does with antialiasing."""
+    path = save_image(tmp_path / "a.png", random_image(20, 12, 3))
+    inputs = load_inputs(grey, [str(path)])
+    with Image.open(path) as picture:
+        luma = torch.from_numpy(np.array(picture.convert("L")))[None, None]
+    wanted = nn.functional.interpolate(luma, size=(8, 8), mode="bilinear", antialias=True)
+    assert torch.equal(inputs.pixels, wanted.float() / 255)
+    colour = load_inputs(opened_run(tmp_path / "c", COLOUR)[0], [str(path)])
+    assert colour.pixels.shape == (1, 3, 8, 8) and colour.pixels.max() <= 1
+
+
+def test_files_folders_and_patterns(tmp_path: Path) -> None:
+    names = ["b/2.png", "b/1.PNG", "b/c/3.jpg", "a[1].png", "b/.hidden/4.png"]
+    for name in names:
+        save_image(tmp_path / name.lower(), random_image(4, 4))
+    (tmp_path / "b" / "notes.txt").touch()
+    (tmp_path / "b" / "link.png").symlink_to(tmp_path / "a[1].png")
+    found = [str(p.relative_to(tmp_path)) for p in files_of([str(tmp_path / "b"), str(tmp_path / "a[1].png")])]
+    assert found == ["b/1.png", "b/2.png", "b/c/3.jpg", "a[1].png"]
+    assert files_of([str(tmp_path / "b" / "?.png")]) == [tmp_path / "b" / "1.png", tmp_path / "b" / "2.png"]
+    assert len(files_of([str(tmp_path / "**" / "*.jpg")])) == 1
+
+
+def test_images_of_the_data_set_by_number(tmp_path: Path, grey: Opened) -> None:
+    save_image(tmp_path / "a.png", random_image(8, 8))
+    inputs = load_inputs(grey, [str(tmp_path / "a.png")], index=[359, 0])
+    test = read_source("digits", tmp_path).parts["test"]
+    assert torch.equal(inputs.pixels[1:], test.images[[359, 0]].float() / 255)
+    assert inputs.names[1:] == ("digits test 359", "digits test 0")
+    assert inputs.labels == (None, int(test.labels[359]), int(test.labels[0]))
+
+
+def test_val_is_divided_as_it_was_in_training(tmp_path: Path, grey: Opened) -> None:
+    val = split(read_source("digits", tmp_path), 0.2, 0).parts["val"]
+    assert torch.equal(load_inputs(grey, [], index=[5], split="val").pixels, val.images[5:6].float() / 255)
+
+
+def folder_of(root: Path, classes: str) -> Path:
+    for name in classes:
+        for i in range(3):
+            save_image(root / name / f"{i}.png", np.full((8, 8), 10 * i + ord(name), np.uint8))
+    return root
+
+
+def test_labels_follow_the_names_of_the_network(tmp_path: Path) -> None:
+    opened = opened_run(tmp_path, GREY.replace("10]", "3]"), data="elsewhere", classes=("c", "b", "x"))[0]
+    root = folder_of(tmp_path / "images", "bc")
+    inputs = load_inputs(opened, [], index=[0, 5], data=str(root))
+    assert inputs.labels == (1, 0) and inputs.names[0] == "images test 0"
+    assert whole_split(opened, "test", str(root)).parts["test"].labels.tolist() == [1, 1, 1, 0, 0, 0]
+    strange = folder_of(tmp_path / "strange", "bz")
+    assert load_inputs(opened, [], index=[0, 5], data=str(strange)).labels == (1, None)
+    with pytest.raises(UsageError, match="strange has classes that the network does not know: z"):
+        whole_split(opened, "test", str(strange))
+
+
+def test_an_untrained_network_knows_its_data_set() -> None:
+    opened = open_network("tiny-cnn", trained=False)
+    with pytest.raises(CnnError, match="mnist is not in"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cnn_cli.data.named._download", _no_network)
+        load_inputs(opened, [], index=[0], data_dir=Path("nowhere"))
+    inputs = load_inputs(opened, [], index=[0], data="digits")
+    digits = read_source("digits", Path()).parts["test"].images[:1]
+    assert torch.equal(inputs.pixels, adapt(digits, opened.preprocessing).float() / 255) and inputs.labels == (None,)
+
+
+def _no_network(name: str, *_: object) -> None:
+    raise CnnError(f"{name} is not in nowhere")
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "kind", "message"),
+    [
+        ([], {}, UsageError, "no image is named; name files or folders, or take images of the data set: --index 0"),
+        (["no.png"], {}, CnnError, "no.png: no such file; looked in {place}"),
+        (["*.png"], {}, CnnError, "no file matches '*.png'"),
+        (["empty"], {}, CnnError, "no images in empty"),
+        (["t.txt"], {}, CnnError, "t.txt is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it"),
+        ([], {"index": [360]}, UsageError, "--index 360: the test split of digits has images 0 to 359"),
+        ([], {"index": [-1]}, UsageError, "--index -1: the test split of digits has images 0 to 359"),
+        ([], {"index": [0], "split": "tset"}, UsageError, "--split must be test, val or train, not 'tset'"),
+        ([], {"index": range(9), "limit": 8}, UsageError, "9 images are named, and one picture takes 8; name fewer"),
+        ([], {"index": [0], "data": "digit"}, UsageError, "--data digit: no such data set or folder. {near}"),
+    ],
+)
+def test_what_is_no_image_is_said(
+    images: list[str], options: dict, kind: type, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    opened = opened_run(tmp_path, GREY)[0]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "t.txt").write_text("words")
+    with pytest.raises(CnnError) as error:
+        load_inputs(opened, images, **options)
+    assert (type(error.value), str(error.value)) == (
+        kind,
+        message.format(place=tmp_path, near="Did you mean 'digits'?"),
+    )
+
+
+def test_a_network_of_two_channels_takes_no_images(tmp_path: Path) -> None:
+    opened = opened_run(tmp_path, GREY.replace("1, 8", "2, 8"))[0]
+    with pytest.raises(UsageError, match="takes 2 channels, and an image has 1"):
+        load_inputs(opened, [], index=[0])
+
+
+CHAIN = """
+chain:
+  input: [1, 8, 8]
+  layers:
+    conv: {Conv2d: {out_channels: 3, kernel_size: 3}}
+    relu: ReLU
+    flat: Flatten
+    fc: {Linear: 10}
+"""
+
+
+def test_what_is_captured_is_what_a_hook_sees(tmp_path: Path) -> None:
+    """Also where the next layer works in place."""
+    _, network = opened_run(tmp_path, CHAIN)
+    network.relu.inplace = True
+    x, seen = torch.rand(2, 1, 8, 8), {}
+    handle = network.conv.register_forward_hook(lambda m, i, o: seen.update(conv=o.clone()))
+    with captured(network, ["conv", "relu"]) as caught:
+        output = network(x)
+    handle.remove()
+    assert torch.equal(caught["conv"], seen["conv"]) and caught["conv"].min() < 0
+    assert torch.equal(caught["relu"], seen["conv"].relu()) and not caught["relu"].requires_grad
+    assert torch.equal(output, network(x))
+
+
+def test_gradients_of_what_is_captured(tmp_path: Path) -> None:
+    _, network = opened_run(tmp_path, CHAIN)
+    network.relu.inplace = True
+    x = torch.rand(1, 1, 8, 8)
+    with captured(network, ["conv"], grad=True) as caught:
+        network(x)[0, 3].backward()
+    z = network.conv(x).detach().requires_grad_()
+    (wanted,) = torch.autograd.grad(network.fc(z.relu().flatten(1))[0, 3], z)
+    torch.testing.assert_close(caught["conv"].grad, wanted)
+
+
+def hooks(network: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._backward_hooks) for m in network.modules())
+
+
+def test_no_hook_is_left_behind(tmp_path: Path) -> None:
+    _, network = opened_run(tmp_path, CHAIN)
+    with pytest.raises(ZeroDivisionError), captured(network, ["conv", "relu"]):
+        assert hooks(network) == 2
+        raise ZeroDivisionError
+    with pytest.raises(KeyError), captured(network, ["conv", "nothing"]):
+        pass
+    assert hooks(network) == 0
+
+
+def test_a_network_is_as_it_was() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout()).train()
+    network[1].eval()
+    network[0].bias.requires_grad_(False)
+    network[0].weight.grad = gradient = torch.ones(2, 1, 3, 3)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    with pytest.raises(ZeroDivisionError), untouched(network):
+        x: Tensor = torch.rand(4, 1, 8, 8, requires_grad=True)
+        assert not network.training
+        network.train()(x).sum().backward()
+        assert x.grad is not None and torch.equal(network[0].weight.grad, torch.ones(2, 1, 3, 3))
+        raise ZeroDivisionError
+    assert [m.training for m in network] == [True, False, True] and network.training
+    assert [p.requires_grad for p in network.parameters()] == [True, False, True, True]
+    assert network[0].weight.grad is gradient
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_the_last_convolution_is_the_default_layer(tmp_path: Path) -> None:
+    opened, network = opened_run(tmp_path, CHAIN)
+    assert layer_names(network, opened.plan) == ["conv", "relu"]
+    assert choose_layer(opened, network) == "conv" and choose_layer(opened, network, "relu") == "relu"
+
+
+@pytest.mark.parametrize(
+    ("spec", "layer", "message"),
+    [
+        (CHAIN, "rely", "no layer 'rely'. Did you mean 'relu'? Its layers with maps: conv, relu"),
+        (CHAIN, "fc", "layer fc puts out 10, no maps. Its layers with maps: conv, relu"),
+        (
+            "p: {input: [1, 4, 4], layers: [AvgPool2d: 2, Flatten, Linear: 10]}",
+            None,
+            "p has no convolution; name another layer with --layer: 0",
+        ),
+        (
+            "p: {input: [1, 4, 4], layers: [Flatten, Linear: 10]}",
+            None,
+            "p has no layer that puts out maps, so there is nothing to show",
+        ),
+    ],
+)
+def test_a_wrong_layer_names_those_there_are(spec: str, layer: str | None, message: str, tmp_path: Path) -> None:
+    opened, network = opened_run(tmp_path, spec)
+    with pytest.raises(UsageError) as error:
+        choose_layer(opened, network, layer)
+    assert str(error.value) == message

@@ -1,0 +1,74 @@
+"""Learning curves and the confusion matrix: the same facts give the same picture, other facts another."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_cli.errors import CnnError
+from cnn_cli.viz import plots
+from cnn_cli.viz.image import Array
+
+
+def longest_side(path: Path) -> int:
+    with Image.open(path) as picture:
+        return max(picture.size)
+
+
+def curves(path: Path, history: list[dict[str, float | None]]) -> bytes:
+    plots.learning_curves(history, path, "a run")  # type: ignore[arg-type]
+    return path.read_bytes()
+
+
+def test_learning_curves_leave_out_what_was_not_measured(tmp_path: Path) -> None:
+    bare: list[dict[str, float | None]] = [
+        {"epoch": e, "train_loss": 1 / e, "train_accuracy": 1 - 0.5 / e} for e in (1, 2, 3)
+    ]
+    with_none = [line | {"val_loss": None, "val_accuracy": math.nan, "test_loss": math.inf} for line in bare]
+    validated = [line | {"val_loss": 0.7, "val_accuracy": 0.6} for line in bare]
+    assert curves(tmp_path / "a.png", bare) == curves(tmp_path / "b.png", with_none)
+    assert curves(tmp_path / "a.png", bare) != curves(tmp_path / "c.png", validated)
+    assert longest_side(tmp_path / "a.png") < 2000
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_plots_are_written_as_their_name_says(suffix: str, tmp_path: Path) -> None:
+    magic = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix]
+    assert curves(tmp_path / f"c{suffix}", [{"epoch": 1, "train_loss": 1e6, "val_loss": 1.0}]).startswith(magic)
+
+
+def test_no_epoch_has_no_curves(tmp_path: Path) -> None:
+    with pytest.raises(CnnError, match="no epoch was finished, so there are no learning curves to draw"):
+        curves(tmp_path / "c.png", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def confusion(path: Path, matrix: Array, names: list[str] | None = None) -> bytes:
+    plots.confusion_picture(matrix.tolist(), names or [f"class {i}" for i in range(len(matrix))], path, "a run, test")
+    return path.read_bytes()
+
+
+def test_the_shades_of_a_confusion_matrix_are_shares_of_the_row(tmp_path: Path) -> None:
+    matrix = np.random.default_rng(0).integers(0, 9, (21, 21))
+    rarer = matrix * np.arange(1, 22)[:, None]
+    assert confusion(tmp_path / "a.png", matrix) == confusion(tmp_path / "b.png", rarer)  # above 20 no counts are shown
+    assert confusion(tmp_path / "a.png", matrix) != confusion(tmp_path / "c.png", matrix.T)
+    few = matrix[:20, :20]
+    assert confusion(tmp_path / "d.png", few) != confusion(tmp_path / "e.png", 10 * few)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 1000])
+def test_a_confusion_matrix_has_bounded_size(classes: int, tmp_path: Path) -> None:
+    confusion(tmp_path / "m.png", np.zeros((classes, classes), int), [f"$class_{i}$ 日\n" * 9 for i in range(classes)])
+    assert 600 < longest_side(tmp_path / "m.png") < 3000
+
+
+def test_a_users_own_matplotlib_settings_change_nothing(tmp_path: Path) -> None:
+    import matplotlib
+
+    matrix = np.eye(3, dtype=int)
+    plain = confusion(tmp_path / "a.png", matrix)
+    with matplotlib.rc_context({"axes.titlesize": 40, "figure.facecolor": "red", "font.size": 30}):
+        assert confusion(tmp_path / "b.png", matrix) == plain

@@ -1,0 +1,252 @@
+"""The checks of the code and of the documentation: lint, types, layout, what README promises, what the wheel holds."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "cnn_cli"
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = {"torch", "torchvision", "matplotlib", "sklearn", "PIL", "captum", "safetensors"}
+
+# A file imports only from rows before its own. A folder stands for its files; the longest name that fits counts.
+ROWS = [
+    ["errors", "__init__"],
+    ["values", "files", "tables"],
+    ["layers", "recipe", "device"],
+    ["spec", "modules"],
+    ["data", "network"],
+    ["viz.image", "viz.preview", "viz.tracked", "viz.plots"],
+    ["viz.filters", "viz.page"],
+    ["viz.atlas", "viz.cells"],
+    ["viz.film"],
+    ["training"],
+    ["numbers", "viz.capture", "viz.origin", "viz.scores"],
+    ["viz.inputs", "viz.maps", "viz.attack", "viz.saliency", "viz.synthesize", "viz.sanity", "viz.gallery"],
+    ["viz"],
+    ["cli"],
+    ["__main__"],
+]
+ROW = {name: row for row, names in enumerate(ROWS) for name in names}
+
+
+def run(*command: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, *arguments)
+
+
+def module_name(path: Path) -> str:
+    """cnn_cli/viz/image.py → viz.image; a package is named as its folder."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def row_of(name: str) -> int | None:
+    """The row of the longest known prefix of a module's name."""
+    parts = name.split(".")
+    known = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((ROW[k] for k in known if k in ROW), None)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a full name is a module of this package, rather than something in one."""
+    path = ROOT / name.replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def imports(path: Path) -> list[tuple[str, int, bool]]:
+    """Each module that a file imports: its full name, the line, and whether it is loaded with the file.
+
+    What stands in a function or under `if TYPE_CHECKING` is not loaded with it.
+    """
+    found: list[tuple[str, int, bool]] = []
+
+    def walk(node: ast.AST, loaded: bool) -> None:
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, node.lineno, loaded) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write the import in full"
+            source = node.module or ""
+            names = [f"{source}.{alias.name}" for alias in node.names]
+            found.extend((name, node.lineno, loaded) for name in {n if is_ours(n) else source for n in names})
+        in_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for child in ast.iter_child_nodes(node):
+            walk(child, loaded and not in_function and not typing_only)
+
+    walk(ast.parse(path.read_text()), True)
+    return found
+
+
+def functions(path: Path) -> list[tuple[str, int]]:
+    """Every function of a file with its length in lines."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return [(n.name, n.end_lineno - n.lineno + 1) for n in nodes if isinstance(n, kinds) and n.end_lineno]
+
+
+def test_ruff_finds_nothing() -> None:
+    result = python("-m", "ruff", "check", ".")
+    assert result.returncode == 0, result.stdout
+
+
+def test_code_is_formatted() -> None:
+    result = python("-m", "ruff", "format", "--check", ".")
+    assert result.returncode == 0, result.stdout
+
+
+def test_types_are_right() -> None:
+    result = python("-m", "mypy", "--strict", "-p", "cnn_cli")
+    assert result.returncode == 0, result.stdout
+
+
+def test_every_file_has_a_row() -> None:
+    assert [module_name(f) for f in FILES if row_of(module_name(f)) is None] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_point_downward_only(path: Path) -> None:
+    """Also those within functions. `cnn_cli.build` alone looks up: it imports network when it is first used."""
+    name = module_name(path)
+    wrong = []
+    for imported, line, _ in imports(path):
+        package, _, inside = imported.partition(".")
+        beside = name.partition(".")[0] == inside.partition(".")[0] != "viz"
+        if package == "cnn_cli" and name != "__init__" and not beside:
+            row, own = row_of(inside or "__init__"), row_of(name)
+            if row is None or own is None or (row >= own and not inside.startswith(f"{name}.")):
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {imported}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({f.parent for f in FILES if f.parent not in (PACKAGE, PACKAGE / "viz")}), ids=str
+)
+def test_files_of_a_folder_do_not_import_in_circles(folder: Path) -> None:
+    graph = {
+        module_name(f): {
+            n.removeprefix("cnn_cli.") for n, _, loaded in imports(f) if loaded and n.startswith("cnn_cli.")
+        }
+        for f in folder.glob("*.py")
+        if f.name != "__init__.py"
+    }
+    left = dict(graph)
+    while free := [name for name, needed in left.items() if not needed & (left.keys() - {name})]:
+        for name in free:
+            del left[name]
+    assert left == {}
+
+
+def test_tests_stay_readable() -> None:
+    assert [f.name for f in (ROOT / "tests").glob("*.py") if len(f.read_text().splitlines()) > 400] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_files_and_functions_stay_readable(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
+    assert [(name, lines) for name, lines in functions(path) if lines > 60 and name != "train"] == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["summary", "fashion-convnet"], ["shapes", "fashion-convnet"]], ids=" ".join
+)
+def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+sys.argv = ["cnn", *{arguments!r}]
+from cnn_cli.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+loaded = sorted({HEAVY!r} & set(sys.modules))
+assert not loaded, loaded
+"""
+    result = python("-c", code)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_command_line_files_name_nothing_heavy_at_the_top(path: Path) -> None:
+    if row_of(module_name(path)) == row_of("cli"):
+        assert [name for name, _, loaded in imports(path) if loaded and name.split(".")[0] in HEAVY] == []
+
+
+def test_pictures_are_drawn_without_pyplot(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from cnn_cli.viz.plots import confusion_picture
+confusion_picture([[3, 1], [0, 2]], ["a", "b"], Path({str(tmp_path / "confusion.png")!r}), "two classes")
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    result = python("-c", code)
+    assert result.returncode == 0, result.stderr
+
+
+def commands() -> set[str]:
+    """The names of all commands of the app."""
+    from cnn_cli.cli import app
+
+    names = {c.name or c.callback.__name__.replace("_", "-") for c in app.registered_commands if c.callback}
+    return names | {g.name for g in app.registered_groups if g.name}
+
+
+def readme_blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}[^\n]*\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_readme_names_every_command() -> None:
+    named = set(re.findall(r"\bcnn ([a-z][a-z-]*)", (ROOT / "README.md").read_text()))
+    assert sorted(commands() - named) == []
+
+
+def test_every_command_in_readme_exists() -> None:
+    """Only in code: a `cnn …` in backticks, or anywhere in a shell block but its comments."""
+    text = (ROOT / "README.md").read_text()
+    shell = "\n".join(re.sub(r"(^|\s)#.*", "", line) for block in readme_blocks("sh") for line in block.splitlines())
+    named = re.findall(r"`cnn ([a-z][a-z-]*)[^`\n]*`", text) + re.findall(r"(?:^|[\s/])cnn ([a-z][a-z-]*)", shell)
+    assert named
+    assert sorted({*named} - commands()) == []
+
+
+def test_every_yaml_example_in_readme_is_right() -> None:
+    from cnn_cli.spec.parse import parse
+    from cnn_cli.spec.registry import planned
+
+    blocks = readme_blocks("yaml")
+    assert blocks
+    for number, block in enumerate(blocks, 1):
+        file = parse(block, f"README.md, example {number}")
+        assert [str(p) for p in file.problems] == []
+        for spec in file.networks.values():
+            planned(spec, None, None).checked()
+
+
+def test_readme_marks_its_test_command() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert re.search(r"^<!-- test-command -->\n```sh\n[^`]*pytest[^`]*\n```$", text, re.MULTILINE)
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_wheel_holds_the_networks(tmp_path: Path) -> None:
+    result = python("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("cnn_cli/models.yaml") == (ROOT / "models.yaml").read_bytes()
+        names = archive.namelist()
+        assert "cnn_cli/py.typed" in names
+        assert not [n for n in names if not n.startswith(("cnn_cli/", "cnn_cli-"))]
+        (entry,) = (n for n in names if n.endswith("entry_points.txt"))
+        assert "cnn = cnn_cli.cli:main" in archive.read(entry).decode()

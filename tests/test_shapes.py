@@ -1,0 +1,243 @@
+"""Every line of arithmetic is evaluated and must give what it says; sizes that fit are tried one by one."""
+
+import json
+import random
+import re
+from math import ceil, floor
+from typing import Any
+
+import pytest
+from test_receptive import GLOBAL, MENU, branching, chain, planned
+from test_summary import cnn
+
+from cnn_cli.errors import UsageError
+from cnn_cli.layers import LAYERS
+from cnn_cli.numbers import inputs
+from cnn_cli.numbers.explain import Explanation, explain, never_used, table, text
+from cnn_cli.numbers.lessons import LESSONS, lesson
+from cnn_cli.numbers.receptive import never_read, sights, unused
+from cnn_cli.spec.joins import JOIN_TYPES
+from cnn_cli.spec.plan import Plan
+from cnn_cli.spec.registry import find, plan_document
+from cnn_cli.tables import render
+
+MORE: list[Any] = [
+    {"Conv2d": {"out_channels": 8, "kernel_size": 5, "stride": 3, "padding": 2, "groups": 4, "bias": False}},
+    {"Conv2d": {"out_channels": 4, "kernel_size": [3, 5], "stride": [1, 2], "dilation": 2, "groups": 4}},
+    {"ConvTranspose2d": {"out_channels": 4, "kernel_size": [2, 3], "stride": [3, 2], "output_padding": 1, "groups": 2}},
+    {"MaxPool2d": {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True}},
+    {"AvgPool2d": {"kernel_size": 4, "stride": 5, "padding": 2, "ceil_mode": True}},
+    {"Linear": 7},
+    {"Linear": {"out_features": 7, "bias": False}},
+    {"AdaptiveAvgPool2d": 1},
+    {"GroupNorm": 2},
+    {"InstanceNorm2d": {"affine": True}},
+    {"LayerNorm": [16]},
+    {"RMSNorm": 16},
+    {"PReLU": 4},
+    {"PixelShuffle": 2},
+    {"Unfold": 3},
+    {"SqueezeExcitation": 2},
+    "Flatten",
+    {"Flatten": 2},
+    {"ChannelShuffle": 2},
+]
+
+
+def value(expression: str) -> float:
+    """A text of arithmetic as it stands on a slide: · − ⌊ ⌋ ⌈ ⌉ and thousands with commas."""
+    code = re.sub(r"(?<=\d),(?=\d{3})", "", expression)
+    for sign, word in (("·", "*"), ("−", "-"), ("⌊", "floor("), ("⌋", ")"), ("⌈", "ceil("), ("⌉", ")")):
+        code = code.replace(sign, word)
+    assert re.fullmatch(r"[\d+\-*/(). ]|(floor|ceil|[\d+\-*/(). ])+", code), expression
+    return float(eval(code, {"__builtins__": {}, "floor": floor, "ceil": ceil}))
+
+
+def equations(lines: tuple[str, ...]) -> list[tuple[float, float]]:
+    """Both sides of every line with numbers only, names of axes and units apart."""
+    found = []
+    for line in lines:
+        plain = re.sub(r"\b(rows|columns|channels?|sides|scale|shift|values?|slopes?|each)\b,?", "", line)
+        plain = re.sub(r"\s(in a window|windows|pixels of the image|for all|, one for).*$", "", plain)
+        for part in plain.split(", "):
+            left, equals, right = part.rpartition(" = ")
+            if equals and not re.search(r"[a-zA-Z→:]", left + right):
+                found.append((value(left), value(right)))
+    return found
+
+
+def check(explanation: Explanation) -> int:
+    """Every equation holds, and sizes, parameters and MACs are those of the layer."""
+    layer, parts = explanation.layer, explanation.parts
+    for heading, lines in parts.items():
+        for left, right in equations(lines):
+            assert left == right, (layer.name, layer.type, heading, lines)
+    sides = {right for _, right in equations(parts.get("size", ()))}
+    assert sides <= {float(n) for n in layer.output_shape} | {float(layer.output_shape[0])}, (layer.type, parts["size"])
+    if layer.params:
+        assert equations(parts["parameters"])[0][1] == layer.params
+    if layer.macs:
+        assert equations(parts["MACs"])[0][1] == layer.macs
+    assert ("MACs" in parts) == (layer.macs > 0)
+    return sum(len(equations(lines)) for lines in parts.values())
+
+
+def test_every_type_has_a_lesson() -> None:
+    assert set(LESSONS) == set(LAYERS) | set(JOIN_TYPES)
+
+
+@pytest.mark.parametrize("spec", [*MENU, *GLOBAL, *MORE], ids=str)
+@pytest.mark.parametrize("size", [(16, 16), (17, 13)], ids=str)
+def test_arithmetic_of_each_layer(spec: Any, size: tuple[int, int]) -> None:
+    plan = planned([spec], size) or planned([spec], (16, 16))
+    assert plan is not None
+    (explanation,) = explain(plan)
+    found = check(explanation)
+    layer = plan.layers[0]
+    told = layer.type in ("Permute", "Upsample", "UpsamplingBilinear2d") or layer.type.startswith("Adaptive")
+    assert (
+        found
+        or (layer.input_shape == layer.output_shape and not layer.params)
+        or (told and "size" in explanation.parts)
+    )
+    taught = lesson(layer)
+    assert taught.what.endswith(".") and "{" not in taught.what
+
+
+def test_arithmetic_of_random_networks() -> None:
+    rng, equations_seen = random.Random(0), 0
+    for make in (chain, branching):
+        for _ in range(60):
+            if (plan := planned(make(rng), (rng.randint(9, 30), rng.randint(9, 30)))) is not None:
+                equations_seen += sum(check(e) for e in explain(plan))
+    assert equations_seen > 400
+
+
+@pytest.mark.parametrize(
+    "name", ["googlenet", "mobilenet_v3_large", "convnext_tiny", "shufflenet_v2_x1_0", "regnet_y_400mf"]
+)
+def test_arithmetic_of_whole_networks(name: str) -> None:
+    plan = find(name)
+    assert sum(check(e) for e in explain(plan)) > 200
+
+
+def test_the_example_of_the_textbook() -> None:
+    plan = planned([{"Conv2d": {"out_channels": 8, "kernel_size": 3, "stride": 2, "padding": 1}}], (28, 28))
+    assert plan is not None
+    parts = explain(plan)[0].parts
+    assert parts["size"] == (
+        "⌊(n + 2·p − d·(k − 1) − 1)/s⌋ + 1",
+        "n = 28, kernel k = 3, stride s = 2, padding p = 1, dilation d = 1",
+        "⌊(28 + 2·1 − 1·(3 − 1) − 1)/2⌋ + 1 = 14",
+    )
+    assert parts["parameters"][1] == "(3·3·4 + 1) · 8 = 296"
+    assert parts["MACs"][1] == "14·14 · 3·3·4 · 8 = 56,448"
+    schemes = "valid (0): 13x13, same (1): 14x14, full (2): 15x15"
+    assert parts["padding"] == ("1 here; the schemes of the books would give", schemes)
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_padding_schemes_are_what_these_paddings_give(kernel: int, stride: int, dilation: int) -> None:
+    settings = {"out_channels": 1, "kernel_size": kernel, "stride": stride, "dilation": dilation}
+    plan = planned([{"Conv2d": settings}], (15, 15))
+    assert plan is not None
+    shown = dict(re.findall(r"(\w+) \([\d.]+\): (\d+)x", explain(plan)[0].parts["padding"][1]))
+    full = dilation * (kernel - 1)
+    for scheme, pads in (("valid", [0] * 4), ("same", [full // 2, full - full // 2] * 2), ("full", [full] * 4)):
+        padded = planned([{"ZeroPad2d": pads}, {"Conv2d": settings}], (15, 15))
+        assert padded is not None and str(padded.output[1]) == shown[scheme]
+
+
+def test_what_is_never_used() -> None:
+    assert never_used(find("fashion-convnet")) == [
+        "The last 2 rows and the last 2 columns of the 28x28 image reach no output.",
+        "5 (MaxPool2d 2x2) gets 11x11 and leaves out the last row and the last column, which alone would have seen them.",  # noqa: E501
+        "26x26 and 30x30 would lose nothing; `cnn shapes fashion-convnet --valid-inputs` shows more.",
+    ]
+    assert never_used(find("resnet18")) == []
+
+
+def test_a_part_of_a_network_is_explained_by_its_name() -> None:
+    plan = find("resnet18")
+    assert [e.layer.name for e in explain(plan, "layer1.0.conv1")] == ["layer1.0.conv1"]
+    assert len(explain(plan, "layer1.0")) == 7 and len(explain(plan, "layer1")) == 14
+    with pytest.raises(
+        UsageError, match=r"resnet18 has no layer 'layer1\.0\.con1'\. Did you mean 'layer1\.0\.conv1'\?"
+    ):
+        explain(plan, "layer1.0.con1")
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_explanations_fit_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for name in ("fashion-convnet", "googlenet"):
+        assert max(len(line) for line in text(explain(find(name))).split("\n")) <= max(width, 80)
+    lines = render(table(explain(find("fashion-convnet"))), "csv").split("\n")
+    assert lines[0].startswith("name,layer,shapes,what,size,parameters,MACs")
+
+
+def unet(plus: int = 0) -> Plan:
+    """Halves twice and doubles twice, with shortcuts: sides must be multiples of four."""
+    conv = {"Conv2d": {"out_channels": 4, "kernel_size": 3, "padding": 1 + plus}}
+    layers = {
+        "down1": conv,
+        "pool1": {"MaxPool2d": 2},
+        "down2": conv,
+        "pool2": {"MaxPool2d": 2},
+        "bottom": conv,
+        "up2": {"ConvTranspose2d": {"out_channels": 4, "kernel_size": 2, "stride": 2}},
+        "cat2": {"Concat": ["down2", "up2"]},
+        "up1": {"ConvTranspose2d": {"out_channels": 4, "kernel_size": 2, "stride": 2}},
+        "cat1": {"Concat": ["down1", "up1"]},
+    }
+    return plan_document({"unet": {"input": [1, 16, 16], "layers": layers}}, "test")
+
+
+@pytest.mark.parametrize("name", ["fashion-convnet", "alexnet", "lenet-5", "squeezenet1_0", "unet"])
+def test_sizes_that_fit_are_those_that_can_be_planned(name: str) -> None:
+    plan = unet() if name == "unet" else find(name)
+    found = inputs.search(plan)
+    tried = range(1, 90)
+    plans = {size: inputs.resized(plan, (plan.input[0], size, size)) for size in tried}
+    fitting = [size for size in tried if not plans[size].errors]
+    assert [n for n in found.fitting if n in tried] == fitting
+    for size in fitting:  # nothing dropped by any layer means that every pixel is used
+        if size in found.exact:
+            assert unused(plans[size], sights(plans[size])) == ([], [])
+        else:
+            assert any(never_read(layer) for layer in plans[size].layers)
+
+
+def test_patterns_of_sizes() -> None:
+    assert inputs.text(inputs.search(find("fashion-convnet"))) == (
+        "smallest input   10x10\nfits             every size from 10\nfits exactly     10, 14, 18, … (4·k + 2)"
+    )
+    assert inputs.text(inputs.search(unet())).endswith("fits exactly     4, 8, 12, … (multiples of 4)")
+    assert inputs.pattern([63, 64, 65, 95, 96, 97, 127, 128, 129], 158) == "63–65, 95–97, 127–129, … (again every 32)"
+    assert inputs.pattern([], 100) == "none up to 100"
+    assert inputs.pattern([28], 100) == "28"
+
+
+def test_sizes_that_are_asked_for() -> None:
+    plan = find("fashion-convnet")
+    assert inputs.listed("28, 32x48", plan, inputs.search(plan)) == [(1, 28, 28), (1, 32, 48)]
+    for wrong in ("28x28x28", "0", "a", "", "12,", "-3"):
+        with pytest.raises(UsageError, match="--sizes takes sides in pixels"):
+            inputs.listed(wrong, plan, inputs.search(plan))
+    text = render(inputs.table(plan, [(1, 9, 9), (1, 28, 28)]), width=100)
+    assert "1x9x9" in text and "5 (MaxPool2d): " in text and "2 rows, 2 columns unused" in text
+
+
+def test_command_line() -> None:
+    one = cnn("shapes", "fashion-convnet", "--explain", "3")
+    assert one.returncode == 0 and "(3·3·32 + 1) · 64 = 18,496" in one.stdout and "Linear" not in one.stdout
+    everything = cnn("shapes", "fashion-convnet", "--explain")
+    assert everything.returncode == 0 and "reach no output" in everything.stdout
+    plain = cnn("shapes", "fashion-convnet")
+    assert "1x28x28 → 32x26x26" in plain.stdout and "reach no output" not in plain.stdout
+    result = json.loads(cnn("shapes", "fashion-convnet", "--valid-inputs", "--json").stdout)
+    assert result["smallest"] == 10 and result["exact"][:3] == [10, 14, 18]
+    both = cnn("shapes", "fashion-convnet", "--explain", "--valid-inputs")
+    assert both.returncode == 2 and "two questions" in both.stderr
