@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from cnn_cli.check import checked
 from cnn_cli.cli.output import clean
 from cnn_cli.errors import SpecError, UsageError
-from cnn_cli.spec.check import checked
 from cnn_cli.spec.registry import draft
 
 SECONDS = 1.0
@@ -168,10 +168,10 @@ def test_one_error_soon_and_small(name: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     reset_peak()
-    memory, start = peak(), time.perf_counter()
+    memory, start = peak(), time.process_time()  # of this process: another test beside it does not count
     with pytest.raises((SpecError, UsageError)) as caught:
         draft(str(path)).checked()
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert peak() - memory < MEGABYTES
     assert seconds < SECONDS
     assert answer in str(caught.value)
@@ -186,9 +186,9 @@ def test_one_error_soon_and_small(name: str, tmp_path: Path) -> None:
 def test_ten_thousand_mistakes_are_told_in_time(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(net("[" + "{Linear: x}, relu, " * 9_000 + "]"))
-    start = time.perf_counter()
+    start = time.process_time()
     result = checked([str(path)], (), {}, None)
-    assert time.perf_counter() - start < 5 * SECONDS
+    assert time.process_time() - start < 5 * SECONDS
     assert len(result.errors) == 18_000
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from cnn_cli.check import checked
 from cnn_cli.errors import SpecError, UsageError
 from cnn_cli.modules import Graph
 from cnn_cli.network import build_plan
-from cnn_cli.spec.check import checked
 from cnn_cli.spec.names import TAKEN
 from cnn_cli.spec.parse import parse
 from cnn_cli.spec.plan import Plan

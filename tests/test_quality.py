@@ -27,7 +27,7 @@ ROWS = [
     ["viz.atlas", "viz.cells"],
     ["viz.film"],
     ["training"],
-    ["numbers", "viz.capture", "viz.origin", "viz.scores"],
+    ["check", "numbers", "viz.capture", "viz.origin", "viz.scores"],
     ["viz.inputs", "viz.maps", "viz.attack", "viz.saliency", "viz.synthesize", "viz.sanity", "viz.gallery"],
     ["viz"],
     ["cli"],

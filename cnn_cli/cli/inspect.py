@@ -41,7 +41,7 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Find every mistake in specs without running them, each with its line and what to write."""
-    from cnn_cli.spec.check import checked
+    from cnn_cli.check import checked
 
     result = checked(sources or [], tuple(models or ()), arguments(set), input_size(input))
     if json:

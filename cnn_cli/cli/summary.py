@@ -227,11 +227,9 @@ def diff(
 
 def drafted(network: str, models: list[Path] | None, set: list[str] | None, input: str | None) -> Any:
     """The plan with its mistakes, of a name or a file; or the one in a run folder or checkpoint."""
-    path = Path(network)
-    if path.is_dir() or path.suffix in (".safetensors", ".pt", ".pth"):
-        from cnn_cli.training.checkpoint import open_network
-
-        return open_network(network, args=arguments(set), input=input_size(input)).plan
     from cnn_cli.spec.registry import draft
+    from cnn_cli.training.header import is_stored, stored_plan
 
+    if is_stored(network):
+        return stored_plan(network, arguments(set), input_size(input))
     return draft(network, models=models or (), args=arguments(set), input=input_size(input))

@@ -18,12 +18,12 @@ from cnn_cli.recipe import resolve
 from cnn_cli.spec.plan import Plan
 from cnn_cli.spec.registry import find, plan_document
 from cnn_cli.training import published, transfer
+from cnn_cli.training.header import BEST, LAST, SUFFIXES, read_document
 from cnn_cli.training.runs import newest_run
 from cnn_cli.training.state import read_last
-from cnn_cli.training.tensorfile import SUFFIXES, read_document, read_tensors, write_tensors
+from cnn_cli.training.tensorfile import read_tensors, write_tensors
 
 FORMAT = 1
-BEST, LAST = "best.safetensors", "last.pt"
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,15 @@ from cnn_cli.spec.plan import Plan
 from cnn_cli.spec.registry import find, plan_document
 from cnn_cli.training import checkpoint, score, transfer
 from cnn_cli.training.account import data_facts, facts, fingerprint, opening, write_config
-from cnn_cli.training.checkpoint import BEST, LAST, About
+from cnn_cli.training.checkpoint import About
 from cnn_cli.training.evaluate import evaluate
+from cnn_cli.training.header import BEST, LAST, SUFFIXES
 from cnn_cli.training.inherit import begins_with, full_path, prepared, remarks
 from cnn_cli.training.loss import loss_for
 from cnn_cli.training.optimizer import make_optimizer
 from cnn_cli.training.runs import ROOT, held_run, new_run, newest_run
 from cnn_cli.training.signals import signals
 from cnn_cli.training.state import State, read_last, restore_last
-from cnn_cli.training.tensorfile import SUFFIXES
 from cnn_cli.training.train import Job, needs_two, save, train
 from cnn_cli.viz.film import FRAMES, STRIP, begin_film, check_film, write_film
 

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from cnn_cli.errors import CnnError
 from cnn_cli.files import write_bytes
+from cnn_cli.training.header import read_document, read_header
 from cnn_cli.training.unpickle import unpickle
 
-SUFFIXES = (".safetensors", ".pt", ".pth")
-_MOST_HEADER = 32 << 20
 _WRAPPERS = ("network", "state_dict", "model")  # a last.pt of ours, and what training scripts call it
 
 
@@ -33,16 +32,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the weights start at a multiple of 8 bytes
     write_bytes(path, b"".join((len(text).to_bytes(8, "little"), text, weights)))
-
-
-def read_document(path: Path) -> dict[str, Any] | None:
-    """The document in the header of a safetensors file, without its tensors; None in a file of others."""
-    header, _ = _header(path)
-    try:
-        document = json.loads(header["__metadata__"]["cnn"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -70,7 +59,7 @@ def _is_named_tensor(item: tuple[Any, Any]) -> bool:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    header, start = _header(path)
+    header, start = read_header(path)
     try:
         if stated := header.get("__metadata__", {}).pop("sha256", None):
             with path.open("rb") as file:
@@ -83,24 +72,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return dict(safetensors.torch.load_file(path))
     except (OSError, safetensors.SafetensorError) as error:
         raise CnnError(f"{path} cannot be read ({error}); take another copy, or train again") from None
-
-
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON header of a safetensors file, and where the weights start."""
-    fix = "take another copy, or train again"
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if not 2 <= size <= min(_MOST_HEADER, path.stat().st_size - 8):
-                raise CnnError(f"{path} is damaged or no file of weights: it has no header; {fix}")
-            header = json.loads(file.read(size))
-    except OSError as error:
-        raise CnnError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise CnnError(f"{path} is damaged or no file of weights: its header is not JSON; {fix}") from None
-    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
-        raise CnnError(f"{path} is no file of weights: its header names no tensors; {fix}")
-    return header, 8 + size
 
 
 def _digest(header: dict[str, Any], weights: Iterable[bytes]) -> str:

@@ -15,8 +15,9 @@ from cnn_cli.files import write_text
 from cnn_cli.recipe import Setting
 from cnn_cli.spec.freeze import is_frozen, set_training
 from cnn_cli.spec.plan import Plan
-from cnn_cli.training.checkpoint import BEST, LAST, About, save_weights
+from cnn_cli.training.checkpoint import About, save_weights
 from cnn_cli.training.evaluate import Result, evaluate
+from cnn_cli.training.header import BEST, LAST
 from cnn_cli.training.loss import Loss
 from cnn_cli.training.optimizer import learning_rate
 from cnn_cli.training.progress import Progress

@@ -7,7 +7,9 @@ from typing import Any
 
 from cnn_cli.errors import Problem, SpecError, UsageError
 from cnn_cli.spec.parse import Block, SpecFile, words
+from cnn_cli.spec.plan import Plan
 from cnn_cli.spec.registry import find_spec, planned, read_file, shipped
+from cnn_cli.training.header import is_stored, stored_plan
 
 MOST_LAYERS = 100_000  # in one file: five times what ships with this tool
 ENDINGS = (".yaml", ".yml")
@@ -42,7 +44,7 @@ def _count(n: int, what: str) -> str:
 def checked(
     sources: Sequence[str], models: Sequence[Path], args: dict[str, Any], input: Sequence[int] | None
 ) -> Checked:
-    """Check files (all networks in them), networks by name, or, with none named, all that there are."""
+    """Check files (all networks in them), networks as every command names them, or, with none named, all there are."""
     problems: list[Problem] = []
     networks = 0
     for source in sources or ("",):
@@ -51,11 +53,18 @@ def checked(
                 problems += _file(file, args, input)
                 networks += len(file.networks)
             if source and not source.endswith(ENDINGS):
-                problems += planned(find_spec(source, models), args, input).problems
+                problems += _network(source, models, args, input).problems
                 networks += 1
         except SpecError as error:
             problems += error.problems
     return Checked(networks, tuple(sorted(set(problems))))
+
+
+def _network(source: str, models: Sequence[Path], args: dict[str, Any], input: Sequence[int] | None) -> Plan:
+    """The plan of a name, FILE.yaml:NAME, run folder or checkpoint, with its mistakes."""
+    if is_stored(source):
+        return stored_plan(source, args, input)
+    return planned(find_spec(source, models), args, input)
 
 
 def _files(source: str, models: Sequence[Path]) -> list[SpecFile]:
