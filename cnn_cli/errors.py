@@ -45,6 +45,11 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {folded[near[0]]!r}?" if near else ""
 
 
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """`0, 1, 3`, of many the first and how many there are."""
+    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One mistake in a spec at its place; `warning` where the network works all the same."""

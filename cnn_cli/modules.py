@@ -22,18 +22,12 @@ class Graph(nn.Module):
         self._output = output
         self._auxiliary: tuple[str, ...] = ()
         self._only_training: frozenset[str] = frozenset()
-        last: dict[str, str] = {}
         for key, child in children.items():
             if isinstance(child, nn.Parameter):
                 self.register_parameter(key, child)
             else:
                 self.add_module(key, child)
-            for name in takes[key]:
-                last[name] = key
-        self._done: dict[str, list[str]] = {}  # values that no later child needs are let go, so that memory is
-        for name, key in last.items():
-            if name != output:
-                self._done.setdefault(key, []).append(name)
+        self._done = self._last_uses()
 
     def set_auxiliary(self, names: Sequence[str], only_training: frozenset[str]) -> None:
         """In training give all of `names`, the main one first; otherwise skip `only_training`, which it does not need.
@@ -42,7 +36,6 @@ class Graph(nn.Module):
         write it by hand: the order of computation is the order in which gradients add up where the ways part.
         """
         self._auxiliary, self._only_training = tuple(names), only_training
-        self._done = {}
         order = [key for key in self._takes if key not in only_training]
         for key in (key for key in self._takes if key in only_training):
             place = max(
@@ -52,6 +45,16 @@ class Graph(nn.Module):
                 place += 1
             order.insert(place, key)
         self._takes = {key: self._takes[key] for key in order}
+        self._done = self._last_uses()
+
+    def _last_uses(self) -> dict[str, list[str]]:
+        """Child → the values that no child after it needs: these are let go, so that their memory is free again."""
+        last = {name: key for key, takes in self._takes.items() for name in takes}
+        done: dict[str, list[str]] = {}
+        for name, key in last.items():
+            if name not in (self._output, *self._auxiliary):
+                done.setdefault(key, []).append(name)
+        return done
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         values: dict[str, Tensor] = {"input": x}

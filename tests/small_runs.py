@@ -57,6 +57,12 @@ def resume(folder: Path, output: str = "run", spec: str = SPEC, **options: Any) 
     return folder / output
 
 
+def interrupt_at(epochs: int, state: Any) -> None:
+    """KeyboardInterrupt where so many epochs are done: what is not written by then is lost."""
+    if len(state.history) == epochs:
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def at_step(step: int, action: Any) -> Iterator[None]:
     """Do something in the middle of the training step number `step`, counted from 1."""

@@ -293,6 +293,8 @@ def test_two_classes_and_one_output(cnn: Cnn, folder: Path, tmp_path: Path) -> N
         (["train", "lenet-5", "--data", "digits", "--val-fraction", "0.95"], 2, "--val-fraction must be a number"),
         (["eval", "lenet-5"], 2, "lenet-5 has no finished epoch in "),
         (["eval", "small", "--split", "dev"], 2, "--split must be test, val or train, not 'dev'"),
+        (["eval", "small", "-b", "0"], 2, "--batch-size must be a whole number from 1, not 0"),
+        (["eval", "small", "-j", "-1"], 2, "--workers must be null or a whole number from 0 to 256, not -1"),
         (["eval", "small", "--split", "val"], 2, "digits has no val split; it has train, test"),
         (["eval", "nothing.safetensors"], 1, "cannot read nothing.safetensors: No such file or directory"),
         (["eval", "small.yaml", "--csv", "--markdown"], 2, "--csv and --markdown exclude each other"),

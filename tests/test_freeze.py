@@ -227,11 +227,12 @@ def test_the_optimizer_takes_only_what_is_trained() -> None:
     assert all(p.requires_grad for p in network.parameters())
 
 
-def test_a_frozen_batchnorm_takes_a_single_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pattern", ["norm", "norm.*"])
+def test_a_frozen_batchnorm_takes_a_single_image(tmp_path: Path, pattern: str) -> None:
     spec = SPEC.replace("    drop: {Dropout: 0.2}\n", "    norm: BatchNorm1d\n")
     with pytest.raises(UsageError, match="two images a batch"):
         small.begin(tmp_path, spec=spec, batch_size=1)
-    asked = small.request(tmp_path, spec=spec, batch_size=4, freeze=["norm"], epochs=1)  # 1437 = 4 · 359 + 1
+    asked = small.request(tmp_path, spec=spec, batch_size=4, freeze=[pattern], epochs=1)  # 1437 = 4 · 359 + 1
     launch.begin(asked)
     said = asked.say.__self__[0]  # type: ignore[attr-defined]
     assert small.last(tmp_path / "run")["step"] == 360

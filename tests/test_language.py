@@ -163,6 +163,19 @@ def test_repeat_in_a_list_is_spliced_in() -> None:
     assert [row.split()[0] for row in rows(plan)] == [str(n) for n in range(9)]
 
 
+def test_repeat_of_an_argument_is_spliced_in_like_the_list_that_it_is() -> None:
+    plan = made(
+        "Twice: {stage: [Tanh, ELU]}",
+        "  blocks:\n    Twice: {args: {stage: }, layers: [{repeat: 2, layers: $stage}]}\n",
+    )
+    assert [f"{layer.name} {layer.type}" for layer in plan.layers] == ["0 Tanh", "1 ELU", "2 Tanh", "3 ELU"]
+
+
+def test_a_repeat_that_is_no_number() -> None:
+    with pytest.raises(SpecError, match=r"repeat must be a whole number from 0 to 1000, not \[1, 2\]"):
+        made("- {ReLU: , repeat: [1, 2]}")
+
+
 def test_repeat_in_a_mapping_counts_in_the_name() -> None:
     plan = made('"layer{1}": {ReLU: , repeat: 2}\n"b{0}-x": {repeat: 2, layers: [Tanh]}\n"c{7}": {ELU: , repeat: 0}')
     assert [row.split()[0] for row in rows(plan)] == ["layer1", "layer2", "b0-x.0", "b1-x.0"]
@@ -263,8 +276,11 @@ def test_arguments_of_a_network_can_be_set() -> None:
 
 def test_outputs() -> None:
     head = "  outputs: {fc: 1.0, aux: 0.3}\n"
-    plan = made("a: Flatten\naux: {Linear: 3}\nfc: {Linear: 5, from: a}\n", head)
+    plan = made("a: Flatten\naux: {Linear: 5}\nfc: {Linear: 5, from: a}\n", head)
     assert (plan.outputs, plan.output) == ({"fc": 1.0, "aux": 0.3}, (5,))
+    with pytest.raises(SpecError) as error:
+        made("a: Flatten\naux: {Linear: 3}\nfc: {Linear: 5, from: a}\n", head)
+    assert str(error.value).endswith("'aux' gives 3 and 'fc' 5; outputs share their classes, so make it 5")
 
 
 @pytest.mark.parametrize(

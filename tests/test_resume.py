@@ -77,6 +77,19 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
     assert asked.say.__self__ == [f"{run} is finished (1 epochs); --epochs N goes on to N"]  # type: ignore[attr-defined]
 
 
+def test_a_run_that_went_on_is_not_finished_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between its last state and its log and result: both are made then, and those of before do not count."""
+    run = small.begin(tmp_path, epochs=1)
+    result = (run / "eval.json").read_bytes()
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(train, "write_log", lambda job, state: small.interrupt_at(2, state))
+        small.resume(tmp_path, epochs=2)
+    assert len(small.last(run)["history"]) == 2 and len((run / "metrics.jsonl").read_text().splitlines()) == 1
+    small.resume(tmp_path)
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert (run / "eval.json").read_bytes() != result
+
+
 def test_other_settings_are_listed_and_refused(tmp_path: Path) -> None:
     run = small.begin(tmp_path, epochs=1)
     before = {p.name: p.read_bytes() for p in run.iterdir()}

@@ -11,6 +11,7 @@ from cnn_cli.cli.output import emit, emit_json, note
 from cnn_cli.cli.predict import Images, Index, Split
 from cnn_cli.cli.visualize import Force, Show, open_for_picture, show_picture
 from cnn_cli.errors import UsageError
+from cnn_cli.values import LARGE
 
 _MOST = 16  # images on one picture
 
@@ -35,7 +36,7 @@ StepSize = Annotated[float | None, typer.Option("--step-size", help="Length of a
 Target = Annotated[
     str | None, typer.Option("--target", metavar="CLASS", help="The class to be taken for [any wrong one].")
 ]
-AttackSeed = Annotated[int, typer.Option("--seed", min=0, help="Of PGD's random start, and of --limit.")]
+AttackSeed = Annotated[int, typer.Option("--seed", min=0, max=LARGE, help="Of PGD's random start, and of --limit.")]
 Limit = Annotated[
     int | None, typer.Option("--limit", metavar="N", help="With --split: only N images, drawn at random.")
 ]
@@ -63,7 +64,9 @@ def visualize_saliency(
     sanity: Annotated[
         bool, typer.Option("--sanity", help="Add the maps of random weights, and deletion and insertion scores.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of SmoothGrad's noise and of what --sanity draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=LARGE, help="Of SmoothGrad's noise and of what --sanity draws.")
+    ] = 0,
     weights: options.Weights = None,
     device: options.Device = "auto",
     data: options.Data = None,
@@ -175,7 +178,9 @@ def synthesize(
     ] = "jitter,scale,rotate,blur",
     steps: Annotated[int, typer.Option("--steps", help="Steps of gradient ascent.")] = 256,
     size: Annotated[int | None, typer.Option("--size", min=1, help="Side of the images in px [the network's].")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the noise to start from and of the transforms.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=LARGE, help="Of the noise to start from and of the transforms.")
+    ] = 0,
     weights: options.Weights = None,
     device: options.Device = "auto",
     output: options.Output = None,

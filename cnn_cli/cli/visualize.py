@@ -12,12 +12,15 @@ from cnn_cli.cli.options import arguments, input_size
 from cnn_cli.cli.output import emit, emit_json, note
 from cnn_cli.cli.predict import Images, Index, Split
 from cnn_cli.errors import UsageError
+from cnn_cli.values import LARGE
 
 if TYPE_CHECKING:
     from cnn_cli.training.checkpoint import Opened
 
 Untrained = Annotated[bool, typer.Option("--untrained", help="Fresh weights, as before training.")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="What --untrained draws the weights from; else 0.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, max=LARGE, help="What --untrained draws the weights from; else 0.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing picture.")]
 Show = Annotated[bool, typer.Option("--show", help="Show the picture in the terminal too.")]
 

@@ -33,6 +33,7 @@ __all__ = [
     "data_folder",
     "epoch_order",
     "fit",
+    "only",
     "read_source",
     "split",
 ]
@@ -95,6 +96,13 @@ def split(source: Source, val_fraction: float = 0, seed: int = 0, whole: bool = 
     return Source(
         source.name, source.classes, {n: parts[n] for n in ("train", "val", "test") if n in parts}, tuple(notes)
     )
+
+
+def only(source: Source, name: str) -> Source:
+    """The source with a single part; UsageError where it has none of that name."""
+    if name not in source.parts:
+        raise UsageError(f"{source.name} has no {name} split; it has {', '.join(source.parts)}")
+    return Source(source.name, source.classes, {name: source.parts[name]}, source.notes)
 
 
 def fit(source: Source, how: Preprocessing, device: torch.device, workers: int | None = None) -> Data:

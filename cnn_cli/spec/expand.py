@@ -80,6 +80,8 @@ def _expand(spec: Spec) -> Plan:
 def _with_outputs(walk: Walk, root: Layer | Group, flow: Flow) -> Part:
     """With `outputs:`, the first of them is the network's output, and all are children of the outermost mapping."""
     keys = walk.spec.node.value["outputs"].keys
+    main = next(iter(walk.spec.outputs))
+    wanted = walk.outermost[main].shape if main in walk.outermost else None
     fine = isinstance(root, Group)
     for name in walk.spec.outputs:
         child = walk.outermost.get(name)
@@ -89,11 +91,13 @@ def _with_outputs(walk: Walk, root: Layer | Group, flow: Flow) -> Part:
             message = f"{name[:60]!r} is no child of the outermost mapping.{fix}"
         elif child.pieces or child.bare:
             message = f"{name!r} is {'in pieces' if child.pieces else 'a parameter'}; name the output of a layer"
+        elif wanted and child.shape and child.shape != wanted:
+            message = f"{name!r} gives {sizes(child.shape)} and {main!r} {sizes(wanted)}; outputs share their classes"
+            message += f", so make it {sizes(wanted)}"
         else:
             continue
         walk.problem(keys[name], "outputs", message)
         fine = False
-    main = next(iter(walk.spec.outputs))
     if not fine or not isinstance(root, Group):
         return root, flow
     return replace(root, output=main), walk.outermost[main]

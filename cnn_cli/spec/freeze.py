@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from cnn_cli.errors import Problem, UsageError, closest
+from cnn_cli.layers import Tensor
 from cnn_cli.recipe import SETTINGS
 from cnn_cli.spec.plan import Layer, Plan
 from cnn_cli.values import product
@@ -48,8 +49,7 @@ def frozen(plan: Plan, patterns: Sequence[str]) -> frozenset[str]:
 
 def trained(layer: Layer, patterns: Sequence[str]) -> int:
     """How many values of a layer are trained."""
-    held = [is_frozen(f"{layer.name}.{t.name}".strip("."), patterns) for t in layer.tensors]
-    return sum(product(t.shape) for t, kept in zip(layer.tensors, held, strict=True) if not (kept or t.buffer))
+    return sum(product(t.shape) for t in layer.tensors if not (t.buffer or is_frozen(_full(layer, t), patterns)))
 
 
 def mistakes(plan: Plan) -> tuple[Problem, ...]:
@@ -69,11 +69,16 @@ def hold(network: "nn.Module", patterns: Sequence[str]) -> None:
         parameter.requires_grad_(not is_frozen(name, patterns))
 
 
+def keeps_statistics(layer: Layer, patterns: Sequence[str]) -> bool:
+    """Whether a layer has statistics, and they are frozen: then it uses what it has in training too."""
+    return any(t.buffer and is_frozen(_full(layer, t), patterns) for t in layer.tensors)
+
+
 def set_training(network: "nn.Module", plan: Plan, patterns: Sequence[str]) -> None:
     """Training mode, except for layers whose statistics are frozen: these use and keep what they have."""
     network.train()
     for layer in plan.layers if patterns else ():
-        if any(t.buffer and is_frozen(f"{layer.name}.{t.name}".strip("."), patterns) for t in layer.tensors):
+        if keeps_statistics(layer, patterns):
             network.get_submodule(layer.name).eval()
 
 
@@ -98,6 +103,11 @@ def _problem(plan: Plan, patterns: Sequence[str]) -> str:
     if patterns and all(t.buffer or is_frozen(name, patterns) for name, t in tensors.items()):
         return f"freeze {', '.join(patterns)} leaves nothing of {plan.network} to train; leave the last layer out of it"
     return ""
+
+
+def _full(layer: Layer, tensor: Tensor) -> str:
+    """The name in state_dict(), where a network of a single layer, and a bare parameter, have but one part."""
+    return f"{layer.name}.{tensor.name}".strip(".")
 
 
 def _around(name: str) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cnn_cli.errors import closest
-from cnn_cli.spec.walk import UNKNOWN, Flow, Here, Scope, Walk, value
+from cnn_cli.spec.walk import UNKNOWN, Closure, Flow, Here, Scope, Walk, value
 from cnn_cli.spec.yamltext import Node
 from cnn_cli.values import Whole, shown
 
@@ -52,12 +52,13 @@ def items(walk: Walk, node: Node, here: Here) -> Iterator[tuple[Node, Scope]]:
         if "repeat" not in parts:
             yield item, here.scope
             continue
-        group = parts["layers"] if set(parts) == {"repeat", "layers"} else None
+        group = value(walk, parts["layers"], here) if set(parts) == {"repeat", "layers"} else None
         for copy in range(_times(walk, parts["repeat"], here)):
             walk.step(item, here)  # counted, so that nested repeats of nothing end too
             scope = replace(here.scope, index=copy)
-            if group is not None and isinstance(group.value, list):
-                yield from items(walk, group, here.at(scope))
+            if isinstance(group, Closure) and isinstance(group.node.value, list):
+                written_here = group.node is parts["layers"]  # else it is an argument's, with a scope of its own
+                yield from items(walk, group.node, here.at(scope if written_here else group.scope))
             else:
                 yield item, scope
 
@@ -65,7 +66,7 @@ def items(walk: Walk, node: Node, here: Here) -> Iterator[tuple[Node, Scope]]:
 def _times(walk: Walk, node: Node, here: Here) -> int:
     times = value(walk, node, here)
     try:
-        return 0 if times is UNKNOWN else _REPEAT.read(times)
+        return 0 if times is UNKNOWN else _REPEAT.read(times.node.plain if isinstance(times, Closure) else times)
     except ValueError as error:
         walk.problem(node, here.shown, f"repeat {error}")
         return 0

@@ -125,6 +125,17 @@ class Plan:
                 waiting += takes[key]
         return frozenset(takes) - needed
 
+    @property
+    def last(self) -> Layer | None:
+        """The layer that makes the main output; None where there is none."""
+        part = self.root
+        while isinstance(part, Group):
+            child = next((c for c in part.children if c.key == part.output), None)
+            if child is None:  # the identity: what comes before it makes the output
+                return self.layers[-1] if self.layers else None
+            part = child.part
+        return part
+
     def checked(self) -> "Plan":
         """The plan itself if it has no errors, else SpecError with all of them."""
         if self.errors:

@@ -12,7 +12,7 @@ from cnn_cli.spec.expand import plan
 from cnn_cli.spec.freeze import mistakes
 from cnn_cli.spec.parse import Spec, SpecFile, parse, read_input
 from cnn_cli.spec.plan import Plan
-from cnn_cli.spec.yamltext import Node, read
+from cnn_cli.spec.yamltext import MOST_BYTES, Node, read
 
 
 def find(
@@ -100,7 +100,8 @@ def shipped() -> SpecFile:
 def read_file(path: Path) -> SpecFile:
     """A file of networks; CnnError if it cannot be read."""
     try:
-        return parse(path.read_bytes(), str(path))
+        with path.open("rb") as file:  # one byte more than a spec may have: a device that never ends does
+            return parse(file.read(MOST_BYTES + 1), str(path))
     except OSError as error:
         raise CnnError(f"cannot read {path}: {error.strerror}; looked in {path.absolute().parent}") from None
 

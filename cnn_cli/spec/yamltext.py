@@ -50,8 +50,7 @@ def read(text: bytes | str, origin: str) -> Node:
     """The one document in `text`; SpecError names the place in `origin` of whatever is wrong."""
     data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
     if len(data) > MOST_BYTES:
-        message = f"the file has {len(data):,} bytes, and a spec at most {MOST_BYTES:,}; split it"
-        raise _error(origin, 1, 1, message)
+        raise _error(origin, 1, 1, f"the file has more than {MOST_BYTES:,} bytes, the most for a spec; split it")
     try:
         plain = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -33,8 +33,10 @@ from cnn_cli.training.optimizer import make_optimizer
 from cnn_cli.training.runs import ROOT, held_run, new_run, newest_run
 from cnn_cli.training.signals import signals
 from cnn_cli.training.state import State, read_last, restore_last
-from cnn_cli.training.train import Job, needs_two, save, train
+from cnn_cli.training.train import LOG, Job, needs_two, save, train, write_log
 from cnn_cli.viz.film import FRAMES, STRIP, begin_film, check_film, write_film
+
+CURVES = "curves.png"  # the last file of a run: where it is, the run is finished
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
         plan = plan_document(about.spec, str(run / LAST))
         _check_name(request.network, plan.network, run)
         settings = _same({k: Setting(*v) for k, v in saved["settings"].items()}, request, run, len(saved["history"]))
-        if len(saved["history"]) >= settings["epochs"].value and (run / "curves.png").is_file():
+        if len(saved["history"]) >= settings["epochs"].value and (run / CURVES).is_file():
             request.say(f"{run} is finished ({len(saved['history'])} epochs); --epochs N goes on to N")
             return _outcome(plan.network, about, run, saved["history"])
         device = _device(request.device if request.device != "auto" else about.facts["on"])
@@ -116,6 +118,8 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
         state = _state(job, device)
         transfer.put(state.network, transfer.fit(plan, saved["network"], str(run / LAST), whole=True))
         restore_last(saved, state)
+        (run / CURVES).unlink(missing_ok=True)  # it says that the run is finished, which it is not any more
+        write_log(job, state)  # a run that was killed may have ended between its state and its log
         write_config(job, request.command)
         request.say(opening(job, state))
         train(job, state, watch)
@@ -147,9 +151,9 @@ def finish(job: Job, state: State) -> dict[str, Any]:
                 network, job.data.splits[name], job.loss, len(job.about.classes), job["batch_size"], state.device
             )
         score.write(job.run, score.document(job.plan.network, job.data.name, result, job.about.classes, job.run / BEST))
-    learning_curves(state.history, job.run / "curves.png", f"{job.plan.network} on {Path(job.data.name).name}")
     if (job.run / FRAMES).is_file():
         write_film(job.run, job.plan.network, job.plan.input[0] == 3, job.run / STRIP)
+    learning_curves(state.history, job.run / CURVES, f"{job.plan.network} on {Path(job.data.name).name}")
     return _outcome(job.plan.network, job.about, job.run, state.history)
 
 
@@ -276,9 +280,9 @@ def _outcome(network: str, about: About, run: Path, history: list[dict[str, Any]
     names = {
         "weights": BEST,
         "state": LAST,
-        "log": "metrics.jsonl",
+        "log": LOG,
         "settings": "config.yaml",
-        "curves": "curves.png",
+        "curves": CURVES,
         "result": "eval.json",
         "confusion": "confusion_matrix.png",
         "film": STRIP,

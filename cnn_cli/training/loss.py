@@ -45,7 +45,7 @@ def loss_for(plan: Plan, classes: int) -> Loss:
         raise UsageError(
             f"{plan.network} puts out {shape}, and classes take a list of numbers; end it with Flatten and Linear"
         )
-    last = _last_type(plan)
+    last = plan.last.type if plan.last else ""
     if count == 1 and classes == 2:
         if last == "Sigmoid":
             return Loss("binary cross-entropy of probabilities", _binary_of_probabilities, _above(0.5), plan.outputs)
@@ -59,13 +59,6 @@ def loss_for(plan: Plan, classes: int) -> Loss:
     if last == "Softmax":
         return Loss("cross-entropy of probabilities", _nll_of_probabilities, _largest, plan.outputs)
     return Loss("cross-entropy", F.cross_entropy, _largest, plan.outputs)
-
-
-def _last_type(plan: Plan) -> str:
-    """The type of the layer that makes the main output."""
-    main = next(iter(plan.outputs), None)
-    layers = [layer for layer in plan.layers if main is None or layer.name == main or layer.name.startswith(f"{main}.")]
-    return layers[-1].type if layers else ""
 
 
 def _binary(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -1,16 +1,18 @@
 """How a trained network does on a data set: the result as a document, as text, and as files beside the run."""
 
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cnn_cli.data import Part, Source, data_folder, fit, read_source, split
+from cnn_cli.data import Part, Source, data_folder, fit, only, read_source, split
 from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder, write_text
+from cnn_cli.recipe import asked_for
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.training.checkpoint import About, Opened, open_network, restore
 from cnn_cli.training.evaluate import Result, evaluate
@@ -45,13 +47,16 @@ def score(
     """
     assert opened.about is not None and opened.weights is not None
     about = opened.about
-    source = _source(about, data, data_dir)
+    asked = asked_for({"batch_size": batch_size, "workers": workers, "data": data}, os.environ)
+    batch_size, workers, data = (asked[k].value if k in asked else None for k in ("batch_size", "workers", "data"))
+    own = str(about.data.get("name", ""))
+    if not (data or own):
+        raise UsageError("these weights know no data set; name one with --data")
+    source = divided(own, about.data, data, data_dir)
     name = split_name or next((s for s in SPLITS if s in source.parts), "test")
-    if name not in source.parts:
-        raise UsageError(f"{source.name} has no {name} split; it has {', '.join(source.parts)}")
+    chosen = only(source, name)
     classes = about.classes or source.classes  # weights of a bare file: in the order of the data
     loss = loss_for(opened.plan, len(classes))
-    chosen = Source(source.name, source.classes, {name: source.parts[name]}, source.notes)
     fitted = fit(matched(chosen, classes), opened.preprocessing, device, workers)
     network = restore(opened).to(device)
     size = batch_size or int(about.data.get("batch_size", 64))
@@ -69,6 +74,18 @@ def document(network: str, data: str, result: Result, classes: tuple[str, ...], 
         "classes": list(classes),
         "checkpoint": str(checkpoint.resolve()),
     }
+
+
+def divided(own: str, facts: Mapping[str, Any], data: str | None, data_dir: Path | None) -> Source:
+    """The data set `own`, divided as in training; or `data`, of which a folder that is not divided is used whole.
+
+    `facts` are those of the training, as in About.data. Named data sets are looked for in `data_dir`, else where the
+    training found them, else in the cache.
+    """
+    source = read_source(data or own, data_folder(data_dir, str(facts.get("folder", ""))))
+    if source.name == own:
+        return split(source, facts.get("val_fraction", 0), int(facts.get("seed", 0)))
+    return split(source, whole=True)
 
 
 def matched(source: Source, classes: tuple[str, ...]) -> Source:
@@ -132,17 +149,6 @@ def suffix(document: dict[str, Any], about: About | None) -> str:
     if about and document["data"] == about.data.get("name"):
         return "" if document["split"] == "test" else f"-{document['split']}"
     return "-" + re.sub(r"[^A-Za-z0-9._-]", "_", f"{Path(document['data']).name}-{document['split']}")[:80]
-
-
-def _source(about: About, data: str | None, data_dir: Path | None) -> Source:
-    """The run's own data, divided as in training; or others, of which a folder that is not divided is used whole."""
-    own = str(about.data.get("name", ""))
-    if not (data or own):
-        raise UsageError("these weights know no data set; name one with --data")
-    source = read_source(data or own, data_folder(data_dir, str(about.data.get("folder", ""))))
-    if source.name == own:
-        return split(source, about.data.get("val_fraction", 0), int(about.data.get("seed", 0)))
-    return split(source, whole=True)
 
 
 def _confusions(document: dict[str, Any]) -> str:

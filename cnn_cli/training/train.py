@@ -1,5 +1,6 @@
 """The training loop: plain PyTorch, in the order in which it happens."""
 
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from cnn_cli.data import Data, ReadError, batches, epoch_order
 from cnn_cli.errors import CnnError, DivergedError, StoppedError
 from cnn_cli.files import write_text
 from cnn_cli.recipe import Setting
-from cnn_cli.spec.freeze import is_frozen, set_training
+from cnn_cli.spec.freeze import keeps_statistics, set_training
 from cnn_cli.spec.plan import Plan
 from cnn_cli.training.checkpoint import About, save_weights
 from cnn_cli.training.evaluate import Result, evaluate
@@ -25,6 +26,7 @@ from cnn_cli.training.signals import Signals, Stop
 from cnn_cli.training.state import State, save_last
 from cnn_cli.viz.film import add_frame
 
+LOG = "metrics.jsonl"
 SAVE_EVERY = 300  # seconds
 _CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
 
@@ -173,12 +175,18 @@ def save(job: Job, state: State) -> None:
         raise DivergedError(_diverged(job, state, "a weight is not finite", len(state.history) + 1))
     settings = {name: list(setting) for name, setting in job.settings.items()}
     save_last(job.run / LAST, state, job.about.document(), settings)
-    write_text(job.run / "metrics.jsonl", "".join(f"{_json(row)}\n" for row in state.history))
+    write_log(job, state)
+
+
+def write_log(job: Job, state: State) -> None:
+    """metrics.jsonl: a line an epoch, all of them anew, so that it never says more or less than the state."""
+    lines = (json.dumps(row, allow_nan=False) + "\n" for row in state.history)
+    write_text(job.run / LOG, "".join(lines))
 
 
 def needs_two(plan: Plan, freeze: Sequence[str]) -> bool:
     """Whether some BatchNorm sees one value a channel and image: of a single image it cannot tell a variance."""
-    norms = [la for la in plan.layers if la.type.startswith("BatchNorm") and not is_frozen(la.name, freeze)]
+    norms = [a for a in plan.layers if a.type.startswith("BatchNorm") and not keeps_statistics(a, freeze)]
     return any(math.prod(layer.output_shape[1:]) == 1 for layer in norms)
 
 
@@ -218,9 +226,3 @@ def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(words in str(error) for words in ("DefaultCPUAllocator", "not enough memory", "out of memory"))
-
-
-def _json(row: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(row, allow_nan=False)

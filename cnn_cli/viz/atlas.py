@@ -167,14 +167,12 @@ def _kept(cosines: image.Array) -> str:
 
 
 def _bar(filters: Filters, scale: float, per_filter: bool) -> Bar:
-    steps = np.linspace(-1, 1, 255)
-    colours = image.colour(np.tile(steps, (3, 1, 1)), 1.0)[0] if filters.colour else image.signed(steps, 1.0)
     ends = ("−max", "max") if per_filter else (image.number(-scale), image.number(scale))
     whose = "each filter by its own largest" if per_filter else "one scale for all filters"
     of = "weight of each colour" if filters.colour else "weight"
     if scale == 0:
         ends, whose = ("0", "0"), "all of them 0"
-    return Bar(colours, ends[0], "0", ends[1], f"{of}, {whose}")
+    return Bar(image.ramp(filters.colour), ends[0], "0", ends[1], f"{of}, {whose}")
 
 
 def draw_all(layers: Sequence[Filters], network: str, weights: str, sort: str = "norm") -> tuple[Page, list[int]]:
@@ -193,9 +191,8 @@ def draw_all(layers: Sequence[Filters], network: str, weights: str, sort: str = 
     dead, alike = sum(len(h.dead) for h in found), sum(len(g) for h in found for g in h.alike)
     count = f"{len(layers)} convolutions" + (f", the first {len(some)} are shown" if len(some) < len(layers) else "")
     frames = f"; {dead} filters dead (framed in black), {alike} alike (each group in a colour)"
-    steps = image.signed(np.linspace(-1, 1, 255), 1.0)
     bar = Bar(
-        steps,
+        image.ramp(),
         "−scale",
         "0",
         "scale",

@@ -223,11 +223,9 @@ def magnification(change: Tensor) -> tuple[str, str]:
 
 
 def _bar(channels: int) -> Bar:
-    steps = np.linspace(-1, 1, 255)
-    coloured = channels == 3
-    colours = image.colour(np.tile(steps, (3, 1, 1)), 1.0)[0] if coloured else image.signed(steps, 1.0)
-    of = "change of each colour" if coloured else "change of a pixel"
-    return Bar(colours, "−largest", "0", "largest", f"{of}; the largest is given under each, pixels being in [0, 1]")
+    of = "change of each colour" if channels == 3 else "change of a pixel"
+    label = f"{of}; the largest is given under each, pixels being in [0, 1]"
+    return Bar(image.ramp(channels == 3), "−largest", "0", "largest", label)
 
 
 def _said(scores: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.errors import UsageError, closest
+from cnn_cli.errors import UsageError, closest, listed
 from cnn_cli.spec.plan import Plan
 from cnn_cli.training.checkpoint import Opened
 
@@ -80,7 +80,7 @@ def choose_layer(opened: Opened, network: nn.Module, name: str | None = None) ->
         if found := [n for n in names if isinstance(modules[n], _CONVOLUTIONS)]:
             return found[-1]
         raise UsageError(
-            f"{opened.plan.network} has no convolution; name another layer with --layer: {some(names)}"
+            f"{opened.plan.network} has no convolution; name another layer with --layer: {listed(names)}"
             if names
             else f"{opened.plan.network} has no layer that puts out maps, so there is nothing to show"
         )
@@ -91,9 +91,4 @@ def choose_layer(opened: Opened, network: nn.Module, name: str | None = None) ->
         what = f"layer {name} puts out {'x'.join(map(str, shape)) or 'one number'}, no maps"
     else:
         what = f"no layer {name!r}"
-    raise UsageError(f"{what}.{closest(name, names)} Its layers with maps: {some(names)}")
-
-
-def some(names: Sequence[str], most: int = 12) -> str:
-    """`0, 1, 3`, of many the first and their number."""
-    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+    raise UsageError(f"{what}.{closest(name, names)} Its layers with maps: {listed(names)}")

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from cnn_cli.viz import image
-from cnn_cli.viz.page import Axis, Caption, Panel, font
+from cnn_cli.viz.page import Axis, Caption, Panel, cut, font
 
 ACCENT = "#b2182b"  # for the first line under a picture, where it matters
 _TEXT = 18  # px of the words
@@ -59,7 +59,9 @@ def sheet(rows: Sequence[Sequence[Cell]], headings: Sequence[str] = ()) -> tuple
             body[y : y + tall, left : left + width * zoom] = cell.body.repeat(zoom, 0).repeat(zoom, 1)
             for n, text in enumerate(cell.words):
                 ink = image.SOFT if n else cell.ink
-                captions.append(Caption(x + wide / 2, y + tall + 3 + n * _LINE, _short(text, wide), _TEXT, ink))
+                captions.append(
+                    Caption(x + wide / 2, y + tall + 3 + n * _LINE, cut(text, font(_TEXT), wide), _TEXT, ink)
+                )
     axis = Axis("", "", "", tuple(headings)) if headings else None
     return Panel(body, columns=axis, captions=tuple(captions)), len(rows)
 
@@ -74,13 +76,3 @@ def _zoom(tile: tuple[int, int], rows: int, columns: int, below: int) -> int:
         if (slide and max(tile) * zoom <= 2 * _LARGE) or (page and max(tile) * zoom <= _LARGE):
             best = zoom
     return best
-
-
-def _short(text: str, wide: int) -> str:
-    """One printable line, its end cut with … where it is wider than a cell."""
-    text = "".join(c if c.isprintable() else " " for c in text[:200])
-    if font(_TEXT).getlength(text) <= wide:
-        return text
-    while text and font(_TEXT).getlength(text + "…") > wide:
-        text = text[:-1]
-    return text + "…"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.errors import UsageError
 from cnn_cli.training.checkpoint import Opened
 from cnn_cli.viz import image
 from cnn_cli.viz.capture import choose_layer
@@ -21,7 +21,7 @@ from cnn_cli.viz.inputs import Inputs
 from cnn_cli.viz.maps import Maps, default_layers, maps_of
 from cnn_cli.viz.origin import origin, places, restored
 from cnn_cli.viz.page import Bar, Caption, Page, Panel, font, page
-from cnn_cli.viz.scores import Scores, class_names, percent
+from cnn_cli.viz.scores import Scores, class_names, percent, probabilities
 from cnn_cli.viz.tracked import tracked
 
 _LARGEST = 320  # px a side of one map; larger ones are reduced
@@ -63,7 +63,7 @@ def draw_maps(
     """
     sections = [_section(m, len(maps), per_channel) for m in maps]
     whose = "each channel by its own largest" if per_channel else "one scale for each layer"
-    bar = Bar(image.signed(np.linspace(-1, 1, 255), 1.0), "−scale", "0", "scale", f"output, {whose}")
+    bar = Bar(image.ramp(), "−scale", "0", "scale", f"output, {whose}")
     left = [_image_panel(pixels), *([opinion] if opinion else [])]
     drawn = page([left, [s[0] for s in sections]], title, lines, bar)
     return Drawing(drawn, *(tuple(s[i] for s in sections) for i in (1, 2, 3)))  # type: ignore[arg-type]
@@ -138,10 +138,7 @@ def opinion_panel(network: Scores, pixels: Tensor, classes: Sequence[str], label
 
     CnnError where it says nothing, since it puts out no numbers.
     """
-    with torch.no_grad():
-        shares = network(pixels.unsqueeze(0)).softmax(1)[0]
-    if not shares.isfinite().all():
-        raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
+    shares = probabilities(network, pixels.unsqueeze(0))[0]
     letters, rows = font(_OPINION), min(5, len(classes))
     body = np.full((rows * 2 * _OPINION + 2 * _OPINION, _LEFT, 3), image.rgb(image.PAPER), np.uint8)
     captions = []

@@ -102,9 +102,7 @@ def draw_film(layer: str, frames: Sequence[Frame], network: str, colour: bool) -
         numbers = tuple(map(str, order[first : first + grid.rows].tolist()))
         body = image.tiled(tiles[first : first + grid.rows], grid)
         panels.append(Panel(body, Axis("filter", numbers[0], numbers[-1], numbers), columns))
-    steps = np.linspace(-1, 1, 255)
-    colours = image.colour(np.tile(steps, (3, 1, 1)), 1.0)[0] if colour else image.signed(steps, 1.0)
-    bar = Bar(colours, image.number(-scale), "0", image.number(scale), "weight, one scale for all")
+    bar = Bar(image.ramp(colour), image.number(-scale), "0", image.number(scale), "weight, one scale for all")
     most = (
         f"the {count} filters that changed most"
         if count < len(values)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from cnn_cli.errors import CnnError, UsageError, closest
+from cnn_cli.errors import CnnError, UsageError, closest, listed
 from cnn_cli.viz import image
 
 DEAD = 0.05  # of the largest norm of the layer: next to the others, such a filter adds nothing
@@ -38,16 +38,12 @@ def choose(network: nn.Module, layer: str | None = None) -> str:
     names = list(convolutions(network))
     kinds = dict.fromkeys(type(m).__name__ for m in network.modules() if not list(m.children()))
     if not names:
-        raise UsageError(f"the network has no convolution, so no filters to show; its layers are {_some(list(kinds))}")
+        raise UsageError(f"the network has no convolution, so no filters to show; its layers are {listed(list(kinds))}")
     if layer is None or layer in names:
         return layer or names[0]
     other = dict(network.named_modules()).get(layer)
     what = f"layer {layer} is no convolution ({type(other).__name__})" if layer and other else f"no layer {layer!r}"
-    raise UsageError(f"{what}.{closest(layer, names)} Its convolutions: {_some(names)}")
-
-
-def _some(names: list[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+    raise UsageError(f"{what}.{closest(layer, names)} Its convolutions: {listed(names)}")
 
 
 def filters_of(network: nn.Module, layer: str | None = None) -> Filters:

@@ -51,6 +51,12 @@ def colour(values: Array, scale: Array | float) -> Array:
     return np.moveaxis(_level(values, scale) + np.uint8(1), -3, -1)  # levels 1 to 255, with 0 at 128
 
 
+def ramp(coloured: bool = False) -> Array:
+    """(255, 3) uint8: the colours of `signed`, or the greys of `colour`, from −scale to +scale, for a colour bar."""
+    steps = np.linspace(-1, 1, 255)
+    return colour(np.tile(steps, (3, 1, 1)), 1.0)[0] if coloured else signed(steps, 1.0)
+
+
 def _level(values: Array, scale: Array | float) -> Array:
     """Values within ±scale → whole numbers 0 to 254, 127 = zero."""
     share: Array = np.asarray(values, dtype=np.float64) / np.where(np.asarray(scale) > 0, scale, 1.0)

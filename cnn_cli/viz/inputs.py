@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnn_cli.data import Part, Source, data_folder, read_source, split
+from cnn_cli.data import Part, Source, only
 from cnn_cli.data.batches import fitted
 from cnn_cli.data.decode import SUFFIXES
 from cnn_cli.data.preprocess import adapt
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.training.checkpoint import Opened
-from cnn_cli.training.score import SPLITS, matched
+from cnn_cli.training.score import SPLITS, divided, matched
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,6 @@ def whole_split(
 ) -> Source:
     """One split of the training's data set (or of `data`) as a source of one part, its labels in the network's order.
 
-    Named data sets are looked for in `data_dir`, else where the training found them, else in the cache.
     With strict=False classes that the network does not know are kept, and the labels are those of the source.
     UsageError for a split that is not there, for unknown classes, and where no data set is known.
     """
@@ -100,14 +99,7 @@ def whole_split(
         raise UsageError(f"{opened.plan.network} knows no data set; name one with --data")
     if split_name not in SPLITS:
         raise UsageError(f"--split must be test, val or train, not {split_name!r}")
-    source = read_source(data or own, data_folder(data_dir, str(about.get("folder", ""))))
-    if source.name == own:
-        source = split(source, about.get("val_fraction", 0), int(about.get("seed", 0)))
-    else:
-        source = split(source, whole=True)
-    if split_name not in source.parts:
-        raise UsageError(f"{source.name} has no {split_name} split; it has {', '.join(source.parts)}")
-    chosen = Source(source.name, source.classes, {split_name: source.parts[split_name]}, source.notes)
+    chosen = only(divided(own, about, data, data_dir), split_name)
     return matched(chosen, opened.classes) if strict and opened.classes else chosen
 
 

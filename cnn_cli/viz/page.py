@@ -151,7 +151,7 @@ def _draw_panel(image: "Image.Image", panel: Panel, at: tuple[int, int], text: i
     if panel.heading:
         above = y - round(1.5 * text) * bool(panel.columns) - round(0.45 * text)
         words = font(panel.size) if panel.size else letters
-        draw.text((x, above), _cut(panel.heading, words, room), INK, words, anchor="ls")
+        draw.text((x, above), cut(panel.heading, words, room), INK, words, anchor="ls")
     for caption in panel.captions:
         words = font(caption.size)
         draw.text(
@@ -228,10 +228,10 @@ def _wrapped(text: str, letters: "ImageFont.FreeTypeFont", room: int) -> list[st
 def _write(
     draw: "ImageDraw.ImageDraw", at: tuple[int, int], text: str, letters: "ImageFont.FreeTypeFont", fill: str, room: int
 ) -> None:
-    draw.text(at, _cut(text, letters, room), fill, letters)
+    draw.text(at, cut(text, letters, room), fill, letters)
 
 
-def _cut(text: str, letters: "ImageFont.FreeTypeFont", room: float) -> str:
+def cut(text: str, letters: "ImageFont.FreeTypeFont", room: float) -> str:
     """One line, its end cut with … to `room` px."""
     text = _printable(text)
     if letters.getlength(text) <= room:

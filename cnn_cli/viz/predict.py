@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.errors import UsageError
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.training.checkpoint import Opened
 from cnn_cli.training.loss import loss_for
 from cnn_cli.viz.inputs import Inputs, files_of, load_inputs
-from cnn_cli.viz.scores import Scores, class_names, percent, scores_of
+from cnn_cli.viz.scores import class_names, percent, probabilities, scores_of
 from cnn_cli.viz.tracked import tracked
 
 _BATCH = 64
@@ -54,15 +54,6 @@ def predict(
         "classes": list(classes),
         "images": rows,
     }
-
-
-@torch.no_grad()
-def probabilities(network: Scores, pixels: Tensor) -> Tensor:
-    """(N, C, H, W) in [0, 1] → (N, K), each row summing to 1. CnnError where the network puts out no numbers."""
-    shares: Tensor = network(pixels).softmax(1)
-    if not shares.isfinite().all():
-        raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
-    return shares
 
 
 def report(document: dict[str, Any], style: str = "text") -> str:

@@ -179,9 +179,8 @@ def draw(rows: Sequence[Row], classes: tuple[str, ...], title: str, lines: Seque
             cells[-1] += [Cell(shade(m.random), _likeness(m)) for m in row.maps if m.random is not None]
     panel, count = sheet(cells, ("image", *(METHODS[m.method].title for m in rows[0].maps)))
     some = [f"shown: the first {count} of {len(cells)} rows"] if count < len(cells) else []
-    steps = image.signed(np.linspace(-1, 1, 255), 1.0)
     label_text = f"the score of the class; each map by the {_CLIP:g}th percentile of its absolute values"
-    return page([panel], title, [*lines, *some], Bar(steps, "lowers", "0", "raises", label_text))
+    return page([panel], title, [*lines, *some], Bar(image.ramp(), "lowers", "0", "raises", label_text))
 
 
 def shade(values: image.Array) -> image.Array:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.errors import CnnError, UsageError, closest
+from cnn_cli.errors import CnnError, UsageError, closest, listed
 from cnn_cli.spec.plan import Plan
 from cnn_cli.training.checkpoint import Opened, restore
 
@@ -60,8 +60,17 @@ def class_index(text: str, classes: tuple[str, ...]) -> int:
         return classes.index(text)
     if text.isascii() and text.isdigit() and int(text) < len(classes):
         return int(text)
-    listed = ", ".join(classes[:20]) + (f", … ({len(classes)} in all)" if len(classes) > 20 else "")
-    raise UsageError(f"no class {text!r}.{closest(text, classes)} The classes: {listed}; or 0 to {len(classes) - 1}")
+    known = f"{listed(classes, 20)}; or 0 to {len(classes) - 1}"
+    raise UsageError(f"no class {text!r}.{closest(text, classes)} The classes: {known}")
+
+
+@torch.no_grad()
+def probabilities(scores: Scores, pixels: Tensor) -> Tensor:
+    """(N, C, H, W) in [0, 1] → (N, K), each row summing to 1. CnnError where the network puts out no numbers."""
+    shares: Tensor = scores(pixels).softmax(1)
+    if not shares.isfinite().all():
+        raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
+    return shares
 
 
 def says(scores: Tensor, classes: tuple[str, ...]) -> list[str]:
@@ -77,10 +86,8 @@ def percent(share: float) -> str:
 
 def _final(plan: Plan) -> str | None:
     """The name of the layer to leave off, or None. Sigmoids of several outputs count as scores, as in training."""
-    main = next(iter(plan.outputs), None)
-    layers = [a for a in plan.layers if main is None or a.name == main or a.name.startswith(f"{main}.")]
     kinds = ("Softmax", "LogSoftmax") if plan.output[0] > 1 else ("Sigmoid",)
-    return layers[-1].name if layers and layers[-1].type in kinds else None
+    return plan.last.name if plan.last and plan.last.type in kinds else None
 
 
 def _what_enters(_: nn.Module, inputs: tuple[Any, ...], output: object) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnn_cli.errors import UsageError, closest
+from cnn_cli.errors import UsageError, closest, listed
 from cnn_cli.spec.plan import Layer
 from cnn_cli.training.checkpoint import Opened
 from cnn_cli.viz.capture import untouched
@@ -170,8 +170,7 @@ def choose(opened: Opened, name: str) -> Layer:
         return layers[name]
     found = next((a for a in opened.plan.layers if a.name == name), None)
     what = f"layer {name} ({found.type}) has no channels" if found else f"no layer {name!r}"
-    listed = ", ".join(list(layers)[:12]) + (f", … ({len(layers)} in all)" if len(layers) > 12 else "")
-    raise UsageError(f"{what}.{closest(name, layers)} The layers: {listed}")
+    raise UsageError(f"{what}.{closest(name, layers)} The layers: {listed(list(layers))}")
 
 
 def numbers(text: str, count: int, option: str) -> list[int]:
