@@ -47,6 +47,8 @@ def checked(
     """Check files (all networks in them), networks as every command names them, or, with none named, all there are."""
     problems: list[Problem] = []
     networks = 0
+    if not all(source.strip() for source in sources):
+        raise UsageError("an empty name; name files or networks, or nothing for all of them")
     for source in sources or ("",):
         try:
             for file in _files(source, models):

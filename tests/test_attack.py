@@ -196,6 +196,13 @@ def test_an_image_that_was_wrong_is_never_counted_as_right(digits: tuple[Scores,
     assert found["results"][0]["taken"] is None  # no image of another class
 
 
+def test_what_was_wrong_already_is_not_fooled(digits: tuple[Scores, Tensor, Tensor]) -> None:
+    scores, pixels, _ = digits
+    said = scores(pixels[:2]).argmax(1).tolist()
+    results = attack_images(scores, pixels[:2], [(said[0] + 1) % 10, said[1]], (0.0, 0.5), Attack())
+    assert [r.succeeded(None) for r in results] == [[False, False], [False, True]]
+
+
 def test_memory_returns(tmp_path: Path) -> None:
     scores, pixels = scored(tmp_path, "grey"), images(3)
     attack_images(scores, pixels, [None] * 3, [0.1], Attack())

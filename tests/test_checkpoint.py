@@ -60,6 +60,7 @@ def test_a_checkpoint_explains_itself(run: Path, tmp_path: Path) -> None:
     network = restore(opened)
     assert not network.training
     assert network(x).equal(cnn_cli.load(run)(x))
+    assert network(x).equal(cnn_cli.load(str(run))(x))  # as README has it
     plain = build_plan(opened.plan).eval()
     plain.load_state_dict(safetensors.torch.load_file(alone))
     assert network(x).equal(plain((x - torch.tensor(0.3)) / torch.tensor(0.4)))  # it takes pixels in [0, 1]

@@ -1,9 +1,11 @@
 """The command line. Importing a file of commands adds them to the app, in the order in which --help lists them."""
 
-import os
 import sys
 
-from cnn_cli.cli import explain, inspect, predict, summary, train, visualize  # noqa: F401
+# isort: off
+from cnn_cli.cli import inspect, summary, train, predict, visualize, explain  # noqa: F401
+
+# isort: on
 from cnn_cli.cli.app import app
 from cnn_cli.cli.output import note
 from cnn_cli.errors import CnnError
@@ -25,9 +27,6 @@ def main() -> None:
     except KeyboardInterrupt:
         note("stopped")
         sys.exit(130)
-    except BrokenPipeError:  # `cnn summary … | head -1`: the reader has what it wants
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         if debug:
             raise

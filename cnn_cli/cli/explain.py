@@ -7,7 +7,7 @@ import typer
 from cnn_cli.cli import options
 from cnn_cli.cli.app import app
 from cnn_cli.cli.options import style
-from cnn_cli.cli.output import emit, emit_json, note
+from cnn_cli.cli.output import emit, emit_json, note, note_weights
 from cnn_cli.cli.predict import Images, Index, Split
 from cnn_cli.cli.visualize import Force, Show, open_for_picture, show_picture
 from cnn_cli.errors import UsageError
@@ -31,6 +31,7 @@ Epsilon = Annotated[
 ]
 AttackMethod = Annotated[str, typer.Option("--method", metavar="NAME", help="pgd or fgsm.")]
 Norm = Annotated[str, typer.Option("--norm", metavar="NAME", help="linf or l2.")]
+OFFER = "or take weights from elsewhere with --weights"
 PgdSteps = Annotated[int | None, typer.Option("--steps", help="Steps of PGD [10].")]
 StepSize = Annotated[float | None, typer.Option("--step-size", help="Length of a step of PGD [2.5 epsilon / steps].")]
 Target = Annotated[
@@ -80,7 +81,7 @@ def visualize_saliency(
     csv: options.Csv = False,
     markdown: options.Markdown = False,
 ) -> None:
-    """Which pixels of images a class hangs on, by several methods side by side (PNG). Needs the extra `explain`."""
+    """Which pixels a class hangs on. By several methods side by side (PNG); needs the extra `explain`."""
     from cnn_cli.device import pick
     from cnn_cli.viz import saliency_page as s
     from cnn_cli.viz.inputs import load_inputs
@@ -88,7 +89,7 @@ def visualize_saliency(
 
     form, where = style(csv, markdown), pick(device)
     need_captum()
-    opened = open_for_picture(network, False, None, input, None, models, weights)
+    opened = open_for_picture(network, False, None, input, None, models, weights, OFFER)
     inputs = load_inputs(
         opened, images or [], index=index or (), split=split, data=data, data_dir=data_dir, limit=_MOST
     )
@@ -130,7 +131,7 @@ def attack(
     csv: options.Csv = False,
     markdown: options.Markdown = False,
 ) -> None:
-    """Small changes that fool a network: for images a picture, for a whole split accuracy against epsilon."""
+    """Small changes that fool a network. For images a picture, for a split accuracy against epsilon."""
     from cnn_cli.device import pick
     from cnn_cli.viz import attack_page as a
     from cnn_cli.viz.inputs import load_inputs
@@ -141,7 +142,7 @@ def attack(
     if some and limit is not None:
         raise UsageError("--limit is for a whole split; leave it out, or leave the images out")
     form, where = style(csv, markdown), pick(device)
-    opened = open_for_picture(network, False, None, input, None, models, weights)
+    opened = open_for_picture(network, False, None, input, None, models, weights, OFFER)
     how = a.attack_of(opened, method, norm, steps, step_size, target, seed)
     if some:
         inputs = load_inputs(
@@ -151,6 +152,7 @@ def attack(
     else:
         source = a.source_of(opened, split or "test", data, data_dir, limit)
         document = a.show_robustness(opened, source, split or "test", epsilon or (), how, where, limit, output, force)
+    note_weights(network, opened.weights)
     if json:
         emit_json(document)
     else:
@@ -189,13 +191,13 @@ def synthesize(
     models: options.Models = None,
     json: options.Json = False,
 ) -> None:
-    """The image that a class or a channel likes best, by gradient ascent (PNG)."""
+    """The image that a class or channel likes best. Found by gradient ascent (PNG)."""
     from cnn_cli.device import pick
     from cnn_cli.viz import synthesize_page as s
     from cnn_cli.viz.synthesize import Ascent, transforms_of
 
     how, where = Ascent(parametrization, transforms_of(transforms), steps, seed), pick(device)
-    opened = open_for_picture(network, False, None, None, None, models, weights)
+    opened = open_for_picture(network, False, None, None, None, models, weights, OFFER)
     document = s.show_synthesis(opened, how, wanted or (), all_classes, layer, channels, size, where, output, force)
     if json:
         emit_json(document)

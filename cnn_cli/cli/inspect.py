@@ -17,7 +17,7 @@ def list_networks(
     csv: options.Csv = False,
     markdown: options.Markdown = False,
 ) -> None:
-    """All networks, with their inputs and parameter counts."""
+    """All networks, with inputs and parameter counts."""
     from cnn_cli.numbers.summary import network_table
     from cnn_cli.spec.registry import planned, registry
     from cnn_cli.tables import render
@@ -40,7 +40,7 @@ def check(
     input: options.Input = None,
     json: options.Json = False,
 ) -> None:
-    """Find every mistake in specs without running them, each with its line and what to write."""
+    """Find every mistake in specs. Each comes with its line and what to write; nothing is run."""
     from cnn_cli.check import checked
 
     result = checked(sources or [], tuple(models or ()), arguments(set), input_size(input))
@@ -55,7 +55,7 @@ def check(
 
 @app.command("schema")
 def json_schema() -> None:
-    """The JSON Schema of the spec language, for editors that complete and check while one types."""
+    """The JSON Schema of the language, for editors. They then complete and check while one types."""
     from cnn_cli.spec.schema import schema
 
     emit_json(schema())

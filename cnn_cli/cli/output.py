@@ -2,8 +2,13 @@
 
 import json
 import math
+import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from cnn_cli.errors import CnnError
 
 
 def clean(text: str) -> str:
@@ -20,14 +25,33 @@ def note(text: str) -> None:
     print(clean(text), file=sys.stderr, flush=True)
 
 
+def note_weights(network: str, weights: Path | None, remarks: Sequence[str] = ()) -> None:
+    """Which weights a mere name stands for (the newest run of that network), and what is to be said of them."""
+    if weights is not None and not Path(network).exists():
+        note(f"weights    {weights}")
+    for remark in remarks:
+        note(remark)
+
+
 def emit(text: str) -> None:
     """A result: stdout."""
-    print(clean(text), flush=True)
+    _write(clean(text))
 
 
 def emit_json(document: Any) -> None:
     """One JSON document on stdout; a number that is not finite becomes null, since JSON has none."""
-    print(json.dumps(_finite(document), indent=2, ensure_ascii=True, allow_nan=False), flush=True)
+    _write(json.dumps(_finite(document), indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def _write(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # What is left in the buffer must not be tried once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # `cnn summary … | head -1`: the reader has what it wants
+            raise SystemExit(0) from None
+        raise CnnError(f"cannot write the output: {error.strerror}; make room, or write elsewhere") from None
 
 
 def _finite(value: Any) -> Any:

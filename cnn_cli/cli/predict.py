@@ -7,7 +7,7 @@ import typer
 from cnn_cli.cli import options
 from cnn_cli.cli.app import app
 from cnn_cli.cli.options import style
-from cnn_cli.cli.output import emit, emit_json, note
+from cnn_cli.cli.output import emit, emit_json, note_weights
 
 Images = Annotated[list[str] | None, typer.Argument(help="Image files, folders of them, or patterns such as '*.png'.")]
 Index = Annotated[
@@ -33,17 +33,16 @@ def predict(
     csv: options.Csv = False,
     markdown: options.Markdown = False,
 ) -> None:
-    """The likeliest classes of images, with their probabilities, by a trained network."""
+    """The likeliest classes of images. With their probabilities, by a trained network."""
     from cnn_cli.device import pick
     from cnn_cli.training import score
     from cnn_cli.viz import predict as p
 
     form, opened = style(csv, markdown), score.trained(network, tuple(models or ()), weights)
-    for remark in opened.notes:
-        note(remark)
     document = p.predict(
         opened, images or [], index=index or (), split=split, data=data, data_dir=data_dir, top=top, device=pick(device)
     )
+    note_weights(network, opened.weights, opened.notes)
     if json:
         emit_json(document)
     else:

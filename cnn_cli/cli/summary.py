@@ -53,7 +53,7 @@ def summary(
     csv: options.Csv = False,
     markdown: options.Markdown = False,
 ) -> None:
-    """Layers, output shapes, parameters, MACs and memory, without weights or data."""
+    """Layers, shapes, parameters, MACs and memory. No weights or data are needed."""
     from cnn_cli.numbers import summary as s
 
     plan = drafted(network, models, set, input)
@@ -134,7 +134,7 @@ def shapes(
     csv: options.Csv = False,
     markdown: options.Markdown = False,
 ) -> None:
-    """What comes into each layer, what goes out, and the arithmetic that turns one into the other."""
+    """How the sizes come about. What comes into each layer, what goes out, and the arithmetic between."""
     if (valid_inputs or sizes) and (explain or layer):
         raise UsageError("--explain and --valid-inputs are two questions; ask one of them")
     form = style(csv, markdown)
@@ -206,8 +206,7 @@ def diff(
     csv: options.Csv = False,
     markdown: options.Markdown = False,
 ) -> None:
-    """Two networks side by side: layers added, removed and changed, and what that does to parameters, MACs and
-    memory."""
+    """Two networks side by side. Layers added, removed and changed, and what that does to the counts."""
     from cnn_cli.numbers import diff as d
     from cnn_cli.numbers.rows import rows
     from cnn_cli.numbers.summary import setup

@@ -10,7 +10,7 @@ import typer
 from cnn_cli.cli import options
 from cnn_cli.cli.app import app
 from cnn_cli.cli.options import arguments, input_size, style
-from cnn_cli.cli.output import emit, emit_json, note
+from cnn_cli.cli.output import emit, emit_json, note, note_weights
 from cnn_cli.errors import UsageError
 
 _SETTINGS = {"data", "epochs", "batch_size", "optimizer", "lr", "weight_decay", "momentum", "schedule"}
@@ -60,7 +60,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, exactly from where it stopped.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Train a network, or go on with a run: cnn train NETWORK --resume [RUN].
+    """Train a network, or go on with a run. The latter is `cnn train NETWORK --resume [RUN]`.
 
     Each setting comes from its option, else the variable CNN_<NAME>, else the spec's train:, else its default.
     """
@@ -107,7 +107,7 @@ def evaluate(
     csv: options.Csv = False,
     markdown: options.Markdown = False,
 ) -> None:
-    """Evaluate a trained network: its newest run, a run folder or a checkpoint.
+    """Evaluate a trained network. NETWORK is a name (its newest run), a run folder or a checkpoint.
 
     The result goes beside the run too, or to the folder -o: eval.json and confusion_matrix.png.
     """
@@ -119,8 +119,7 @@ def evaluate(
     form = style(csv, markdown)
     opened = score.trained(network, tuple(models or ()), weights)
     document, remarks = score.score(opened, data, data_dir, split, batch_size, workers, pick(device))
-    for remark in remarks:
-        note(remark)
+    note_weights(network, opened.weights, remarks)
     if json:
         emit_json(document)
     else:

@@ -56,7 +56,7 @@ def visualize_filters(
     models: options.Models = None,
     json: options.Json = False,
 ) -> None:
-    """What convolutions learned: all filters of one, or an atlas of all of them, as one picture (PNG)."""
+    """What convolutions learned. All filters of one, or an atlas of all of them, as one picture (PNG)."""
     _check_filters(layer, all, sort, compare, every_epoch, untrained, per_filter)
     from cnn_cli.viz import gallery as g
 
@@ -121,7 +121,7 @@ def visualize_features(
     models: options.Models = None,
     json: options.Json = False,
 ) -> None:
-    """What layers make of images: their maps, the strongest first, as one picture an image (PNG)."""
+    """What layers make of images. Their maps, the strongest first, as one picture an image (PNG)."""
     from cnn_cli.viz import features
     from cnn_cli.viz.inputs import load_inputs
 
@@ -155,8 +155,9 @@ def open_for_picture(
     set: list[str] | None,
     models: list[Path] | None,
     weights: str | None = None,
+    offer: str = "or see fresh weights with --untrained",
 ) -> "Opened":
-    """NETWORK with its trained weights, or certainly without any; UsageError where there are none to be had."""
+    """NETWORK with its trained weights, or certainly without any; UsageError, which ends in `offer`, without any."""
     if seed is not None and not untrained:
         raise UsageError("--seed draws fresh weights; use it with --untrained")
     if weights and untrained:
@@ -173,6 +174,6 @@ def open_for_picture(
     if opened.weights is None:
         raise UsageError(
             f"no run of {opened.plan.network} in {ROOT.resolve()}; train it with `cnn train {network}`, "
-            "name a run folder or a checkpoint, or see fresh weights with --untrained"
+            f"name a run folder or a checkpoint, {offer}"
         )
     return opened

@@ -88,6 +88,9 @@ def split(source: Source, val_fraction: float = 0, seed: int = 0, whole: bool = 
         else:
             parts["train"], parts["test"] = _divided(everything, _HELD_OUT, 0)
             count = len(parts["test"].labels)
+            if not count:
+                message = "has too few images to hold any out for testing; give a class at least two"
+                raise UsageError(f"{source.name} {message}, or divide it into train/ and test/")
             notes.append(
                 f"{source.name}: not divided; a fifth of each class ({count:,} images) is held out for testing"
             )

@@ -297,7 +297,7 @@ def _similar(walk: Walk, name: str) -> str:
     if head != name and head in LAYERS:
         return f" Write `{head}: {{setting: value}}`, with a space behind the colon"
     hint = closest(name, [*LAYERS, *walk.spec.blocks, *JOIN_TYPES])
-    return hint or " README lists all layers; one of your own is a block: write it under `blocks:`"
+    return hint or " `cnn schema` has all layers; one of your own is a block: write it under `blocks:`"
 
 
 def _block(walk: Walk, block: Block, argument: Node, place: tuple[int, int], here: Here) -> Part:

@@ -110,6 +110,8 @@ def open_network(
     trained=False, or where there is no such run, for the network without weights; with `weights` for the network with
     these, as find_weights takes them.
     """
+    if not name.strip():
+        raise UsageError("an empty name; `cnn list` shows all networks")
     path = Path(name)
     if weights:
         if path.is_dir() or path.suffix in SUFFIXES:
@@ -139,8 +141,12 @@ def restore(opened: Opened) -> nn.Module:
     return normalised(network, opened.preprocessing).eval()
 
 
-def load(path: Path) -> nn.Module:
-    """The trained network of a run folder or checkpoint, in evaluation mode; it takes pixels in [0, 1]."""
+def load(source: str | Path) -> nn.Module:
+    """The trained network of a run folder or checkpoint, in evaluation mode; it takes pixels in [0, 1].
+
+    CnnError for a file that is missing or damaged.
+    """
+    path = Path(source)
     if not path.exists():
         raise CnnError(f"{path}: no such run folder or checkpoint")
     return restore(open_network(str(path) if path.is_dir() or path.suffix else f"{path}/"))

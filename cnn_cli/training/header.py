@@ -16,7 +16,7 @@ _MOST_BYTES = 32 << 20
 
 def is_stored(network: str) -> bool:
     """Whether a NETWORK argument is a run folder or a checkpoint, which carries its own spec."""
-    return Path(network).is_dir() or Path(network).suffix in SUFFIXES
+    return bool(network.strip()) and (Path(network).is_dir() or Path(network).suffix in SUFFIXES)
 
 
 def stored_plan(network: str, args: Mapping[str, Any] | None, input: Sequence[int] | None) -> Plan:

@@ -26,7 +26,7 @@ def new_run(network: str, output: Path | None) -> Iterator[Path]:
     if output is None:
         folder = make_numbered_folder(ROOT, network)
     else:
-        if output.is_dir() and any(output.iterdir()):
+        if output.is_dir() and any(p.name != ".lock" for p in output.iterdir()):  # a lock alone: killed at its start
             way = "continue it with --resume, or name" if (output / "last.pt").is_file() else "name"
             raise UsageError(
                 f"{output} holds {'a run' if 'continue' in way else 'files'} already; {way} another folder with -o"

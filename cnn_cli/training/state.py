@@ -56,6 +56,9 @@ class State:
         return bool(torch.stack(flags).all()) if flags else True
 
 
+_KEYS = {"about", "settings", "network", "optimizer", "step", "sums", "history", "best", "random"}
+
+
 def save_last(path: Path, state: State, about: dict[str, Any], settings: dict[str, list[Any]]) -> None:
     """Write the state, whole or not at all. `settings` are {name: [value, source]}."""
     document = {
@@ -89,7 +92,7 @@ def restore_last(document: dict[str, Any], state: State) -> None:
 def read_last(path: Path) -> dict[str, Any]:
     """A last.pt, checked. CnnError for a file that is missing, damaged, something else, or wants to run code."""
     document = unpickle(path)
-    if not isinstance(document, dict) or not {"about", "settings", "network", "optimizer", "step"} <= set(document):
+    if not isinstance(document, dict) or not set(document) >= _KEYS:
         raise CnnError(f"{path} is not a cnn checkpoint: it holds no state of a run; weights of others: --weights")
     return document
 

@@ -264,11 +264,15 @@ def _rows_in(side: Side, box: tuple[int, int]) -> tuple[image.Array, int, int]:
 
 
 def _heading(filters: Filters, side: Side, shown: int, channels: int, wide: bool) -> str:
-    """`conv2: 32 of 64 filters, 20 of 32 channels, 3×3; 2 dead; scale 0.41`, or `conv2: 64×32 of 3×3; 2 dead`."""
+    """`conv2: 32 of 64 filters, 20 of 32 channels, 3×3; 2 dead; scale 0.41`, or `conv2: 64×32 of 3×3; 2 dead`.
+
+    A narrow panel has room for little, but says where filters or channels had to be left out: `conv2: 12/64×32 of 3×3`.
+    """
     outputs, inputs, height, width = filters.weights.shape
     marks = f"; {words}" if (words := side.marks.words()) else ""
     if not wide:
-        return f"{filters.layer}: {outputs}×{inputs} of {height}×{width}{marks}"
+        sizes = [f"{n}/{all}" if n < all else f"{all}" for n, all in ((shown, outputs), (channels, inputs))]
+        return f"{filters.layer}: {'×'.join(sizes)} of {height}×{width}{marks}"
     parts = ((shown, outputs, "filter"), (channels, inputs, "channel"))
     first = [f"{n}{f' of {all}' if n < all else ''} {thing}{'s' * (all > 1)}" for n, all, thing in parts]
     return f"{filters.layer}: {', '.join(first)}, {height}×{width}{marks}; scale {image.number(float(side.scales))}"

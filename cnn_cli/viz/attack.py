@@ -125,9 +125,11 @@ class Attacked:
     labels: Tensor
 
     def succeeded(self, target: int | None) -> list[bool]:
-        """Whether each image is now taken for the target or, without one, for another class than its own."""
-        said = self.after.argmax(1)
-        return ((said != self.labels) if target is None else (said == target)).tolist()
+        """Whether the attack made the network take each image for the target or, without one, for a wrong class."""
+        before, after = self.before.argmax(1), self.after.argmax(1)
+        if target is None:
+            return ((before == self.labels) & (after != self.labels)).tolist()
+        return ((before != target) & (after == target)).tolist()
 
 
 def attack_images(

@@ -157,7 +157,9 @@ def images_table(document: dict[str, Any]) -> Table:
         Column("success", "fooled"),
     )
     rows = [
-        row | {when: f"{row[when]['class']} {percent(row[when]['confidence'])}" for when in ("before", "after")}
+        row
+        | {when: f"{row[when]['class']} {percent(row[when]['confidence'])}" for when in ("before", "after")}
+        | ({"success": "wrong already"} if row["true"] not in (None, row["before"]["class"]) else {})
         for row in document["images"]
     ]
     return Table(columns, rows)
