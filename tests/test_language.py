@@ -171,6 +171,13 @@ def test_repeat_of_an_argument_is_spliced_in_like_the_list_that_it_is() -> None:
     assert [f"{layer.name} {layer.type}" for layer in plan.layers] == ["0 Tanh", "1 ELU", "2 Tanh", "3 ELU"]
 
 
+def test_behind_a_wrong_repeat_nothing_has_a_shape() -> None:
+    file = parse("n: {input: [4, 8, 8], layers: [ReLU, {Tanh: , repeat: 1000000}, Flatten, {Linear: 10}]}", "test")
+    plan = planned(file.networks["n"], None, None)
+    assert [layer.type for layer in plan.layers] == ["ReLU"]
+    assert len(plan.errors) == 1
+
+
 def test_a_repeat_that_is_no_number() -> None:
     with pytest.raises(SpecError, match=r"repeat must be a whole number from 0 to 1000, not \[1, 2\]"):
         made("- {ReLU: , repeat: [1, 2]}")

@@ -186,6 +186,9 @@ def _list(walk: Walk, node: Node, here: Here) -> Part:
     children: list[Child] = []
     flow, last = here.flow, "input"
     for item, scope in items(walk, node, here):
+        if item is None:
+            flow = Flow(None, flow.row)
+            continue
         key = str(len(children))
         part, flow = _part(walk, item, here.child(key, flow, scope))
         children.append(Child(key, part, (last,)))

@@ -42,8 +42,11 @@ class Siblings:
         self.flows |= {f"{key}.{n}": Flow(flow.shape, f"{flow.row}.{n}") for n in range(flow.pieces)}
 
 
-def items(walk: Walk, node: Node, here: Here) -> Iterator[tuple[Node, Scope]]:
-    """The items of a list, repeats written out: copies of `{repeat: N, layers: [a, b]}` become a, b, a, b, …"""
+def items(walk: Walk, node: Node, here: Here) -> Iterator[tuple[Node | None, Scope]]:
+    """The items of a list, repeats written out: copies of `{repeat: N, layers: [a, b]}` become a, b, a, b, …
+
+    None stands where it cannot be told how many copies there are, so that nothing behind it has a shape.
+    """
     for item in node.value:
         parts = item.value if isinstance(item.value, dict) else {}
         if "from" in parts:
@@ -53,7 +56,10 @@ def items(walk: Walk, node: Node, here: Here) -> Iterator[tuple[Node, Scope]]:
             yield item, here.scope
             continue
         group = value(walk, parts["layers"], here) if set(parts) == {"repeat", "layers"} else None
-        for copy in range(_times(walk, parts["repeat"], here)):
+        times = _times(walk, parts["repeat"], here)
+        if times is None:
+            yield None, here.scope
+        for copy in range(times or 0):
             walk.step(item, here)  # counted, so that nested repeats of nothing end too
             scope = replace(here.scope, index=copy)
             if isinstance(group, Closure) and isinstance(group.node.value, list):
@@ -63,13 +69,13 @@ def items(walk: Walk, node: Node, here: Here) -> Iterator[tuple[Node, Scope]]:
                 yield item, scope
 
 
-def _times(walk: Walk, node: Node, here: Here) -> int:
+def _times(walk: Walk, node: Node, here: Here) -> int | None:
     times = value(walk, node, here)
     try:
-        return 0 if times is UNKNOWN else _REPEAT.read(times.node.plain if isinstance(times, Closure) else times)
+        return None if times is UNKNOWN else _REPEAT.read(times.node.plain if isinstance(times, Closure) else times)
     except ValueError as error:
         walk.problem(node, here.shown, f"repeat {error}")
-        return 0
+        return None
 
 
 def copies(walk: Walk, node: Node, here: Here) -> Iterator[tuple[str, Node, Scope]]:
@@ -88,7 +94,7 @@ def copies(walk: Walk, node: Node, here: Here) -> Iterator[tuple[str, Node, Scop
             walk.problem(node.keys[name], here.shown, f"a number in braces and `repeat` go together; {fix}")
         else:
             later = Node({k: n for k, n in child.value.items() if k != "from"}, child.line, child.column, child.keys)
-            for copy in range(_times(walk, repeat, here)):
+            for copy in range(_times(walk, repeat, here) or 0):
                 own = _COPY.sub(str(int(first[0]) + copy), name)
                 yield own, later if copy else child, replace(here.scope, index=copy)
 
