@@ -297,7 +297,7 @@ def test_two_classes_and_one_output(cnn: Cnn, folder: Path, tmp_path: Path) -> N
         (["eval", "small", "-j", "-1"], 2, "--workers must be null or a whole number from 0 to 256, not -1"),
         (["eval", "small", "--split", "val"], 2, "digits has no val split; it has train, test"),
         (["eval", "nothing.safetensors"], 1, "cannot read nothing.safetensors: No such file or directory"),
-        (["eval", "small.yaml", "--csv", "--markdown"], 2, "--csv and --markdown exclude each other"),
+        (["eval", "small.yaml", "--csv", "--markdown"], 2, "--json, --csv and --markdown exclude each other"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )  # fmt: skip

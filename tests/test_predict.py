@@ -156,7 +156,7 @@ def test_the_true_class_is_marked(
         ),
         ("net.safetensors --index 0", 2, "net knows no data set; name one with --data"),
         ("tiny-cnn a.png", 2, "tiny-cnn has no finished epoch in {place}/runs; train it: cnn train tiny-cnn"),
-        ("net.safetensors a.png --csv --markdown", 2, "--csv and --markdown exclude each other; choose one"),
+        ("net.safetensors a.png --csv --markdown", 2, "--json, --csv and --markdown exclude each other; choose one"),
     ],
 )
 def test_errors_say_what_to_do(

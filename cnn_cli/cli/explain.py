@@ -87,7 +87,7 @@ def visualize_saliency(
     from cnn_cli.viz.inputs import load_inputs
     from cnn_cli.viz.saliency import need_captum
 
-    form, where = style(csv, markdown), pick(device)
+    form, where = style(csv, markdown, json), pick(device)
     need_captum()
     opened = open_for_picture(network, False, None, input, None, models, weights, OFFER)
     inputs = load_inputs(
@@ -141,7 +141,7 @@ def attack(
         raise UsageError("name images, take some of the data set with --index 0, or attack a whole split: --split test")
     if some and limit is not None:
         raise UsageError("--limit is for a whole split; leave it out, or leave the images out")
-    form, where = style(csv, markdown), pick(device)
+    form, where = style(csv, markdown, json), pick(device)
     opened = open_for_picture(network, False, None, input, None, models, weights, OFFER)
     how = a.attack_of(opened, method, norm, steps, step_size, target, seed)
     if some:

@@ -22,12 +22,13 @@ def list_networks(
     from cnn_cli.spec.registry import planned, registry
     from cnn_cli.tables import render
 
+    form = style(csv, markdown, json)
     plans = [planned(spec, None, None).checked() for spec in registry(models or ()).values()]
     if json:
         keys = ("network", "input", "params", "description", "reference", "args")
         emit_json([{key: getattr(p, key) for key in keys} for p in plans])
     else:
-        emit(render(network_table(plans), style(csv, markdown)))
+        emit(render(network_table(plans), form))
 
 
 @app.command()

@@ -74,8 +74,8 @@ def input_size(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts) or None
 
 
-def style(csv: bool, markdown: bool) -> str:
+def style(csv: bool, markdown: bool, json: bool) -> str:
     """How a table is printed: text, csv or markdown."""
-    if csv and markdown:
-        raise UsageError("--csv and --markdown exclude each other; choose one")
+    if csv + markdown + json > 1:
+        raise UsageError("--json, --csv and --markdown exclude each other; choose one")
     return "csv" if csv else "markdown" if markdown else "text"

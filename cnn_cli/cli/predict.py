@@ -38,7 +38,7 @@ def predict(
     from cnn_cli.training import score
     from cnn_cli.viz import predict as p
 
-    form, opened = style(csv, markdown), score.trained(network, tuple(models or ()), weights)
+    form, opened = style(csv, markdown, json), score.trained(network, tuple(models or ()), weights)
     document = p.predict(
         opened, images or [], index=index or (), split=split, data=data, data_dir=data_dir, top=top, device=pick(device)
     )

@@ -58,7 +58,7 @@ def summary(
 
     plan = drafted(network, models, set, input)
     given = s.setup(plan, batch_size, optimizer, precision, freeze)
-    form, keys = style(csv, markdown), s.columns(columns, timed, bool(given.frozen))
+    form, keys = style(csv, markdown, json), s.columns(columns, timed, bool(given.frozen))
     times = _times(plan.checked(), device, batch_size, depth) if timed else None
     if graph:
         _draw(plan.checked(), graph, depth, force)
@@ -137,7 +137,7 @@ def shapes(
     """How the sizes come about. What comes into each layer, what goes out, and the arithmetic between."""
     if (valid_inputs or sizes) and (explain or layer):
         raise UsageError("--explain and --valid-inputs are two questions; ask one of them")
-    form = style(csv, markdown)
+    form = style(csv, markdown, json)
     plan = drafted(network, models, set, input)
     if valid_inputs or sizes:
         _valid_inputs(plan, sizes, json, form)
@@ -212,7 +212,7 @@ def diff(
     from cnn_cli.numbers.summary import setup
     from cnn_cli.tables import render
 
-    form = style(csv, markdown)
+    form = style(csv, markdown, json)
     first, second = (drafted(name, models, None, None).checked() for name in (a, b))
     given = setup(first, batch_size, optimizer, precision)
     pairs = d.align(rows(first), rows(second))

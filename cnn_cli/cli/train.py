@@ -116,7 +116,7 @@ def evaluate(
 
     if split not in (None, *score.SPLITS):
         raise UsageError(f"--split must be test, val or train, not {split!r}")
-    form = style(csv, markdown)
+    form = style(csv, markdown, json)
     opened = score.trained(network, tuple(models or ()), weights)
     document, remarks = score.score(opened, data, data_dir, split, batch_size, workers, pick(device))
     note_weights(network, opened.weights, remarks)
