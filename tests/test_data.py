@@ -120,6 +120,13 @@ def test_an_unknown_name(tmp_path: Path) -> None:
 # --- Folders --------------------------------------------------------------------------------------------------------
 
 
+def test_a_flat_folder_of_too_few_images_to_test_on(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        small.picture(tmp_path / "few" / name / "0.png")
+    with pytest.raises(UsageError, match="few has too few images to hold any out for testing; give a class at least"):
+        loaded(tmp_path / "few")
+
+
 def test_a_flat_folder_is_divided_class_by_class(pets: Path) -> None:
     whole = loaded(pets)
     assert whole.classes == ("cat", "dog")

@@ -17,7 +17,7 @@ import torch
 
 from cnn_cli import data
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
-from cnn_cli.training import checkpoint, launch, train
+from cnn_cli.training import checkpoint, launch, score, train
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +107,24 @@ def test_a_run_is_not_begun_where_something_lies(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         small.begin(tmp_path, epochs=1)
     assert str(error.value) == f"{run} holds a run already; continue it with --resume, or name another folder with -o"
+
+
+def test_a_run_killed_at_its_start_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").write_text("1")
+    assert (small.begin(tmp_path, epochs=1) / "best.safetensors").is_file()
+
+
+def test_weights_in_the_middle_of_the_first_epoch_say_so(tmp_path: Path) -> None:
+    run = small.begin(tmp_path, epochs=1)
+    said = "the run has no finished epoch: these are its weights in the middle of one"
+
+    def notes(name: str) -> tuple[str, ...]:
+        return score.score(score.trained(str(run / name)), None, None, None, None, None, torch.device("cpu"))[1]
+
+    assert said not in notes("best.safetensors") + notes("last.pt")  # of a finished run
+    (run / "best.safetensors").unlink()
+    assert said in notes("last.pt")
 
 
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:

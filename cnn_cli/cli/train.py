@@ -17,6 +17,17 @@ _SETTINGS = {"data", "epochs", "batch_size", "optimizer", "lr", "weight_decay", 
 _SETTINGS |= {"val_fraction", "shuffle", "seed", "workers", "weights", "freeze"}
 
 
+Schedule = Annotated[
+    str | None,
+    typer.Option("--schedule", metavar="NAME", help="Of the learning rate: constant, cosine, onecycle or step."),
+]
+ValFraction = Annotated[float | None, typer.Option("--val-fraction", help="Part of the training images to choose by.")]
+Shuffle = Annotated[bool | None, typer.Option("--shuffle/--no-shuffle", help="A new order of the images every epoch.")]
+Film = Annotated[
+    bool, typer.Option("--filters-every-epoch", help="A film strip of how the first convolution's filters form.")
+]
+
+
 @app.command()
 def train(
     network: options.Network,
@@ -32,16 +43,9 @@ def train(
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
     weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Weight decay.")] = None,
     momentum: Annotated[float | None, typer.Option("--momentum", help="Momentum of sgd.")] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option("--schedule", metavar="NAME", help="Of the learning rate: constant, cosine, onecycle or step."),
-    ] = None,
-    val_fraction: Annotated[
-        float | None, typer.Option("--val-fraction", help="Part of the training images to choose by.")
-    ] = None,
-    shuffle: Annotated[
-        bool | None, typer.Option("--shuffle/--no-shuffle", help="A new order of the images every epoch.")
-    ] = None,
+    schedule: Schedule = None,
+    val_fraction: ValFraction = None,
+    shuffle: Shuffle = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Of weights, order, dropout and validation images.")
     ] = None,
@@ -54,9 +58,7 @@ def train(
     set: options.Set = None,
     models: options.Models = None,
     output: options.Output = None,
-    film: Annotated[
-        bool, typer.Option("--filters-every-epoch", help="A film strip of how the first convolution's filters form.")
-    ] = False,
+    film: Film = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, exactly from where it stopped.")] = False,
     json: options.Json = False,
 ) -> None:

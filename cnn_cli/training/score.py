@@ -16,7 +16,7 @@ from cnn_cli.recipe import asked_for
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.training.checkpoint import About, Opened, open_network, restore
 from cnn_cli.training.evaluate import Result, evaluate
-from cnn_cli.training.header import LAST
+from cnn_cli.training.header import BEST, LAST
 from cnn_cli.training.loss import loss_for
 from cnn_cli.training.runs import ROOT
 
@@ -62,8 +62,9 @@ def score(
     network = restore(opened).to(device)
     size = batch_size or int(about.data.get("batch_size", 64))
     result = evaluate(network, fitted.splits[name], loss, len(classes), size, device)
-    unfinished = ("the run has no finished epoch: these are its weights in the middle of one",)
-    notes = (*opened.notes, *fitted.notes, *(unfinished if opened.weights.name == LAST else ()))
+    notes = (*opened.notes, *fitted.notes)
+    if opened.weights.name == LAST and not opened.weights.with_name(BEST).is_file():
+        notes += ("the run has no finished epoch: these are its weights in the middle of one",)
     return document(opened.plan.network, source.name, result, classes, opened.weights), notes
 
 
