@@ -46,6 +46,20 @@ def describe(device: "torch.device") -> str:
     return f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
 
 
+def fast_bf16(device: "torch.device") -> bool:
+    """Whether the device multiplies bfloat16 faster than float32: tensor cores, AMX or AVX-512 BF16."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    with suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text()
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep the memory of freed activations for the next step, in place of returning it to the kernel.
 

@@ -77,6 +77,13 @@ class Graph(nn.Module):
         return values[self._output]
 
 
+def chains(graph: Graph) -> list[tuple[str, str]]:
+    """Pairs of children of which the second takes the first's output, and nothing else does."""
+    taken = [name for takes in graph._takes.values() for name in takes] + [graph._output, *graph._auxiliary]
+    pairs = [(takes[0], key) for key, takes in graph._takes.items() if len(takes) == 1]
+    return [(first, key) for first, key in pairs if first in graph._takes and taken.count(first) == 1]
+
+
 class Add(nn.Module):
     """The sum of its inputs, all (N, …) of one shape."""
 

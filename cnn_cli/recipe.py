@@ -1,6 +1,7 @@
 """The training settings: one table, and where the value of each comes from.
 
-Option, else `CNN_*` variable, else the spec's `train:`, else the default. No torch: `check` reads `train:` blocks too.
+Option, else `CNN_*` variable, else the spec's recipe, else its `train:`, else the default. No torch: `check` reads
+`train:` blocks too.
 """
 
 import json
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cnn_cli.errors import UsageError, closest
-from cnn_cli.values import Choice, Flag, Kind, ListOf, Number, Text, Whole, maybe, shown
+from cnn_cli.values import Choice, Flag, Kind, ListOf, Null, Number, OneOf, Text, Whole, maybe, shown
 
 
 @dataclass(frozen=True)
@@ -36,35 +37,124 @@ class Normalization:
         }
 
 
+OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
+FAST = ("channels-last", "fused-optimizer", "pool-before-relu", "crop-unused", "keep-memory")
+_MATRICES = ("optimizer", ("sgd", "muon"))  # the optimizers with a momentum that can be set
+_GROUP: dict[str, Kind] = {
+    "parameters": ListOf(Text(), most=100, single=True),
+    "optimizer": Choice(OPTIMIZERS),
+    "lr": Number(0, above=True),
+    "weight_decay": Number(0),
+    "momentum": Number(0, 1),
+    "nesterov": Flag(),
+}
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """`{parameters: "*.bias", optimizer: adamw, lr: 6e-3}`: what is left out is as for the other parameters."""
+
+    def read(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict) or "parameters" not in value or len(value) < 2:
+            raise ValueError(f"must be {{parameters: GLOB, lr: 0.001}} with what is to differ, not {shown(value)}")
+        read = {}
+        for key, item in value.items():
+            if key not in _GROUP:
+                raise ValueError(f"must not have {key!r}.{closest(key, _GROUP)} A group has {', '.join(_GROUP)}")
+            try:
+                read[key] = _GROUP[key].read(item)
+            except ValueError as error:
+                raise ValueError(f"{key} {error}".replace("must", "in it must", 1)) from None
+        return read
+
+    def schema(self) -> dict[str, Any]:
+        properties = {key: kind.schema() for key, kind in _GROUP.items()}
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": ["parameters"],
+            "minProperties": 2,
+            "additionalProperties": False,
+        }
+
+
+@dataclass(frozen=True)
+class Fast:
+    """`auto`, `none`, or the names of what makes it fast: as a list, or with commas between them."""
+
+    def read(self, value: Any) -> str | tuple[str, ...]:
+        if value in ("auto", "none", ()):
+            return "auto" if value == "auto" else ()
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(name in FAST for name in names):
+            raise ValueError(f"must be auto, none or some of {', '.join(FAST)}, not {shown(value)}")
+        return tuple(name for name in FAST if name in names)
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"enum": ["auto", "none"]}, {"type": "array", "items": {"enum": list(FAST)}}]}
+
+
 @dataclass(frozen=True)
 class Field:
-    """A row of the table. `only` names the choice of another setting without which this one means nothing."""
+    """A row of the table. `only` names the choices of another setting without which this one means nothing."""
 
     kind: Kind
     default: Any
     help: str
-    only: tuple[str, str] | None = None
+    only: tuple[str, tuple[str, ...]] | None = None
 
 
 SETTINGS: dict[str, Field] = {
     "data": Field(maybe(Text()), None, "a data set's name, or a folder of images"),
-    "epochs": Field(Whole(1), 10, "how often every training image is seen, in all"),
-    "batch_size": Field(Whole(1), 64, "images a step"),
-    "optimizer": Field(Choice(("sgd", "adam", "adamw")), "adam", "PyTorch's SGD, Adam or AdamW"),
-    "lr": Field(Number(0, above=True), None, "learning rate [sgd 0.01, adam and adamw 0.001]"),
+    "epochs": Field(Number(0, above=True), 10, "how often every training image is seen, in all; 1.5 is one and a half"),
+    "batch_size": Field(Whole(1), 64, "images a step, of all processes together"),
+    "optimizer": Field(Choice(OPTIMIZERS), "adam", "PyTorch's SGD, Adam, AdamW, or Muon (for convolutions too)"),
+    "lr": Field(Number(0, above=True), None, "learning rate [sgd 0.01, adam and adamw 0.001, muon 0.02]"),
     "weight_decay": Field(Number(0), None, "PyTorch's weight_decay [0, adamw 0.01]"),
-    "momentum": Field(Number(0, 1), 0.9, "of sgd", ("optimizer", "sgd")),
-    "nesterov": Field(Flag(), False, "Nesterov's momentum", ("optimizer", "sgd")),
-    "schedule": Field(
-        Choice(("constant", "cosine", "onecycle", "step")), "constant", "how the learning rate moves, step by step"
+    "momentum": Field(Number(0, 1), None, "of sgd and muon [sgd 0.9, muon 0.95]", _MATRICES),
+    "nesterov": Field(Flag(), None, "Nesterov's momentum, of sgd and muon [sgd false, muon true]", _MATRICES),
+    "ns_steps": Field(Whole(1, 99), 5, "Newton-Schulz steps of muon", ("optimizer", ("muon",))),
+    "groups": Field(
+        ListOf(ParameterGroup(), least=0, most=100),
+        (),
+        "parameters with an optimizer or a learning rate of their own: [{parameters: GLOB, lr: 0.001}]",
     ),
-    "step_size": Field(Number(0, above=True), 3, "epochs between two drops of the learning rate", ("schedule", "step")),
-    "gamma": Field(Number(0, 1, above=True), 0.1, "what each drop multiplies it by", ("schedule", "step")),
+    "clip_grad_norm": Field(maybe(Number(0, above=True)), None, "the largest norm of all gradients together"),
+    "schedule": Field(
+        Choice(("constant", "cosine", "onecycle", "step", "linear")),
+        "constant",
+        "how the learning rate moves, step by step: constant, cosine, onecycle, step or linear (to 0)",
+    ),
+    "step_size": Field(
+        Number(0, above=True), 3, "epochs between two drops of the learning rate", ("schedule", ("step",))
+    ),
+    "gamma": Field(Number(0, 1, above=True), 0.1, "what each drop multiplies it by", ("schedule", ("step",))),
+    "warmup": Field(Number(0), 0, "epochs in which the learning rate rises to lr, before the schedule"),
+    "label_smoothing": Field(Number(0, 1), 0, "share of every label that is spread over all classes"),
+    "class_weights": Field(
+        OneOf((Null(), Choice(("balanced",)), ListOf(Number(0), least=2, most=100_000))),
+        None,
+        "of the loss: balanced (rare classes count more), or a list, a number a class",
+    ),
+    "balanced_sampling": Field(Flag(), False, "draw images so that all classes come equally often"),
+    "flip": Field(
+        Choice(("none", "random", "alternating")), "none", "mirror images: none, random, or alternating by epoch"
+    ),
+    "shift": Field(Whole(0), 0, "move images by up to so many pixels each way"),
+    "crop": Field(Number(0, 1, above=True), 1, "enlarge a part of the image, of at least this share of its area"),
+    "cutout": Field(Whole(0), 0, "blank a square of so many pixels"),
+    "mixup": Field(Number(0), 0, "mix pairs of images; alpha of the Beta distribution of their shares"),
+    "cutmix": Field(Number(0), 0, "paste a part of another image; alpha, as of mixup"),
+    "ema": Field(maybe(Number(0, 1)), None, "evaluate and keep the moving average of the weights, with this decay"),
+    "tta": Field(
+        Choice(("none", "flip", "flip-shift")), "none", "evaluate the mean over views of an image: flip or flip-shift"
+    ),
     "val_fraction": Field(
         Number(0, 0.9), 0, "part of the training images held out to choose by, where the data has no val split"
     ),
+    "patience": Field(maybe(Whole(1)), None, "stop after so many epochs without a better one on the val split"),
     "shuffle": Field(Flag(), True, "a new order of the images every epoch"),
-    "seed": Field(Whole(0), 0, "of the weights, the order, dropout and the validation split"),
+    "seed": Field(Whole(0), 0, "of the weights, the order, augmentation, dropout and the validation split"),
     "resize": Field(
         Choice(("stretch", "crop", "pad")), "stretch", "how images of another shape are fitted to the input"
     ),
@@ -75,24 +165,38 @@ SETTINGS: dict[str, Field] = {
         (),
         "layers and parameters to leave as they are, such as features.*",
     ),
+    "precision": Field(
+        Choice(("fp32", "bf16", "auto")), "fp32", "of the steps: fp32, bf16, or auto (bf16 where the device is fast)"
+    ),
+    "fast": Field(Fast(), "auto", f"auto (what pays on the device), none, or some of {', '.join(FAST)}"),
+    "deterministic": Field(
+        Flag(), False, "only operations that give the same bits again; an error where there is none"
+    ),
     "workers": Field(maybe(Whole(0, 256)), None, "processes or threads that decode images [one a CPU, at most 8]"),
 }
 
-_BY_OPTIMIZER = {
-    "lr": {"sgd": 0.01, "adam": 0.001, "adamw": 0.001},
-    "weight_decay": {"sgd": 0, "adam": 0, "adamw": 0.01},
+_BY_OPTIMIZER: dict[str, dict[str, Any]] = {
+    "lr": {"sgd": 0.01, "adam": 0.001, "adamw": 0.001, "muon": 0.02},
+    "weight_decay": {"sgd": 0, "adam": 0, "adamw": 0.01, "muon": 0},
+    "momentum": {"sgd": 0.9, "muon": 0.95},
+    "nesterov": {"sgd": False, "muon": True},
 }
 
 
+def by_optimizer(name: str, optimizer: str) -> Any:
+    """The default of a setting that depends on the optimizer; None where it has no meaning for it."""
+    return _BY_OPTIMIZER[name].get(optimizer)
+
+
 class Setting(NamedTuple):
-    """A value and where it is from: `option`, `CNN_LR`, `spec` or `default`."""
+    """A value and where it is from: `option`, `CNN_LR`, `recipe`, `spec` or `default`."""
 
     value: Any
     source: str
 
 
-def read_train(block: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Every mistake in a spec's `train:` block, as (key, message)."""
+def read_train(block: Mapping[str, Any], under: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
+    """Every mistake in a spec's `train:` block, or in a recipe, which lies over it (`under`), as (key, message)."""
     values: dict[str, Any] = {}
     problems: list[tuple[str, str]] = []
     for key, value in block.items():
@@ -103,10 +207,9 @@ def read_train(block: Mapping[str, Any]) -> list[tuple[str, str]]:
             values[key] = SETTINGS[key].kind.read(value)
         except ValueError as error:
             problems.append((key, f"{key} {error}"))
-    problems += [(key, _out_of_place(key, values)) for key in values if not _applies(key, values)]
-    if values.get("nesterov") and values.get("momentum") == 0:
-        problems.append(("nesterov", "nesterov needs a momentum above 0"))
-    return problems
+    whole = {**(under or {}), **values}
+    problems += [(key, _out_of_place(key, whole)) for key in values if not _applies(key, whole)]
+    return problems + [(key, why) for key, why in _contradictions(whole).items() if key in values]
 
 
 def train_schema() -> dict[str, Any]:
@@ -115,40 +218,67 @@ def train_schema() -> dict[str, Any]:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def resolve(options: Mapping[str, Any], environ: Mapping[str, str], spec: Mapping[str, Any]) -> dict[str, Setting]:
+def resolve(
+    options: Mapping[str, Any],
+    environ: Mapping[str, str],
+    spec: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None = None,
+) -> dict[str, Setting]:
     """Every setting of a run, in the table's order, with its source.
 
-    options: of the command line, None = not given; environ: looked up as CNN_<NAME>; spec: a checked `train:` block.
-    UsageError for a value of the wrong kind, or one asked for that would have no effect.
+    options: of the command line, None = not given; environ: looked up as CNN_<NAME>; spec: a checked `train:` block;
+    recipe: a checked recipe, laid over it. UsageError for a value of the wrong kind, or one asked for that would have
+    no effect.
     """
-    found = {name: _first(name, options, environ, spec) for name in SETTINGS}
+    found = {name: _first(name, options, environ, spec, recipe or {}) for name in SETTINGS}
     values = {name: setting.value for name, setting in found.items()}
     for name, (_, source) in found.items():
-        if not _applies(name, values) and source not in ("spec", "default"):  # the spec's were for its own choice
+        if not _applies(name, values) and source not in ("spec", "recipe", "default"):  # those were for its own choice
             raise UsageError(f"{_spelled(name, source)}: {_out_of_place(name, values)}; leave it out")
     found = {name: setting for name, setting in found.items() if _applies(name, values)}
-    for name, defaults in _BY_OPTIMIZER.items():
-        if found[name].value is None:
-            found[name] = Setting(defaults[values["optimizer"]], "default")
-    if "nesterov" in found and found["nesterov"].value and not found["momentum"].value:
-        raise UsageError("nesterov needs a momentum above 0; add --momentum 0.9")
+    for name in _BY_OPTIMIZER:
+        if name in found and found[name].value is None:
+            found[name] = Setting(by_optimizer(name, values["optimizer"]), "default")
+    for why in _contradictions({name: setting.value for name, setting in found.items()}).values():
+        raise UsageError(why)
+    return found
+
+
+def _contradictions(values: Mapping[str, Any]) -> dict[str, str]:
+    """Settings that exclude each other, by the name of one of them."""
+    found = {}
+    if values.get("nesterov") and values.get("momentum") == 0:
+        found["nesterov"] = "nesterov needs a momentum above 0; write momentum 0.9"
+    if values.get("warmup") and values.get("schedule") == "onecycle":
+        found["warmup"] = "onecycle warms up by itself; leave warmup out"
+    if values.get("balanced_sampling") and values.get("shuffle") is False:
+        found["balanced_sampling"] = "balanced_sampling draws images by chance; leave out the order of the files"
+    if values.get("ema") == 1:
+        found["ema"] = "an ema of 1 never moves; write 0.999"
     return found
 
 
 def asked_for(options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Setting]:
     """The settings that the command line or the environment names, and no others."""
-    found = {name: _first(name, options, environ, {}) for name in SETTINGS}
+    found = {name: _first(name, options, environ, {}, {}) for name in SETTINGS}
     return {name: setting for name, setting in found.items() if setting.source != "default"}
 
 
-def _first(name: str, options: Mapping[str, Any], environ: Mapping[str, str], spec: Mapping[str, Any]) -> Setting:
+def _first(
+    name: str,
+    options: Mapping[str, Any],
+    environ: Mapping[str, str],
+    spec: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+) -> Setting:
     variable = f"CNN_{name.upper()}"
     if options.get(name) is not None:
-        return _checked(name, options[name], "option")
+        return _checked(name, _parsed(SETTINGS[name].kind, options[name]), "option")
     if environ.get(variable):
         return _checked(name, _parsed(SETTINGS[name].kind, environ[variable]), variable)
-    if name in spec:
-        return _checked(name, spec[name], "spec")
+    for source, block in (("recipe", recipe), ("spec", spec)):
+        if name in block:
+            return _checked(name, block[name], source)
     return Setting(SETTINGS[name].default, "default")
 
 
@@ -159,8 +289,10 @@ def _checked(name: str, value: Any, source: str) -> Setting:
         raise UsageError(f"{_spelled(name, source)} {error}") from None
 
 
-def _parsed(kind: Kind, text: str) -> Any:
-    """A variable's text as it stands where the setting takes text, else as JSON: numbers, true, null, mappings."""
+def _parsed(kind: Kind, text: Any) -> Any:
+    """A text as it stands where the setting takes text, else as JSON: numbers, true, null, mappings."""
+    if not isinstance(text, str):
+        return text
     try:
         return kind.read(text)
     except ValueError:
@@ -170,17 +302,19 @@ def _parsed(kind: Kind, text: str) -> Any:
 
 
 def _spelled(name: str, source: str) -> str:
-    return {"option": "--" + name.replace("_", "-"), "spec": f"train.{name}"}.get(source, source)
+    spelled = {"option": "--" + name.replace("_", "-"), "spec": f"train.{name}", "recipe": f"{name} of the recipe"}
+    return spelled.get(source, source)
 
 
 def _applies(name: str, values: Mapping[str, Any]) -> bool:
     only = SETTINGS[name].only
-    return only is None or values.get(only[0], SETTINGS[only[0]].default) == only[1]
+    return only is None or values.get(only[0], SETTINGS[only[0]].default) in only[1]
 
 
 def _out_of_place(name: str, values: Mapping[str, Any]) -> str:
-    other, needed = SETTINGS[name].only or ("", "")
-    return f"{name} is a setting of {other} {needed}, and this is {values.get(other, SETTINGS[other].default)}"
+    other, needed = SETTINGS[name].only or ("", ())
+    now = values.get(other, SETTINGS[other].default)
+    return f"{name} is a setting of {other} {' and '.join(needed)}, and this is {now}"
 
 
 def _known() -> str:

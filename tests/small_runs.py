@@ -102,9 +102,9 @@ def without_times(document: dict[str, Any]) -> dict[str, Any]:
     """A last.pt without what no two runs have in common."""
     times = ("seconds", "images_per_second")
     history = [{k: v for k, v in row.items() if k not in times} for row in document["history"]]
-    sums = {k: v for k, v in document["sums"].items() if k != "seconds"}
+    ranks = [{k: v for k, v in rank.items() if k != "seconds"} for rank in document["ranks"]]
     settings = {name: value for name, (value, _) in document["settings"].items()}
-    return document | {"history": history, "sums": sums, "about": None, "settings": settings}
+    return document | {"history": history, "ranks": ranks, "about": None, "settings": settings}
 
 
 def without_pictures(patch: pytest.MonkeyPatch) -> None:

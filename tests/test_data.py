@@ -158,7 +158,7 @@ def test_a_divided_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_pixels_are_pillows(tmp_path: Path, pets: Path) -> None:
     kept = loaded(pets, whole=True).splits["test"]
     index = torch.tensor([12, 3])
-    ((x, y),) = batches(kept, index, 2, CPU)
+    ((x, y),) = batches(kept, [index], CPU)
     assert y.tolist() == [1, 0]
     for image, path in zip(x, (pets / "dog" / "12.png", pets / "cat" / "03.png"), strict=True):
         expected = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).float() / 255
@@ -174,7 +174,9 @@ def test_a_folder_too_large_for_memory_is_streamed(pets: Path, monkeypatch: pyte
     assert "read again every epoch" in result.notes[0]
     order = epoch_order(15, seed=1, epoch=2)
     torch.manual_seed(5)
-    for mine, other in zip(batches(result.splits["test"], order, 4, CPU), batches(kept, order, 4, CPU), strict=True):
+    for mine, other in zip(
+        batches(result.splits["test"], order.split(4), CPU), batches(kept, order.split(4), CPU), strict=True
+    ):
         assert mine[0].equal(other[0]) and mine[1].equal(other[1])
     assert torch.rand(1).equal(torch.rand(1, generator=torch.Generator().manual_seed(5)))  # nothing was drawn
 
@@ -184,7 +186,7 @@ def test_a_file_that_goes_bad_while_streaming_is_named(pets: Path, monkeypatch: 
     streamed = fit(split(read_source(str(pets), pets), whole=True), Preprocessing((3, 4, 6)), CPU, 1).splits["test"]
     (pets / "cat" / "05.png").write_bytes(b"now this")
     with pytest.raises(data.ReadError) as error:
-        list(batches(streamed, torch.arange(15), 4, CPU))
+        list(batches(streamed, torch.arange(15).split(4), CPU))
     assert str(error.value).startswith(f"{pets}/cat/05.png is not an image") and "Traceback" not in str(error.value)
 
 
@@ -197,7 +199,7 @@ def test_images_in_memory_that_are_enlarged_too_much_are_streamed(
     streamed = fit(source, how, CPU, 0).splits["test"]
     assert isinstance(streamed.images, data.Stream)
     order = torch.tensor([300, 2, 77])
-    assert next(batches(streamed, order, 3, CPU))[0].equal(next(batches(kept, order, 3, CPU))[0])
+    assert next(batches(streamed, order.split(3), CPU))[0].equal(next(batches(kept, order.split(3), CPU))[0])
 
 
 def test_hidden_things_are_ignored_with_one_note(pets: Path) -> None:
@@ -300,5 +302,5 @@ def test_values_are_those_of_totensor(tmp_path: Path) -> None:
 
     bytes_ = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     kept = data.Split("train", bytes_, torch.zeros(1, dtype=torch.int64))
-    ((x, _),) = batches(kept, torch.tensor([0]), 8, CPU)
+    ((x, _),) = batches(kept, [torch.tensor([0])], CPU)
     assert x[0].equal(to_tensor(Image.fromarray(bytes_[0, 0].numpy())))

@@ -19,7 +19,7 @@ HEAVY = {"torch", "torchvision", "matplotlib", "sklearn", "PIL", "captum", "safe
 ROWS = [
     ["errors", "__init__"],
     ["values", "files", "tables"],
-    ["layers", "recipe", "device"],
+    ["layers", "recipe", "device", "distributed"],
     ["spec", "modules"],
     ["data", "network"],
     ["viz.image", "viz.preview", "viz.tracked", "viz.plots"],

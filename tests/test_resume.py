@@ -17,7 +17,7 @@ import torch
 
 from cnn_cli import data
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
-from cnn_cli.training import checkpoint, launch, score, train
+from cnn_cli.training import checkpoint, launch, optimizer, score, train
 
 
 @pytest.fixture(autouse=True)
@@ -203,8 +203,10 @@ def test_weights_that_are_not_finite_replace_nothing(tmp_path: Path) -> None:
     before = {p.name: p.read_bytes() for p in run.iterdir()}
     network = checkpoint.load(run)
     next(network.parameters()).data.view(-1)[0] = math.nan
-    state = train.State(network, torch.optim.SGD(network.parameters()), torch.device("cpu"))
-    job: Any = type("Job", (), {"run": run, "steps": 12, "__getitem__": lambda self, name: 0.01})()
+    state = train.State(network, optimizer.Optimizer([], fused=False), torch.device("cpu"))
+    job: Any = type(
+        "Job", (), {"run": run, "place": lambda self, state: (1, 0), "__getitem__": lambda self, name: 0.01}
+    )()
     with pytest.raises(DivergedError):
         train.save(job, state)
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before

@@ -265,7 +265,7 @@ def test_estimates_follow_batch_precision_and_optimizer() -> None:
         setup(plan, None, None, "half")
     with pytest.raises(UsageError, match="--batch-size must be a whole number from 1, not 0"):
         setup(plan, 0, None, None)
-    with pytest.raises(UsageError, match="--optimizer must be sgd, adam or adamw, not 'rmsprop'"):
+    with pytest.raises(UsageError, match="--optimizer must be sgd, adam, adamw or muon, not 'rmsprop'"):
         setup(plan, None, "rmsprop", None)
 
 

@@ -86,13 +86,13 @@ def test_the_weights_are_those_of_a_loop_written_by_hand(tmp_path: Path, name: s
     kind, settings = OPTIMIZERS[name]
     epochs, batch = (5, 512) if schedule == "step" else (2, 200)
     options = {**settings, "optimizer": name, "schedule": schedule, "epochs": epochs, "batch_size": batch, "seed": 7}
-    run = small.begin(tmp_path, **options)
+    run = small.begin(tmp_path, fast="none", **options)
     expected = by_hand(7, epochs, batch, lambda p: kind(p, **settings), SCHEDULES[schedule])
     assert small.same(checkpoint.load(run).state_dict(), expected)
 
 
 def test_unshuffled_is_the_order_of_the_files(tmp_path: Path) -> None:
-    run = small.begin(tmp_path, shuffle=False, epochs=1)
+    run = small.begin(tmp_path, shuffle=False, epochs=1, fast="none")
     expected = by_hand(0, 1, 128, lambda p: torch.optim.Adam(p, lr=0.01), SCHEDULES["constant"], shuffle=False)
     assert small.same(checkpoint.load(run).state_dict(), expected)
 
@@ -102,10 +102,10 @@ def test_learning_rates_are_pytorchs(name: str) -> None:
     total, steps = 37 * 7, 37
     opt = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
     scheduler = SCHEDULES[name](opt, steps, total)
-    settings = {"lr": 0.3, "schedule": name, "step_size": 3, "gamma": 0.1}
+    settings = {"lr": 0.3, "schedule": name, "step_size": 3, "gamma": 0.1, "warmup": 0}
     opt.step()
     for step in range(total):
-        assert optimizer.learning_rate(step, total, steps, settings) == opt.param_groups[0]["lr"]
+        assert optimizer.learning_rate(step, total, steps, settings, 0.3) == opt.param_groups[0]["lr"]
         if step < total - 1:
             scheduler.step()
 
@@ -115,7 +115,7 @@ def test_cosine_is_pytorchs_closed_form() -> None:
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 100)
     opt.step()
     for step in range(100):
-        rate = optimizer.learning_rate(step, 100, 10, {"lr": 0.3, "schedule": "cosine"})
+        rate = optimizer.learning_rate(step, 100, 10, {"schedule": "cosine", "warmup": 0}, 0.3)
         assert rate == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
         scheduler.step()
 

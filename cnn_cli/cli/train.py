@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,48 +11,34 @@ from cnn_cli.cli import options
 from cnn_cli.cli.app import app
 from cnn_cli.cli.options import arguments, input_size, style
 from cnn_cli.cli.output import emit, emit_json, note, note_weights
+from cnn_cli.cli.settings import with_settings
 from cnn_cli.errors import UsageError
 
-_SETTINGS = {"data", "epochs", "batch_size", "optimizer", "lr", "weight_decay", "momentum", "schedule"}
-_SETTINGS |= {"val_fraction", "shuffle", "seed", "workers", "weights", "freeze"}
-
-
-Schedule = Annotated[
-    str | None,
-    typer.Option("--schedule", metavar="NAME", help="Of the learning rate: constant, cosine, onecycle or step."),
+Recipe = Annotated[
+    str, typer.Option("--recipe", metavar="NAME", help="One of the network's other ways to train, laid over train:.")
 ]
-ValFraction = Annotated[float | None, typer.Option("--val-fraction", help="Part of the training images to choose by.")]
-Shuffle = Annotated[bool | None, typer.Option("--shuffle/--no-shuffle", help="A new order of the images every epoch.")]
+Plain = Annotated[bool, typer.Option("--plain", help="The same as --fast none: the textbook's loop, bit for bit.")]
+Seeds = Annotated[
+    int | None,
+    typer.Option("--seeds", metavar="INTEGER", help="So many runs, with seeds from --seed on; mean and deviation."),
+]
 Film = Annotated[
     bool, typer.Option("--filters-every-epoch", help="A film strip of how the first convolution's filters form.")
 ]
 
 
 @app.command()
+@with_settings
 def train(
     network: options.Network,
+    settings: dict[str, Any],
     run: Annotated[
         Path | None, typer.Argument(help="With --resume: the run folder; the newest run if it is left out.")
     ] = None,
-    data: options.Data = None,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", help="How often every training image is seen, in all.")
-    ] = None,
-    batch_size: options.BatchSize = None,
-    optimizer: Annotated[str | None, typer.Option("--optimizer", metavar="NAME", help="sgd, adam or adamw.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
-    weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Weight decay.")] = None,
-    momentum: Annotated[float | None, typer.Option("--momentum", help="Momentum of sgd.")] = None,
-    schedule: Schedule = None,
-    val_fraction: ValFraction = None,
-    shuffle: Shuffle = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Of weights, order, dropout and validation images.")
-    ] = None,
-    weights: options.Weights = None,
-    freeze: options.Freeze = None,
+    recipe: Recipe = "",
+    plain: Plain = False,
+    seeds: Seeds = None,
     device: options.Device = "auto",
-    workers: options.Workers = None,
     data_dir: options.DataDir = None,
     input: options.Input = None,
     set: options.Set = None,
@@ -64,16 +50,20 @@ def train(
 ) -> None:
     """Train a network, or go on with a run. The latter is `cnn train NETWORK --resume [RUN]`.
 
-    Each setting comes from its option, else the variable CNN_<NAME>, else the spec's train:, else its default.
+    Each setting comes from its option, else the variable CNN_<NAME>, else the recipe, else the spec's train:, else its
+    default. Several processes: torchrun --nproc-per-node 2 -m cnn_cli train NETWORK.
     """
-    given = {name: value for name, value in locals().items() if name in _SETTINGS and value != []}
     if run and not resume:
         raise UsageError(f"unexpected {str(run)!r}; to go on with a run, add --resume")
+    if plain and "fast" in settings:
+        raise UsageError("--plain is --fast none; leave one of them out")
     from cnn_cli.training import launch
+    from cnn_cli.training import seeds as several
 
     request = launch.Request(
         network=network,
-        options=given,
+        options=settings | ({"fast": "none"} if plain else {}),
+        recipe=recipe,
         data_dir=data_dir,
         device=device,
         models=tuple(models or ()),
@@ -84,11 +74,16 @@ def train(
         command=shlex.join(["cnn", *sys.argv[1:]]),
         say=note,
     )
-    outcome = launch.resume(request, launch.run_to_resume(request, run)) if resume else launch.begin(request)
-    if json:
-        emit_json(outcome)
+    if seeds is not None:
+        document = several.begin(request, seeds, resume)
+        text = several.report(document)
     else:
-        emit(launch.outcome_text(outcome))
+        document = launch.resume(request, launch.run_to_resume(request, run)) if resume else launch.begin(request)
+        text = launch.outcome_text(document) if document else ""
+    if json and document:
+        emit_json(document)
+    elif document:
+        emit(text)
 
 
 @app.command("eval")

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnn_cli.data.batches import ReadError, Split, Stream, batches, epoch_order, fitted
+from cnn_cli.data.augment import Augmentation, augment, draws, mix, views
+from cnn_cli.data.batches import WHOLE, Layout, ReadError, Split, Stream, balanced_order, batches, epoch_order, fitted
 from cnn_cli.data.decode import look
 from cnn_cli.data.folder import headers, read_folder
 from cnn_cli.data.named import NAMED, read_named
@@ -23,19 +24,27 @@ from cnn_cli.errors import UsageError, closest
 
 __all__ = [
     "NAMED",
+    "WHOLE",
+    "Augmentation",
     "Data",
+    "Layout",
     "Part",
     "ReadError",
     "Source",
     "Split",
     "Stream",
+    "augment",
+    "balanced_order",
     "batches",
     "data_folder",
+    "draws",
     "epoch_order",
     "fit",
+    "mix",
     "only",
     "read_source",
     "split",
+    "views",
 ]
 
 _HELD_OUT = 0.2  # of a folder that is not divided, for testing

@@ -10,7 +10,7 @@ can be taken up in the middle, and anybody can repeat it; epochs count from 1:
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,36 +70,75 @@ def fitted(path: Path, how: Preprocessing) -> Tensor:
     return adapt(decode(path, how.input[0]).unsqueeze(0), how)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How pixels lie when they reach the network: the upper left (height, width) alone, None for all; and the order."""
+
+    size: tuple[int, int] | None = None
+    channels_last: bool = False
+
+
+WHOLE = Layout()
+
+
 def epoch_order(n: int, seed: int, epoch: int, shuffle: bool = True) -> Tensor:
     """(n,) int64: the order in which epoch 1, 2, … sees the images; 0 … n−1 where it is not shuffled."""
     if not shuffle:
         return torch.arange(n)
+    return torch.randperm(n, generator=_generator(seed, epoch))
+
+
+def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
+    """(n,) int64: as many images as there are, each drawn of a class by chance, the classes being equally likely."""
+    labels, draw = labels.cpu(), _generator(seed, epoch)
+    by_class, counts = labels.argsort(stable=True), torch.bincount(labels)
+    starts, classes = counts.cumsum(0) - counts, counts.nonzero().flatten()
+    chosen = classes[torch.randint(len(classes), (len(labels),), generator=draw)]
+    place = (torch.rand(len(labels), generator=draw, dtype=torch.float64) * counts[chosen]).long()
+    return by_class[starts[chosen] + place]
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
     # Only the low 32 bits of a seed count on the CPU, so both numbers have to be in them.
-    return torch.randperm(n, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32))
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
 
 
-def batches(split: Split, order: Tensor, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """x (b, C, H, W) float32 in [0, 1] and y (b,) int64, both on the device; the last batch may be smaller.
+def batches(
+    split: Split,
+    parts: Sequence[Tensor],
+    device: torch.device,
+    layout: Layout = WHOLE,
+    change: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """x (b, C, H, W) float32 in [0, 1] and y (b,) int64, both on the device, for each of `parts`: (b,) indices.
 
-    The division gives exactly the values of torchvision's ToTensor. ReadError where an image or a worker fails.
+    change: what is done to whole batches of bytes, (images, their indices) → images, both on the device. The division
+    gives exactly the values of torchvision's ToTensor. ReadError where an image or a worker fails.
     """
-    if not len(order):
-        return  # torch.split makes one empty part of nothing
+    parts = [part for part in parts if len(part)]
     if isinstance(split.images, Tensor):
-        for index in torch.split(order.to(split.images.device), batch_size):
-            yield pixels(split.images[index], device), split.labels[index].to(device)
+        home = split.images.device
+        chosen: Iterable[Tensor] = (split.images[part.to(home)] for part in parts)
     else:
-        parts = torch.split(order, batch_size)
-        for index, images in zip(parts, _streamed(split.images, parts, device), strict=True):
-            yield pixels(images, device), split.labels[index].to(device)
+        chosen = _streamed(split.images, parts, device) if parts else ()
+    for part, images in zip(parts, chosen, strict=True):
+        images = images.to(device, non_blocking=True)
+        if change:
+            images = change(images, part.to(device))
+        yield pixels(images, device, layout), split.labels[part.to(split.labels.device)].to(device)
 
 
-def pixels(images: Tensor, device: torch.device) -> Tensor:
+def pixels(images: Tensor, device: torch.device, layout: Layout = WHOLE) -> Tensor:
     """Bytes → float32 in [0, 1]; converted on the device, since bytes travel four times as fast."""
-    return images.to(device, non_blocking=True).float().div_(255)
+    images = images.to(device, non_blocking=True)
+    if layout.size:
+        height, width = layout.size
+        images = images[..., :height, :width]
+    form = torch.channels_last if layout.channels_last else torch.contiguous_format
+    return images.to(torch.float32, memory_format=form).div_(255)
 
 
-def _streamed(stream: Stream, parts: tuple[Tensor, ...], device: torch.device) -> Iterator[Tensor]:
+def _streamed(stream: Stream, parts: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
     loader: DataLoader[Tensor] = DataLoader(
         stream,
         batch_sampler=[p.tolist() for p in parts],

@@ -18,8 +18,13 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-COPIES = {"sgd": 1, "adam": 2, "adamw": 2}  # of all parameters that the optimizer keeps (sgd: with momentum)
-BORROWED = {"sgd": 0, "adam": 1, "adamw": 1}  # during a step, by PyTorch's grouped (foreach) kernels
+COPIES = {
+    "sgd": 1,
+    "adam": 2,
+    "adamw": 2,
+    "muon": 1,
+}  # of all parameters, that the optimizer keeps (sgd: with momentum)
+BORROWED = {"sgd": 0, "adam": 1, "adamw": 1, "muon": 0}  # during a step, by PyTorch's grouped (foreach) kernels
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 # What the backward pass of a layer needs again, as PyTorch keeps it: held against saved_tensors_hooks by a test. Not

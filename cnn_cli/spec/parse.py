@@ -13,11 +13,12 @@ from cnn_cli.values import Whole, shown
 
 JOINS = ("Add", "Multiply", "Concat")
 BUILT_IN = (*JOINS, "Chunk", "Parameter")  # what the language itself knows beside the layer table
-NETWORK_KEYS = ("description", "reference", "input", "args", "blocks", "layers", "outputs", "train")
+NETWORK_KEYS = ("description", "reference", "input", "args", "blocks", "layers", "outputs", "train", "recipes")
 SIZE = Whole(1, 100_000)
 MOST_NETWORKS = 500  # in a file
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.I)  # what Windows takes for a device, not a folder
+_RECIPE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _WORD = re.compile(r"[a-z_][a-z0-9_]{0,63}")
 _BLOCK = re.compile(r"[A-Z][A-Za-z0-9_]{0,63}")
 _RESERVED = ("in_channels", "index")  # what `$name` means of itself
@@ -49,6 +50,7 @@ class Spec:
     blocks: dict[str, Block]
     outputs: dict[str, float]
     train: dict[str, Any]
+    recipes: dict[str, dict[str, Any]]  # other ways to train it, each laid over `train`
     problems: tuple[Problem, ...]
 
 
@@ -123,6 +125,7 @@ def _network(name: str, node: Node, key: tuple[int, int], shared: dict[str, Bloc
     for part, form in (("input", "`input: [channels, height, width]`"), ("layers", "`layers:` and a list under it")):
         if parts and part not in parts and not any(repr(part) in meant for meant in unknown.values()):
             notes.add(key, f"`{part}` is missing; write {form}")
+    train = _train(parts.get("train"), notes)
     return Spec(
         name=name,
         origin=origin,
@@ -134,7 +137,8 @@ def _network(name: str, node: Node, key: tuple[int, int], shared: dict[str, Bloc
         layers=parts.get("layers"),
         blocks=shared | _blocks(parts.get("blocks"), notes),
         outputs=_outputs(parts.get("outputs"), notes),
-        train=_train(parts.get("train"), notes),
+        train=train,
+        recipes=_recipes(parts.get("recipes"), train, notes),
         problems=tuple(notes.problems),
     )
 
@@ -217,13 +221,26 @@ def _outputs(node: Node | None, notes: _Notes) -> dict[str, float]:
     return outputs
 
 
-def _train(node: Node | None, notes: _Notes) -> dict[str, Any]:
-    settings = _mapping(node, notes, "train", "{data: digits, epochs: 10}")
+def _train(
+    node: Node | None, notes: _Notes, where: str = "train", under: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    settings = _mapping(node, notes, where, "{data: digits, epochs: 10}")
     plain = {k: n.plain for k, n in settings.items()}
-    for key, message in read_train(plain):
+    for key, message in read_train(plain, under):
         assert node is not None
-        notes.add(_place(settings[key]) if key in settings else _place(node), message, "train")
+        notes.add(_place(settings[key]) if key in settings else _place(node), message, where)
     return plain
+
+
+def _recipes(node: Node | None, train: dict[str, Any], notes: _Notes) -> dict[str, dict[str, Any]]:
+    recipes = {}
+    for name, body in _mapping(node, notes, "recipes", "{fast: {epochs: 2, lr: 0.01}}").items():
+        assert node is not None
+        if not _RECIPE.fullmatch(name):
+            message = f"{name[:60]!r} is no name for a recipe; use small letters, digits, '-' and '_'"
+            notes.add(node.keys[name], message, "recipes")
+        recipes[name] = _train(body, notes, f"recipes.{name}", train)
+    return recipes
 
 
 def mentioned(spec: Spec) -> dict[str, Block]:

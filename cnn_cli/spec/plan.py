@@ -93,6 +93,10 @@ class Plan:
         return self.spec.train
 
     @property
+    def recipes(self) -> dict[str, dict[str, Any]]:
+        return self.spec.recipes
+
+    @property
     def params(self) -> int:
         return sum(layer.params for layer in self.layers)
 

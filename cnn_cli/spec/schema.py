@@ -53,6 +53,7 @@ def _network() -> Schema:
         "layers": _PART,
         "outputs": _mapping({"type": "number", "minimum": 0}, "", "outputs and their weights in the loss, main first"),
         "train": {"anyOf": [train_schema(), {"type": "null"}]},
+        "recipes": _mapping(train_schema(), "^[a-z][a-z0-9_-]*$", "other ways to train it, each laid over train"),
     }
     assert set(properties) == set(NETWORK_KEYS)
     return {

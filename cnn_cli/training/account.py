@@ -81,33 +81,40 @@ def opening(job: Job, state: State, remarks: Sequence[str] = ()) -> str:
         ("data", f"{Path(job.data.name).name}: {splits}; {len(job.about.classes)} classes"),
         *(("", remark) for remark in job.data.notes),
         *([("", "a last batch of one image is left out each epoch: BatchNorm needs two")] if unseen else []),
-        ("loss", job.loss.name),
-        ("device", describe(state.device)),
+        ("loss", job.objective.name),
+        *([("optimizer", str(g)) for g in state.optimizer.groups] if len(state.optimizer.groups) > 1 else []),
+        ("device", describe(state.device) + (f", {job.here.size} processes" if job.here.size > 1 else "")),
         *_by_source(job.settings),
         ("run", str(job.run)),
     ]
     if state.step:
-        epoch = min(len(state.history) + 1, job["epochs"])
-        rows.append(("goes on", f"in epoch {epoch}, after step {state.step - (epoch - 1) * job.steps} of {job.steps}"))
+        epoch, step = job.place(state)
+        rows.append(("goes on", f"in epoch {epoch}, after step {step} of {job.steps}"))
     return "\n".join(_wrapped(title, text) for title, text in rows) + "\n"
 
 
 _PURPOSE = {"train": "images to train", "val": "to choose", "test": "to test"}
-_SOURCES = {"option": "options", "spec": "spec", "weights": "weights'", "default": "defaults"}
+_SOURCES = {"option": "options", "recipe": "recipe", "spec": "spec", "weights": "weights'", "default": "defaults"}
+_OFF = {"warmup", "label_smoothing", "shift", "crop", "cutout", "mixup", "cutmix", "val_fraction"}  # at their defaults
 
 
 def _by_source(settings: Mapping[str, Setting]) -> list[tuple[str, str]]:
-    """`spec: data fashion-mnist, batch_size 64`: a row for each place that settings came from."""
+    """`spec: data fashion-mnist, batch_size 64`: a row for each place that settings came from, one for what is off."""
     groups: dict[str, list[str]] = {}
     for name, (value, source) in settings.items():
-        if name != "data" or source != "default":
+        nothing = value is False or value in (None, (), "none")
+        if source == "default" and name != "workers" and (name in _OFF or nothing):
+            groups.setdefault("off", []).append(name)
+        else:
             groups.setdefault(_SOURCES.get(source, "variables"), []).append(_short(name, value))
-    order = ("options", "variables", "spec", "weights'", "defaults")
+    order = ("options", "variables", "recipe", "spec", "weights'", "defaults", "off")
     return [(source, ", ".join(groups[source])) for source in order if source in groups]
 
 
 def _short(name: str, value: Any) -> str:
-    nothing = "none" if name in ("normalize", "weights", "freeze") else "auto"
+    if name == "fast" and value:
+        return f"fast {' '.join(value)}"
+    nothing = "auto" if name == "workers" else "none"
     return f"{name} {nothing if value in (None, ()) else shown(value).strip(chr(39))}"
 
 

@@ -1,13 +1,14 @@
 """A module and a split → loss and confusion matrix, every image counted exactly once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cnn_cli.data import Split, batches
+from cnn_cli.data import WHOLE, Layout, Split, batches, views
+from cnn_cli.distributed import ALONE, World
 from cnn_cli.training.loss import Loss
 from cnn_cli.training.metrics import confusion, measures
 
@@ -49,20 +50,38 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     after_batch: Callable[[], object] = lambda: None,
+    layout: Layout = WHOLE,
+    tta: str = "none",
+    here: World = ALONE,
 ) -> Result:
     """Run the network over the split in evaluation mode; `after_batch` may raise to stop.
 
-    The mean loss weighs every image alike, whatever the size of the last batch. Waits for the device once, at the end.
+    tta: the outputs are the mean over views of each image, as data.views() has them. The mean loss weighs every image
+    alike, whatever the size of the last batch, and among several processes each image is counted by exactly one. Waits
+    for the device once, at the end.
     """
     network.eval()
     matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     total = torch.zeros((), dtype=sum_type(device), device=device)
-    for x, y in batches(split, torch.arange(len(split)), batch_size, device):
-        outputs = network(x)
+    parts = torch.split(here.share(torch.arange(len(split))), batch_size)
+    for x, y in batches(split, parts, device, layout if tta == "none" else replace(layout, size=None)):
+        outputs = (
+            sum(weight * network(_laid(view, layout)) for view, weight in views(x, tta))
+            if tta != "none"
+            else network(x)
+        )
         total += loss(outputs, y).to(total.dtype) * len(y)
         matrix += confusion(y, loss.predictions(outputs), classes)
         after_batch()
+    here.add(matrix, total)
     return Result(split.name, total.item() / max(1, len(split)), matrix.tolist())
+
+
+def _laid(view: Tensor, layout: Layout) -> Tensor:
+    """What the network uses of a view, which is made of the whole image."""
+    if layout.size:
+        view = view[..., : layout.size[0], : layout.size[1]]
+    return view.contiguous(memory_format=torch.channels_last if layout.channels_last else torch.contiguous_format)
 
 
 def sum_type(device: torch.device) -> torch.dtype:

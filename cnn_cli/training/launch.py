@@ -4,9 +4,11 @@ Whatever can be known to be wrong is found before the first step, in the order o
 data.
 """
 
+import copy
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +18,20 @@ import torch
 from cnn_cli.data import NAMED, Source, data_folder, fit, read_source, split
 from cnn_cli.data.preprocess import normalised
 from cnn_cli.device import free_memory, keep_freed_memory, pick
-from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.distributed import World, joined, world
+from cnn_cli.errors import CnnError, UsageError, closest
 from cnn_cli.network import build_plan
 from cnn_cli.recipe import Setting, asked_for, resolve
 from cnn_cli.spec.freeze import frozen, hold, trained
 from cnn_cli.spec.plan import Plan
 from cnn_cli.spec.registry import find, plan_document
-from cnn_cli.training import checkpoint, score, transfer
+from cnn_cli.training import checkpoint, fast, score, transfer
 from cnn_cli.training.account import data_facts, facts, fingerprint, opening, write_config
 from cnn_cli.training.checkpoint import About
 from cnn_cli.training.evaluate import evaluate
 from cnn_cli.training.header import BEST, LAST, SUFFIXES
 from cnn_cli.training.inherit import begins_with, full_path, prepared, remarks
-from cnn_cli.training.loss import loss_for
+from cnn_cli.training.loss import loss_for, objective
 from cnn_cli.training.optimizer import make_optimizer
 from cnn_cli.training.runs import ROOT, held_run, new_run, newest_run
 from cnn_cli.training.signals import signals
@@ -51,22 +54,24 @@ class Request:
     args: Mapping[str, Any] = field(default_factory=dict)
     input: tuple[int, ...] | None = None
     output: Path | None = None
+    recipe: str = ""  # of the network's recipes
     film: bool = False  # whether to keep the first convolution's filters of every epoch
     command: str = ""
     say: Callable[[str], None] = print  # how remarks reach the person
 
 
 def begin(request: Request) -> dict[str, Any]:
-    """A new run → what `cnn train --json` prints."""
-    plan = _plan(request)
-    settings = resolve(request.options, os.environ, plan.train)
+    """A new run → what `cnn train --json` prints, in the first process; nothing in others."""
+    plan = plan_of(request)
+    settings = resolve(request.options, os.environ, plan.train, _recipe(plan, request.recipe))
     if settings["data"].value is None:
         raise UsageError(f"{plan.network} names no data set; add --data NAME_OR_FOLDER ({', '.join(NAMED)})")
     if request.film:
         check_film(plan)
     frozen(plan, settings["freeze"].value)
-    device = _device(request.device)
-    with signals() as watch, new_run(plan.network, request.output) as run:
+    device, here = _place(request.device, settings["deterministic"].value)
+    settings = _settled(settings, device)
+    with signals() as watch, joined(here, device), _folder(plan.network, request.output, here) as run:
         given = begins_with(settings, plan)
         folder = data_folder(request.data_dir)
         source = read_source(settings["data"].value, folder)
@@ -74,21 +79,22 @@ def begin(request: Request) -> dict[str, Any]:
         settings["weights"] = full_path(settings["weights"])
         if given:
             request = replace(request, input=request.input or given.input_for(plan))
-            plan = _plan(request)
+            plan = plan_of(request)
         plan = _with_classes(plan, request, len(source.classes))
         settings, how = prepared(settings, plan, given)
         moved = transfer.fit(plan, given.tensors, str(given)) if given else None
         known = facts(device, settings) | ({"weights": str(given)} if given else {})
         about = About(plan.document(), source.classes, how, data_facts(source, settings, folder), known)
-        job = _job(plan, settings, about, source, device, run)
+        job = _job(plan, settings, about, source, device, run, here)
         state = _state(job, device, moved)
         save(job, state)  # the first file: with it the run can be resumed, without it the folder goes again
-        write_config(job, request.command)
-        if request.film:
-            begin_film(run, state.network)
-        request.say(opening(job, state, remarks(given, moved, how, source.classes)))
+        if here.first:
+            write_config(job, request.command)
+            if request.film:
+                begin_film(run, state.network)
+            request.say(opening(job, state, remarks(given, moved, how, source.classes)))
         train(job, state, watch)
-        return finish(job, state)
+        return finish(job, state) if here.first else {}
 
 
 def resume(request: Request, run: Path) -> dict[str, Any]:
@@ -97,40 +103,53 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
         raise UsageError("a run goes on with its own network; leave out --set and --input")
     if request.options.get("weights"):
         raise UsageError("a run goes on with its own weights; leave out --weights, or start a new run without --resume")
+    if request.recipe:
+        raise UsageError("a run goes on with its own settings; leave out --recipe, or start a new run without --resume")
     if request.film and not (run / FRAMES).is_file():
         raise UsageError(f"{run} keeps no filters of its epochs; a film begins with its run: leave the option out")
-    with signals() as watch, held_run(run):
+    here = world()
+    with signals() as watch, held_run(run) if here.first else nullcontext():
         saved = read_last(run / LAST)
         about = checkpoint.about_from(saved["about"], str(run / LAST))
         plan = plan_document(about.spec, str(run / LAST))
         _check_name(request.network, plan.network, run)
-        settings = _same({k: Setting(*v) for k, v in saved["settings"].items()}, request, run, len(saved["history"]))
-        if len(saved["history"]) >= settings["epochs"].value and (run / CURVES).is_file():
-            request.say(f"{run} is finished ({len(saved['history'])} epochs); --epochs N goes on to N")
+        before = {k: Setting(*v) for k, v in saved["settings"].items()}
+        settings = _same(before, request, run, len(saved["history"]))
+        if (run / CURVES).is_file() and settings["epochs"].value == before["epochs"].value:
+            if here.first:
+                request.say(f"{run} is finished ({len(saved['history'])} epochs); --epochs N goes on to N")
             return _outcome(plan.network, about, run, saved["history"])
-        device = _device(request.device if request.device != "auto" else about.facts["on"])
-        source = read_source(settings["data"].value, data_folder(request.data_dir, about.data["folder"]))
-        if fingerprint(source) != about.data.get("fingerprint"):
-            raise UsageError(
-                f"{source.name} has changed since {run} began; a run goes on with the images it began with"
-            )
-        job = _job(plan, settings, about, source, device, run)
-        state = _state(job, device)
-        transfer.put(state.network, transfer.fit(plan, saved["network"], str(run / LAST), whole=True))
-        restore_last(saved, state)
-        (run / CURVES).unlink(missing_ok=True)  # it says that the run is finished, which it is not any more
-        write_log(job, state)  # a run that was killed may have ended between its state and its log
-        write_config(job, request.command)
-        request.say(opening(job, state))
-        train(job, state, watch)
-        return finish(job, state)
+        if len(saved["ranks"]) != here.size:
+            raise UsageError(_other_size(run, len(saved["ranks"]), here.size))
+        device, _ = _place(
+            request.device if request.device != "auto" else about.facts["on"], before["deterministic"].value
+        )
+        with joined(here, device):
+            source = read_source(settings["data"].value, data_folder(request.data_dir, about.data["folder"]))
+            if fingerprint(source) != about.data.get("fingerprint"):
+                raise UsageError(
+                    f"{source.name} has changed since {run} began; a run goes on with the images it began with"
+                )
+            job = _job(plan, settings, about, source, device, run, here)
+            state = _state(job, device)
+            transfer.put(state.network, transfer.fit(plan, saved["network"], str(run / LAST), whole=True))
+            if state.average:
+                transfer.put(state.average, transfer.fit(plan, saved["average"], str(run / LAST), whole=True))
+            restore_last(saved, state, here)
+            if here.first:
+                (run / CURVES).unlink(missing_ok=True)  # it says that the run is finished, which it is not any more
+                write_log(job, state)  # a run that was killed may have ended between its state and its log
+                write_config(job, request.command)
+                request.say(opening(job, state))
+            train(job, state, watch)
+            return finish(job, state) if here.first else {}
 
 
 def run_to_resume(request: Request, run: Path | None) -> Path:
     """The run that --resume means: the one named, or else the newest of the network. UsageError where there is none."""
     path = run or request.output or (Path(request.network) if Path(request.network).is_dir() else None)
     if path is None:
-        path = newest_run(_plan(request).network, LAST)
+        path = newest_run(plan_of(request).network, LAST)
     if path is None:
         raise UsageError(f"no run of {request.network} in {ROOT.resolve()}; name its folder, or train without --resume")
     if not (path / LAST).is_file():
@@ -148,7 +167,14 @@ def finish(job: Job, state: State) -> dict[str, Any]:
         if result is None or result.split != name or name == "val":  # not at hand, or not that of the best weights
             network = checkpoint.restore(checkpoint.open_network(str(job.run / BEST))).to(state.device)
             result = evaluate(
-                network, job.data.splits[name], job.loss, len(job.about.classes), job["batch_size"], state.device
+                fast.prepare(network, job["fast"]),
+                job.data.splits[name],
+                job.loss,
+                len(job.about.classes),
+                job["batch_size"],
+                state.device,
+                layout=job.layout,
+                tta=job["tta"],
             )
         score.write(job.run, score.document(job.plan.network, job.data.name, result, job.about.classes, job.run / BEST))
     if (job.run / FRAMES).is_file():
@@ -169,7 +195,7 @@ def outcome_text(outcome: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"{name:<{width}}  {path}" for name, path in outcome["files"].items())])
 
 
-def _plan(request: Request) -> Plan:
+def plan_of(request: Request) -> Plan:
     path = Path(request.network)
     if path.is_dir() or path.suffix in SUFFIXES:
         raise UsageError(
@@ -185,11 +211,53 @@ def _check_name(asked: str, network: str, run: Path) -> None:
         raise UsageError(f"{run} is a run of {network}, not of {asked}")
 
 
-def _device(name: str) -> torch.device:
+def _recipe(plan: Plan, name: str) -> dict[str, Any]:
+    """The settings of a recipe of the network; UsageError where it has none of that name."""
+    if name and name not in plan.recipes:
+        known = f"its recipes are {', '.join(plan.recipes)}" if plan.recipes else "it has none: leave --recipe out"
+        raise UsageError(f"{plan.network} has no recipe {name!r}.{closest(name, plan.recipes)} ({known})")
+    return plan.recipes[name] if name else {}
+
+
+def _place(name: str, deterministic: bool) -> tuple[torch.device, World]:
+    """The device of this process, and where it stands among others."""
+    here = world()
+    if deterministic:  # before anything runs on a GPU
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     device = pick(name)
-    if device.type == "cpu":
-        keep_freed_memory()
-    return device
+    if here.size > 1 and device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", here.local % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    return device, here
+
+
+def _settled(settings: dict[str, Setting], device: torch.device) -> dict[str, Setting]:
+    """With what `auto` stands for on this device, so that the run says it and goes on with it."""
+    precision = settings["precision"]._replace(value=fast.chosen_precision(settings["precision"].value, device))
+    means = settings["fast"]._replace(value=fast.chosen(settings["fast"].value, device, precision.value))
+    return settings | {"precision": precision, "fast": means}
+
+
+@contextmanager
+def _folder(network: str, output: Path | None, here: World) -> Iterator[Path]:
+    """The new run's folder, made and held by the first process."""
+    if not here.first:
+        yield here.tell(Path())
+        return
+    with new_run(network, output) as run:
+        yield here.tell(run)
+
+
+def _other_size(run: Path, then: int, now: int) -> str:
+    """A run's random numbers belong to its processes, one generator each."""
+    way = (
+        f"torchrun --nproc-per-node {then} -m cnn_cli train {run} --resume"
+        if then > 1
+        else "cnn train without torchrun"
+    )
+    count = f"{then} process{'es' * (then > 1)}, and here {'is' if now == 1 else 'are'} {now}"
+    return f"{run} was trained by {count}; go on with {way}"
 
 
 def _with_classes(plan: Plan, request: Request, classes: int) -> Plan:
@@ -200,28 +268,48 @@ def _with_classes(plan: Plan, request: Request, classes: int) -> Plan:
 
 
 def _job(
-    plan: Plan, settings: dict[str, Setting], about: About, source: Source, device: torch.device, run: Path
+    plan: Plan,
+    settings: dict[str, Setting],
+    about: About,
+    source: Source,
+    device: torch.device,
+    run: Path,
+    here: World,
 ) -> Job:
     """Data fitted, loss chosen, and everything checked that would otherwise fail at the first step."""
+    values = {name: setting.value for name, setting in settings.items()}
+    if device.type == "cpu" and "keep-memory" in values["fast"]:
+        keep_freed_memory()
     loss = loss_for(plan, len(source.classes))
     _check_memory(plan, settings, device)
-    values = {name: setting.value for name, setting in settings.items()}
-    if "val" in source.parts and values["val_fraction"] and settings["val_fraction"].source != "spec":
+    if "val" in source.parts and values["val_fraction"] and settings["val_fraction"].source not in ("spec", "recipe"):
         raise UsageError(f"{source.name} has a val folder of its own; leave out --val-fraction")
     divided = split(source, values["val_fraction"], values["seed"])
     if "train" not in divided.parts:
         raise UsageError(f"{source.name} has no train folder; there is nothing to learn from")
-    job = Job(plan, settings, fit(divided, about.preprocessing, device, values["workers"]), loss, about, run)
-    if needs_two(plan, values["freeze"]) and min(values["batch_size"], len(job.data.splits["train"])) < 2:
+    if values["patience"] and "val" not in divided.parts:
         raise UsageError(
-            "a BatchNorm of this network sees one value a channel; it needs two images a batch: --batch-size 2 or more"
+            "patience waits for a better epoch on the val split, and there is none; add --val-fraction 0.1"
         )
+    data = fit(divided, about.preprocessing, device, values["workers"])
+    wanted = objective(loss, values, data.splits["train"].labels)
+    job = Job(plan, settings, data, loss, wanted, about, run, fast.layout(plan, values["fast"]), here)
+    least = 2 * here.size
+    if needs_two(plan, values["freeze"]) and min(values["batch_size"], len(job.data.splits["train"])) < least:
+        each = "batch" if here.size == 1 else "process"
+        message = f"a BatchNorm of this network sees one value a channel; it needs two images a {each}"
+        raise UsageError(f"{message}: --batch-size {least} or more")
     return job
 
 
 def _check_memory(plan: Plan, settings: dict[str, Setting], device: torch.device) -> None:
     """Refuse what surely does not fit: weights, gradients, the optimizer's copies, one layer's input and output."""
-    copies = {"adam": 4, "adamw": 4, "sgd": 3 if "momentum" in settings and settings["momentum"].value else 2}
+    copies = {
+        "adam": 4,
+        "adamw": 4,
+        "muon": 3,
+        "sgd": 3 if "momentum" in settings and settings["momentum"].value else 2,
+    }
     learning = sum(trained(layer, settings["freeze"].value) for layer in plan.layers)
     fixed = 4 * (plan.params + learning * (copies[settings["optimizer"].value] - 1))
     an_image = 4 * max((_values(la.input_shape) + _values(la.output_shape) for la in plan.layers), default=0)
@@ -247,9 +335,13 @@ def _state(job: Job, device: torch.device, moved: transfer.Transfer | None = Non
     network = build_plan(job.plan)
     if moved:
         transfer.put(network, moved)
-    network = normalised(network, job.about.preprocessing).to(device)
+    network = fast.prepare(normalised(network, job.about.preprocessing).to(device), job["fast"])
     hold(network, job.freeze)
-    return State(network, make_optimizer(network, job.values), device)
+    last = job.plan.last.name if job.plan.last else ""
+    average = copy.deepcopy(network) if job["ema"] is not None else None
+    if job.here.rank:  # dropout differs from process to process, the weights do not
+        torch.manual_seed(job["seed"] + 7919 * job.here.rank)
+    return State(network, make_optimizer(network, job.values, last), device, average)
 
 
 def _same(settings: dict[str, Setting], request: Request, run: Path, done: int) -> dict[str, Setting]:
@@ -270,7 +362,7 @@ def _same(settings: dict[str, Setting], request: Request, run: Path, done: int) 
         text = f"{run} keeps its settings, and only epochs may grow: {'; '.join(wrong)}"
         raise UsageError(f"{text}\nleave them out, or start a new run")
     changed = {n: asked[n] for n in free if asked[n].value != now[n]}
-    if "epochs" in changed and settings["schedule"].value in ("cosine", "onecycle") and done:
+    if "epochs" in changed and settings["schedule"].value in ("cosine", "onecycle", "linear") and done:
         request.say(f"the {settings['schedule'].value} schedule now spans {changed['epochs'].value} epochs")
     return settings | changed
 

@@ -1,7 +1,9 @@
 """The loss follows what the network puts out: logits, probabilities or log-probabilities, one or several."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +19,20 @@ Outputs = Tensor | Mapping[str, Tensor]
 class Loss:
     """`of` is (N, K) or (N, 1) outputs and (N,) labels → the mean loss; `predict` is outputs → (N,) labels.
 
-    `weights` are those of auxiliary outputs, the main one first; empty where there is one output.
+    `weights` are those of auxiliary outputs, the main one first; empty where there is one output. `class_weights` (K,)
+    weigh the classes, as in PyTorch's CrossEntropyLoss.
     """
 
     name: str
     of: Callable[[Tensor, Tensor], Tensor]
     predict: Callable[[Tensor], Tensor]
     weights: Mapping[str, float]
+    classes: int = 2
+    class_weights: Tensor | None = None
+
+    def mass(self, labels: Tensor) -> Tensor:
+        """What the mean over a batch divides by: the number of its images, or the sum of their classes' weights."""
+        return (self.class_weights[labels] if self.class_weights is not None else torch.ones_like(labels)).sum()
 
     def __call__(self, outputs: Outputs, labels: Tensor) -> Tensor:
         """The mean over the batch; auxiliary outputs in a weighted sum."""
@@ -55,10 +64,38 @@ def loss_for(plan: Plan, classes: int) -> Loss:
         numbers = f"{count} numbers" if count > 1 else "1 number"
         raise UsageError(f"{plan.network} puts out {numbers} and the data has {classes} classes; {way}")
     if last == "LogSoftmax":
-        return Loss("negative log-likelihood", F.nll_loss, _largest, plan.outputs)
+        return Loss("negative log-likelihood", F.nll_loss, _largest, plan.outputs, classes)
     if last == "Softmax":
-        return Loss("cross-entropy of probabilities", _nll_of_probabilities, _largest, plan.outputs)
-    return Loss("cross-entropy", F.cross_entropy, _largest, plan.outputs)
+        return Loss("cross-entropy of probabilities", _nll_of_probabilities, _largest, plan.outputs, classes)
+    return Loss("cross-entropy", F.cross_entropy, _largest, plan.outputs, classes)
+
+
+def objective(loss: Loss, settings: Mapping[str, Any], labels: Tensor) -> Loss:
+    """What training minimises: the loss with label_smoothing and class_weights, as PyTorch's CrossEntropyLoss has them.
+
+    labels: (n,) of the training images, from which `balanced` weights follow as scikit-learn's: n / (classes · count).
+    UsageError where the network's outputs do not allow them.
+    """
+    smoothing, wanted = settings["label_smoothing"], settings["class_weights"]
+    if not smoothing and wanted is None:
+        return loss
+    if loss.of not in (F.cross_entropy, F.nll_loss):
+        what = "label_smoothing" if smoothing else "class_weights"
+        raise UsageError(f"{what} is for a network that ends in Linear or LogSoftmax, a number a class; leave it out")
+    weights = None if wanted is None else _class_weights(wanted, labels, loss.classes)
+    # Of log-probabilities cross_entropy takes the log-softmax once more, which changes nothing: their sum is 1 already.
+    of = partial(F.cross_entropy, weight=weights, label_smoothing=smoothing)
+    parts = [f"label smoothing {smoothing:g}"] * bool(smoothing) + ["class weights"] * (weights is not None)
+    return replace(loss, name=f"{loss.name}, {', '.join(parts)}", of=of, class_weights=weights)
+
+
+def _class_weights(wanted: str | tuple[float, ...], labels: Tensor, classes: int) -> Tensor:
+    if wanted == "balanced":
+        counts = torch.bincount(labels, minlength=classes)
+        return len(labels) / (classes * counts.clamp_min(1)).float()
+    if len(wanted) != classes:
+        raise UsageError(f"class_weights has {len(wanted)} numbers, and there are {classes} classes; give one a class")
+    return torch.tensor(wanted, dtype=torch.float32, device=labels.device)
 
 
 def _binary(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -1,41 +1,214 @@
-"""Optimizers and learning-rate schedules, by name. A learning rate is a pure function of the step: nothing to save."""
+"""Optimizers by name and parameter, and learning-rate schedules, which are pure functions of the step.
+
+The mathematics is PyTorch's own, called by its functions: with the settings of its classes the bits are theirs too. The
+classes themselves would load PyTorch's compiler with the first one made, a second or more of every start.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
+
+from cnn_cli.errors import UsageError
+from cnn_cli.recipe import by_optimizer
+from cnn_cli.spec.freeze import is_frozen
+from cnn_cli.training.muon import muon
+
+_BUFFERS = {"sgd": ("momentum",), "adam": ("mean", "square"), "adamw": ("mean", "square"), "muon": ("momentum",)}
 
 
-def make_optimizer(network: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """PyTorch's own class over what is not frozen, with PyTorch's own defaults for what is not a setting."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    lr, decay = settings["lr"], settings["weight_decay"]
-    if settings["optimizer"] == "sgd":
-        momentum, nesterov = settings["momentum"], settings["nesterov"]
-        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov)
-    if settings["optimizer"] == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
-    return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+@dataclass
+class Group:
+    """Parameters that are stepped alike. `lr` is what was set, `rate` what the schedule makes of it at this step.
 
-
-def learning_rate(step: int, total: int, steps: int, settings: Mapping[str, Any]) -> float:
-    """The learning rate of step 0, 1, …, total−1, of which `steps` make an epoch.
-
-    cosine: from lr towards 0 in half a cosine over the whole run (PyTorch's CosineAnnealingLR with T_max=total, in its
-    closed form). onecycle: PyTorch's OneCycleLR with its defaults, momentum apart: from lr/25 up to lr within 30 % of
-    the run, then down to lr/250,000. step: multiplied by gamma after every step_size epochs (PyTorch's StepLR).
+    `buffers` holds a tensor a parameter under each name; `steps` counts the steps of each parameter.
     """
-    lr: float = settings["lr"]
+
+    optimizer: str
+    names: tuple[str, ...]
+    parameters: list[nn.Parameter]
+    lr: float
+    weight_decay: float
+    momentum: float
+    nesterov: bool
+    ns_steps: int
+    rate: float = 0.0
+    buffers: dict[str, list[Tensor]] = field(default_factory=dict)
+    steps: list[Tensor] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        values = sum(p.numel() for p in self.parameters)
+        return f"{self.optimizer} lr {self.lr:g} for {len(self.parameters)} tensors ({values:,} parameters)"
+
+
+class Optimizer:
+    """All groups together. The first is that of the main settings, whose rate is the one that is printed."""
+
+    def __init__(self, groups: Sequence[Group], fused: bool) -> None:
+        self.groups, self.fused = list(groups), fused
+        for group in self.groups:
+            group.buffers = {n: [torch.zeros_like(p) for p in group.parameters] for n in _BUFFERS[group.optimizer]}
+            group.steps = [torch.zeros((), device=p.device if fused else "cpu") for p in group.parameters]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.groups for p in group.parameters]
+
+    def zero_grad(self) -> None:
+        for group in self.groups:
+            for p in group.parameters:
+                p.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Step every parameter that has a gradient, at its group's rate."""
+        for group in self.groups:
+            chosen = [i for i, p in enumerate(group.parameters) if p.grad is not None]
+            _STEP[group.optimizer](group, chosen, self.fused)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Plain values and tensors, a dictionary a group."""
+        return [{"names": list(g.names), "rate": g.rate, "steps": g.steps, **g.buffers} for g in self.groups]
+
+    def load_state_dict(self, document: Sequence[Mapping[str, Any]]) -> None:
+        """Put back what state_dict() gave, into an optimizer of the same settings."""
+        for group, saved in zip(self.groups, document, strict=True):
+            assert saved["names"] == list(group.names)
+            group.rate = saved["rate"]
+            for name, tensors in (("steps", group.steps), *group.buffers.items()):
+                for mine, theirs in zip(tensors, saved[name], strict=True):
+                    mine.copy_(theirs)
+
+
+def _adam(group: Group, chosen: list[int], fused: bool) -> None:
+    """Adam, and AdamW, which decouples the decay of the weights. PyTorch's defaults for the rest."""
+    parameters, gradients, means, squares = _tensors(group, chosen, "mean", "square")
+    adam(
+        parameters,
+        gradients,
+        means,
+        squares,
+        max_exp_avg_sqs=[],
+        state_steps=[group.steps[i] for i in chosen],
+        fused=fused or None,
+        decoupled_weight_decay=group.optimizer == "adamw",
+        amsgrad=False,
+        beta1=0.9,
+        beta2=0.999,
+        lr=group.rate,
+        weight_decay=group.weight_decay,
+        eps=1e-8,
+        maximize=False,
+    )
+
+
+def _sgd(group: Group, chosen: list[int], fused: bool) -> None:
+    """SGD; PyTorch begins a momentum with the first gradient, which a buffer of zeros equals without dampening."""
+    parameters, gradients, momenta = _tensors(group, chosen, "momentum")
+    sgd(
+        parameters,
+        gradients,
+        list(momenta) if group.momentum else [None] * len(chosen),
+        fused=fused or None,
+        weight_decay=group.weight_decay,
+        momentum=group.momentum,
+        lr=group.rate,
+        dampening=0,
+        nesterov=group.nesterov,
+        maximize=False,
+    )
+
+
+def _muon(group: Group, chosen: list[int], fused: bool) -> None:
+    for parameter, gradient, momentum in zip(*_tensors(group, chosen, "momentum"), strict=True):
+        beta, decay, steps = group.momentum, group.weight_decay, group.ns_steps
+        muon(parameter, gradient, momentum, group.rate, beta, group.nesterov, decay, steps)
+
+
+def _tensors(group: Group, chosen: list[int], *buffers: str) -> list[list[Tensor]]:
+    gradients = [p.grad for p in (group.parameters[i] for i in chosen) if p.grad is not None]
+    return [[group.parameters[i] for i in chosen], gradients, *([group.buffers[n][i] for i in chosen] for n in buffers)]
+
+
+_STEP = {"sgd": _sgd, "adam": _adam, "adamw": _adam, "muon": _muon}
+
+
+def make_optimizer(network: nn.Module, settings: Mapping[str, Any], last: str = "") -> Optimizer:
+    """The optimizer of the settings over what is not frozen, each parameter in the first group that matches it.
+
+    last: the name of the layer that makes the output. Muon turns matrices; what it has no sense for (biases, norms,
+    the last layer) goes to AdamW, as its author does it. UsageError for a group that matches nothing.
+    """
+    free = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    groups = []
+    for entry in settings["groups"]:
+        names = [n for n in free if is_frozen(n, entry["parameters"])]
+        if not names:
+            patterns = ", ".join(entry["parameters"])
+            raise UsageError(
+                f"groups: {patterns!r} matches no parameter that is left; names are {', '.join(free)[:200]}"
+            )
+        groups.append(_group({n: free.pop(n) for n in names}, settings, entry))
+    rest = {}
+    if settings["optimizer"] == "muon":
+        rest = {n: p for n, p in free.items() if p.ndim < 2 or n.rpartition(".")[0] == last}
+    main = _group({n: p for n, p in free.items() if n not in rest}, settings, {})
+    others = [_group(rest, settings, {"optimizer": "adamw"})] if rest else []
+    for group in groups:
+        flat = [n for n, p in zip(group.names, group.parameters, strict=True) if p.ndim < 2]
+        if group.optimizer == "muon" and flat:
+            raise UsageError(f"groups: muon takes tensors of two dimensions or more, and {flat[0]} has fewer")
+    return Optimizer([main, *others, *groups], "fused-optimizer" in settings["fast"])
+
+
+def _group(parameters: dict[str, nn.Parameter], settings: Mapping[str, Any], entry: Mapping[str, Any]) -> Group:
+    """What the entry says, else what the main settings say of the same optimizer, else its default."""
+    optimizer = entry.get("optimizer", settings["optimizer"])
+    same = optimizer == settings["optimizer"]
+
+    def value(name: str) -> Any:
+        return entry.get(name, settings.get(name) if same else by_optimizer(name, optimizer))
+
+    return Group(
+        optimizer=optimizer,
+        names=tuple(parameters),
+        parameters=list(parameters.values()),
+        lr=value("lr"),
+        weight_decay=value("weight_decay"),
+        momentum=value("momentum") or 0.0,
+        nesterov=bool(value("nesterov")),
+        ns_steps=settings.get("ns_steps", 5),
+    )
+
+
+def learning_rate(step: int, total: int, steps: int, settings: Mapping[str, Any], lr: float) -> float:
+    """What a learning rate `lr` is at step 0, 1, …, total−1, of which `steps` make an epoch.
+
+    warmup: from lr/n in equal parts up to lr within n steps; what follows begins after them.
+    linear: from lr towards 0 in a straight line. cosine: in half a cosine (PyTorch's CosineAnnealingLR with
+    T_max=total, in its closed form). onecycle: PyTorch's OneCycleLR with its defaults, momentum apart: from lr/25 up to
+    lr within 30 % of the run, then down to lr/250,000. step: multiplied by gamma after every step_size epochs
+    (PyTorch's StepLR).
+    """
+    rising = round(float(settings["warmup"]) * steps)
+    if step < rising:
+        return lr * (step + 1) / rising
+    step, total = step - rising, total - rising
     match settings["schedule"]:
+        case "linear":
+            return lr * (1 - step / total)
         case "cosine":
             return lr * (1 + math.cos(math.pi * step / total)) / 2
         case "onecycle":
             return _one_cycle(step, total, lr)
         case "step":
             for _ in range(int(step // (settings["step_size"] * steps))):
-                lr *= settings["gamma"]
+                lr *= float(settings["gamma"])
     return lr
 
 

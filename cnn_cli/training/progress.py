@@ -12,16 +12,17 @@ _INTERVAL = 0.25  # seconds between two looks of the bar at the sums, each of wh
 
 
 class Progress:
-    """The lines go to stderr. `total` and `done` are images, over all epochs."""
+    """The lines go to stderr. `total` and `done` are images, over all epochs. Of several processes only one speaks."""
 
-    def __init__(self, epochs: int, total: int, done: int, evaluated: str) -> None:
+    def __init__(self, epochs: float, total: int, done: int, evaluated: str, speaks: bool = True) -> None:
+        self.speaks = speaks
         self.epochs, self.total, self.done, self.evaluated = epochs, total, done, evaluated
         self.start, self.start_done, self.shown = time.monotonic(), done, 0.0
         self.bar: rich.progress.Progress | None = None
 
     def __enter__(self) -> Self:
         self.line(header(self.evaluated))
-        if sys.stderr.isatty():
+        if self.speaks and sys.stderr.isatty():
             self.bar = _bar()
             self.task = self.bar.add_task("", total=self.total, completed=self.done, facts=" " * 50)
             self.bar.start()
@@ -54,7 +55,7 @@ class Progress:
         """A lasting line, above the bar."""
         if self.bar:
             self.bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
-        else:
+        elif self.speaks:
             print(text, file=sys.stderr, flush=True)
 
     def row(self, row: dict[str, Any]) -> None:
@@ -63,7 +64,7 @@ class Progress:
 
     def _move(self, epoch: int, facts: str) -> None:
         if self.bar:
-            where = f"epoch {epoch}/{self.epochs}"
+            where = f"epoch {epoch}/{self.epochs:g}"
             self.bar.update(self.task, description=where, completed=self.done, facts=f"{facts:<50}", refresh=True)
 
     def _left(self) -> str:
@@ -77,11 +78,11 @@ def header(evaluated: str) -> str:
     return f"{'epoch':>7}  {'train loss':>10}  {'accuracy':>8}  {split:>20}  {'lr':>8}  {'images/s':>8}  {'time':>7}"
 
 
-def epoch_line(row: dict[str, Any], epochs: int, evaluated: str) -> str:
+def epoch_line(row: dict[str, Any], epochs: float, evaluated: str) -> str:
     """A row of metrics.jsonl for people, in 80 columns."""
     split = f"{_number(row[f'{evaluated}_loss']):>10}  {row[f'{evaluated}_accuracy']:>8.2%}" if evaluated else ""
     return (
-        f"{row['epoch']:>4}/{epochs:<2}  {_number(row['train_loss']):>10}  {row['train_accuracy']:>8.2%}  {split:>20}"
+        f"{row['epoch']:>4g}/{epochs:<2g}  {_number(row['train_loss']):>10}  {row['train_accuracy']:>8.2%}  {split:>20}"
         f"  {row['lr']:>8.3g}  {row['images_per_second']:>8,.0f}  {clock(row['seconds']):>7}"
     )
 

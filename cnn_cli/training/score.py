@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from cnn_cli.data import Part, Source, data_folder, fit, only, read_source, split
 from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder, write_text
-from cnn_cli.recipe import asked_for
+from cnn_cli.recipe import SETTINGS, asked_for
 from cnn_cli.tables import Column, Table, render
+from cnn_cli.training import fast
 from cnn_cli.training.checkpoint import About, Opened, open_network, restore
 from cnn_cli.training.evaluate import Result, evaluate
 from cnn_cli.training.header import BEST, LAST
@@ -59,13 +61,28 @@ def score(
     classes = about.classes or source.classes  # weights of a bare file: in the order of the data
     loss = loss_for(opened.plan, len(classes))
     fitted = fit(matched(chosen, classes), opened.preprocessing, device, workers)
-    network = restore(opened).to(device)
+    as_trained = _as_trained(about)
+    network = fast.prepare(restore(opened).to(device), as_trained["fast"])
     size = batch_size or int(about.data.get("batch_size", 64))
-    result = evaluate(network, fitted.splits[name], loss, len(classes), size, device)
+    layout, tta = fast.layout(opened.plan, as_trained["fast"]), as_trained["tta"]
+    result = evaluate(network, fitted.splits[name], loss, len(classes), size, device, layout=layout, tta=tta)
     notes = (*opened.notes, *fitted.notes)
     if opened.weights.name == LAST and not opened.weights.with_name(BEST).is_file():
         notes += ("the run has no finished epoch: these are its weights in the middle of one",)
     return document(opened.plan.network, source.name, result, classes, opened.weights), notes
+
+
+def _as_trained(about: About) -> dict[str, Any]:
+    """How the run that made the weights evaluated, so that the figures are the same to the last digit.
+
+    A stranger's file may say anything; what makes no sense counts as not said.
+    """
+    found: dict[str, Any] = {"fast": (), "tta": "none"}
+    settings: Any = about.facts.get("settings")
+    for name in found:
+        with suppress(ValueError, TypeError, KeyError):
+            found[name] = SETTINGS[name].kind.read(settings[name])
+    return found
 
 
 def document(network: str, data: str, result: Result, classes: tuple[str, ...], checkpoint: Path) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnn_cli.distributed import World
 from cnn_cli.errors import CnnError
 from cnn_cli.files import write_bytes
 from cnn_cli.training.evaluate import Result, sum_type
+from cnn_cli.training.optimizer import Optimizer
 from cnn_cli.training.unpickle import unpickle
 
 
@@ -18,15 +20,18 @@ from cnn_cli.training.unpickle import unpickle
 class State:
     """What changes while a network trains.
 
-    `step` counts all steps done. The sums are those of the epoch under way (`loss` and `correct` stay on the device, so
-    that no step waits for them). `history` has a row for each epoch that was trained and evaluated; `best` is what the
-    weights in best.safetensors reached. `result` is the evaluation after the last epoch, while it is at hand.
+    `step` counts all steps done, `start` those before the epoch under way. The sums are those of that epoch in this
+    process (`loss` and `correct` stay on the device, so that no step waits for them). `average` is the moving average
+    of the network, where there is one. `history` has a row for each epoch that was trained and evaluated; `best` is
+    what the weights in best.safetensors reached. `result` is the evaluation after the last epoch, while it is at hand.
     """
 
     network: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     device: torch.device
+    average: nn.Module | None = None
     step: int = 0
+    start: int = 0
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
     correct: Tensor = field(default_factory=lambda: torch.zeros(()))
     seen: int = 0
@@ -38,7 +43,13 @@ class State:
     def __post_init__(self) -> None:
         self.begin_epoch()
 
+    @property
+    def result_network(self) -> nn.Module:
+        """What is evaluated and kept."""
+        return self.average or self.network
+
     def begin_epoch(self) -> None:
+        self.start = self.step
         self.loss = torch.zeros((), dtype=sum_type(self.device), device=self.device)
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
         self.seen, self.seconds = 0, 0.0
@@ -52,40 +63,52 @@ class State:
 
     def finite(self) -> bool:
         """Whether every weight is a finite number. Waits for the device."""
-        flags = [t.isfinite().all() for t in self.network.state_dict().values() if t.is_floating_point()]
-        return bool(torch.stack(flags).all()) if flags else True
+        networks = [self.network, *([self.average] if self.average else [])]
+        tensors = [t for n in networks for t in n.state_dict().values() if t.is_floating_point()]
+        return bool(torch.stack([t.isfinite().all() for t in tensors]).all()) if tensors else True
 
 
-_KEYS = {"about", "settings", "network", "optimizer", "step", "sums", "history", "best", "random"}
+_KEYS = {"about", "settings", "network", "average", "optimizer", "step", "start", "ranks", "history", "best"}
 
 
-def save_last(path: Path, state: State, about: dict[str, Any], settings: dict[str, list[Any]]) -> None:
-    """Write the state, whole or not at all. `settings` are {name: [value, source]}."""
+def save_last(path: Path, state: State, about: dict[str, Any], settings: dict[str, list[Any]], here: World) -> None:
+    """Write the state, whole or not at all, in the first process; all must call it.
+
+    settings: {name: [value, source]}.
+
+    What each process has of its own, random numbers and sums, is kept by its rank.
+    """
+    own = {"loss": state.loss.cpu(), "correct": state.correct.cpu(), "seen": state.seen, "seconds": state.seconds}
+    ranks = here.gather(own | {"random": _random_states(state.device)})
+    if not here.first:
+        return
     document = {
         "about": about,
         "settings": settings,
         "network": state.network.state_dict(),
+        "average": state.average.state_dict() if state.average else None,
         "optimizer": state.optimizer.state_dict(),
         "step": state.step,
-        "sums": {"loss": state.loss, "correct": state.correct, "seen": state.seen, "seconds": state.seconds},
+        "start": state.start,
+        "ranks": ranks,
         "history": state.history,
         "best": state.best,
-        "random": _random_states(state.device),
     }
     buffer = BytesIO()  # first into memory: on a full disk torch.save raises what nobody can tell from a bug
     torch.save(document, buffer)
     write_bytes(path, buffer.getvalue())
 
 
-def restore_last(document: dict[str, Any], state: State) -> None:
+def restore_last(document: dict[str, Any], state: State, here: World) -> None:
     """Put back all but the weights; the last thing to do before training goes on, since it sets the random numbers."""
     state.optimizer.load_state_dict(document["optimizer"])
-    sums = document["sums"]
-    state.loss, state.correct = (sums[k].to(state.device) for k in ("loss", "correct"))
-    state.seen, state.seconds = sums["seen"], sums["seconds"]
-    state.step, state.history, state.best = document["step"], document["history"], document["best"]
-    torch.set_rng_state(document["random"]["cpu"])
-    if (there := document["random"].get(state.device.type)) is not None and state.device.type != "cpu":
+    own = document["ranks"][here.rank]
+    state.loss, state.correct = (own[k].to(state.device) for k in ("loss", "correct"))
+    state.seen, state.seconds = own["seen"], own["seconds"]
+    state.step, state.start = document["step"], document["start"]
+    state.history, state.best = document["history"], document["best"]
+    torch.set_rng_state(own["random"]["cpu"])
+    if (there := own["random"].get(state.device.type)) is not None and state.device.type != "cpu":
         torch.get_device_module(state.device).set_rng_state(there, state.device)
 
 

@@ -3,21 +3,36 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from cnn_cli.data import Data, ReadError, batches, epoch_order
+from cnn_cli.data import (
+    Augmentation,
+    Data,
+    Layout,
+    ReadError,
+    augment,
+    balanced_order,
+    batches,
+    draws,
+    epoch_order,
+    mix,
+)
+from cnn_cli.distributed import World
 from cnn_cli.errors import CnnError, DivergedError, StoppedError
 from cnn_cli.files import write_text
 from cnn_cli.recipe import Setting
 from cnn_cli.spec.freeze import keeps_statistics, set_training
 from cnn_cli.spec.plan import Plan
+from cnn_cli.training.average import follow
 from cnn_cli.training.checkpoint import About, save_weights
 from cnn_cli.training.evaluate import Result, evaluate
+from cnn_cli.training.fast import computing
 from cnn_cli.training.header import BEST, LAST
 from cnn_cli.training.loss import Loss
 from cnn_cli.training.optimizer import learning_rate
@@ -29,18 +44,22 @@ from cnn_cli.viz.film import add_frame
 LOG = "metrics.jsonl"
 SAVE_EVERY = 300  # seconds
 _CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+_AGREE_EVERY = 10  # steps between two questions of several processes whether one of them is to stop
 
 
 @dataclass(frozen=True)
 class Job:
-    """What does not change while a network trains."""
+    """What does not change while a network trains. `loss` measures, `objective` is what is minimised."""
 
     plan: Plan
     settings: dict[str, Setting]
     data: Data
     loss: Loss
+    objective: Loss
     about: About
     run: Path
+    layout: Layout
+    here: World
 
     def __getitem__(self, name: str) -> Any:
         """The value of a setting; None where it has no meaning in this run."""
@@ -57,9 +76,10 @@ class Job:
 
     @property
     def images(self) -> int:
-        """Images an epoch: all, but for a last one that BatchNorm could make nothing of."""
+        """Images an epoch: all, but for last ones that BatchNorm could make nothing of."""
         n = len(self.data.splits["train"])
-        return n - 1 if n % self["batch_size"] == 1 and needs_two(self.plan, self.freeze) else n
+        rest = n % self["batch_size"]
+        return n - rest if 0 < rest < 2 * self.here.size and needs_two(self.plan, self.freeze) else n
 
     @property
     def steps(self) -> int:
@@ -67,9 +87,67 @@ class Job:
         return math.ceil(self.images / int(self["batch_size"]))
 
     @property
+    def total(self) -> int:
+        """Steps in all; the last epoch may be a part of one."""
+        return max(1, round(float(self["epochs"]) * self.steps))
+
+    def epoch(self, state: State) -> int:
+        """The epoch under way, from 1: also when its steps are done, and its evaluation is not."""
+        return math.ceil(state.step / self.steps) if state.step > state.start else state.step // self.steps + 1
+
+    def place(self, state: State) -> tuple[int, int]:
+        """The epoch under way and how many of its steps are done."""
+        epoch = self.epoch(state)
+        return epoch, state.step - (epoch - 1) * self.steps
+
+    def done(self, state: State) -> bool:
+        """Whether nothing is left to train or evaluate: all epochs, or `patience` of them without a better one."""
+        return state.step == state.start and (state.step >= self.total or self.stale(state.history))
+
+    def stale(self, history: Sequence[dict[str, Any]]) -> bool:
+        """Whether `patience` epochs have gone by since the best one."""
+        if not self["patience"] or not history:
+            return False
+        ranks = [(row["val_accuracy"] or 0.0, -(row["val_loss"] or math.inf)) for row in history]
+        return len(ranks) - 1 - ranks.index(max(ranks)) >= int(self["patience"])
+
+    @property
     def evaluated(self) -> str:
         """The split that is evaluated after every epoch: val where there is one, else test, which never chooses."""
         return next((name for name in ("val", "test") if name in self.data.splits), "")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        fill = self.about.preprocessing.mean
+        return Augmentation(self["flip"], self["shift"], self["crop"], self["cutout"], fill)
+
+    def order(self, epoch: int) -> Tensor:
+        """(images,) the indices of an epoch, as they come."""
+        split = self.data.splits["train"]
+        if self["balanced_sampling"]:
+            return balanced_order(split.labels, self["seed"], epoch)[: self.images]
+        return epoch_order(len(split), self["seed"], epoch, self["shuffle"])[: self.images]
+
+    def change(self, epoch: int, device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What augmentation does to the batches of an epoch; None where there is none."""
+        if not (how := self.augmentation):
+            return None
+        height, width = self.plan.input[1:]
+        table = draws(len(self.data.splits["train"]), self["seed"], epoch, how, (height, width)).to(device)
+        return lambda images, index: augment(images, table[index], how)
+
+    def shares(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | float]]:
+        """This process's part of each batch, and what its mean loss counts in the mean over all processes."""
+        labels = self.data.splits["train"].labels
+        for whole in parts:
+            mine = self.here.share(whole)
+            if self.here.size == 1:
+                yield whole, 1.0
+            elif not len(mine):
+                yield whole[:1], 0.0  # every process takes every step: here with an image that does not count
+            else:
+                mass = [self.objective.mass(labels[part.to(labels.device)]) for part in (mine, whole)]
+                yield mine, mass[0] * self.here.size / mass[1]
 
 
 def train(job: Job, state: State, signals: Signals) -> None:
@@ -78,14 +156,16 @@ def train(job: Job, state: State, signals: Signals) -> None:
     StoppedError after a signal and DivergedError for a loss that is not finite, both with the last good state saved.
     """
     signals.gentle = True
-    done = (len(state.history) * job.images) + state.seen
+    done = state.step * job["batch_size"]
     try:
-        with Progress(job["epochs"], job["epochs"] * job.images, done, job.evaluated) as progress:
+        with Progress(job["epochs"], job.total * job["batch_size"], done, job.evaluated, job.here.first) as progress:
             _epochs(job, state, signals, progress)
     except Stop:
         save(job, state)
-        raise StoppedError(_stopped(job, state), signals.received) from None
+        raise StoppedError(_stopped(job, state), signals.received or 15) from None
     except ReadError as error:
+        if job.here.size > 1:
+            raise CnnError(f"{error}\nthe run goes on from its last saved state with --resume") from None
         save(job, state)
         if signals.soon():
             raise StoppedError(_stopped(job, state), signals.received) from None
@@ -100,82 +180,133 @@ def train(job: Job, state: State, signals: Signals) -> None:
 
 
 def _epochs(job: Job, state: State, signals: Signals, progress: Progress) -> None:
-    network, optimizer, split = state.network, state.optimizer, job.data.splits["train"]
-    settings, total, saved = job.values, job.steps * job["epochs"], time.monotonic()
-    while len(state.history) < job["epochs"]:
-        epoch = len(state.history) + 1
-        order = epoch_order(len(split), job["seed"], epoch, job["shuffle"])[: job.images]
-        done = state.step - (epoch - 1) * job.steps  # steps of this epoch, after a resume
-        set_training(network, job.plan, job.freeze)
+    network, optimizer, settings, saved = _together(job, state), state.optimizer, job.values, time.monotonic()
+    while not job.done(state):
+        epoch, done = job.place(state)
         clock = time.perf_counter()
-        for x, y in batches(split, order[done * job["batch_size"] :], job["batch_size"], state.device):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(state.step, total, job.steps, settings)
+        left = min(job.steps, job.total - (epoch - 1) * job.steps)  # the last epoch may be a part of one
+        parts = list(job.shares(torch.split(job.order(epoch), job["batch_size"])[done:left]))
+        change = job.change(epoch, state.device)
+        set_training(state.network, job.plan, job.freeze)
+        mine = batches(job.data.splits["train"], [part for part, _ in parts], state.device, job.layout, change)
+        for (x, y), (_, share) in zip(mine, parts, strict=True):
+            x, others, own = mix(x, y, job["mixup"], job["cutmix"], job["seed"], epoch, state.step)
+            for group in optimizer.groups:
+                group.rate = learning_rate(state.step, job.total, job.steps, settings, group.lr)
             optimizer.zero_grad()
-            outputs = network(x)
-            loss = job.loss(outputs, y)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with computing(job["precision"], state.device):
+                outputs = network(x)
+                loss = job.objective(outputs, y)
+                if own < 1:
+                    loss = own * loss + (1 - own) * job.objective(outputs, others)
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            if job["clip_grad_norm"]:
+                nn.utils.clip_grad_norm_(optimizer.parameters, job["clip_grad_norm"])
             optimizer.step()
 
             state.count(loss, job.loss.predictions(outputs), y)
+            if state.average:
+                follow(state.average, state.network, job["ema"], state.step)
             now = time.perf_counter()
             state.seconds, clock = state.seconds + now - clock, now
-            if progress.step(len(y)):
+            if progress.step(job["batch_size"]):
                 progress.show(
                     epoch, state.loss.item() / state.seen, state.correct.item() / state.seen, state.seen / state.seconds
                 )
             if state.step % _CHECK_EVERY == 0:
-                _check_loss(job, state, epoch)
-            signals.check()
-            if time.monotonic() - saved > SAVE_EVERY:
-                save(job, state)
-                saved = time.monotonic()
-        _check_loss(job, state, epoch)
+                _check_loss(job, state)
+            saved = _pause(job, state, signals, saved)
+        _check_loss(job, state)
         progress.evaluating(epoch)
         _finish_epoch(job, state, signals)
         saved = time.monotonic()
         progress.row(state.history[-1])
-        if epoch < job["epochs"]:
-            signals.check()
+        if not job.done(state):
+            saved = _pause(job, state, signals, saved, now=True)
+    if state.step < job.total:
+        progress.line(f"stopped early: no better epoch among the last {job['patience']}")
+
+
+def _together(job: Job, state: State) -> nn.Module:
+    """The network as it is called in training: among several processes, PyTorch's own engine adds up the gradients."""
+    if job.here.size == 1:
+        return state.network
+    devices = [state.device] if state.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(state.network, device_ids=devices)
+
+
+def _pause(job: Job, state: State, signals: Signals, saved: float, now: bool = False) -> float:
+    """Stop if a signal has arrived, save if it is time to → when it was saved. Several processes do so together."""
+    if job.here.size > 1 and state.step % _AGREE_EVERY and not now:
+        return saved
+    stop, late = job.here.agree(bool(signals.received), job.here.first and time.monotonic() - saved > SAVE_EVERY)
+    if stop:
+        raise Stop
+    if not late:
+        return saved
+    save(job, state)
+    return time.monotonic()
 
 
 def _finish_epoch(job: Job, state: State, signals: Signals) -> None:
     """Evaluate, write the epoch down, keep the weights if they are the best so far, save."""
     started, trained = time.perf_counter(), state.seconds
-    result = None
+    epoch, done = job.place(state)
+    network, result = state.result_network, None
+    job.here.spread(*state.network.buffers(), *network.buffers())  # each process has seen other images
     if job.evaluated:
         split, classes = job.data.splits[job.evaluated], len(job.about.classes)
-        result = evaluate(state.network, split, job.loss, classes, job["batch_size"], state.device, signals.check)
+        result = evaluate(
+            network,
+            split,
+            job.loss,
+            classes,
+            job["batch_size"],
+            state.device,
+            signals.check if job.here.size == 1 else lambda: None,
+            job.layout,
+            job["tta"],
+            job.here,
+        )
+    sums = torch.stack([state.loss, state.correct.to(state.loss.dtype), torch.full_like(state.loss, state.seen)])
+    job.here.add(sums)
+    loss, correct, seen = sums.tolist()
     row = {
-        "epoch": len(state.history) + 1,
-        "train_loss": state.loss.item() / state.seen,
-        "train_accuracy": state.correct.item() / state.seen,
+        "epoch": epoch if done == job.steps else job["epochs"],
+        "train_loss": loss / seen,
+        "train_accuracy": correct / seen,
         **{f"{s}_{k}": _measure(result, s, k) for s in ("val", "test") for k in ("loss", "accuracy")},
-        "lr": state.optimizer.param_groups[0]["lr"],
+        "lr": state.optimizer.groups[0].rate,
         "seconds": round(trained + time.perf_counter() - started, 3),
-        "images_per_second": round(state.seen / max(trained, 1e-9), 1),
+        "images_per_second": round(seen / max(trained, 1e-9), 1),
     }
     if not state.finite():
-        raise DivergedError(_diverged(job, state, "a weight is not finite", row["epoch"]))
+        raise DivergedError(_diverged(job, state, "a weight is not finite"))
     state.history.append(row)
     state.begin_epoch()
     state.result = result
-    rank = _rank(result) if job.evaluated == "val" and result else [float(row["epoch"])]
+    rank = _rank(result) if job.evaluated == "val" and result else [float(len(state.history))]
     if state.best is None or rank > state.best:
         state.best = rank
         facts = job.about.facts | {"epoch": row["epoch"], "metrics": row}
-        save_weights(job.run / BEST, state.network, About(**(vars(job.about) | {"facts": facts})))
-    add_frame(job.run, row["epoch"], state.network)
+        if job.here.first:
+            save_weights(job.run / BEST, network, About(**(vars(job.about) | {"facts": facts})))
+    if job.here.first:
+        add_frame(job.run, row["epoch"], network)
     save(job, state)
 
 
 def save(job: Job, state: State) -> None:
-    """Write last.pt and metrics.jsonl. Weights that are not finite are never written: the state of before stays."""
+    """Write last.pt and metrics.jsonl. Weights that are not finite are never written: the state of before stays.
+
+    Every process must call it; the first one writes.
+    """
     if not state.finite():
-        raise DivergedError(_diverged(job, state, "a weight is not finite", len(state.history) + 1))
+        raise DivergedError(_diverged(job, state, "a weight is not finite"))
     settings = {name: list(setting) for name, setting in job.settings.items()}
-    save_last(job.run / LAST, state, job.about.document(), settings)
-    write_log(job, state)
+    save_last(job.run / LAST, state, job.about.document(), settings, job.here)
+    if job.here.first:
+        write_log(job, state)
 
 
 def write_log(job: Job, state: State) -> None:
@@ -201,13 +332,13 @@ def _measure(result: Result | None, split: str, key: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _check_loss(job: Job, state: State, epoch: int) -> None:
-    if not math.isfinite(state.loss.item()):
-        raise DivergedError(_diverged(job, state, "the loss is not finite", epoch))
+def _check_loss(job: Job, state: State) -> None:
+    if any(job.here.agree(not math.isfinite(state.loss.item()))):
+        raise DivergedError(_diverged(job, state, "the loss is not finite"))
 
 
-def _diverged(job: Job, state: State, what: str, epoch: int) -> str:
-    step = state.step - (epoch - 1) * job.steps
+def _diverged(job: Job, state: State, what: str) -> str:
+    epoch, step = job.place(state)
     kept = f"{job.run / BEST} is from before that; " if state.history else ""
     return f"{what} in epoch {epoch}, noticed at step {step} (lr {job['lr']:g}); {kept}try --lr {job['lr'] / 10:g}"
 
@@ -217,8 +348,9 @@ def _stopped(job: Job, state: State) -> str:
 
 
 def _saved(job: Job, state: State) -> str:
-    epoch = min(len(state.history) + 1, job["epochs"])
-    step = state.step - (epoch - 1) * job.steps
+    epoch, step = job.place(state)
+    if step == 0 and state.step >= job.total:
+        epoch, step = epoch - 1, job.steps
     return f"saved at epoch {epoch}, step {step} of {job.steps}\ngo on with: cnn train {job.run} --resume"
 
 

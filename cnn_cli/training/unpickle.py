@@ -15,6 +15,7 @@ import torch
 
 from cnn_cli.errors import CnnError
 
+_FOLDER = 0x10  # the attribute of a folder in a ZIP archive
 _BEFORE_2020 = b"\x80\x02\x8a\nl\xfc\x9cF"  # how torch.save began before PyTorch 1.6: no archive, no checksums
 
 
@@ -63,6 +64,8 @@ def _check(path: Path, file: IO[bytes], what: str, old: bool) -> None:
                 raise CnnError(f"{path} is refused: it would unpack to more than its size; it is not {what}")
             if len({e.filename for e in entries}) != len(entries):
                 raise damaged(path, "an entry occurs twice")
+            if any(e.external_attr & _FOLDER for e in entries):  # PyTorch would read zeros for its bytes
+                raise damaged(path, "an entry is marked as a folder")
             if bad := archive.testzip():
                 raise damaged(path, f"checksum of {bad}")
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, OverflowError) as error:

@@ -247,7 +247,7 @@ def _drawn(source: Source, split: str, limit: int | None, seed: int) -> Source:
 
 def _batches(data: Data, split: str, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     images = data.splits[split]
-    parts = batches(images, torch.arange(len(images)), _BATCH, device)
+    parts = batches(images, torch.split(torch.arange(len(images)), _BATCH), device)
     return tracked(parts, -(-len(images) // _BATCH), "attacking")
 
 

@@ -1,0 +1,171 @@
+"""Augmentation: whole batches of bytes, changed where they are, each image by what was drawn for it in this epoch.
+
+What happens to an image is a function of (seed, epoch, its index) alone: it depends neither on the batch that it comes
+in nor on the device or the threads, and nothing draws from global random numbers. All decisions of an epoch are made at
+once and on the CPU, as whole numbers; carrying them out never waits for a device:
+
+    table = draws(len(images), seed, epoch, how, (28, 28)).to(device)
+    for index in order.split(batch_size):
+        x = augment(images[index], table[index], how)
+"""
+
+import math
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_TRIES = 10  # boxes drawn until one fits into the image, as torchvision does
+_LOG_RATIO = math.log(4 / 3)  # a box's width : height is from 3 : 4 to 4 : 3
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to an image, in this order: crop, shift, flip, cutout.
+
+    crop: a box of at least this share of the image, stretched to the whole (torchvision's RandomResizedCrop); 1 is off.
+    shift: up to so many pixels each way, black coming in (torchvision's RandomCrop with padding).
+    flip: none, random, or alternating: a half of the images in odd epochs, the others in even ones (Jordan 2024).
+    cutout: side in pixels of a square blanked with `fill`, one a channel in [0, 1], or black (DeVries & Taylor 2017).
+    """
+
+    flip: str = "none"
+    shift: int = 0
+    crop: float = 1.0
+    cutout: int = 0
+    fill: tuple[float, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.flip != "none" or self.shift > 0 or self.crop < 1 or self.cutout > 0
+
+
+def draws(n: int, seed: int, epoch: int, how: Augmentation, size: tuple[int, int]) -> Tensor:
+    """(n, 9) int16 on the CPU: what augment() does to each of n images of (H, W) pixels in epoch 1, 2, ….
+
+    The columns: flip 0 or 1; where the cut starts in the padded image, down and right; the box of the crop, top, left,
+    height and width; the middle of the cutout, down and right. Each kind has the same draws whatever else is on.
+    """
+    u = _uniform(n, 5, "augment", seed, epoch)
+    flip = u[:, 0] < 0.5
+    if how.flip == "alternating":
+        flip = (_uniform(n, 1, "alternating", seed)[:, 0] < 0.5) ^ (epoch % 2 == 1)
+    table = torch.zeros(n, 9, dtype=torch.int16)
+    table[:, 0] = flip & (how.flip != "none")
+    table[:, 1:3] = (u[:, 1:3] * (2 * how.shift + 1)).floor()
+    if how.crop < 1:
+        parts = torch.split(_uniform(n, 2 * _TRIES + 2, "crop", seed, epoch), 1 << 14)  # which fit into the cache
+        table[:, 3:7] = torch.cat([_boxes(part, how.crop, *size) for part in parts])
+    table[:, 7:9] = (u[:, 3:5] * torch.tensor(size)).floor()
+    return table
+
+
+def augment(images: Tensor, table: Tensor, how: Augmentation) -> Tensor:
+    """(b, C, H, W) bytes and their rows of draws(), (b, 9), on one device → (b, C, H, W) bytes; those given stay."""
+    flip, down, right, top, left, height, width, y, x = table.long().unbind(1)
+    if how.crop < 1:
+        images = _cropped(images, _sources(top, height, images.shape[-2]), _sources(left, width, images.shape[-1]))
+    if how.shift or how.flip != "none":
+        images = _moved(images, how.shift, flip, down, right)
+    return _blanked(images, how, y, x) if how.cutout else images
+
+
+def mix(
+    x: Tensor, y: Tensor, mixup: float, cutmix: float, seed: int, epoch: int, step: int
+) -> tuple[Tensor, Tensor, float]:
+    """A batch mixed with itself moved on by one: x (b, C, H, W) float, the others' labels (b,), the share of one's own.
+
+    mixup (Zhang et al. 2018) adds images; cutmix (Yun et al. 2019) sets a box of one into the other; as in torchvision.
+    Each number is the α of the Beta(α, α) that the share is drawn from, one a batch. 0 is off; with both, a coin
+    decides. The loss is share · loss(y) + (1 − share) · loss(the others' labels).
+    """
+    if not (mixup or cutmix):
+        return x, y, 1.0
+    random = Random(f"mix {seed} {epoch} {step}")
+    cut = cutmix > 0 and not (mixup and random.random() < 0.5)
+    alpha = cutmix if cut else mixup
+    share = random.betavariate(alpha, alpha)
+    if not cut:
+        return x.roll(1, 0).lerp_(x, share), y.roll(1, 0), share
+    H, W = x.shape[-2:]
+    middle_x, middle_y, half = random.randrange(W), random.randrange(H), math.sqrt(1 - share) / 2
+    left, right = max(0, middle_x - int(half * W)), min(W, middle_x + int(half * W))
+    top, bottom = max(0, middle_y - int(half * H)), min(H, middle_y + int(half * H))
+    mixed = x.clone()
+    mixed[..., top:bottom, left:right] = x[..., top:bottom, left:right].roll(1, 0)
+    return mixed, y.roll(1, 0), 1 - (right - left) * (bottom - top) / (W * H)
+
+
+def views(x: Tensor, how: str) -> list[tuple[Tensor, float]]:
+    """x (b, C, H, W) float → what a prediction averages over, each of this shape, and its weight; they add up to 1.
+
+    flip: the images and their mirror images. flip-shift: also all of them moved by one pixel, down and right or up and
+    left, the border reflected; these count half (cifar10-airbench, Jordan 2024).
+    """
+    if how == "none":
+        return [(x, 1.0)]
+    if how == "flip":
+        return [(x, 0.5), (x.flip(-1), 0.5)]
+    padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    moved = [(padded[..., :-2, :-2], 0.125), (padded[..., 2:, 2:], 0.125)]
+    return [(view, weight) for v, weight in [(x, 0.25), *moved] for view in (v, v.flip(-1))]
+
+
+def _uniform(n: int, k: int, *key: object) -> Tensor:
+    """(n, k) float64 in [0, 1): a function of the key, in which a row does not depend on n."""
+    # Hashed: the seeds of neighbouring keys, and that of the epoch's order, have nothing to do with one another.
+    generator = torch.Generator().manual_seed(Random(" ".join(map(str, key))).getrandbits(32))
+    return torch.rand(n, k, generator=generator, dtype=torch.float64)
+
+
+def _boxes(u: Tensor, least: float, H: int, W: int) -> Tensor:
+    """(n, 4) top, left, height, width: the first of the boxes drawn that fits, else the largest of such proportions."""
+    share = least + (1 - least) * u[:, :_TRIES]
+    ratio = torch.exp(_LOG_RATIO * (2 * u[:, _TRIES : 2 * _TRIES] - 1))
+    heights, widths = (H * W * share / ratio).sqrt().round(), (H * W * share * ratio).sqrt().round()
+    fits = (heights >= 1) & (heights <= H) & (widths >= 1) & (widths <= W)
+    first = fits.byte().argmax(1, keepdim=True)  # 0 where none fits
+    any_fits = fits.any(1, keepdim=True)
+    height = heights.gather(1, first).where(any_fits, min(H, round(W * 4 / 3)))
+    width = widths.gather(1, first).where(any_fits, min(W, round(H * 4 / 3)))
+    top, left = (u[:, -2:-1] * (H - height + 1)).floor(), (u[:, -1:] * (W - width + 1)).floor()
+    return torch.cat([top, left, height, width], 1)
+
+
+def _sources(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """(b, size) float32: where each pixel of a stretched stretch comes from; the middle of the first pixel is at 0."""
+    start, length = start[:, None].float(), length[:, None].float()
+    inside = (torch.arange(size, device=start.device) + 0.5) * length / size - 0.5
+    return start + torch.minimum(inside.clamp(min=0), length - 1)  # nothing comes in from outside the box
+
+
+def _cropped(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Bilinear, in float32 and rounded: between kinds of devices, a pixel may differ by one grey level."""
+    b, _, H, W = images.shape
+    grid = torch.stack(  # in the units of grid_sample: the image reaches from −1 to 1
+        [((2 * columns + 1) / W - 1)[:, None].expand(b, H, W), ((2 * rows + 1) / H - 1)[:, :, None].expand(b, H, W)], -1
+    )
+    return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False).round_().byte()
+
+
+def _moved(images: Tensor, shift: int, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Both at once, by one look-up in the padded images: a quarter of the time of a mask for each shift."""
+    b, C, H, W = images.shape
+    rows, columns = torch.arange(H, device=images.device), torch.arange(W, device=images.device)
+    columns = torch.where(flip[:, None] > 0, W - 1 - columns, columns) + right[:, None]  # (b, W)
+    index = (rows + down[:, None])[:, :, None] * (W + 2 * shift) + columns[:, None]  # (b, H, W)
+    padded = F.pad(images, (shift,) * 4).flatten(2)  # (b, C, pixels)
+    return padded.gather(2, index.view(b, 1, H * W).expand(b, C, H * W)).view(b, C, H, W)
+
+
+def _blanked(images: Tensor, how: Augmentation, y: Tensor, x: Tensor) -> Tensor:
+    def covered(middle: Tensor, size: int) -> Tensor:
+        offset = torch.arange(size, device=images.device) - middle[:, None] + how.cutout // 2
+        return (offset >= 0) & (offset < how.cutout)  # (b, size)
+
+    C, H, W = images.shape[1:]
+    square = covered(y, H)[:, None, :, None] & covered(x, W)[:, None, None, :]  # (b, 1, H, W)
+    levels = [round(255 * v) for v in how.fill or (0.0,) * C]  # numbers of Python: a tensor would be waited for
+    channels = zip(torch.split(images, 1, 1), levels, strict=True)
+    return torch.cat([channel.masked_fill(square, level) for channel, level in channels], 1)

@@ -1,0 +1,42 @@
+"""Muon: momentum whose update is turned into the nearest orthogonal matrix, for matrices and for convolutions.
+
+Keller Jordan, "Muon: An optimizer for hidden layers in neural networks", 2024. PyTorch's own torch.optim.Muon, which
+takes matrices only; the kernels of a convolution are laid out as a matrix with a row for each output channel.
+"""
+
+import math
+
+from torch import Tensor, addmm, bfloat16
+
+_A, _B, _C = 3.4445, -4.7750, 2.0315  # of the quintic that brings singular values near 1
+
+
+def muon(
+    parameter: Tensor,
+    gradient: Tensor,
+    momentum: Tensor,
+    lr: float,
+    beta: float,
+    nesterov: bool,
+    weight_decay: float,
+    ns_steps: int = 5,
+) -> None:
+    """Step `parameter` (out, …) in place; `momentum`, of its shape, is the running mean of its gradients."""
+    momentum.lerp_(gradient, 1 - beta)
+    update = gradient.lerp(momentum, beta) if nesterov else momentum
+    matrix = orthogonal(update.flatten(1), ns_steps)
+    rows, columns = matrix.shape
+    parameter.mul_(1 - lr * weight_decay)
+    parameter.add_(matrix.reshape(parameter.shape), alpha=-lr * math.sqrt(max(1, rows / columns)))
+
+
+def orthogonal(matrix: Tensor, ns_steps: int = 5) -> Tensor:
+    """(m, n) → about U·Vᵀ of its singular value decomposition, by so many Newton-Schulz steps in bfloat16."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.to(bfloat16, copy=True)
+    x = x.T if tall else x
+    x.div_(x.norm().clamp(min=1e-7))
+    for _ in range(ns_steps):
+        gram = x @ x.T
+        x = addmm(x, addmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
+    return x.T if tall else x

@@ -1,0 +1,95 @@
+"""The same training with several seeds: one figure is an anecdote, a mean with its deviation is evidence."""
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from cnn_cli.distributed import world
+from cnn_cli.errors import StoppedError, UsageError
+from cnn_cli.files import make_folder, make_numbered_folder, write_text
+from cnn_cli.recipe import SETTINGS, asked_for
+from cnn_cli.tables import Column, Table, render
+from cnn_cli.training import launch
+from cnn_cli.training.header import LAST
+from cnn_cli.training.runs import ROOT
+
+SUMMARY = "seeds.json"
+
+
+def begin(request: launch.Request, count: int, resume: bool) -> dict[str, Any]:
+    """Runs with `count` seeds, a folder each under one → the document of seeds.json.
+
+    resume: in a folder of before, what is finished stays, what was stopped goes on, and what is missing begins.
+    """
+    if count < 2:
+        raise UsageError(f"--seeds must be at least 2, not {count}; for one run name its --seed")
+    if world().size > 1:
+        raise UsageError("--seeds is for one process; start each seed by itself under torchrun")
+    network = launch.plan_of(request).network
+    folder = request.output or make_numbered_folder(ROOT, network)
+    if not resume and request.output and folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder} holds files already; go on with them by --resume, or name another folder with -o")
+    make_folder(folder)
+    asked = asked_for(request.options, {}).get("seed")
+    first = int(asked.value if asked else SETTINGS["seed"].default)
+    outcomes = []
+    for seed in range(first, first + count):
+        run = folder / f"seed-{seed}"
+        one = replace(request, options={**request.options, "seed": seed}, output=run)
+        request.say(f"seed {seed}")
+        try:
+            again = resume and (run / LAST).is_file()
+            outcomes.append(launch.resume(replace(one, recipe=""), run) if again else launch.begin(one))
+        except StoppedError as error:
+            raise StoppedError(
+                f"stopped at seed {seed}\ngo on with: {_way(request, folder)}", error.exit_code - 128
+            ) from None
+    document = _document(network, folder, outcomes, range(first, first + count))
+    write_text(folder / SUMMARY, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return document
+
+
+def report(document: dict[str, Any]) -> str:
+    """A row a seed, then mean and deviation."""
+    columns = (
+        Column("seed", "seed", number=True),
+        Column("accuracy", "accuracy", number=True, show="{:.2%}".format),
+        Column("loss", "loss", number=True, show="{:.4f}".format),
+        Column("epoch", "epoch", number=True),
+    )
+    mean, spread = document["accuracy"]["mean"], document["accuracy"]["deviation"]
+    count = len(document["runs"])
+    head = f"{document['network']} on {Path(document['data']).name}, {document['split']}, {count} seeds"
+    figures = f"accuracy {mean:.2%} ± {spread:.2%}"
+    return f"{head}\n\n{render(Table(columns, document['runs']))}\n\n{figures}\n\n{document['folder']}"
+
+
+def _document(network: str, folder: Path, outcomes: list[dict[str, Any]], seeds: range) -> dict[str, Any]:
+    results = [o["result"] for o in outcomes]
+    if any(r is None for r in results):
+        raise UsageError("the data has neither test nor val images to compare seeds on; add --val-fraction 0.1")
+    runs = [
+        {"seed": s, "accuracy": r["accuracy"], "loss": r["loss"], "epoch": o["best_epoch"], "run": o["run"]}
+        for s, r, o in zip(seeds, results, outcomes, strict=True)
+    ]
+    head = {
+        "network": network,
+        "data": results[0]["data"],
+        "split": results[0]["split"],
+        "folder": str(folder.resolve()),
+    }
+    return head | {k: _spread([r[k] for r in runs]) for k in ("accuracy", "loss")} | {"runs": runs}
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    """Mean and sample standard deviation (n − 1)."""
+    return {"mean": fmean(values), "deviation": stdev(values), "least": min(values), "most": max(values)}
+
+
+def _way(request: launch.Request, folder: Path) -> str:
+    words = shlex.split(request.command)
+    output = [] if request.output else ["-o", str(folder)]
+    return shlex.join([*words, *output, *([] if "--resume" in words else ["--resume"])])
