@@ -16,22 +16,32 @@ from cnn_cli.errors import CnnError
 _TEMPORARY = ".cnn-tmp"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """`path` holds exactly `data`, or what it held before. CnnError says what failed and what is intact."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+def write_bytes(path: Path, data: bytes, keep: Path | None = None) -> None:
+    """`path` holds exactly `data`, or what it held before. CnnError says what failed and what is intact.
+
+    keep: the name under which what `path` held before goes on to exist, in the same folder.
+    """
+    temporary = _temporary(path)
     existed = path.exists()
     try:
-        try:
+        with _removed_on_failure(temporary):
             _write_through(temporary, data)
+            if keep and existed:
+                _name_too(path, keep)
             temporary.replace(path)
-        except BaseException:  # a signal's exception too must leave nothing behind
-            with suppress(OSError):
-                temporary.unlink()
-            raise
         _sync_folder(path.parent)
     except OSError as error:
         kept = "the file of before is intact" if existed else "nothing was written"
         raise CnnError(f"cannot write {path} ({_size(len(data))}): {error.strerror or error}; {kept}") from None
+
+
+def put_back(kept: Path, path: Path) -> None:
+    """`path` becomes what `kept` is, in one step; `kept` stays. CnnError where that fails: then all is as before."""
+    try:
+        _name_too(kept, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise CnnError(f"cannot write {path}: {error.strerror or error}; {kept} is intact") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -127,9 +137,38 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+
+
+@contextmanager
+def _removed_on_failure(temporary: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:  # a signal's exception too must leave nothing behind
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _name_too(path: Path, name: Path) -> None:
+    """Let the file `path` have `name` as well, in one step; where the file system knows one name a file, a copy."""
+    if name.exists() and name.samefile(path):  # rename would do nothing, and leave the temporary name there
+        return
+    temporary = _temporary(name)
+    with _removed_on_failure(temporary):
+        try:
+            temporary.unlink(missing_ok=True)
+            os.link(path, temporary)
+        except OSError:
+            _write_through(temporary, path.read_bytes())
+        temporary.replace(name)
+
+
 def _write_through(path: Path, data: bytes) -> None:
-    """Write and fsync a new file."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    """Write and fsync a new file. Never one that is there: a killed process of this number may have left a link."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         view = memoryview(data)
         while view:

@@ -17,6 +17,7 @@ from cnn_cli.data import NAMED, Source, data_folder, fit, read_source, split
 from cnn_cli.data.preprocess import normalised
 from cnn_cli.device import free_memory, keep_freed_memory, pick
 from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.files import put_back
 from cnn_cli.network import build_plan
 from cnn_cli.recipe import Setting, asked_for, resolve
 from cnn_cli.spec.freeze import frozen, hold, trained
@@ -26,7 +27,7 @@ from cnn_cli.training import checkpoint, score, transfer
 from cnn_cli.training.account import data_facts, facts, fingerprint, opening, write_config
 from cnn_cli.training.checkpoint import About
 from cnn_cli.training.evaluate import evaluate
-from cnn_cli.training.header import BEST, LAST, SUFFIXES
+from cnn_cli.training.header import BEST, LAST, PREVIOUS, SUFFIXES
 from cnn_cli.training.inherit import begins_with, full_path, prepared, remarks
 from cnn_cli.training.loss import loss_for
 from cnn_cli.training.optimizer import make_optimizer
@@ -92,7 +93,12 @@ def begin(request: Request) -> dict[str, Any]:
 
 
 def resume(request: Request, run: Path) -> dict[str, Any]:
-    """Go on with a run from exactly where it stands → what `cnn train --json` prints; a finished run stays as it is."""
+    """Go on with a run from exactly where it stands → what `cnn train --json` prints; a finished run stays as it is.
+
+    run: its folder, or in that its previous.pt, which then takes the place of last.pt.
+    """
+    file = run if run.name == PREVIOUS else run / LAST
+    run = file.parent
     if request.args or request.input:
         raise UsageError("a run goes on with its own network; leave out --set and --input")
     if request.options.get("weights"):
@@ -100,12 +106,12 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
     if request.film and not (run / FRAMES).is_file():
         raise UsageError(f"{run} keeps no filters of its epochs; a film begins with its run: leave the option out")
     with signals() as watch, held_run(run):
-        saved = read_last(run / LAST)
-        about = checkpoint.about_from(saved["about"], str(run / LAST))
-        plan = plan_document(about.spec, str(run / LAST))
+        saved = read_last(file)
+        about = checkpoint.about_from(saved["about"], str(file))
+        plan = plan_document(about.spec, str(file))
         _check_name(request.network, plan.network, run)
         settings = _same({k: Setting(*v) for k, v in saved["settings"].items()}, request, run, len(saved["history"]))
-        if len(saved["history"]) >= settings["epochs"].value and (run / CURVES).is_file():
+        if len(saved["history"]) >= settings["epochs"].value and (run / CURVES).is_file() and file.name == LAST:
             request.say(f"{run} is finished ({len(saved['history'])} epochs); --epochs N goes on to N")
             return _outcome(plan.network, about, run, saved["history"])
         device = _device(request.device if request.device != "auto" else about.facts["on"])
@@ -116,8 +122,10 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
             )
         job = _job(plan, settings, about, source, device, run)
         state = _state(job, device)
-        transfer.put(state.network, transfer.fit(plan, saved["network"], str(run / LAST), whole=True))
+        transfer.put(state.network, transfer.fit(plan, saved["network"], str(file), whole=True))
         restore_last(saved, state)
+        if file.name == PREVIOUS:
+            put_back(file, run / LAST)
         (run / CURVES).unlink(missing_ok=True)  # it says that the run is finished, which it is not any more
         write_log(job, state)  # a run that was killed may have ended between its state and its log
         write_config(job, request.command)
@@ -127,13 +135,18 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
 
 
 def run_to_resume(request: Request, run: Path | None) -> Path:
-    """The run that --resume means: the one named, or else the newest of the network. UsageError where there is none."""
+    """The run that --resume means: the one named, by its folder or its previous.pt, or else the newest of the network.
+
+    UsageError where there is none.
+    """
+    if run and run.name == PREVIOUS and run.is_file():
+        return run
     path = run or request.output or (Path(request.network) if Path(request.network).is_dir() else None)
     if path is None:
         path = newest_run(_plan(request).network, LAST)
     if path is None:
         raise UsageError(f"no run of {request.network} in {ROOT.resolve()}; name its folder, or train without --resume")
-    if not (path / LAST).is_file():
+    if not any((path / name).is_file() for name in (LAST, PREVIOUS)):
         raise UsageError(f"{path} holds no run to go on with: there is no {LAST}")
     return path
 

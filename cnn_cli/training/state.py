@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cnn_cli.errors import CnnError
 from cnn_cli.files import write_bytes
 from cnn_cli.training.evaluate import Result, sum_type
+from cnn_cli.training.header import PREVIOUS
 from cnn_cli.training.unpickle import unpickle
 
 
@@ -60,7 +61,10 @@ _KEYS = {"about", "settings", "network", "optimizer", "step", "sums", "history",
 
 
 def save_last(path: Path, state: State, about: dict[str, Any], settings: dict[str, list[Any]]) -> None:
-    """Write the state, whole or not at all. `settings` are {name: [value, source]}."""
+    """Write the state, whole or not at all; that of before stays as previous.pt.
+
+    `settings` are {name: [value, source]}.
+    """
     document = {
         "about": about,
         "settings": settings,
@@ -74,7 +78,7 @@ def save_last(path: Path, state: State, about: dict[str, Any], settings: dict[st
     }
     buffer = BytesIO()  # first into memory: on a full disk torch.save raises what nobody can tell from a bug
     torch.save(document, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), keep=path.with_name(PREVIOUS))
 
 
 def restore_last(document: dict[str, Any], state: State) -> None:
