@@ -14,6 +14,7 @@ from pathlib import Path
 from cnn_cli.errors import CnnError
 
 _TEMPORARY = ".cnn-tmp"
+_LOCK = ".lock"
 
 
 def write_bytes(path: Path, data: bytes, keep: Path | None = None) -> None:
@@ -80,6 +81,11 @@ def number_of(path: Path, name: str) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
 
 
+def holds_files(folder: Path) -> bool:
+    """Whether there is more in `folder` than what a process leaves that is killed at its start."""
+    return any(p.name != _LOCK and not p.match(f".*{_TEMPORARY}") for p in folder.iterdir())
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of a process that was killed while it wrote."""
     for path in folder.glob(f".*{_TEMPORARY}"):
@@ -93,7 +99,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     A lock of the kernel's, so it ends with its process, however that ends; forked data workers do not inherit it.
     """
-    path = folder / ".lock"
+    path = folder / _LOCK
     fd = _open_lock(path)
     try:
         yield
@@ -117,8 +123,9 @@ def _open_lock(path: Path) -> int:
             )
         try:
             if os.path.samestat(os.fstat(fd), path.stat()):  # else its last holder has just removed it: once more
-                os.ftruncate(fd, 0)
-                os.write(fd, f"{os.getpid()}\n".encode())
+                with suppress(OSError):  # on a full disk the lock holds all the same, and its holder goes unnamed
+                    os.ftruncate(fd, 0)
+                    os.write(fd, f"{os.getpid()}\n".encode())
                 return fd
         except FileNotFoundError:
             pass
