@@ -17,23 +17,27 @@ _TEMPORARY = ".cnn-tmp"
 _LOCK = ".lock"
 
 
+class WriteError(CnnError):
+    """A file could not be written. What it was to replace is intact."""
+
+
 def write_bytes(path: Path, data: bytes, keep: Path | None = None) -> None:
-    """`path` holds exactly `data`, or what it held before. CnnError says what failed and what is intact.
+    """`path` holds exactly `data`, or what it held before. WriteError says what failed and what is intact.
 
     keep: the name under which what `path` held before goes on to exist, in the same folder.
     """
     temporary = _temporary(path)
-    existed = path.exists()
+    stands = "the file of before is intact" if path.exists() else "nothing was written"
     try:
         with _removed_on_failure(temporary):
             _write_through(temporary, data)
-            if keep and existed:
+            if keep and path.exists():
                 _name_too(path, keep)
             temporary.replace(path)
+        stands = "it is written, but might not outlast a power cut"
         _sync_folder(path.parent)
     except OSError as error:
-        kept = "the file of before is intact" if existed else "nothing was written"
-        raise CnnError(f"cannot write {path} ({_size(len(data))}): {error.strerror or error}; {kept}") from None
+        raise WriteError(f"cannot write {path} ({_size(len(data))}): {error.strerror or error}; {stands}") from None
 
 
 def put_back(kept: Path, path: Path) -> None:
@@ -58,7 +62,7 @@ def make_folder(path: Path) -> None:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT, 0o666))
         probe.unlink()
     except OSError as error:
-        raise CnnError(f"cannot write to {path}: {error.strerror or error}; name another folder with -o") from None
+        raise WriteError(f"cannot write to {path}: {error.strerror or error}; name another folder with -o") from None
 
 
 def make_numbered_folder(parent: Path, name: str) -> Path:

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from cnn_cli.data import NAMED, Source, data_folder, fit, read_source, split
+from cnn_cli.data import NAMED, ReadError, Source, data_folder, fit, read_source, split
 from cnn_cli.data.preprocess import normalised
 from cnn_cli.device import free_memory, keep_freed_memory, pick
-from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.files import put_back
+from cnn_cli.errors import CnnError, StoppedError, UsageError
+from cnn_cli.files import WriteError, put_back
 from cnn_cli.network import build_plan
 from cnn_cli.recipe import Setting, asked_for, resolve
 from cnn_cli.spec.freeze import frozen, hold, trained
@@ -32,9 +32,9 @@ from cnn_cli.training.inherit import begins_with, full_path, prepared, remarks
 from cnn_cli.training.loss import loss_for
 from cnn_cli.training.optimizer import make_optimizer
 from cnn_cli.training.runs import ROOT, held_run, new_run, newest_run
-from cnn_cli.training.signals import signals
+from cnn_cli.training.signals import Signals, Stop, signals
 from cnn_cli.training.state import State, read_last, restore_last
-from cnn_cli.training.train import LOG, Job, needs_two, save, train, write_log
+from cnn_cli.training.train import LOG, Job, needs_two, save, train, way_on, write_log
 from cnn_cli.viz.film import FRAMES, STRIP, begin_film, check_film, write_film
 
 CURVES = "curves.png"  # the last file of a run: where it is, the run is finished
@@ -88,8 +88,7 @@ def begin(request: Request) -> dict[str, Any]:
         if request.film:
             begin_film(run, state.network)
         request.say(opening(job, state, remarks(given, moved, how, source.classes)))
-        train(job, state, watch)
-        return finish(job, state)
+        return _to_the_end(job, state, watch)
 
 
 def resume(request: Request, run: Path) -> dict[str, Any]:
@@ -130,8 +129,7 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
         write_log(job, state)  # a run that was killed may have ended between its state and its log
         write_config(job, request.command)
         request.say(opening(job, state))
-        train(job, state, watch)
-        return finish(job, state)
+        return _to_the_end(job, state, watch)
 
 
 def run_to_resume(request: Request, run: Path | None) -> Path:
@@ -151,21 +149,41 @@ def run_to_resume(request: Request, run: Path | None) -> Path:
     return path
 
 
-def finish(job: Job, state: State) -> dict[str, Any]:
-    """Report on the best weights: on test, or on val where there is no test. Learning curves and confusion matrix."""
+def _to_the_end(job: Job, state: State, watch: Signals) -> dict[str, Any]:
+    """Train and report. Where the report is stopped or a file cannot be written, the error names the way to go on."""
+    stopped = f"stopped; every epoch is done, the report is not\n{way_on(job.run)}"
+    try:
+        train(job, state, watch)
+        return finish(job, state, watch.check)
+    except Stop:
+        raise StoppedError(stopped, watch.received) from None
+    except ReadError as error:
+        if watch.soon():
+            raise StoppedError(stopped, watch.received) from None
+        raise CnnError(f"{error}\n{way_on(job.run)}") from None
+    except WriteError as error:
+        raise CnnError(f"{error}\n{way_on(job.run)}") from None
+
+
+def finish(job: Job, state: State, check: Callable[[], object]) -> dict[str, Any]:
+    """Report on the best weights: on test, or on val where there is no test. Learning curves and confusion matrix.
+
+    check: may raise to stop.
+    """
     from cnn_cli.viz.plots import learning_curves
 
+    check()
     name = next((s for s in ("test", "val") if s in job.data.splits), None)
     if name:
         result = state.result
         if result is None or result.split != name or name == "val":  # not at hand, or not that of the best weights
             network = checkpoint.restore(checkpoint.open_network(str(job.run / BEST))).to(state.device)
-            result = evaluate(
-                network, job.data.splits[name], job.loss, len(job.about.classes), job["batch_size"], state.device
-            )
+            split, classes = job.data.splits[name], len(job.about.classes)
+            result = evaluate(network, split, job.loss, classes, job["batch_size"], state.device, check)
         score.write(job.run, score.document(job.plan.network, job.data.name, result, job.about.classes, job.run / BEST))
     if (job.run / FRAMES).is_file():
         write_film(job.run, job.plan.network, job.plan.input[0] == 3, job.run / STRIP)
+    check()
     learning_curves(state.history, job.run / CURVES, f"{job.plan.network} on {Path(job.data.name).name}")
     return _outcome(job.plan.network, job.about, job.run, state.history)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -219,7 +220,12 @@ def _stopped(job: Job, state: State) -> str:
 def _saved(job: Job, state: State) -> str:
     epoch = min(len(state.history) + 1, job["epochs"])
     step = state.step - (epoch - 1) * job.steps
-    return f"saved at epoch {epoch}, step {step} of {job.steps}\ngo on with: cnn train {job.run} --resume"
+    return f"saved at epoch {epoch}, step {step} of {job.steps}\n{way_on(job.run)}"
+
+
+def way_on(run: Path) -> str:
+    """The line that names the command to go on with a run."""
+    return f"go on with: {shlex.join(['cnn', 'train', str(run), '--resume'])}"
 
 
 def _out_of_memory(error: Exception) -> bool:
