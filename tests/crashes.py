@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -76,12 +77,18 @@ def start(folder: Path, *arguments: str, patches: tuple[Patch, ...] = ()) -> Bas
 def end(process: BaseProcess, folder: Path) -> Ended:
     process.join(LIMIT)
     assert process.exitcode is not None, f"it hangs:\n{(folder / 'said').read_text()}"
-    try:
-        os.killpg(process.pid or 0, signal.SIGKILL)
-        left = True
-    except ProcessLookupError:
-        left = False
+    until = time.monotonic() + 5
+    while (left := _group_lives(process.pid or 0)) and time.monotonic() < until:
+        time.sleep(0.01)
     return Ended(process.exitcode, (folder / "said").read_text(), left)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def cnn(folder: Path, *arguments: str, patches: tuple[Patch, ...] = ()) -> Ended:
@@ -111,6 +118,7 @@ def _command(folder: Path, arguments: tuple[str, ...], patches: tuple[Patch, ...
     said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(said, 1)
     os.dup2(said, 2)
+    multiprocessing.set_start_method(os.environ.get("START_METHOD"), force=True)  # not the server's
     patch = pytest.MonkeyPatch()
     prepare(folder, arguments, patch)
     for fault in patches:
@@ -221,6 +229,28 @@ _PHASES: dict[str, tuple[Any, str, int]] = {  # what is called then, and at whic
 
 
 @dataclass(frozen=True)
+class Memory:
+    """After so many steps the process may have no more than so many bytes of memory beyond what it has."""
+
+    more: int
+    after: int = 0
+
+    def __call__(self, patch: pytest.MonkeyPatch) -> None:
+        import resource
+
+        original = train.learning_rate
+
+        def learning_rate(done: int, *rest: Any) -> float:
+            if done == self.after:
+                pages = int(Path("/proc/self/statm").read_text().split()[0])
+                limit = pages * resource.getpagesize() + self.more
+                resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            return original(done, *rest)
+
+        patch.setattr(train, "learning_rate", learning_rate)
+
+
+@dataclass(frozen=True)
 class Diary:
     """Write down each step that begins and each that was saved, past the package."""
 
@@ -249,7 +279,14 @@ class Diary:
 
 # --- What a run is --------------------------------------------------------------------------------------------------
 
-_CLOCK = {"seconds", "images_per_second", "started", "checkpoint", "folder"}  # and places
+_CLOCK = {
+    "seconds",
+    "images_per_second",
+    "started",
+    "checkpoint",
+    "folder",
+    "workers",
+}  # and places, and how many hands there were
 
 
 def everything(run: Path) -> dict[str, Any]:

@@ -110,8 +110,12 @@ def _streamed(stream: Stream, parts: tuple[Tensor, ...], device: torch.device) -
         timeout=1 if stream.workers else 0,
         generator=torch.Generator(),  # else making its iterator would draw from the global random numbers
     )
-    with _quiet_children():
-        batches = iter(loader)
+    try:
+        with _quiet_children():
+            batches = iter(loader)
+    except (OSError, EOFError, RuntimeError) as error:  # no process to be had, or the server of processes was stopped
+        reason = str(error) or type(error).__name__
+        raise ReadError(f"no data worker could be started ({reason}); try --workers 0") from None
     for _ in parts:
         images = _next(batches)
         if isinstance(images, str):

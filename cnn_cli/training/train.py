@@ -231,4 +231,5 @@ def way_on(run: Path) -> str:
 def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return any(words in str(error) for words in ("DefaultCPUAllocator", "not enough memory", "out of memory"))
+    words = ("DefaultCPUAllocator", "not enough memory", "out of memory", "could not create a primitive", "bad_alloc")
+    return any(w in str(error) for w in words)
