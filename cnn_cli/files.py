@@ -14,24 +14,39 @@ from pathlib import Path
 from cnn_cli.errors import CnnError
 
 _TEMPORARY = ".cnn-tmp"
+_LOCK = ".lock"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """`path` holds exactly `data`, or what it held before. CnnError says what failed and what is intact."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
-    existed = path.exists()
+class WriteError(CnnError):
+    """A file could not be written. What it was to replace is intact."""
+
+
+def write_bytes(path: Path, data: bytes, keep: Path | None = None) -> None:
+    """`path` holds exactly `data`, or what it held before. WriteError says what failed and what is intact.
+
+    keep: the name under which what `path` held before goes on to exist, in the same folder.
+    """
+    temporary = _temporary(path)
+    stands = "the file of before is intact" if path.exists() else "nothing was written"
     try:
-        try:
+        with _removed_on_failure(temporary):
             _write_through(temporary, data)
+            if keep and path.exists():
+                _name_too(path, keep)
             temporary.replace(path)
-        except BaseException:  # a signal's exception too must leave nothing behind
-            with suppress(OSError):
-                temporary.unlink()
-            raise
+        stands = "it is written, but might not outlast a power cut"
         _sync_folder(path.parent)
     except OSError as error:
-        kept = "the file of before is intact" if existed else "nothing was written"
-        raise CnnError(f"cannot write {path} ({_size(len(data))}): {error.strerror or error}; {kept}") from None
+        raise WriteError(f"cannot write {path} ({_size(len(data))}): {error.strerror or error}; {stands}") from None
+
+
+def put_back(kept: Path, path: Path) -> None:
+    """`path` becomes what `kept` is, in one step; `kept` stays. CnnError where that fails: then all is as before."""
+    try:
+        _name_too(kept, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise CnnError(f"cannot write {path}: {error.strerror or error}; {kept} is intact") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,7 +62,7 @@ def make_folder(path: Path) -> None:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT, 0o666))
         probe.unlink()
     except OSError as error:
-        raise CnnError(f"cannot write to {path}: {error.strerror or error}; name another folder with -o") from None
+        raise WriteError(f"cannot write to {path}: {error.strerror or error}; name another folder with -o") from None
 
 
 def make_numbered_folder(parent: Path, name: str) -> Path:
@@ -70,6 +85,11 @@ def number_of(path: Path, name: str) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
 
 
+def holds_files(folder: Path) -> bool:
+    """Whether there is more in `folder` than what a process leaves that is killed at its start."""
+    return any(p.name != _LOCK and not p.match(f".*{_TEMPORARY}") for p in folder.iterdir())
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of a process that was killed while it wrote."""
     for path in folder.glob(f".*{_TEMPORARY}"):
@@ -83,7 +103,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     A lock of the kernel's, so it ends with its process, however that ends; forked data workers do not inherit it.
     """
-    path = folder / ".lock"
+    path = folder / _LOCK
     fd = _open_lock(path)
     try:
         yield
@@ -107,8 +127,9 @@ def _open_lock(path: Path) -> int:
             )
         try:
             if os.path.samestat(os.fstat(fd), path.stat()):  # else its last holder has just removed it: once more
-                os.ftruncate(fd, 0)
-                os.write(fd, f"{os.getpid()}\n".encode())
+                with suppress(OSError):  # on a full disk the lock holds all the same, and its holder goes unnamed
+                    os.ftruncate(fd, 0)
+                    os.write(fd, f"{os.getpid()}\n".encode())
                 return fd
         except FileNotFoundError:
             pass
@@ -127,9 +148,38 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+
+
+@contextmanager
+def _removed_on_failure(temporary: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:  # a signal's exception too must leave nothing behind
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _name_too(path: Path, name: Path) -> None:
+    """Let the file `path` have `name` as well, in one step; where the file system knows one name a file, a copy."""
+    if name.exists() and name.samefile(path):  # rename would do nothing, and leave the temporary name there
+        return
+    temporary = _temporary(name)
+    with _removed_on_failure(temporary):
+        try:
+            temporary.unlink(missing_ok=True)
+            os.link(path, temporary)
+        except OSError:
+            _write_through(temporary, path.read_bytes())
+        temporary.replace(name)
+
+
 def _write_through(path: Path, data: bytes) -> None:
-    """Write and fsync a new file."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    """Write and fsync a new file. Never one that is there: a killed process of this number may have left a link."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         view = memoryview(data)
         while view:

@@ -65,12 +65,12 @@ def interrupt_at(epochs: int, state: Any) -> None:
 
 @contextmanager
 def at_step(step: int, action: Any) -> Iterator[None]:
-    """Do something in the middle of the training step number `step`, counted from 1."""
-    original = train.learning_rate
+    """Do something, once, in the middle of the training step number `step`, counted from 1."""
+    original, waiting = train.learning_rate, [action]
 
     def learning_rate(done: int, *rest: Any) -> float:
-        if done + 1 == step:
-            action()
+        if done + 1 == step and waiting:
+            waiting.pop()()
         return original(done, *rest)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -130,7 +130,7 @@ def test_the_log_says_what_happened(tmp_path: Path) -> None:
     assert rows[-1]["lr"] == 0.01 * (1 + math.cos(math.pi * 35 / 36)) / 2  # of the last step, not of the next
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert {p.name for p in run.iterdir()} == {
-        "config.yaml", "metrics.jsonl", "best.safetensors", "last.pt", "curves.png",
+        "config.yaml", "metrics.jsonl", "best.safetensors", "last.pt", "previous.pt", "curves.png",
         "confusion_matrix.png", "eval.json",
     }  # fmt: skip
 

@@ -57,7 +57,7 @@ def train(
         raise UsageError(f"unexpected {str(run)!r}; to go on with a run, add --resume")
     if plain and "fast" in settings:
         raise UsageError("--plain is --fast none; leave one of them out")
-    from cnn_cli.training import launch
+    from cnn_cli.training import ending, launch
     from cnn_cli.training import seeds as several
 
     request = launch.Request(
@@ -79,7 +79,7 @@ def train(
         text = several.report(document)
     else:
         document = launch.resume(request, launch.run_to_resume(request, run)) if resume else launch.begin(request)
-        text = launch.outcome_text(document) if document else ""
+        text = ending.outcome_text(document) if document else ""
     if json and document:
         emit_json(document)
     elif document:

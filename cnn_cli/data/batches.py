@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from cnn_cli.data.decode import decode
 from cnn_cli.data.preprocess import Preprocessing, adapt
@@ -143,14 +143,18 @@ def _streamed(stream: Stream, parts: Sequence[Tensor], device: torch.device) -> 
         stream,
         batch_sampler=[p.tolist() for p in parts],
         num_workers=stream.workers,
-        collate_fn=_as_it_is,
+        collate_fn=_shared,
         worker_init_fn=_leave_signals_to_main,
         pin_memory=device.type == "cuda",
         timeout=1 if stream.workers else 0,
         generator=torch.Generator(),  # else making its iterator would draw from the global random numbers
     )
-    with _quiet_children():
-        batches = iter(loader)
+    try:
+        with _quiet_children():
+            batches = iter(loader)
+    except (OSError, EOFError, RuntimeError) as error:  # no process to be had, or the server of processes was stopped
+        reason = str(error) or type(error).__name__
+        raise ReadError(f"no data worker could be started ({reason}); try --workers 0") from None
     for _ in parts:
         images = _next(batches)
         if isinstance(images, str):
@@ -189,7 +193,14 @@ def _quiet_children() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _shared(batch: Any) -> Any:
+    """In a worker: into shared memory at once. Where it is too small, the queue to main would wait for ever."""
+    if isinstance(batch, Tensor) and get_worker_info() is not None:
+        try:
+            return batch.share_memory_()  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            need = f"a batch takes {batch.nbytes / 1e6:.1f} MB"
+            return f"shared memory (/dev/shm) is too small: {need}; try --workers 0, or fewer"
     return batch
 
 

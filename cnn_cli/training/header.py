@@ -10,6 +10,7 @@ from cnn_cli.spec.plan import Plan
 from cnn_cli.spec.registry import plan_document
 
 BEST, LAST = "best.safetensors", "last.pt"
+PREVIOUS = "previous.pt"  # what last.pt was before it was last written
 SUFFIXES = (".safetensors", ".pt", ".pth")
 _MOST_BYTES = 32 << 20
 

@@ -5,7 +5,6 @@ data.
 """
 
 import copy
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -20,26 +19,25 @@ from cnn_cli.data.preprocess import normalised
 from cnn_cli.device import free_memory, keep_freed_memory, pick
 from cnn_cli.distributed import World, joined, world
 from cnn_cli.errors import CnnError, UsageError, closest
+from cnn_cli.files import put_back
 from cnn_cli.network import build_plan
 from cnn_cli.recipe import Setting, asked_for, resolve
 from cnn_cli.spec.freeze import frozen, hold, trained
 from cnn_cli.spec.plan import Plan
 from cnn_cli.spec.registry import find, plan_document
-from cnn_cli.training import checkpoint, fast, score, transfer
+from cnn_cli.training import checkpoint, fast, transfer
 from cnn_cli.training.account import data_facts, facts, fingerprint, opening, write_config
 from cnn_cli.training.checkpoint import About
-from cnn_cli.training.evaluate import evaluate
-from cnn_cli.training.header import BEST, LAST, SUFFIXES
+from cnn_cli.training.ending import CURVES, outcome, to_the_end
+from cnn_cli.training.header import LAST, PREVIOUS, SUFFIXES
 from cnn_cli.training.inherit import begins_with, full_path, prepared, remarks
 from cnn_cli.training.loss import loss_for, objective
 from cnn_cli.training.optimizer import make_optimizer
 from cnn_cli.training.runs import ROOT, held_run, new_run, newest_run
 from cnn_cli.training.signals import signals
 from cnn_cli.training.state import State, read_last, restore_last
-from cnn_cli.training.train import LOG, Job, needs_two, save, train, write_log
-from cnn_cli.viz.film import FRAMES, STRIP, begin_film, check_film, write_film
-
-CURVES = "curves.png"  # the last file of a run: where it is, the run is finished
+from cnn_cli.training.train import Job, needs_two, save, write_log
+from cnn_cli.viz.film import FRAMES, begin_film, check_film
 
 
 @dataclass(frozen=True)
@@ -93,12 +91,16 @@ def begin(request: Request) -> dict[str, Any]:
             if request.film:
                 begin_film(run, state.network)
             request.say(opening(job, state, remarks(given, moved, how, source.classes)))
-        train(job, state, watch)
-        return finish(job, state) if here.first else {}
+        return to_the_end(job, state, watch)
 
 
 def resume(request: Request, run: Path) -> dict[str, Any]:
-    """Go on with a run from exactly where it stands → what `cnn train --json` prints; a finished run stays as it is."""
+    """Go on with a run from exactly where it stands → what `cnn train --json` prints; a finished run stays as it is.
+
+    run: its folder, or in that its previous.pt, which then takes the place of last.pt.
+    """
+    file = run if run.name == PREVIOUS else run / LAST
+    run = file.parent
     if request.args or request.input:
         raise UsageError("a run goes on with its own network; leave out --set and --input")
     if request.options.get("weights"):
@@ -109,16 +111,16 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
         raise UsageError(f"{run} keeps no filters of its epochs; a film begins with its run: leave the option out")
     here = world()
     with signals() as watch, held_run(run) if here.first else nullcontext():
-        saved = read_last(run / LAST)
-        about = checkpoint.about_from(saved["about"], str(run / LAST))
-        plan = plan_document(about.spec, str(run / LAST))
+        saved = read_last(file)
+        about = checkpoint.about_from(saved["about"], str(file))
+        plan = plan_document(about.spec, str(file))
         _check_name(request.network, plan.network, run)
         before = {k: Setting(*v) for k, v in saved["settings"].items()}
         settings = _same(before, request, run, len(saved["history"]))
-        if (run / CURVES).is_file() and settings["epochs"].value == before["epochs"].value:
+        if (run / CURVES).is_file() and settings["epochs"].value == before["epochs"].value and file.name == LAST:
             if here.first:
                 request.say(f"{run} is finished ({len(saved['history'])} epochs); --epochs N goes on to N")
-            return _outcome(plan.network, about, run, saved["history"])
+            return outcome(plan.network, about, run, saved["history"])
         if len(saved["ranks"]) != here.size:
             raise UsageError(_other_size(run, len(saved["ranks"]), here.size))
         device, _ = _place(
@@ -132,67 +134,35 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
                 )
             job = _job(plan, settings, about, source, device, run, here)
             state = _state(job, device)
-            transfer.put(state.network, transfer.fit(plan, saved["network"], str(run / LAST), whole=True))
+            transfer.put(state.network, transfer.fit(plan, saved["network"], str(file), whole=True))
             if state.average:
-                transfer.put(state.average, transfer.fit(plan, saved["average"], str(run / LAST), whole=True))
+                transfer.put(state.average, transfer.fit(plan, saved["average"], str(file), whole=True))
             restore_last(saved, state, here)
             if here.first:
+                if file.name == PREVIOUS:
+                    put_back(file, run / LAST)
                 (run / CURVES).unlink(missing_ok=True)  # it says that the run is finished, which it is not any more
                 write_log(job, state)  # a run that was killed may have ended between its state and its log
                 write_config(job, request.command)
                 request.say(opening(job, state))
-            train(job, state, watch)
-            return finish(job, state) if here.first else {}
+            return to_the_end(job, state, watch)
 
 
 def run_to_resume(request: Request, run: Path | None) -> Path:
-    """The run that --resume means: the one named, or else the newest of the network. UsageError where there is none."""
+    """The run that --resume means: the one named, by its folder or its previous.pt, or else the newest of the network.
+
+    UsageError where there is none.
+    """
+    if run and run.name == PREVIOUS and run.is_file():
+        return run
     path = run or request.output or (Path(request.network) if Path(request.network).is_dir() else None)
     if path is None:
         path = newest_run(plan_of(request).network, LAST)
     if path is None:
         raise UsageError(f"no run of {request.network} in {ROOT.resolve()}; name its folder, or train without --resume")
-    if not (path / LAST).is_file():
+    if not any((path / name).is_file() for name in (LAST, PREVIOUS)):
         raise UsageError(f"{path} holds no run to go on with: there is no {LAST}")
     return path
-
-
-def finish(job: Job, state: State) -> dict[str, Any]:
-    """Report on the best weights: on test, or on val where there is no test. Learning curves and confusion matrix."""
-    from cnn_cli.viz.plots import learning_curves
-
-    name = next((s for s in ("test", "val") if s in job.data.splits), None)
-    if name:
-        result = state.result
-        if result is None or result.split != name or name == "val":  # not at hand, or not that of the best weights
-            network = checkpoint.restore(checkpoint.open_network(str(job.run / BEST))).to(state.device)
-            result = evaluate(
-                fast.prepare(network, job["fast"]),
-                job.data.splits[name],
-                job.loss,
-                len(job.about.classes),
-                job["batch_size"],
-                state.device,
-                layout=job.layout,
-                tta=job["tta"],
-            )
-        score.write(job.run, score.document(job.plan.network, job.data.name, result, job.about.classes, job.run / BEST))
-    if (job.run / FRAMES).is_file():
-        write_film(job.run, job.plan.network, job.plan.input[0] == 3, job.run / STRIP)
-    learning_curves(state.history, job.run / CURVES, f"{job.plan.network} on {Path(job.data.name).name}")
-    return _outcome(job.plan.network, job.about, job.run, state.history)
-
-
-def outcome_text(outcome: dict[str, Any]) -> str:
-    """The end of a run for people: the result, and where everything is."""
-    lines = []
-    if result := outcome["result"]:
-        weights = f"weights of epoch {outcome['best_epoch']}"
-        data = Path(outcome["data"]).name
-        lines = [f"{outcome['network']} on {data}, {result['split']}: {result['n']:,} images, {weights}"]
-        lines += [score.figures(result), ""]
-    width = max(map(len, outcome["files"]))
-    return "\n".join([*lines, *(f"{name:<{width}}  {path}" for name, path in outcome["files"].items())])
 
 
 def plan_of(request: Request) -> Plan:
@@ -365,24 +335,3 @@ def _same(settings: dict[str, Setting], request: Request, run: Path, done: int) 
     if "epochs" in changed and settings["schedule"].value in ("cosine", "onecycle", "linear") and done:
         request.say(f"the {settings['schedule'].value} schedule now spans {changed['epochs'].value} epochs")
     return settings | changed
-
-
-def _outcome(network: str, about: About, run: Path, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Where everything is, and what came out; from the files of the run."""
-    names = {
-        "weights": BEST,
-        "state": LAST,
-        "log": LOG,
-        "settings": "config.yaml",
-        "curves": CURVES,
-        "result": "eval.json",
-        "confusion": "confusion_matrix.png",
-        "film": STRIP,
-    }
-    files = {what: str((run / name).resolve()) for what, name in names.items() if (run / name).is_file()}
-    result = json.loads((run / "eval.json").read_text()) if "result" in files else None
-    best = checkpoint.open_network(str(run / BEST)).about if "weights" in files else None
-    epoch = best.facts["epoch"] if best else None
-    last = history[-1] if history else None
-    head = {"network": network, "data": about.data["name"], "run": str(run.resolve()), "epochs": len(history)}
-    return head | {"best_epoch": epoch, "last_epoch": last, "result": result, "files": files}

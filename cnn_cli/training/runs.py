@@ -1,11 +1,11 @@
 """Run folders: runs/<network>-1, runs/<network>-2, …"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cnn_cli.errors import UsageError
-from cnn_cli.files import locked, make_folder, make_numbered_folder, number_of, remove_leftovers
+from cnn_cli.files import holds_files, locked, make_folder, make_numbered_folder, number_of, remove_leftovers
 
 ROOT = Path("runs")
 
@@ -26,7 +26,7 @@ def new_run(network: str, output: Path | None) -> Iterator[Path]:
     if output is None:
         folder = make_numbered_folder(ROOT, network)
     else:
-        if output.is_dir() and any(p.name != ".lock" for p in output.iterdir()):  # a lock alone: killed at its start
+        if output.is_dir() and holds_files(output):
             way = "continue it with --resume, or name" if (output / "last.pt").is_file() else "name"
             raise UsageError(
                 f"{output} holds {'a run' if 'continue' in way else 'files'} already; {way} another folder with -o"
@@ -36,10 +36,12 @@ def new_run(network: str, output: Path | None) -> Iterator[Path]:
         make_folder(folder := output)
     try:
         with locked(folder):
+            remove_leftovers(folder)
             yield folder
     finally:
         if made and not any(folder.iterdir()):
-            folder.rmdir()
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from cnn_cli.distributed import World
 from cnn_cli.errors import CnnError
 from cnn_cli.files import write_bytes
 from cnn_cli.training.evaluate import Result, sum_type
+from cnn_cli.training.header import PREVIOUS
 from cnn_cli.training.optimizer import Optimizer
 from cnn_cli.training.unpickle import unpickle
 
@@ -72,11 +73,9 @@ _KEYS = {"about", "settings", "network", "average", "optimizer", "step", "start"
 
 
 def save_last(path: Path, state: State, about: dict[str, Any], settings: dict[str, list[Any]], here: World) -> None:
-    """Write the state, whole or not at all, in the first process; all must call it.
+    """Write the state, whole or not at all, in the first process; all must call it. That of before is previous.pt.
 
-    settings: {name: [value, source]}.
-
-    What each process has of its own, random numbers and sums, is kept by its rank.
+    settings: {name: [value, source]}. What each process has of its own, random numbers and sums, is kept by its rank.
     """
     own = {"loss": state.loss.cpu(), "correct": state.correct.cpu(), "seen": state.seen, "seconds": state.seconds}
     ranks = here.gather(own | {"random": _random_states(state.device)})
@@ -96,7 +95,7 @@ def save_last(path: Path, state: State, about: dict[str, Any], settings: dict[st
     }
     buffer = BytesIO()  # first into memory: on a full disk torch.save raises what nobody can tell from a bug
     torch.save(document, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), keep=path.with_name(PREVIOUS))
 
 
 def restore_last(document: dict[str, Any], state: State, here: World) -> None:

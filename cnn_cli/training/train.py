@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -351,10 +352,16 @@ def _saved(job: Job, state: State) -> str:
     epoch, step = job.place(state)
     if step == 0 and state.step >= job.total:
         epoch, step = epoch - 1, job.steps
-    return f"saved at epoch {epoch}, step {step} of {job.steps}\ngo on with: cnn train {job.run} --resume"
+    return f"saved at epoch {epoch}, step {step} of {job.steps}\n{way_on(job.run)}"
+
+
+def way_on(run: Path) -> str:
+    """The line that names the command to go on with a run."""
+    return f"go on with: {shlex.join(['cnn', 'train', str(run), '--resume'])}"
 
 
 def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return any(words in str(error) for words in ("DefaultCPUAllocator", "not enough memory", "out of memory"))
+    words = ("DefaultCPUAllocator", "not enough memory", "out of memory", "could not create a primitive", "bad_alloc")
+    return any(w in str(error) for w in words)

@@ -7,6 +7,7 @@ running code.
 
 import pickle
 import re
+import shlex
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +15,7 @@ from typing import IO, Any
 import torch
 
 from cnn_cli.errors import CnnError
+from cnn_cli.training.header import BEST, LAST, PREVIOUS
 
 _FOLDER = 0x10  # the attribute of a folder in a ZIP archive
 _BEFORE_2020 = b"\x80\x02\x8a\nl\xfc\x9cF"  # how torch.save began before PyTorch 1.6: no archive, no checksums
@@ -23,8 +25,16 @@ def unpickle(path: Path, *, what: str = "a cnn checkpoint", fix: str = "delete i
     """What torch.save wrote, on the CPU. `what` the file should be and the `fix` go into the messages; `old` takes the
     format of before PyTorch 1.6 too, in which most of torchvision's weights still are.
 
-    CnnError for a file that is missing, damaged, something else, or wants to run code.
+    CnnError for a file that is missing, damaged, something else, or wants to run code; of a last.pt it says what else
+    there is of the run.
     """
+    try:
+        return _unpickled(path, what, fix, old)
+    except CnnError as error:
+        raise CnnError(f"{error}{_what_else(path)}") from None
+
+
+def _unpickled(path: Path, what: str, fix: str, old: bool) -> Any:
     try:
         with path.open("rb") as file:
             _check(path, file, what, old)
@@ -38,14 +48,29 @@ def unpickle(path: Path, *, what: str = "a cnn checkpoint", fix: str = "delete i
     except Exception as error:  # whatever a wrong pickle makes PyTorch raise
         if isinstance(error, OSError) and error.strerror:
             raise CnnError(f"cannot read {path}: {error.strerror}") from None
-        raise damaged(path, type(error).__name__) from None
+        raise _damaged(path, type(error).__name__) from None
 
 
-def damaged(path: Path, how: str) -> CnnError:
-    """The error for a damaged file, which names what else there is of the run."""
-    best = path.with_name("best.safetensors")
-    good = f"; {best} is what there is of the run" if best.is_file() and path.name != best.name else ""
-    return CnnError(f"{path} is damaged ({how}) and was not used{good}")
+def _damaged(path: Path, how: str) -> CnnError:
+    return CnnError(f"{path} is damaged ({how}) and was not used")
+
+
+def _what_else(path: Path) -> str:
+    """Of a run whose state cannot be used: the state of before where that is good, else the best weights."""
+    if path.name not in (LAST, PREVIOUS):
+        return ""
+    previous, best = path.with_name(PREVIOUS), path.with_name(BEST)
+    found = ""
+    if path != previous and previous.is_file():
+        try:
+            document = _unpickled(previous, "a cnn checkpoint", "delete it", False)
+            stands = f"step {document['step']}, {len(document['history'])} epochs done"
+        except (CnnError, KeyError, TypeError):
+            found = f"; nor is {previous} good"
+        else:
+            command = shlex.join(["cnn", "train", str(path.parent), "--resume", str(previous)])
+            return f"; {previous} is good ({stands})\ngo on with: {command}"
+    return found + (f"; {best} is what there is of the run" if best.is_file() else "")
 
 
 def _check(path: Path, file: IO[bytes], what: str, old: bool) -> None:
@@ -63,11 +88,11 @@ def _check(path: Path, file: IO[bytes], what: str, old: bool) -> None:
             if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > size:
                 raise CnnError(f"{path} is refused: it would unpack to more than its size; it is not {what}")
             if len({e.filename for e in entries}) != len(entries):
-                raise damaged(path, "an entry occurs twice")
+                raise _damaged(path, "an entry occurs twice")
             if any(e.external_attr & _FOLDER for e in entries):  # PyTorch would read zeros for its bytes
-                raise damaged(path, "an entry is marked as a folder")
+                raise _damaged(path, "an entry is marked as a folder")
             if bad := archive.testzip():
-                raise damaged(path, f"checksum of {bad}")
+                raise _damaged(path, f"entry {bad.partition('/')[2]}: wrong checksum")
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, OverflowError) as error:
-        raise damaged(path, "cut short" if "not a zip" in str(error) else str(error)) from None
+        raise _damaged(path, "cut short" if "not a zip" in str(error) else str(error)) from None
     file.seek(0)

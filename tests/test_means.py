@@ -1,0 +1,368 @@
+"""The field's means, each held against another implementation of it: PyTorch's own class, or a few lines by hand."""
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_runs as small
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cnn_cli.data import balanced_order, epoch_order, mix
+from cnn_cli.errors import UsageError
+from cnn_cli.recipe import SETTINGS, resolve
+from cnn_cli.training import checkpoint
+from cnn_cli.training.average import follow
+from cnn_cli.training.muon import muon, orthogonal
+from cnn_cli.training.optimizer import Optimizer, learning_rate, make_optimizer
+
+PLAIN = small.SPEC.replace("    - Dropout: 0.2\n", "").replace("    - BatchNorm2d\n", "")
+
+
+@pytest.fixture(autouse=True)
+def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    small.without_pictures(monkeypatch)
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 3))
+
+
+def values(**given: Any) -> dict[str, Any]:
+    return {name: setting.value for name, setting in resolve({"fast": "none", **given}, {}, {}).items()}
+
+
+def steps(net: nn.Module, step: Any, zero: Any, n: int = 5) -> dict[str, torch.Tensor]:
+    """The weights after n steps on the same random batches."""
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(n):
+        x, y = torch.randn(7, 2, 4, 4, generator=draw), torch.randint(3, (7,), generator=draw)
+        zero()
+        F.cross_entropy(net(x), y).backward()
+        step()
+    return dict(net.state_dict())
+
+
+def ours(**given: Any) -> tuple[dict[str, torch.Tensor], Optimizer]:
+    net = network()
+    opt = make_optimizer(net, values(**given), last="5")
+    for group in opt.groups:
+        group.rate = group.lr
+    return steps(net, opt.step, opt.zero_grad), opt
+
+
+def theirs(*make: Any) -> dict[str, torch.Tensor]:
+    net = network()
+    opts = [m(net) for m in make]
+    return steps(net, lambda: [o.step() for o in opts], lambda: [o.zero_grad() for o in opts])
+
+
+# --- Optimizers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "make"),
+    [
+        ({"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+         lambda n: torch.optim.SGD(n.parameters(), 0.1, 0.9, nesterov=True, weight_decay=0.01)),
+        ({"optimizer": "sgd", "lr": 0.1, "momentum": 0}, lambda n: torch.optim.SGD(n.parameters(), 0.1)),
+        ({"optimizer": "adam", "lr": 0.1, "weight_decay": 0.01},
+         lambda n: torch.optim.Adam(n.parameters(), 0.1, weight_decay=0.01)),
+        ({"optimizer": "adamw", "lr": 0.1, "weight_decay": 0.1},
+         lambda n: torch.optim.AdamW(n.parameters(), 0.1, weight_decay=0.1)),
+    ],
+    ids=["nesterov", "sgd", "adam", "adamw"],
+)  # fmt: skip
+@pytest.mark.parametrize("fused", [False, True])
+def test_steps_are_pytorchs(given: dict[str, Any], make: Any, fused: bool) -> None:
+    weights, _ = ours(**given, fast="fused-optimizer" if fused else "none")
+    expected = theirs(make)
+    if not fused:
+        assert small.same(weights, expected)
+    assert all(torch.allclose(weights[k], expected[k], rtol=1e-5, atol=1e-7) for k in expected)
+
+
+def test_muon_of_matrices_is_pytorchs() -> None:
+    groups = [{"parameters": "0", "optimizer": "sgd", "lr": 0.1, "momentum": 0}]
+    weights, opt = ours(optimizer="muon", lr=0.05, momentum=0.9, weight_decay=0.1, groups=groups)
+    expected = theirs(
+        lambda n: torch.optim.Muon([n[3].weight], 0.05, 0.1, 0.9),
+        lambda n: torch.optim.AdamW([n[3].bias, n[5].weight, n[5].bias], 0.001),
+        lambda n: torch.optim.SGD(n[0].parameters(), 0.1),
+    )
+    assert [g.optimizer for g in opt.groups] == ["muon", "adamw", "sgd"]
+    assert small.same(weights, expected)
+
+
+def test_muon_of_a_convolution_is_that_of_its_rows() -> None:
+    draw = torch.Generator().manual_seed(0)
+    kernel, gradient = (torch.randn(8, 4, 3, 3, generator=draw) for _ in range(2))
+    as_matrix, momentum, flat = kernel.flatten(1).clone(), torch.zeros_like(kernel), torch.zeros(8, 36)
+    last = kernel.clone().contiguous(memory_format=torch.channels_last)
+    for _ in range(3):
+        muon(as_matrix, gradient.flatten(1), flat, 0.1, 0.9, True, 0.01)
+        muon(last, gradient, momentum, 0.1, 0.9, True, 0.01)
+    assert torch.equal(last.flatten(1), as_matrix)
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (9, 9)])
+def test_newton_schulz_brings_singular_values_near_one(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    found = orthogonal(matrix).float()
+    assert torch.linalg.svdvals(found).sub(1).abs().max() < 0.4
+    assert F.cosine_similarity(found.flatten(), (u @ v).flatten(), 0) > 0.97
+
+
+def test_groups_take_the_first_that_matches() -> None:
+    groups = [{"parameters": ["*.bias"], "lr": 0.5}, {"parameters": "5", "optimizer": "sgd", "momentum": 0.3}]
+    net = network()
+    opt = make_optimizer(net, values(optimizer="adamw", lr=0.1, groups=groups))
+    found = [(g.optimizer, g.lr, g.weight_decay, g.momentum, g.names) for g in opt.groups]
+    assert found == [
+        ("adamw", 0.1, 0.01, 0.0, ("0.weight", "3.weight")),
+        ("adamw", 0.5, 0.01, 0.0, ("0.bias", "3.bias", "5.bias")),
+        ("sgd", 0.01, 0, 0.3, ("5.weight",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("groups", "error"),
+    [
+        ([{"parameters": "7", "lr": 1}], "'7' matches no parameter that is left; names are 0.weight, 0.bias"),
+        ([{"parameters": "*", "lr": 1}, {"parameters": "0", "lr": 1}], "'0' matches no parameter that is left"),
+        (
+            [{"parameters": "*.bias", "optimizer": "muon"}],
+            "muon takes tensors of two dimensions or more, and 0.bias has",
+        ),
+    ],
+)
+def test_groups_that_cannot_be(groups: Any, error: str) -> None:
+    with pytest.raises(UsageError, match=error.replace("*", r"\*")):
+        make_optimizer(network(), values(groups=groups))
+
+
+def test_the_state_of_groups_comes_back() -> None:
+    given = {"optimizer": "muon", "lr": 0.05, "groups": [{"parameters": "*.bias", "optimizer": "adam", "lr": 0.01}]}
+    first, second = network(), network()
+    opts = [make_optimizer(n, values(**given), "5") for n in (first, second)]
+    for group in opts[0].groups + opts[1].groups:
+        group.rate = group.lr
+    steps(first, opts[0].step, opts[0].zero_grad)
+    second.load_state_dict(first.state_dict())
+    opts[1].load_state_dict(copy.deepcopy(opts[0].state_dict()))
+    assert small.same(*(steps(n, o.step, o.zero_grad) for n, o in zip((first, second), opts, strict=True)))
+
+
+# --- Rates ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "step"])
+def test_warm_up_and_then_the_schedule(schedule: str) -> None:
+    settings = {"schedule": schedule, "warmup": 1.5, "step_size": 1, "gamma": 0.5}
+    steps, total = 10, 47
+    rates = [learning_rate(s, total, steps, settings, 0.4) for s in range(total)]
+    assert rates[:15] == pytest.approx([0.4 * (s + 1) / 15 for s in range(15)])
+    rest = {"schedule": schedule, "warmup": 0, "step_size": 1, "gamma": 0.5}
+    assert rates[15:] == [learning_rate(s, 32, steps, rest, 0.4) for s in range(32)]
+    if schedule == "linear":
+        assert rates[15:] == pytest.approx([0.4 * (1 - s / 32) for s in range(32)])
+
+
+def test_the_rate_in_the_log_is_the_one_that_was_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[float] = []
+    step = Optimizer.step
+    monkeypatch.setattr(Optimizer, "step", lambda self: (used.append(self.groups[0].rate), step(self)))
+    run = small.begin(tmp_path, epochs=3, schedule="linear", warmup=0.5)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["lr"] for row in rows] == [used[11], used[23], used[35]]
+    assert used[0] == pytest.approx(0.01 / 6) and used[-1] == pytest.approx(0.01 / 30)
+    before = list(used)
+    used.clear()
+    with small.at_step(20, small.interrupt), pytest.raises(Exception, match="stopped"):
+        small.begin(tmp_path, "again", epochs=3, schedule="linear", warmup=0.5)
+    small.resume(tmp_path, "again")
+    assert used == before  # also the first after the stop
+
+
+# --- The loss and the images ----------------------------------------------------------------------------------------
+
+
+def test_label_smoothing_and_class_weights_are_pytorchs(tmp_path: Path) -> None:
+    """One step of SGD without momentum moves the weights by the gradient of PyTorch's own loss."""
+    weights = [float(w) for w in torch.arange(1, 11)]
+    given = {"optimizer": "sgd", "momentum": 0, "lr": 1.0, "batch_size": 2000, "epochs": 1, "fast": "none"}
+    run = small.begin(tmp_path, spec=PLAIN, label_smoothing=0.2, class_weights=weights, **given)
+    images, labels = digits()
+    torch.manual_seed(0)
+    net = checkpoint.build_plan(checkpoint.open_network(str(run)).plan)
+    order = epoch_order(len(labels), 0, 1)
+    F.cross_entropy(net(images[order]), labels[order], torch.tensor(weights), label_smoothing=0.2).backward()
+    for p in net.parameters():
+        p.data -= p.grad
+    found = checkpoint.load(run).state_dict()
+    assert all(torch.allclose(found[k], v, atol=1e-6) for k, v in net.state_dict().items())
+
+
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    from cnn_cli.data import read_source, split
+
+    part = split(read_source("digits", Path())).parts["train"]
+    return part.images.float() / 255, part.labels  # type: ignore[union-attr]
+
+
+def test_balanced_weights_are_scikit_learns(tmp_path: Path) -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    from cnn_cli.spec.registry import find
+    from cnn_cli.training.loss import loss_for, objective
+
+    labels = torch.tensor([0] * 7 + [1] * 2 + [2] * 1 + list(range(3, 10)))
+    loss = objective(loss_for(find("lenet-5"), 10), {"label_smoothing": 0, "class_weights": "balanced"}, labels)
+    expected = compute_class_weight("balanced", classes=labels.unique().numpy(), y=labels.numpy())
+    assert loss.class_weights is not None and loss.class_weights.tolist() == pytest.approx(expected)
+    assert loss.name == "cross-entropy, class weights"
+
+
+def test_balanced_sampling_draws_all_classes_equally_often() -> None:
+    labels = torch.tensor([0] * 9000 + [1] * 900 + [2] * 100)
+    order = balanced_order(labels, seed=1, epoch=2)
+    assert len(order) == len(labels) and order.equal(balanced_order(labels, 1, 2))
+    assert not order.equal(balanced_order(labels, 1, 3)) and not order.equal(balanced_order(labels, 2, 2))
+    counts = torch.bincount(labels[order])
+    assert (counts - 10_000 / 3).abs().max() < 200  # 4 standard deviations
+    assert len(order[labels[order] == 0].unique()) > 2500 and len(order[labels[order] == 2].unique()) == 100
+
+
+def test_mixed_batches_have_mixed_losses(tmp_path: Path) -> None:
+    given = {"optimizer": "sgd", "momentum": 0, "lr": 1.0, "batch_size": 2000, "epochs": 1, "fast": "none"}
+    run = small.begin(tmp_path, spec=PLAIN, mixup=0.7, **given)
+    images, labels = digits()
+    torch.manual_seed(0)
+    net = checkpoint.build_plan(checkpoint.open_network(str(run)).plan)
+    order = epoch_order(len(labels), 0, 1)
+    x, others, own = mix(images[order], labels[order], 0.7, 0, 0, 1, 0)
+    y = net(x)
+    (own * F.cross_entropy(y, labels[order]) + (1 - own) * F.cross_entropy(y, others)).backward()
+    for p in net.parameters():
+        p.data -= p.grad
+    found = checkpoint.load(run).state_dict()
+    assert 0 < own < 1 and all(torch.allclose(found[k], v, atol=1e-6) for k, v in net.state_dict().items())
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    given = {"optimizer": "sgd", "momentum": 0, "lr": 1.0, "batch_size": 2000, "epochs": 1}
+    run = small.begin(tmp_path, spec=PLAIN, clip_grad_norm=1e-3, **given)
+    torch.manual_seed(0)
+    fresh = checkpoint.build_plan(checkpoint.open_network(str(run)).plan).state_dict()
+    after = checkpoint.load(run).state_dict()
+    moved = math.sqrt(sum((after[k] - fresh[k]).square().sum().item() for k in fresh))
+    assert moved == pytest.approx(1e-3, rel=1e-3)
+
+
+# --- Averages, ends and seeds ---------------------------------------------------------------------------------------
+
+
+def test_the_average_follows_as_pytorchs_does() -> None:
+    from torch.optim.swa_utils import AveragedModel
+
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    mine = copy.deepcopy(net)
+    model = AveragedModel(
+        net, avg_fn=lambda a, b, n: a + (b - a) * (1 - min(0.5, (1 + n) / (10 + n))), use_buffers=True
+    )
+    model.update_parameters(net)  # its first call copies
+    for step in range(1, 40):
+        net.train()(torch.randn(5, 3)).sum().backward()
+        with torch.no_grad():
+            for p in net.parameters():
+                p += torch.randn_like(p)
+        follow(mine, net, 0.5, step)
+        model.update_parameters(net)
+    expected = model.module.state_dict()
+    assert all(torch.allclose(t, expected[k], atol=1e-5) for k, t in mine.state_dict().items() if t.is_floating_point())
+    assert torch.equal(mine.state_dict()["1.num_batches_tracked"], net.state_dict()["1.num_batches_tracked"])
+
+
+def test_the_average_is_what_is_kept(tmp_path: Path) -> None:
+    run, plain = small.begin(tmp_path, ema=0.9, epochs=2), small.begin(tmp_path, "plain", epochs=2)
+    last = small.last(run)
+    assert small.same(last["network"], small.last(plain)["network"])  # training itself is as without
+    assert small.same(checkpoint.load(run).state_dict(), last["average"])
+    assert not small.same(last["average"], last["network"])
+
+
+def test_epochs_may_end_in_the_middle_and_go_on(tmp_path: Path) -> None:
+    whole = small.begin(tmp_path, "whole", epochs=3)
+    part = small.begin(tmp_path, "part", epochs=1.5)
+    rows = [json.loads(line) for line in (part / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 1.5] and small.last(part)["step"] == 18
+    small.resume(tmp_path, "part", epochs=3)
+    assert small.same(small.last(part)["network"], small.last(whole)["network"])
+    rows = [json.loads(line) for line in (part / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 1.5, 2, 3]
+
+
+def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
+    options = {"epochs": 30, "lr": 0.5, "val_fraction": 0.2, "patience": 2}
+    run = small.begin(tmp_path, **options)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    ranks = [(row["val_accuracy"], -row["val_loss"]) for row in rows]
+    assert len(rows) < 30 and ranks.index(max(ranks)) == len(rows) - 3
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    small.resume(tmp_path)  # finished
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+    with pytest.raises(UsageError, match="patience waits for a better epoch on the val split, and there is none"):
+        small.begin(tmp_path, "none", patience=2)
+
+
+ALL = {
+    "flip": "random", "shift": 1, "crop": 0.7, "cutout": 2, "mixup": 0.3, "cutmix": 0.5, "ema": 0.95, "tta": "flip",
+    "schedule": "cosine", "warmup": 0.3, "label_smoothing": 0.1, "class_weights": "balanced", "clip_grad_norm": 1.0,
+    "balanced_sampling": True, "optimizer": "muon", "precision": "bf16", "epochs": 2.5, "batch_size": 256,
+    "groups": [{"parameters": "*.bias", "optimizer": "sgd", "momentum": 0.9, "nesterov": True}],
+}  # fmt: skip
+
+
+def test_with_everything_on_a_resumed_run_is_as_if_never_stopped(tmp_path: Path) -> None:
+    whole = small.begin(tmp_path, "whole", **ALL)
+    expected = small.without_times(small.last(whole))
+    for step in range(1, expected["step"] + 1):
+        name = f"stopped{step}"
+        with small.at_step(step, small.interrupt), pytest.raises(Exception, match="stopped"):
+            small.begin(tmp_path, name, **ALL)
+        torch.manual_seed(99)
+        run = small.resume(tmp_path, name)
+        assert small.same(small.without_times(small.last(run)), expected)
+        assert small.same(checkpoint.load(run).state_dict(), checkpoint.load(whole).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"warmup": 1, "schedule": "onecycle"}, "onecycle warms up by itself; leave warmup out"),
+        ({"nesterov": True, "optimizer": "sgd", "momentum": 0}, "nesterov needs a momentum above 0"),
+        ({"balanced_sampling": True, "shuffle": False}, "balanced_sampling draws images by chance"),
+        ({"ema": 1}, "an ema of 1 never moves"),
+        ({"ns_steps": 3}, "ns_steps is a setting of optimizer muon, and this is adam"),
+        ({"nesterov": True}, "nesterov is a setting of optimizer sgd and muon, and this is adam"),
+    ],
+)
+def test_settings_that_exclude_each_other(given: dict[str, Any], error: str) -> None:
+    with pytest.raises(UsageError, match=error):
+        resolve(given, {}, {})
+
+
+def test_every_setting_reads_what_its_schema_says() -> None:
+    import jsonschema
+
+    for name, row in SETTINGS.items():
+        if row.default is not None:
+            jsonschema.validate(json.loads(json.dumps(row.default)), row.kind.schema()), name

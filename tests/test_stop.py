@@ -1,0 +1,64 @@
+"""SIGTERM and Ctrl-C at any time of a run, to the process or its whole group: it is saved, and the way on is named."""
+
+import shlex
+import signal
+from pathlib import Path
+from typing import Any
+
+import crashes
+import pytest
+import small_runs as small
+from crashes import TRAIN, Signal, everything, go_on, stream_the_images
+
+INT, TERM = signal.SIGINT, signal.SIGTERM
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return everything(go_on(tmp_path_factory.mktemp("unbroken")))
+
+
+@pytest.mark.parametrize("number", [INT, TERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("phase", "workers", "group"),
+    [
+        *((phase, 0, False) for phase in ("step", "validation", "saving", "last validation", "test", "pictures")),
+        *((phase, 2, group) for phase in ("step", "validation", "saving", "test") for group in (False, True)),
+    ],
+)
+def test_stopped_at_any_time(
+    tmp_path: Path, unbroken: dict[str, Any], phase: str, workers: int, number: int, group: bool
+) -> None:
+    streaming = (stream_the_images,) if workers else ()
+    arguments = (*TRAIN, "--workers", str(workers))
+    ended = crashes.cnn(tmp_path, *arguments, patches=(*streaming, Signal(phase, number, group)))
+    assert (ended.code, ended.left) == (128 + number, False), ended.said
+    assert "Traceback" not in ended.said and "Error" not in ended.said
+    assert ended.said.count("stopping after this step; once more stops at once") == 1
+    first, second = ended.message
+    assert first.startswith("error: stopped; ") and second == "go on with: cnn train run --resume"
+    assert crashes.here(tmp_path, *shlex.split(second.removeprefix("go on with: "))[1:], "--workers", "0") == 0
+    assert small.same(everything(tmp_path / "run"), unbroken)
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize("number", [INT, TERM], ids=["Ctrl-C", "SIGTERM"])
+def test_stopped_before_training_began(tmp_path: Path, unbroken: dict[str, Any], number: int, group: bool) -> None:
+    """Nothing is left that would be in the way of a second start."""
+    ended = crashes.cnn(tmp_path, *TRAIN, patches=(Signal("start-up", number, group),))
+    assert (ended.code, ended.left) == (128 + number, False)
+    assert ended.said == "error: stopped before training began\n"
+    assert not (tmp_path / "run").exists()
+    assert small.same(everything(go_on(tmp_path)), unbroken)
+
+
+@pytest.mark.parametrize(
+    ("phase", "workers"), [("step", 0), ("step", 2), ("validation", 2), ("saving", 0), ("pictures", 0)]
+)
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, unbroken: dict[str, Any], phase: str, workers: int) -> None:
+    patches = (Signal(phase, INT, True, times=2), *((stream_the_images,) if workers else ()))
+    ended = crashes.cnn(tmp_path, *TRAIN, "--workers", str(workers), patches=patches)
+    assert (ended.code, ended.left) == (130, False), ended.said
+    assert ended.message == ["error: stopped at once; the run goes on from its last saved state with --resume"]
+    assert small.same(everything(go_on(tmp_path)), unbroken)
+    assert not list((tmp_path / "run").glob(".*"))
