@@ -135,6 +135,11 @@ def test_what_was_on_is_in_the_configuration(tmp_path: Path) -> None:
         assert settings["precision"]["value"] == "fp32"
 
 
+def test_means_of_other_devices_are_refused() -> None:
+    with pytest.raises(UsageError, match="--fast keep-memory is not for cuda; leave it out"):
+        fast.chosen(("keep-memory",), torch.device("cuda"))
+
+
 def test_unknown_means_are_named() -> None:
     with pytest.raises(ValueError, match=r"must be auto, none or some of channels-last, .*, not 'chanels-last'"):
         SETTINGS["fast"].kind.read("chanels-last")

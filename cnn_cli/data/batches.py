@@ -61,6 +61,11 @@ class Split:
     images: Tensor | Stream
     labels: Tensor
 
+    @property
+    def home(self) -> torch.device:
+        """Where indices are wanted."""
+        return self.images.device if isinstance(self.images, Tensor) else torch.device("cpu")
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -112,13 +117,12 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """x (b, C, H, W) float32 in [0, 1] and y (b,) int64, both on the device, for each of `parts`: (b,) indices.
 
-    change: what is done to whole batches of bytes, (images, their indices) → images, both on the device. The division
-    gives exactly the values of torchvision's ToTensor. ReadError where an image or a worker fails.
+    change: what is done to whole batches of bytes on the device, (images, their indices) → images. The division gives
+    exactly the values of torchvision's ToTensor. ReadError where an image or a worker fails.
     """
     parts = [part for part in parts if len(part)]
     if isinstance(split.images, Tensor):
-        home = split.images.device
-        chosen: Iterable[Tensor] = (split.images[part.to(home)] for part in parts)
+        chosen: Iterable[Tensor] = (split.images[part.to(split.images.device)] for part in parts)
     else:
         chosen = _streamed(split.images, parts, device) if parts else ()
     for part, images in zip(parts, chosen, strict=True):

@@ -63,7 +63,7 @@ def evaluate(
     network.eval()
     matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     total = torch.zeros((), dtype=sum_type(device), device=device)
-    parts = torch.split(here.share(torch.arange(len(split))), batch_size)
+    parts = torch.split(here.share(torch.arange(len(split), device=split.home)), batch_size)
     for x, y in batches(split, parts, device, layout if tta == "none" else replace(layout, size=None)):
         outputs = (
             sum(weight * network(_laid(view, layout)) for view, weight in views(x, tta))

@@ -17,6 +17,7 @@ from torch import nn
 
 from cnn_cli.data import Layout
 from cnn_cli.device import fast_bf16
+from cnn_cli.errors import UsageError
 from cnn_cli.modules import Graph, chains
 from cnn_cli.recipe import FAST
 from cnn_cli.spec.plan import Layer, Plan
@@ -26,16 +27,16 @@ _WINDOWS = {"Conv2d", "MaxPool2d", "AvgPool2d"}
 _POINTS = {"ReLU", "ReLU6", "LeakyReLU", "ELU", "GELU", "SiLU", "Sigmoid", "Tanh", "Hardswish", "Hardtanh", "Identity"}
 
 
-def chosen(fast: str | tuple[str, ...], device: torch.device, precision: str) -> tuple[str, ...]:
-    """The names that `auto` stands for on this device: what was measured to pay there. Others as they are."""
-    if isinstance(fast, tuple):
-        return fast
-    if device.type == "cpu":
-        return FAST
-    paying = {"fused-optimizer", "pool-before-relu", "crop-unused"} | (
-        {"channels-last"} if precision == "bf16" else set()
-    )
-    return tuple(name for name in FAST if name in paying)
+def chosen(fast: str | tuple[str, ...], device: torch.device) -> tuple[str, ...]:
+    """The names that `auto` stands for on this device: what was measured to pay there. Others as they are.
+
+    UsageError for a means that this device has not.
+    """
+    if fast == "auto":
+        return FAST if device.type == "cpu" else tuple(name for name in FAST if name != "keep-memory")
+    if "keep-memory" in fast and device.type != "cpu":
+        raise UsageError(f"--fast keep-memory is not for {device.type}; leave it out")
+    return tuple(fast)
 
 
 def chosen_precision(precision: str, device: torch.device) -> str:

@@ -205,7 +205,7 @@ def _place(name: str, deterministic: bool) -> tuple[torch.device, World]:
 def _settled(settings: dict[str, Setting], device: torch.device) -> dict[str, Setting]:
     """With what `auto` stands for on this device, so that the run says it and goes on with it."""
     precision = settings["precision"]._replace(value=fast.chosen_precision(settings["precision"].value, device))
-    means = settings["fast"]._replace(value=fast.chosen(settings["fast"].value, device, precision.value))
+    means = settings["fast"]._replace(value=fast.chosen(settings["fast"].value, device))
     return settings | {"precision": precision, "fast": means}
 
 

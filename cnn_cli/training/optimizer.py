@@ -5,7 +5,7 @@ classes themselves would load PyTorch's compiler with the first one made, a seco
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,10 +50,16 @@ class Optimizer:
     """All groups together. The first is that of the main settings, whose rate is the one that is printed."""
 
     def __init__(self, groups: Sequence[Group], fused: bool) -> None:
+        """fused: one kernel a step, where PyTorch has it."""
         self.groups, self.fused = list(groups), fused
         for group in self.groups:
             group.buffers = {n: [torch.zeros_like(p) for p in group.parameters] for n in _BUFFERS[group.optimizer]}
             group.steps = [torch.zeros((), device=p.device if fused else "cpu") for p in group.parameters]
+
+    def rate(self, schedule: Callable[[float], float]) -> None:
+        """Set every group's rate: the schedule maps its lr to it."""
+        for group in self.groups:
+            group.rate = schedule(group.lr)
 
     @property
     def parameters(self) -> list[nn.Parameter]:

@@ -22,9 +22,10 @@ class State:
     """What changes while a network trains.
 
     `step` counts all steps done, `start` those before the epoch under way. The sums are those of that epoch in this
-    process (`loss` and `correct` stay on the device, so that no step waits for them). `average` is the moving average
-    of the network, where there is one. `history` has a row for each epoch that was trained and evaluated; `best` is
-    what the weights in best.safetensors reached. `result` is the evaluation after the last epoch, while it is at hand.
+    process; `loss` and `correct` stay on the device, so that no step waits for them, and in their place. `average` is
+    the moving average of the network, where there is one. `history` has a row for each epoch that was trained and
+    evaluated; `best` is what the weights in best.safetensors reached. `result` is the evaluation after the last epoch,
+    while it is at hand.
     """
 
     network: nn.Module
@@ -33,8 +34,8 @@ class State:
     average: nn.Module | None = None
     step: int = 0
     start: int = 0
-    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
-    correct: Tensor = field(default_factory=lambda: torch.zeros(()))
+    loss: Tensor = field(init=False)
+    correct: Tensor = field(init=False)
     seen: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -42,7 +43,8 @@ class State:
     result: Result | None = None
 
     def __post_init__(self) -> None:
-        self.begin_epoch()
+        self.loss = torch.zeros((), dtype=sum_type(self.device), device=self.device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
 
     @property
     def result_network(self) -> nn.Module:
@@ -51,8 +53,8 @@ class State:
 
     def begin_epoch(self) -> None:
         self.start = self.step
-        self.loss = torch.zeros((), dtype=sum_type(self.device), device=self.device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.loss.zero_()
+        self.correct.zero_()
         self.seen, self.seconds = 0, 0.0
 
     def count(self, loss: Tensor, predictions: Tensor, labels: Tensor) -> None:
@@ -102,7 +104,8 @@ def restore_last(document: dict[str, Any], state: State, here: World) -> None:
     """Put back all but the weights; the last thing to do before training goes on, since it sets the random numbers."""
     state.optimizer.load_state_dict(document["optimizer"])
     own = document["ranks"][here.rank]
-    state.loss, state.correct = (own[k].to(state.device) for k in ("loss", "correct"))
+    state.loss.copy_(own["loss"])
+    state.correct.copy_(own["correct"])
     state.seen, state.seconds = own["seen"], own["seconds"]
     state.step, state.start = document["step"], document["start"]
     state.history, state.best = document["history"], document["best"]

@@ -25,7 +25,7 @@ from cnn_cli.data import (
     mix,
 )
 from cnn_cli.distributed import World
-from cnn_cli.errors import CnnError, DivergedError, StoppedError
+from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
 from cnn_cli.files import write_text
 from cnn_cli.recipe import Setting
 from cnn_cli.spec.freeze import keeps_statistics, set_training
@@ -123,11 +123,13 @@ class Job:
         return Augmentation(self["flip"], self["shift"], self["crop"], self["cutout"], fill)
 
     def order(self, epoch: int) -> Tensor:
-        """(images,) the indices of an epoch, as they come."""
+        """(images,) the indices of an epoch, as they come, where the images are."""
         split = self.data.splits["train"]
         if self["balanced_sampling"]:
-            return balanced_order(split.labels, self["seed"], epoch)[: self.images]
-        return epoch_order(len(split), self["seed"], epoch, self["shuffle"])[: self.images]
+            order = balanced_order(split.labels, self["seed"], epoch)
+        else:
+            order = epoch_order(len(split), self["seed"], epoch, self["shuffle"])
+        return order[: self.images].to(split.home)
 
     def change(self, epoch: int, device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
         """What augmentation does to the batches of an epoch; None where there is none."""
@@ -147,7 +149,7 @@ class Job:
             elif not len(mine):
                 yield whole[:1], 0.0  # every process takes every step: here with an image that does not count
             else:
-                mass = [self.objective.mass(labels[part.to(labels.device)]) for part in (mine, whole)]
+                mass = [self.objective.mass(labels[part]) for part in (mine, whole)]
                 yield mine, mass[0] * self.here.size / mass[1]
 
 
@@ -172,6 +174,8 @@ def train(job: Job, state: State, signals: Signals) -> None:
             raise StoppedError(_stopped(job, state), signals.received) from None
         raise CnnError(f"{error}\n{_saved(job, state)}") from None
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if "deterministic" in str(error):  # PyTorch's own words, that name the operation
+            raise UsageError(f"{str(error).split(', but')[0]}; leave --deterministic out") from None
         if not _out_of_memory(error):
             raise
         smaller = max(1, job["batch_size"] // 2)
@@ -181,43 +185,30 @@ def train(job: Job, state: State, signals: Signals) -> None:
 
 
 def _epochs(job: Job, state: State, signals: Signals, progress: Progress) -> None:
-    network, optimizer, settings, saved = _together(job, state), state.optimizer, job.values, time.monotonic()
+    network, settings, saved = _together(job, state), job.values, time.monotonic()
     while not job.done(state):
         epoch, done = job.place(state)
         clock = time.perf_counter()
         left = min(job.steps, job.total - (epoch - 1) * job.steps)  # the last epoch may be a part of one
         parts = list(job.shares(torch.split(job.order(epoch), job["batch_size"])[done:left]))
-        change = job.change(epoch, state.device)
         set_training(state.network, job.plan, job.freeze)
-        mine = batches(job.data.splits["train"], [part for part, _ in parts], state.device, job.layout, change)
-        for (x, y), (_, share) in zip(mine, parts, strict=True):
-            x, others, own = mix(x, y, job["mixup"], job["cutmix"], job["seed"], epoch, state.step)
-            for group in optimizer.groups:
-                group.rate = learning_rate(state.step, job.total, job.steps, settings, group.lr)
-            optimizer.zero_grad()
-            with computing(job["precision"], state.device):
-                outputs = network(x)
-                loss = job.objective(outputs, y)
-                if own < 1:
-                    loss = own * loss + (1 - own) * job.objective(outputs, others)
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-            if job["clip_grad_norm"]:
-                nn.utils.clip_grad_norm_(optimizer.parameters, job["clip_grad_norm"])
-            optimizer.step()
-
-            state.count(loss, job.loss.predictions(outputs), y)
+        change, split = job.change(epoch, state.device), job.data.splits["train"]
+        loaded = batches(split, [index for index, _ in parts], state.device, job.layout, change)
+        for (x, y), (_, share) in zip(loaded, parts, strict=True):
+            state.optimizer.rate(lambda lr: learning_rate(state.step, job.total, job.steps, settings, lr))
+            _step(job, state, network, x, y, share)
             if state.average:
                 follow(state.average, state.network, job["ema"], state.step)
             now = time.perf_counter()
             state.seconds, clock = state.seconds + now - clock, now
             if progress.step(job["batch_size"]):
-                progress.show(
-                    epoch, state.loss.item() / state.seen, state.correct.item() / state.seen, state.seen / state.seconds
-                )
+                loss, correct = state.loss.item() / state.seen, state.correct.item() / state.seen
+                progress.show(epoch, loss, correct, state.seen / state.seconds)
             if state.step % _CHECK_EVERY == 0:
                 _check_loss(job, state)
             saved = _pause(job, state, signals, saved)
         _check_loss(job, state)
+        state.seconds += time.perf_counter() - clock  # with what the device had still to do
         progress.evaluating(epoch)
         _finish_epoch(job, state, signals)
         saved = time.monotonic()
@@ -226,6 +217,22 @@ def _epochs(job: Job, state: State, signals: Signals, progress: Progress) -> Non
             saved = _pause(job, state, signals, saved, now=True)
     if state.step < job.total:
         progress.line(f"stopped early: no better epoch among the last {job['patience']}")
+
+
+def _step(job: Job, state: State, network: nn.Module, x: Tensor, y: Tensor, share: Tensor | float) -> None:
+    """What is done with a batch, x (b, C, H, W) and y (b,): its gradients, which count `share`, move the weights."""
+    x, others, own = mix(x, y, job["mixup"], job["cutmix"], job["seed"], job.epoch(state), state.step)
+    state.optimizer.zero_grad()
+    with computing(job["precision"], state.device):
+        outputs = network(x)
+        loss = job.objective(outputs, y)
+        if own < 1:
+            loss = own * loss + (1 - own) * job.objective(outputs, others)
+    (loss * share).backward()  # type: ignore[no-untyped-call]
+    if job["clip_grad_norm"]:
+        nn.utils.clip_grad_norm_(state.optimizer.parameters, job["clip_grad_norm"])
+    state.optimizer.step()
+    state.count(loss, job.loss.predictions(outputs), y)
 
 
 def _together(job: Job, state: State) -> nn.Module:
