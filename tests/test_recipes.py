@@ -1,0 +1,113 @@
+"""Recipes lie over `train:`; several seeds make a mean with its deviation; both through the command."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_runs as small
+import torch
+import yaml
+
+from cnn_cli.errors import SpecError, StoppedError, UsageError
+from cnn_cli.spec.registry import find
+from cnn_cli.training import launch, seeds
+
+SPEC = (
+    small.SPEC
+    + """
+  recipes:
+    quick: {epochs: 1, lr: 0.02, schedule: linear}
+    tuned: {optimizer: sgd, momentum: 0.5}
+"""
+)
+
+
+@pytest.fixture(autouse=True)
+def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    small.without_pictures(monkeypatch)
+
+
+def begin(folder: Path, recipe: str, **options: Any) -> dict[str, Any]:
+    request = small.request(folder, recipe, SPEC, **options)
+    launch.begin(launch.Request(**{**vars(request), "recipe": recipe}))
+    settings: dict[str, Any] = yaml.safe_load((folder / recipe / "config.yaml").read_text())["settings"]
+    return settings
+
+
+def test_a_recipe_lies_over_train_and_under_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNN_LR", "0.03")
+    found = begin(tmp_path, "quick", epochs=2)
+    pairs = {name: (entry["value"], entry["source"]) for name, entry in found.items()}
+    assert pairs["epochs"] == (2, "option") and pairs["lr"] == (0.03, "CNN_LR")
+    assert pairs["schedule"] == ("linear", "recipe") and pairs["batch_size"] == (128, "spec")
+    assert pairs["shuffle"] == (True, "default")
+
+
+def test_an_unknown_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"small has no recipe 'quik'. Did you mean 'quick'\? \(its recipes are quick, tuned\)"
+    ):
+        begin(tmp_path, "quik")
+    with pytest.raises(UsageError, match=r"lenet-5 has no recipe 'fast'. \(it has none: leave --recipe out\)"):
+        launch.begin(launch.Request("lenet-5", {}, recipe="fast"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "error"),
+    [
+        ("quick: {epoch: 3}", r"recipes\.quick: unknown training setting 'epoch'. Did you mean 'epochs'\?"),
+        ("quick: {momentum: 0.9}", "momentum is a setting of optimizer sgd and muon, and this is adam"),
+        ("Quick: {epochs: 3}", "'Quick' is no name for a recipe; use small letters, digits, '-' and '_'"),
+        ("quick: 3", "must be a mapping, not 3"),
+    ],
+)
+def test_mistakes_in_recipes_are_found(tmp_path: Path, recipe: str, error: str) -> None:
+    (tmp_path / "wrong.yaml").write_text(small.SPEC + f"  recipes:\n    {recipe}\n")
+    with pytest.raises(SpecError, match=error):
+        find(str(tmp_path / "wrong.yaml")).checked()
+
+
+def test_what_a_recipe_adds_may_belong_to_what_it_changes(tmp_path: Path) -> None:
+    found = begin(tmp_path, "tuned", epochs=1)
+    assert (found["optimizer"]["value"], found["momentum"]["value"]) == ("sgd", 0.5)
+
+
+# --- Several seeds --------------------------------------------------------------------------------------------------
+
+
+def test_several_seeds_are_as_many_runs(tmp_path: Path) -> None:
+    document = seeds.begin(small.request(tmp_path, "many", epochs=2, seed=5), 3, False)
+    single = [small.begin(tmp_path, f"one{seed}", epochs=2, seed=seed) for seed in (5, 6, 7)]
+    for seed, run in zip((5, 6, 7), single, strict=True):
+        assert small.same(small.last(tmp_path / "many" / f"seed-{seed}")["network"], small.last(run)["network"])
+    figures = [json.loads((run / "eval.json").read_text())["accuracy"] for run in single]
+    assert [run["accuracy"] for run in document["runs"]] == figures
+    assert document["accuracy"]["mean"] == pytest.approx(statistics.fmean(figures))
+    assert document["accuracy"]["deviation"] == pytest.approx(statistics.stdev(figures))
+    assert json.loads((tmp_path / "many" / "seeds.json").read_text()) == document
+    text = seeds.report(document)
+    assert "small on digits, test, 3 seeds" in text and f"± {statistics.stdev(figures):.2%}" in text
+    assert max(map(len, text.splitlines()[:-1])) <= 80
+
+
+def test_several_seeds_go_on_where_they_were_stopped(tmp_path: Path) -> None:
+    request = small.request(tmp_path, "many", epochs=1)
+    request = launch.Request(**{**vars(request), "command": "cnn train small.yaml --seeds 2 -o many"})
+    whole = seeds.begin(small.request(tmp_path, "whole", epochs=1), 2, False)
+    with small.at_step(5, small.interrupt), pytest.raises(StoppedError) as stopped:
+        seeds.begin(request, 2, False)
+    assert str(stopped.value).endswith("stopped at seed 0\ngo on with: cnn train small.yaml --seeds 2 -o many --resume")
+    assert stopped.value.exit_code == 143
+    with pytest.raises(UsageError, match="holds files already; go on with them by --resume"):
+        seeds.begin(request, 2, False)
+    document = seeds.begin(request, 2, True)
+    assert [r["accuracy"] for r in document["runs"]] == [r["accuracy"] for r in whole["runs"]]
+
+
+def test_one_seed_is_not_several(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--seeds must be at least 2, not 1; for one run name its --seed"):
+        seeds.begin(small.request(tmp_path), 1, False)
