@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,22 +146,26 @@ def finite(run: Path) -> bool:
     return all(bool(t.isfinite().all()) for t in tensors)
 
 
-def test_weights_that_run_away_after_a_good_epoch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("first", "rate", "what"),
+    [(3, 1e38, "the loss is not finite"), (5, float("inf"), "a weight is not finite")],
+    ids=["in the epoch", "at its last step"],
+)
+def test_weights_that_run_away_after_a_good_epoch(tmp_path: Path, first: int, rate: float, what: str) -> None:
     """Exit code 3; the best and the last weights are those of before, and both files are whole."""
-    ended = crashes.cnn(tmp_path, *TRAIN, "--optimizer", "sgd", patches=(_run_away,))
+    arguments = (*TRAIN, "--optimizer", "sgd", "--val-fraction", "0")
+    ended = crashes.cnn(tmp_path, *arguments, patches=(partial(_run_away, first, rate),))
     assert ended.code == 3, ended.said
     (message,) = ended.message
-    assert (
-        message.startswith("error: ") and "is not finite in epoch 2" in message and message.endswith("try --lr 0.001")
-    )
+    assert message.startswith(f"error: {what} in epoch 2") and message.endswith("try --lr 0.001")
     assert "run/best.safetensors is from before that" in message
     assert finite(tmp_path / "run") and len(read_last(tmp_path / "run" / "last.pt")["history"]) == 1
     assert not list((tmp_path / "run").glob(".*"))
 
 
-def _run_away(patch: pytest.MonkeyPatch) -> None:
+def _run_away(first: int, high: float, patch: pytest.MonkeyPatch) -> None:
     rate = train.learning_rate
-    patch.setattr(train, "learning_rate", lambda done, *rest: rate(done, *rest) if done < 3 else 1e38)
+    patch.setattr(train, "learning_rate", lambda done, *rest: high if done >= first else rate(done, *rest))
 
 
 def test_a_loss_that_is_not_finite_on_the_validation_images_is_no_best(

@@ -1,8 +1,14 @@
 """SIGTERM and Ctrl-C at any time of a run, to the process or its whole group: it is saved, and the way on is named."""
 
+import multiprocessing
+import os
 import shlex
 import signal
+import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import crashes
@@ -62,3 +68,35 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, unbroken: dict[str, Any],
     assert ended.message == ["error: stopped at once; the run goes on from its last saved state with --resume"]
     assert small.same(everything(go_on(tmp_path)), unbroken)
     assert not list((tmp_path / "run").glob(".*"))
+
+
+@pytest.mark.parametrize("batch", [2, 4, 7], ids=["training", "validation", "test"])
+def test_sigterm_that_ends_the_workers_first(tmp_path: Path, unbroken: dict[str, Any], batch: int) -> None:
+    """Of a signal to the whole group, main may see the dead workers before the signal."""
+    patches = (stream_the_images, partial(_end_workers_then_main, batch))
+    ended = crashes.cnn(tmp_path, *TRAIN, "--workers", "2", patches=patches)
+    assert (ended.code, ended.left) == (143, False), ended.said
+    assert ended.message[0].startswith("error: stopped; ") and len(ended.message) == 2
+    assert small.same(everything(go_on(tmp_path)), unbroken)
+
+
+def _end_workers_then_main(batch: int, patch: pytest.MonkeyPatch) -> None:
+    batches = sys.modules["cnn_cli.data.batches"]
+    original, asked = batches._next, [0]
+
+    def following(iterator: Any) -> Any:
+        asked[0] += 1
+        if asked[0] == batch:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+                worker.join()
+            Timer(0.1, os.kill, (os.getpid(), TERM)).start()
+            return original(_dead())  # whatever they had made ready
+        return original(iterator)
+
+    patch.setattr(batches, "_next", following)
+
+
+def _dead() -> Iterator[Any]:
+    raise RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly")
+    yield
