@@ -4,23 +4,31 @@ Started as everybody starts them: by torchrun, which sets RANK, WORLD_SIZE and L
 talk through PyTorch's own process group: gloo for CPUs and for what the host decides, NCCL between GPUs.
 """
 
+import gc
 import os
 import re
+import shlex
+import signal
+import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cnn_cli.errors import CnnError
+from cnn_cli.errors import CnnError, UsageError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 PATIENCE = 300.0  # seconds without a word from another process before the job counts as hanging
+LINGER = 5.0  # seconds that the other processes leave the first to say what is wrong
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,11 @@ class World:
     def first(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
+
+    def way_on(self, run: Path) -> str:
+        """The command by which as many processes go on with a run."""
+        start = ["torchrun", "--nproc-per-node", str(self.size), "-m", "cnn_cli"] if self.size > 1 else ["cnn"]
+        return shlex.join([*start, "train", str(run), "--resume"])
 
     def share(self, index: "Tensor") -> "Tensor":
         """This process's part of some numbers (n,): every size-th. All parts together are the whole, each once."""
@@ -78,79 +91,250 @@ class World:
 
     def agree(self, *questions: bool) -> list[bool]:
         """For each question whether any process says yes."""
+        return [bool(answer) for answer in self.most(*questions)]
+
+    def most(self, *numbers: float) -> list[float]:
+        """The largest of each number over all processes."""
         if self.size == 1:
-            return list(questions)
+            return list(numbers)
         import torch
         import torch.distributed as dist
 
-        answers = torch.tensor(questions, dtype=torch.uint8)
-        dist.all_reduce(answers, dist.ReduceOp.MAX)
-        return [bool(a) for a in answers.tolist()]
+        largest = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return largest.tolist()
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """First one process of each machine, then the others: what the one downloads, the others find."""
+        if self.local:
+            self.agree()
+        yield
+        if not self.local:
+            self.agree()
 
 
 ALONE = World()
 
 
+class Paced:
+    """A question to all processes at every step, asked about once a second: asking makes each wait for the others.
+
+    The steps at which it is asked are the same in all, since they follow from the time of the slowest.
+    """
+
+    def __init__(self, here: World) -> None:
+        self.here, self.steps, self.every, self.clock = here, 0, 1, time.monotonic()
+
+    def agree(self, *questions: bool, now: bool = False) -> list[bool]:
+        """As World.agree(), or no to all where it is not time to ask. now: ask in any case."""
+        self.steps += 1
+        if self.here.size == 1:
+            return list(questions)
+        if self.steps < self.every and not now:
+            return [False] * len(questions)
+        seconds, *answers = self.here.most((time.monotonic() - self.clock) / self.steps, *questions)
+        self.steps, self.every, self.clock = 0, round(min(100, max(1, 1 / max(seconds, 1e-3)))), time.monotonic()
+        return [bool(answer) for answer in answers]
+
+
 def world(environ: Mapping[str, str] = os.environ) -> World:
     """As torchrun or srun started this process; alone where neither did. CnnError for variables that make no sense."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if "RANK" not in environ and int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+    if "RANK" not in environ and environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
     elif "RANK" not in environ or "WORLD_SIZE" not in environ:
         return ALONE
     try:
         found = World(int(environ[names[0]]), int(environ[names[1]]), int(environ.get(names[2], "0")))
-    except (KeyError, ValueError) as error:
-        raise CnnError(f"started among several processes, but {', '.join(names)} are not all set ({error})") from None
+    except (KeyError, ValueError):
+        found = World(-1)
+    if not 0 <= found.rank < found.size:
+        given = ", ".join(f"{name}={environ.get(name, '')}" for name in names)
+        raise CnnError(f"this looks like one of several processes, but {given} makes no sense; unset them to run alone")
     return found if found.size > 1 else ALONE
+
+
+def speaks(error: CnnError) -> bool:
+    """Whether this process is the one to say it. Of several that fail alike, each by itself, it is the first.
+
+    Another one waits: its launcher ends it when the first has spoken, and if not, only this one knows what is wrong.
+    """
+    try:
+        if error.mine or (error.mine is None and world().first):
+            return True
+    except CnnError:  # nobody knows who is the first
+        return True
+    time.sleep(LINGER if error.mine is None else LINGER / 2)
+    return error.mine is None
 
 
 @contextmanager
 def joined(here: World, device: "torch.device") -> Iterator[None]:
-    """The process group inside the `with`. CnnError where another process is gone, or silent for too long."""
+    """The process group inside the `with`. CnnError where another process is gone, or silent for too long.
+
+    Whatever ends one process ends all, and one of them says why: the error of the others has `mine` False.
+    """
     if here.size == 1:
         yield
         return
     import torch.distributed as dist
-    from torch.distributed.rendezvous import rendezvous
 
-    _meeting_point(os.environ)
-    patience = timedelta(seconds=float(os.environ.get("CNN_PATIENCE", PATIENCE)))
-    backend = f"cpu:gloo,{device.type}:nccl" if device.type == "cuda" else "gloo"
-    store = None
+    store, pids = _meet(here, device)
     try:
-        store, _, _ = next(rendezvous("env://", here.rank, here.size, timeout=patience))
-        dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.size, timeout=patience)
         yield
         with suppress(RuntimeError):
             dist.barrier()  # nobody leaves while another still needs the meeting point, which the first may hold
-    except (RuntimeError, dist.DistError) as error:
-        if not _about_others(error):
-            raise
-        raise CnnError(_lost(here, store, error)) from None
+    except Exception as error:
+        first = _first_to_fail(here, store)
+        _leave(error)
+        missing = [0] if first is None else _missing(here, store) if first or here.first else []
+        if first is False:
+            raise _silent(error) from None
+        if missing and _about_others(error):
+            _end_siblings([pids[rank] for rank in missing])
+            raise _mine(CnnError(_lost(here, missing, error))) from None
+        raise _mine(error) from error.__cause__
+    else:
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def _meet(here: World, device: "torch.device") -> tuple[Any, list[int]]:
+    """Find the others → the store that all share, and their process numbers.
+
+    A signal ends the waiting at once, since nothing is there to be saved.
+    """
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
+    _meeting_point(os.environ)
+    try:
+        patience = timedelta(seconds=float(os.environ.get("CNN_TIMEOUT", PATIENCE)))
+    except ValueError:
+        raise UsageError(f"CNN_TIMEOUT must be seconds, not {os.environ['CNN_TIMEOUT']!r}") from None
+    backend = f"cpu:gloo,{device.type}:nccl" if device.type == "cuda" else "gloo"
+    try:
+        with _default_signals():
+            store, _, _ = next(rendezvous("env://", here.rank, here.size, timeout=patience))
+            dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.size, timeout=patience)
+            pids: list[int] = [0] * here.size
+            dist.all_gather_object(pids, os.getpid())
+    except (dist.DistError, RuntimeError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise CnnError(
+            f"process {here.rank} could not join the {here.size} processes at {where}: {_brief(error)}"
+        ) from None
+    return store, pids
+
+
+@contextmanager
+def _default_signals() -> Iterator[None]:
+    """Waiting in PyTorch's C++, Python would answer a signal only when the waiting is over."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
-        if dist.is_initialized():
-            with suppress(RuntimeError):
-                dist.destroy_process_group()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _first_to_fail(here: World, store: Any) -> bool | None:
+    """Leave a mark, and see whether no other process has failed before; None where the meeting point is gone."""
+    if not here.first:
+        time.sleep(0.5)  # where all fail alike, the first process is the first
+    answers: list[int] = []
+
+    def ask() -> None:
+        with suppress(RuntimeError):
+            answers.append(store.add("cnn/failed", 1))
+            store.set(f"cnn/here/{here.rank}", "yes")
+
+    asking = threading.Thread(target=ask, daemon=True)  # a process that hangs may hold the meeting point
+    asking.start()
+    asking.join(5)
+    if not answers:
+        return None
+    if answers[0] > 1 and not here.first and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to be said or saved
+    return answers[0] == 1
+
+
+def _leave(error: Exception) -> None:
+    """Close the connections, by which the others notice: PyTorch does so when nothing holds the group any more.
+
+    The frames of the loop hold the network, which adds up its gradients in the group, and data workers, which have
+    inherited the connections.
+    """
+    import torch.distributed as dist
+
+    link: BaseException | None = error
+    while link:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__context__
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def _about_others(error: Exception) -> bool:
-    words = ("connection", "timed out", "timeout", "gloo", "nccl", "peer", "socket", "store", "rank")
-    return any(word in str(error).lower() for word in words)
+    """Whether it sounds as if another process were gone; gloo has no exception of its own. It is so if one is missing.
+
+    What sounds otherwise is a bug of ours, also where another process has not noticed in time that this one is ending.
+    """
+    words = ("gloo", "nccl", "connection", "timeout", "timed out")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
-def _lost(here: World, store: Any, error: Exception) -> str:
-    """Who is missing: every process that still runs leaves a mark, and after a moment some marks are not there."""
-    reason = str(error).strip().splitlines()[0][:200]
-    missing: list[int] = []
-    with suppress(Exception):  # the meeting point may be gone with the process that held it
-        store.set(f"cnn/here/{here.rank}", "yes")
-        time.sleep(2)
-        missing = [r for r in range(here.size) if not store.check([f"cnn/here/{r}"])]
-    who = ", ".join(map(str, missing))
-    what = f"process {who} of {here.size} (counted from 0) has ended or hangs" if who else "another process has ended"
-    way = "the run goes on from its last saved state with --resume"
-    return f"{what}, so this one (process {here.rank}) stops too: {reason}\n{way}"
+def _missing(here: World, store: Any) -> list[int]:
+    """Who leaves no mark within two seconds: all that run notice the end of the group, while the first stays for it."""
+    missing, end = list(range(here.size)), time.monotonic() + 2
+    try:
+        while missing and time.monotonic() < end:
+            time.sleep(0.05)
+            missing = [r for r in missing if not store.check([f"cnn/here/{r}"])]
+    except RuntimeError:
+        return [0]  # no meeting point, no first process
+    return missing
+
+
+def _end_siblings(pids: list[int]) -> None:
+    """Kill what hangs, if it was started by whoever started this process, who would wait for it for half a minute."""
+    for pid in pids:
+        with suppress(OSError, ValueError, IndexError):
+            parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == os.getppid() != 1:
+                os.kill(pid, signal.SIGKILL)
+
+
+def _lost(here: World, missing: list[int], error: Exception) -> str:
+    who = f"process {missing[0]}" if len(missing) == 1 else f"processes {', '.join(map(str, missing))}"
+    verb = "has ended or hangs" if len(missing) == 1 else "have ended or hang"
+    return (
+        f"{who} of {here.size} (counted from 0) {verb}: {_brief(error)}\n"
+        "the run goes on from its last saved state with --resume"
+    )
+
+
+def _brief(error: Exception) -> str:
+    """The first sentence, without the file of PyTorch's in brackets before it."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[[^]]*\]\s*", "", line).split(". ")[0][:200]
+
+
+def _mine(error: E) -> E:
+    if isinstance(error, CnnError):
+        error.mine = True
+    return error
+
+
+def _silent(error: Exception) -> CnnError:
+    """The same exit code, without a word."""
+    silent = error if isinstance(error, CnnError) else CnnError("another process says why")
+    silent.mine = False
+    return silent
 
 
 def _meeting_point(environ: Any) -> None:

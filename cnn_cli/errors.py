@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 
 class CnnError(Exception):
-    """Failed for a reason outside the spec: a file, the disk, memory, damage, data, the network."""
+    """Failed for a reason outside the spec: a file, the disk, memory, damage, data, the network.
+
+    Among several processes that train together, `mine` tells whether this one is to say it; None: nobody has asked.
+    """
 
     exit_code = 1
+    mine: bool | None = None
 
 
 class UsageError(CnnError):

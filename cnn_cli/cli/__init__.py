@@ -1,6 +1,11 @@
 """The command line. Importing a file of commands adds them to the app, in the order in which --help lists them."""
 
+import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 
 # isort: off
 from cnn_cli.cli import inspect, summary, train, predict, visualize, explain  # noqa: F401
@@ -8,6 +13,7 @@ from cnn_cli.cli import inspect, summary, train, predict, visualize, explain  # 
 # isort: on
 from cnn_cli.cli.app import app
 from cnn_cli.cli.output import note
+from cnn_cli.distributed import LINGER, speaks, world
 from cnn_cli.errors import CnnError
 
 __all__ = ["app", "main"]
@@ -18,11 +24,13 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
-        app(arguments)
+        with _one_voice():
+            app(arguments)
     except CnnError as error:
         if debug:
             raise
-        note(f"error: {error}")
+        if speaks(error):
+            note(f"error: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         note("stopped")
@@ -33,3 +41,23 @@ def main() -> None:
         note(f"internal error: {type(error).__name__}: {error}")
         note("This is a bug in cnn. Please report it with the traceback that --debug shows.")
         sys.exit(70)
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Of several processes the first says what all would say; another one only why it failed, if it still can."""
+    here = world()
+    if here.size > 1:  # before PyTorch is loaded: of a lost connection it writes forty lines itself
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if here.first:
+        yield
+        return
+    said = StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            yield
+    except SystemExit as end:  # a wrong option, of which the app has told already
+        if end.code:
+            time.sleep(LINGER)
+            note(said.getvalue())
+        raise

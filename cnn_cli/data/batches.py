@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from cnn_cli.data.decode import decode
 from cnn_cli.data.preprocess import Preprocessing, adapt
+from cnn_cli.distributed import world
 from cnn_cli.errors import CnnError
 
 
@@ -209,6 +211,15 @@ def _shared(batch: Any) -> Any:
 
 
 def _leave_signals_to_main(worker: int) -> None:
-    """Ctrl-C reaches the whole group, and main decides; SIGTERM must end a worker, or main might wait for ever."""
+    """Ctrl-C reaches the whole group, and main decides; SIGTERM must end a worker, or main might wait for ever.
+
+    Among several processes not at once: launchers send it to all, workers too, and the processes have yet to agree on
+    the step at which they stop.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _end_soon if world().size > 1 else signal.SIG_DFL)
+
+
+def _end_soon(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends it
+    signal.alarm(10)  # and so does time

@@ -22,7 +22,7 @@ CURVES = "curves.png"  # the last file of a run: where it is, the run is finishe
 
 def to_the_end(job: Job, state: State, watch: Signals) -> dict[str, Any]:
     """Train and report. Where the report is stopped or a file cannot be written, the error names the way to go on."""
-    stopped = f"stopped; every epoch is done, the report is not\n{way_on(job.run)}"
+    stopped = f"stopped; every epoch is done, the report is not\n{way_on(job)}"
     try:
         train(job, state, watch)
         return finish(job, state, watch.check) if job.here.first else {}
@@ -31,9 +31,9 @@ def to_the_end(job: Job, state: State, watch: Signals) -> dict[str, Any]:
     except ReadError as error:
         if watch.soon():
             raise StoppedError(stopped, watch.received) from None
-        raise CnnError(f"{error}\n{way_on(job.run)}") from None
+        raise CnnError(f"{error}\n{way_on(job)}") from None
     except WriteError as error:
-        raise CnnError(f"{error}\n{way_on(job.run)}") from None
+        raise CnnError(f"{error}\n{way_on(job)}") from None
 
 
 def finish(job: Job, state: State, check: Callable[[], object]) -> dict[str, Any]:

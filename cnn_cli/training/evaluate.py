@@ -1,5 +1,6 @@
 """A module and a split → loss and confusion matrix, every image counted exactly once."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,31 +58,33 @@ def evaluate(
     """Run the network over the split in evaluation mode; `after_batch` may raise to stop.
 
     tta: the outputs are the mean over views of each image, as data.views() has them. The mean loss weighs every image
-    alike, whatever the size of the last batch, and among several processes each image is counted by exactly one. Waits
-    for the device once, at the end.
+    alike, whatever the size of the last batch, and among several processes each image is counted by exactly one, and
+    all call `after_batch` equally often. Waits for the device once, at the end.
     """
     network.eval()
     matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     total = torch.zeros((), dtype=sum_type(device), device=device)
     parts = torch.split(here.share(torch.arange(len(split), device=split.home)), batch_size)
-    for x, y in batches(split, parts, device, layout if tta == "none" else replace(layout, size=None)):
-        outputs = (
-            sum(weight * network(_laid(view, layout)) for view, weight in views(x, tta))
-            if tta != "none"
-            else network(x)
-        )
+    together = math.ceil(len(split) // here.size / batch_size)  # batches that every process has
+    loaded = batches(split, parts, device, layout if tta == "none" else replace(layout, size=None))
+    for i, (x, y) in enumerate(loaded):
+        outputs = network(x) if tta == "none" else _mean_over_views(network, x, layout, tta)
         total += loss(outputs, y).to(total.dtype) * len(y)
         matrix += confusion(y, loss.predictions(outputs), classes)
-        after_batch()
+        if i < together:
+            after_batch()
     here.add(matrix, total)
     return Result(split.name, total.item() / max(1, len(split)), matrix.tolist())
 
 
-def _laid(view: Tensor, layout: Layout) -> Tensor:
-    """What the network uses of a view, which is made of the whole image."""
-    if layout.size:
-        view = view[..., : layout.size[0], : layout.size[1]]
-    return view.contiguous(memory_format=torch.channels_last if layout.channels_last else torch.contiguous_format)
+def _mean_over_views(network: nn.Module, x: Tensor, layout: Layout, tta: str) -> Tensor:
+    """The outputs for views of whole images, each then cut and laid as the network has it."""
+    height, width = layout.size or x.shape[-2:]
+    form = torch.channels_last if layout.channels_last else torch.contiguous_format
+    outputs: list[Tensor] = [
+        weight * network(view[..., :height, :width].contiguous(memory_format=form)) for view, weight in views(x, tta)
+    ]
+    return sum(outputs[1:], outputs[0])
 
 
 def sum_type(device: torch.device) -> torch.dtype:

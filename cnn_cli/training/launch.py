@@ -69,10 +69,11 @@ def begin(request: Request) -> dict[str, Any]:
     frozen(plan, settings["freeze"].value)
     device, here = _place(request.device, settings["deterministic"].value)
     settings = _settled(settings, device)
-    with signals() as watch, joined(here, device), _folder(plan.network, request.output, here) as run:
+    with signals(here.size > 1) as watch, joined(here, device), _folder(plan.network, request.output, here) as run:
         given = begins_with(settings, plan)
         folder = data_folder(request.data_dir)
-        source = read_source(settings["data"].value, folder)
+        with here.in_turn():
+            source = read_source(settings["data"].value, folder)
         settings["data"] = Setting(source.name, settings["data"].source)  # a folder by its full path from here on
         settings["weights"] = full_path(settings["weights"])
         if given:
@@ -110,7 +111,7 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
     if request.film and not (run / FRAMES).is_file():
         raise UsageError(f"{run} keeps no filters of its epochs; a film begins with its run: leave the option out")
     here = world()
-    with signals() as watch, held_run(run) if here.first else nullcontext():
+    with signals(here.size > 1) as watch, held_run(run) if here.first else nullcontext():
         saved = read_last(file)
         about = checkpoint.about_from(saved["about"], str(file))
         plan = plan_document(about.spec, str(file))
@@ -120,14 +121,15 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
         if (run / CURVES).is_file() and settings["epochs"].value == before["epochs"].value and file.name == LAST:
             if here.first:
                 request.say(f"{run} is finished ({len(saved['history'])} epochs); --epochs N goes on to N")
-            return outcome(plan.network, about, run, saved["history"])
+            return outcome(plan.network, about, run, saved["history"]) if here.first else {}
         if len(saved["ranks"]) != here.size:
             raise UsageError(_other_size(run, len(saved["ranks"]), here.size))
         device, _ = _place(
             request.device if request.device != "auto" else about.facts["on"], before["deterministic"].value
         )
         with joined(here, device):
-            source = read_source(settings["data"].value, data_folder(request.data_dir, about.data["folder"]))
+            with here.in_turn():
+                source = read_source(settings["data"].value, data_folder(request.data_dir, about.data["folder"]))
             if fingerprint(source) != about.data.get("fingerprint"):
                 raise UsageError(
                     f"{source.name} has changed since {run} began; a run goes on with the images it began with"
@@ -221,11 +223,7 @@ def _folder(network: str, output: Path | None, here: World) -> Iterator[Path]:
 
 def _other_size(run: Path, then: int, now: int) -> str:
     """A run's random numbers belong to its processes, one generator each."""
-    way = (
-        f"torchrun --nproc-per-node {then} -m cnn_cli train {run} --resume"
-        if then > 1
-        else "cnn train without torchrun"
-    )
+    way = f"{World(size=then).way_on(run)}" + " without torchrun" * (then == 1)
     count = f"{then} process{'es' * (then > 1)}, and here {'is' if now == 1 else 'are'} {now}"
     return f"{run} was trained by {count}; go on with {way}"
 

@@ -16,10 +16,16 @@ class Stop(Exception):
 
 
 class Signals:
-    """What has arrived. `gentle` is set once there is a state to save; before, a signal ends the program at once."""
+    """What has arrived. `gentle` is set once there is a state to save; before, a signal ends the program at once.
+
+    together: one of several processes, whose launcher passes a signal on, perhaps more than once: it counts once.
+    """
 
     gentle = False
     received = 0
+
+    def __init__(self, together: bool = False) -> None:
+        self.together = together
 
     def check(self) -> None:
         """Raise Stop if a signal has arrived."""
@@ -34,18 +40,21 @@ class Signals:
         return bool(self.received)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.together and self.received:
+            return
+        again, self.received = bool(self.received), number
         if not self.gentle:
             raise StoppedError("stopped before training began", number)
-        if self.received:
+        if again:
             raise StoppedError("stopped at once; the run goes on from its last saved state with --resume", number)
-        self.received = number
-        os.write(2, b"\nstopping after this step; once more stops at once\n")  # print() could be interrupted in itself
+        if not self.together:  # print() could be interrupted in itself
+            os.write(2, b"\nstopping after this step; once more stops at once\n")
 
 
 @contextmanager
-def signals() -> Iterator[Signals]:
+def signals(together: bool = False) -> Iterator[Signals]:
     """Watch for signals inside the `with`. Outside the main thread, where Python allows no handlers, do nothing."""
-    watcher = Signals()
+    watcher = Signals(together)
     if threading.current_thread() is not threading.main_thread():
         yield watcher
         return

@@ -57,9 +57,11 @@ class State:
         self.correct.zero_()
         self.seen, self.seconds = 0, 0.0
 
-    def count(self, loss: Tensor, predictions: Tensor, labels: Tensor) -> None:
-        """Add a step: its mean loss, its predictions."""
+    def count(self, loss: Tensor, predictions: Tensor, labels: Tensor, counts: bool = True) -> None:
+        """Add a step: its mean loss, its predictions. counts: False for images that only stand in for none."""
         self.step += 1
+        if not counts:
+            return
         self.seen += len(labels)
         self.loss += loss.detach().to(self.loss.dtype) * len(labels)
         self.correct += (predictions == labels).sum()

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from cnn_cli.data import (
     epoch_order,
     mix,
 )
-from cnn_cli.distributed import World
+from cnn_cli.distributed import Paced, World
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
 from cnn_cli.files import write_text
 from cnn_cli.recipe import Setting
@@ -40,12 +39,12 @@ from cnn_cli.training.optimizer import learning_rate
 from cnn_cli.training.progress import Progress
 from cnn_cli.training.signals import Signals, Stop
 from cnn_cli.training.state import State, save_last
+from cnn_cli.training.together import together
 from cnn_cli.viz.film import add_frame
 
 LOG = "metrics.jsonl"
 SAVE_EVERY = 300  # seconds
 _CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
-_AGREE_EVERY = 10  # steps between two questions of several processes whether one of them is to stop
 
 
 @dataclass(frozen=True)
@@ -139,18 +138,19 @@ class Job:
         table = draws(len(self.data.splits["train"]), self["seed"], epoch, how, (height, width)).to(device)
         return lambda images, index: augment(images, table[index], how)
 
-    def shares(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor | float]]:
+    def shares(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, float]]:
         """This process's part of each batch, and what its mean loss counts in the mean over all processes."""
         labels = self.data.splits["train"].labels
         for whole in parts:
-            mine = self.here.share(whole)
             if self.here.size == 1:
                 yield whole, 1.0
-            elif not len(mine):
-                yield whole[:1], 0.0  # every process takes every step: here with an image that does not count
-            else:
-                mass = [self.objective.mass(labels[part]) for part in (mine, whole)]
-                yield mine, mass[0] * self.here.size / mass[1]
+                continue
+            mine = self.here.share(whole)
+            mass, total = (float(self.objective.mass(labels[part])) for part in (mine, whole))
+            if mass:
+                yield mine, mass * self.here.size / total
+            else:  # every process takes every step: here with an image that does not count
+                yield max(whole.unsqueeze(1), key=lambda one: float(self.objective.mass(labels[one]))), 0.0
 
 
 def train(job: Job, state: State, signals: Signals) -> None:
@@ -185,7 +185,8 @@ def train(job: Job, state: State, signals: Signals) -> None:
 
 
 def _epochs(job: Job, state: State, signals: Signals, progress: Progress) -> None:
-    network, settings, saved = _together(job, state), job.values, time.monotonic()
+    network = together(state.network, job.plan.input, job["precision"], state.device, job.here)
+    settings, saved, paced = job.values, time.monotonic(), Paced(job.here)
     while not job.done(state):
         epoch, done = job.place(state)
         clock = time.perf_counter()
@@ -206,20 +207,20 @@ def _epochs(job: Job, state: State, signals: Signals, progress: Progress) -> Non
                 progress.show(epoch, loss, correct, state.seen / state.seconds)
             if state.step % _CHECK_EVERY == 0:
                 _check_loss(job, state)
-            saved = _pause(job, state, signals, saved)
+            saved = _pause(job, state, signals, saved, paced)
         _check_loss(job, state)
         state.seconds += time.perf_counter() - clock  # with what the device had still to do
         progress.evaluating(epoch)
-        _finish_epoch(job, state, signals)
+        _finish_epoch(job, state, signals, paced)
         saved = time.monotonic()
         progress.row(state.history[-1])
         if not job.done(state):
-            saved = _pause(job, state, signals, saved, now=True)
+            saved = _pause(job, state, signals, saved, paced, now=True)
     if state.step < job.total:
         progress.line(f"stopped early: no better epoch among the last {job['patience']}")
 
 
-def _step(job: Job, state: State, network: nn.Module, x: Tensor, y: Tensor, share: Tensor | float) -> None:
+def _step(job: Job, state: State, network: nn.Module, x: Tensor, y: Tensor, share: float) -> None:
     """What is done with a batch, x (b, C, H, W) and y (b,): its gradients, which count `share`, move the weights."""
     x, others, own = mix(x, y, job["mixup"], job["cutmix"], job["seed"], job.epoch(state), state.step)
     state.optimizer.zero_grad()
@@ -232,22 +233,13 @@ def _step(job: Job, state: State, network: nn.Module, x: Tensor, y: Tensor, shar
     if job["clip_grad_norm"]:
         nn.utils.clip_grad_norm_(state.optimizer.parameters, job["clip_grad_norm"])
     state.optimizer.step()
-    state.count(loss, job.loss.predictions(outputs), y)
+    state.count(loss, job.loss.predictions(outputs), y, counts=bool(share))
 
 
-def _together(job: Job, state: State) -> nn.Module:
-    """The network as it is called in training: among several processes, PyTorch's own engine adds up the gradients."""
-    if job.here.size == 1:
-        return state.network
-    devices = [state.device] if state.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(state.network, device_ids=devices)
-
-
-def _pause(job: Job, state: State, signals: Signals, saved: float, now: bool = False) -> float:
+def _pause(job: Job, state: State, signals: Signals, saved: float, paced: Paced, now: bool = False) -> float:
     """Stop if a signal has arrived, save if it is time to → when it was saved. Several processes do so together."""
-    if job.here.size > 1 and state.step % _AGREE_EVERY and not now:
-        return saved
-    stop, late = job.here.agree(bool(signals.received), job.here.first and time.monotonic() - saved > SAVE_EVERY)
+    late = job.here.first and time.monotonic() - saved > SAVE_EVERY
+    stop, late = paced.agree(bool(signals.received), late, now=now)
     if stop:
         raise Stop
     if not late:
@@ -256,7 +248,7 @@ def _pause(job: Job, state: State, signals: Signals, saved: float, now: bool = F
     return time.monotonic()
 
 
-def _finish_epoch(job: Job, state: State, signals: Signals) -> None:
+def _finish_epoch(job: Job, state: State, signals: Signals, paced: Paced) -> None:
     """Evaluate, write the epoch down, keep the weights if they are the best so far, save."""
     started, trained = time.perf_counter(), state.seconds
     epoch, done = job.place(state)
@@ -271,7 +263,7 @@ def _finish_epoch(job: Job, state: State, signals: Signals) -> None:
             classes,
             job["batch_size"],
             state.device,
-            signals.check if job.here.size == 1 else lambda: None,
+            lambda: _stop_if_asked(signals, paced),
             job.layout,
             job["tta"],
             job.here,
@@ -302,6 +294,11 @@ def _finish_epoch(job: Job, state: State, signals: Signals) -> None:
     if job.here.first:
         add_frame(job.run, row["epoch"], network)
     save(job, state)
+
+
+def _stop_if_asked(signals: Signals, paced: Paced) -> None:
+    if any(paced.agree(bool(signals.received))):
+        raise Stop
 
 
 def save(job: Job, state: State) -> None:
@@ -359,12 +356,12 @@ def _saved(job: Job, state: State) -> str:
     epoch, step = job.place(state)
     if step == 0 and state.step >= job.total:
         epoch, step = epoch - 1, job.steps
-    return f"saved at epoch {epoch}, step {step} of {job.steps}\n{way_on(job.run)}"
+    return f"saved at epoch {epoch}, step {step} of {job.steps}\n{way_on(job)}"
 
 
-def way_on(run: Path) -> str:
+def way_on(job: Job) -> str:
     """The line that names the command to go on with a run."""
-    return f"go on with: {shlex.join(['cnn', 'train', str(run), '--resume'])}"
+    return f"go on with: {job.here.way_on(job.run)}"
 
 
 def _out_of_memory(error: Exception) -> bool:

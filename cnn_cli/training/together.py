@@ -1,0 +1,31 @@
+"""PyTorch's own engine for several processes: it adds up their gradients while they are being computed."""
+
+import torch
+from torch import Tensor, nn
+
+from cnn_cli.distributed import World
+from cnn_cli.training.fast import computing
+
+
+def together(
+    network: nn.Module, shape: tuple[int, ...], precision: str, device: torch.device, here: World
+) -> nn.Module:
+    """The network as it is called in training; by itself where there is one process. shape: (C, H, W) of an image.
+
+    After its first step the engine lays out its sums anew, in the order in which gradients come, and of three processes
+    or more that changes bits. So it takes a step that does not count: a run that goes on is then as one never stopped.
+    """
+    if here.size == 1:
+        return network
+    engine = nn.parallel.DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    kept = [buffer.clone() for buffer in network.buffers()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        network.train()
+        with computing(precision, device):
+            outputs = engine(torch.zeros(2, *shape, device=device))
+            total = outputs.sum() if isinstance(outputs, Tensor) else sum(o.sum() for o in outputs.values())
+        total.backward()
+    for buffer, before in zip(network.buffers(), kept, strict=True):
+        buffer.copy_(before)
+    network.zero_grad(set_to_none=True)
+    return engine

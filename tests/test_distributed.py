@@ -1,0 +1,240 @@
+"""Several processes train what one trains, say what one says, and end together, whatever ends one of them."""
+
+import json
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import several
+import small_runs as small
+import torch
+
+from cnn_cli import data
+from cnn_cli.distributed import ALONE, World, first_host, world
+from cnn_cli.errors import CnnError
+from cnn_cli.training import train
+
+
+@pytest.fixture(autouse=True)
+def _specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    small.without_pictures(monkeypatch)
+    (tmp_path / "small.yaml").write_text(small.SPEC)
+    (tmp_path / "plain.yaml").write_text(several.PLAIN)
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest between two parameters."""
+    a, b = small.last(one)["network"], small.last(other)["network"]
+    return max(float((a[k] - b[k]).abs().max()) for k in a)
+
+
+# --- The same mathematics --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("plain.yaml:plain", "-b", "143", "--epochs", "1"),  # 1437 = 10 · 143 + 7: the last batch is not divisible
+        ("plain.yaml:plain", "-b", "359", "--epochs", "2"),  # 1437 = 4 · 359 + 1: the last batch is one image
+        ("plain.yaml:plain", "-b", "144", "--class-weights", "balanced", "--label-smoothing", "0.1"),
+        ("plain.yaml:plain", "-b", "144", "--clip-grad-norm", "0.5", "--ema", "0.9", "--schedule", "cosine"),
+        ("plain.yaml:plain", "-b", "5", "--epochs", "0.035", "--class-weights", "[0,0,0,0,0,1,1,1,1,1]"),
+        ("plain.yaml:two", "-b", "144"),
+        (
+            "plain.yaml:plain",
+            *("-b", "144", "--balanced-sampling", "--shift", "1", "--flip", "random", "--cutout", "2"),
+            *("--groups", '[{"parameters": ["*.weight"], "lr": 0.05, "weight_decay": 0.01}]'),
+        ),
+    ],
+    ids=["uneven", "one image left", "weights", "clip and average", "weights of zero", "two outputs", "groups"],
+)
+def test_ten_steps_are_those_of_one_process(tmp_path: Path, size: int, options: tuple[str, ...]) -> None:
+    one = several.trained(tmp_path, 1, "one", *options)
+    many = several.trained(tmp_path, size, "many", *options)
+    assert small.last(one)["step"] == small.last(many)["step"] in (10, 11)
+    assert 0 < difference(one, many) < 1e-6
+    for a, b in zip(several.rows(one), several.rows(many), strict=True):
+        assert a["test_accuracy"] == b["test_accuracy"] and a["test_loss"] == pytest.approx(b["test_loss"], abs=1e-6)
+        if "--class-weights" not in options:
+            assert a["train_accuracy"] == pytest.approx(b["train_accuracy"], abs=1e-12)
+            assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-6)
+
+
+def test_two_such_runs_are_bit_equal(tmp_path: Path) -> None:
+    runs = [several.trained(tmp_path, 3, name, "small.yaml", *several.EVERYTHING) for name in ("a", "b")]
+    a, b = (small.without_times(small.last(run)) for run in runs)
+    assert small.same(a, b) and several.rows(runs[0]) == several.rows(runs[1])
+    assert (runs[0] / "best.safetensors").stat().st_size == (runs[1] / "best.safetensors").stat().st_size
+
+
+def _evaluations(sizes: tuple[int, ...], found: Path, rank: int) -> None:
+    """In each process: how splits of these sizes are evaluated, of random images; the first process writes it down."""
+    from cnn_cli.distributed import joined
+    from cnn_cli.network import build
+    from cnn_cli.spec.registry import find
+    from cnn_cli.training.evaluate import evaluate
+    from cnn_cli.training.loss import loss_for
+
+    here, cpu, results = world(), torch.device("cpu"), []
+    torch.manual_seed(0)
+    plan, network = find("plain.yaml:plain"), build("plain.yaml:plain")
+    with joined(here, cpu):
+        for n in sizes:
+            draw = torch.Generator().manual_seed(n)
+            images = torch.randint(0, 256, (n, 1, 8, 8), generator=draw, dtype=torch.uint8)
+            split = data.Split("test", images, torch.randint(0, 10, (n,), generator=draw))
+            calls: list[int] = []
+            for tta in ("none", "flip-shift"):
+                after = partial(calls.append, n)
+                result = evaluate(network, split, loss_for(plan, 10), 10, 7, cpu, after, tta=tta, here=here)
+                results.append([result.n, result.loss, result.matrix])
+            assert len(here.gather(len(calls))) in (0, here.size)
+            assert here.most(len(calls), -len(calls)) == [len(calls), -len(calls)]
+    if here.first:
+        found.write_text(json.dumps(results))
+    sys.exit(0)
+
+
+def test_evaluation_counts_every_image_once(tmp_path: Path) -> None:
+    sizes, found = (1, 2, 3, 14, 15, 29, 131, 132), {}
+    for size in (1, 2, 3):
+        path = tmp_path / f"{size}.json"
+        codes, team = several.run(tmp_path, size, action=partial(_evaluations, sizes, path))
+        assert codes == [0] * size, team.words()
+        found[size] = json.loads(path.read_text())
+        assert [n for n, _, _ in found[size]] == [n for n in sizes for _ in range(2)]
+        assert [m for _, _, m in found[size]] == [m for _, _, m in found[1]]
+        assert [x for _, x, _ in found[size]] == pytest.approx([x for _, x, _ in found[1]], abs=1e-6)
+
+
+def _streamed(rank: int) -> None:
+    """Images are not kept; each process writes down which it reads to train."""
+    data.free_memory = lambda *_: 0  # type: ignore[attr-defined]
+    original = data.Stream.__getitems__
+
+    def getitems(self: data.Stream, index: list[int]) -> Any:
+        with Path(f"read-{rank}").open("a") as file:
+            file.write("".join(f"{i}\n" for i in index) if len(self) == 1437 else "")
+        return original(self, index)
+
+    data.Stream.__getitems__ = getitems  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_streamed_images_are_shared_out_and_give_the_same_bits(tmp_path: Path, workers: int) -> None:
+    options = ("small.yaml", "--epochs", "1", "--shift", "1")
+    kept = several.trained(tmp_path, 2, "kept", *options)
+    streamed = several.trained(tmp_path, 2, "streamed", *options, "-j", str(workers), action=_streamed)
+    assert small.same(small.last(kept)["network"], small.last(streamed)["network"]) and several.rows(
+        kept
+    ) == several.rows(streamed)
+    if not workers:
+        read = [{int(i) for i in (tmp_path / f"read-{rank}").read_text().split()} for rank in range(2)]
+        assert not read[0] & read[1] and read[0] | read[1] == set(range(1437))
+
+
+def _note_what_is_evaluated(rank: int) -> None:
+    original = train.evaluate
+
+    def evaluate(network: torch.nn.Module, *rest: Any) -> Any:
+        Path(f"sums-{rank}").write_text(repr([float(t.double().sum()) for t in network.state_dict().values()]))
+        return original(network, *rest)
+
+    train.evaluate = evaluate
+
+
+@pytest.mark.parametrize("average", [(), ("--ema", "0.9")], ids=["network", "average"])
+def test_all_processes_evaluate_the_same_buffers(tmp_path: Path, average: tuple[str, ...]) -> None:
+    several.trained(tmp_path, 2, "run", "small.yaml", "--epochs", "1", *average, action=_note_what_is_evaluated)
+    assert (tmp_path / "sums-0").read_text() == (tmp_path / "sums-1").read_text()
+
+
+# --- One voice -------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_first_process_writes_and_speaks(tmp_path: Path) -> None:
+    codes, team = several.run(tmp_path, 2, "train", "small.yaml", "--epochs", "2", "--filters-every-epoch")
+    assert codes == [0, 0] and team.said(1) == team.printed(1) == ""
+    assert team.said(0).count("cpu, 1 thread, 2 processes") == 1 and team.printed(0).count("accuracy") == 1
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["small-1"]
+    assert sorted(p.name for p in (tmp_path / "runs" / "small-1").iterdir()) == [
+        *("best.safetensors", "config.yaml", "confusion_matrix.png", "curves.png", "eval.json", "filters-by-epoch.png"),
+        *("filters-by-epoch.safetensors", "last.pt", "metrics.jsonl", "previous.pt"),
+    ]
+    codes, team = several.run(tmp_path, 2, "train", "runs/small-1", "--resume")
+    assert codes == [0, 0] and team.said(1) == team.printed(1) == "" and "is finished" in team.said(0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("small.yaml", "--no-such-option"), 2, "No such option"),
+        (("no-such-network",), 2, "no-such-network"),
+        (("small.yaml", "--data", "no-such-data"), 2, "no such data set"),
+        (("small.yaml", "--seeds", "2"), 2, "--seeds is for one process; start each seed by itself under torchrun"),
+        (("small.yaml", "-o", "small.yaml"), 2, "small.yaml is a file"),
+    ],
+    ids=["option", "network", "data", "seeds", "only the first knows"],
+)
+def test_a_mistake_is_told_once(tmp_path: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
+    codes, team = several.run(tmp_path, 2, "train", *arguments)
+    assert codes[0] == code and codes[1] in (code, 1, -signal.SIGTERM)
+    assert team.said(0).count(words) == 1 and team.said(1) == "", team.words()
+    assert len(team.said(0).splitlines()) <= 4
+
+
+def _fail(*_: Any, **__: Any) -> Any:
+    raise CnnError("this machine cannot read it")
+
+
+def test_what_only_one_process_finds_wrong_is_told_by_it(tmp_path: Path) -> None:
+    codes, team = several.run(tmp_path, 2, "train", "small.yaml", action=partial(several.at_step, {1: _fail}, 3))
+    assert codes[1] == 1 and team.said(1) == "error: this machine cannot read it\n"
+    assert "error" not in team.said(0), team.words()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ALONE),
+        ({"RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "0"}, World(1, 3, 0)),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, ALONE),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "1"}, World(1, 2, 1)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, ALONE),  # in a batch script, not under srun
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, ALONE),
+    ],
+)
+def test_who_a_process_is(variables: dict[str, str], expected: World) -> None:
+    assert world(variables) == expected
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "2", "WORLD_SIZE": "2"},
+        {"RANK": "one", "WORLD_SIZE": "2"},
+        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "two"},
+        {"SLURM_STEP_NUM_TASKS": "2"},
+    ],
+)
+def test_variables_that_make_no_sense(variables: dict[str, str]) -> None:
+    with pytest.raises(CnnError, match=r"this looks like one of several processes, but .* makes no sense; unset them"):
+        world(variables)
+
+
+def test_hosts_of_slurm() -> None:
+    names = ("gpu[07-09,12],cpu1", "node3", "a[1,3]-b", "n1,n2")
+    assert [first_host(n) for n in names] == ["gpu07", "node3", "a1-b", "n1"]
+
+
+def test_under_srun(tmp_path: Path) -> None:
+    two = several.trained(tmp_path, 2, "two", "small.yaml", "--epochs", "1")
+    codes, team = several.run(tmp_path, 2, "train", "small.yaml", "--epochs", "1", "-o", "srun", env=several.SLURM)
+    assert codes == [0, 0], team.words()
+    assert small.same(small.last(two)["network"], small.last(tmp_path / "srun")["network"])

@@ -1,0 +1,206 @@
+"""Several processes stop together, whatever stops one of them, and go on together as if they never had."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import several
+import small_runs as small
+import torch
+
+from cnn_cli import data
+from cnn_cli.distributed import Paced
+from cnn_cli.training import train
+
+slow = pytest.mark.skipif(not os.environ.get("CNN_SLOW_TESTS"), reason="set CNN_SLOW_TESTS=1")
+
+
+@pytest.fixture(autouse=True)
+def _specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    small.without_pictures(monkeypatch)
+    (tmp_path / "small.yaml").write_text(small.SPEC)
+    (tmp_path / "plain.yaml").write_text(several.PLAIN)
+
+
+# --- Stopping and going on -------------------------------------------------------------------------------------------
+
+
+def _often(rank: int) -> None:
+    """Ask at every step whether to stop."""
+    Paced.agree = lambda self, *questions, now=False: self.here.agree(*questions)  # type: ignore[method-assign]
+
+
+def _stop_at(step: int, ranks: tuple[int, ...], rank: int) -> None:
+    _often(rank)
+    several.at_step(dict.fromkeys(ranks, small.interrupt), step, rank)
+
+
+@pytest.mark.parametrize(
+    ("size", "step", "ranks"), [(2, 5, (1,)), (2, 9, (0, 1)), (3, 14, (1,)), (2, 13, (0,))], ids=str
+)
+def test_stopped_and_resumed_is_as_if_never_stopped(
+    tmp_path: Path, size: int, step: int, ranks: tuple[int, ...]
+) -> None:
+    """1150 images make nine steps of 128 an epoch: in the middle of an epoch and, at the ninth, at its end."""
+    options = ("small.yaml", *several.EVERYTHING)
+    whole = several.trained(tmp_path, size, "whole", *options)
+    codes, team = several.run(tmp_path, size, "train", *options, "-o", "part", action=partial(_stop_at, step, ranks))
+    assert codes[0] == 143 and small.last(tmp_path / "part")["step"] == step, team.words()
+    way = f"go on with: torchrun --nproc-per-node {size} -m cnn_cli train part --resume"
+    assert [team.said(rank).count(way) for rank in range(size)] == [1] + [0] * (size - 1)
+    assert all(team.said(rank) == "" for rank in range(1, size))
+    codes, team = several.run(tmp_path, size, "train", "part", "--resume")
+    assert codes == [0] * size, team.words()
+    assert small.same(*(small.without_times(small.last(run)) for run in (tmp_path / "part", whole)))
+    assert several.rows(tmp_path / "part") == several.rows(whole)
+    assert (tmp_path / "part" / "best.safetensors").is_file()
+
+
+def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
+    several.trained(tmp_path, 2, "two", "small.yaml", "--epochs", "1")
+    several.trained(tmp_path, 1, "one", "small.yaml", "--epochs", "1")
+    for run, size, way in (
+        ("two", 1, "two was trained by 2 processes, and here is 1; go on with torchrun --nproc-per-node 2 "),
+        ("two", 3, "two was trained by 2 processes, and here are 3; go on with torchrun --nproc-per-node 2 "),
+        (
+            "one",
+            2,
+            "one was trained by 1 process, and here are 2; go on with cnn train one --resume without torchrun",
+        ),
+    ):
+        codes, team = several.run(tmp_path, size, "train", run, "--resume", "--epochs", "2")
+        assert codes[0] == 2 and team.said(0).count(way) == 1, team.words()
+
+
+# --- What ends one ends all ------------------------------------------------------------------------------------------
+
+
+def _exhausted() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def _a_bug() -> None:
+    raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+def _about_gloo() -> None:
+    raise RuntimeError("[/pytorch/third_party/gloo/x.cc:12] a bug that sounds like a lost connection")
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "words"),
+    [
+        (_exhausted, 1, "error: out of memory with batches of 128; try --batch-size 64 in a new run"),
+        (_a_bug, 70, "internal error: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+        (_about_gloo, 70, "internal error: RuntimeError: [/pytorch/third_party/gloo/x.cc:12] a bug that sounds"),
+    ],
+    ids=["memory", "bug", "a bug that sounds like a lost connection"],
+)
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=slow)])
+def test_what_fails_in_one_process_is_told_by_it(tmp_path: Path, size: int, action: Any, code: int, words: str) -> None:
+    codes, team = several.run(
+        tmp_path, size, "train", "small.yaml", "-o", "run", action=partial(several.at_step, {1: action}, 15)
+    )
+    assert codes[1] == code and all(codes), team.words()
+    assert team.said(1).startswith(words), team.words()
+    assert not any("error" in team.said(rank) for rank in range(size) if rank != 1), team.words()
+    assert small.last(tmp_path / "run")["step"] == 12
+
+
+def _an_image_goes_bad(rank: int) -> None:
+    data.free_memory = lambda *_: 0  # type: ignore[attr-defined]
+    several.at_step({1: lambda: Path("images/7/7.png").write_bytes(b"bad")}, 12, rank)
+
+
+def test_an_image_that_goes_bad_in_one_process(tmp_path: Path) -> None:
+    options = several.images(tmp_path)
+    codes, team = several.run(tmp_path, 2, "train", *options, "--epochs", "9", "-o", "run", action=_an_image_goes_bad)
+    said = sorted(team.said(rank).count("error: ") for rank in range(2))
+    assert all(codes) and said == [0, 1] and team.words().count("7.png") == 1, team.words()
+    assert "the run goes on from its last saved state with --resume" in team.words()
+    assert small.last(tmp_path / "run")["step"] == 12
+
+
+def test_a_loss_that_is_not_finite_is_told_once(tmp_path: Path) -> None:
+    codes, team = several.run(tmp_path, 2, "train", "plain.yaml:rough", "-o", "run")
+    assert codes[0] == 3 and codes[1] in (3, -signal.SIGTERM)
+    assert team.said(0).count("error: the loss is not finite in epoch 1") == 1 and team.said(1) == ""
+    assert all(t.isfinite().all() for t in small.last(tmp_path / "run")["network"].values())
+
+
+@pytest.mark.parametrize(
+    ("size", "victim", "srun"),
+    [(2, 1, False), (3, 1, False), pytest.param(2, 0, False, marks=slow), pytest.param(2, 0, True, marks=slow)],
+)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_hangs_is_named(tmp_path: Path, size: int, victim: int, srun: bool, number: int) -> None:
+    env = {**several.SLURM, "SLURM_STEP_NUM_TASKS": str(size)} if srun else None
+    options = ("small.yaml", "-o", "run", "--epochs", "3000")
+    with several.team(tmp_path, size, "train", *options, env=env, more={"CNN_TIMEOUT": "2"}) as team:
+        team.until(lambda: "   2/3000" in team.said(0))
+        team.send(number, victim)
+        started = time.monotonic()
+        codes = team.wait(25, ends_others=not srun)
+    seconds = time.monotonic() - started
+    print(f"{size} processes, {signal.Signals(number).name} to {victim}: {seconds:.1f} s")
+    assert seconds < (8 if number == signal.SIGKILL else 12)
+    others = [rank for rank in range(size) if rank != victim]
+    assert codes[victim] == -signal.SIGKILL and 1 in (codes[rank] for rank in others), team.words()
+    said = [team.said(rank) for rank in others]
+    named = f"error: process {victim} of {size} (counted from 0) has ended or hangs: "
+    assert sum(text.count("error: ") for text in said) == sum(text.count(named) for text in said) == 1, team.words()
+    epochs = len(small.last(tmp_path / "run")["history"])
+    assert epochs >= 2
+    codes, team = several.run(tmp_path, size, "train", "run", "--resume", "--epochs", "3000", action=_stop_soon)
+    assert codes[0] == 143 and small.last(tmp_path / "run")["step"] > 12 * epochs, team.words()
+
+
+def _stop_soon(rank: int) -> None:
+    _often(rank)
+    original, steps = train.learning_rate, []
+
+    def learning_rate(*arguments: Any) -> float:
+        steps.append(1)
+        if len(steps) == 5:
+            small.interrupt()
+        return original(*arguments)
+
+    train.learning_rate = learning_rate
+
+
+# --- torchrun itself -------------------------------------------------------------------------------------------------
+
+
+def torchrun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cnn_cli"]
+    path = str(Path(train.__file__).parents[2])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return subprocess.Popen(
+        [*command, *arguments], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def test_torchrun_stops_and_goes_on(tmp_path: Path) -> None:
+    """SIGTERM reaches the whole group of each process, data workers included, and costs no step."""
+    options = ("train", *several.images(tmp_path), "--epochs", "400")
+    process = torchrun(tmp_path, *options, "-o", "run")
+    log = tmp_path / "run" / "metrics.jsonl"
+    end = time.monotonic() + 60
+    while not log.is_file() or len(log.read_bytes().splitlines()) < 2:
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and said.count("error: ") == 1, said
+    assert said.count("go on with: torchrun --nproc-per-node 2 -m cnn_cli train run --resume") == 1, said
+    assert "\nerror: stopped; saved at epoch " in said
+    saved = small.last(tmp_path / "run")
+    assert saved["step"] > 0 and len(saved["ranks"]) == 2
