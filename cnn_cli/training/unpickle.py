@@ -18,7 +18,6 @@ from cnn_cli.errors import CnnError
 from cnn_cli.training.header import BEST, LAST, PREVIOUS
 
 _FOLDER = 0x10  # the attribute of a folder in a ZIP archive
-_FOLDER = 0x10  # PyTorch reads nothing for an entry marked so, and takes memory as it lies there for the numbers
 _BEFORE_2020 = b"\x80\x02\x8a\nl\xfc\x9cF"  # how torch.save began before PyTorch 1.6: no archive, no checksums
 
 
@@ -90,10 +89,8 @@ def _check(path: Path, file: IO[bytes], what: str, old: bool) -> None:
                 raise CnnError(f"{path} is refused: it would unpack to more than its size; it is not {what}")
             if len({e.filename for e in entries}) != len(entries):
                 raise _damaged(path, "an entry occurs twice")
-            if any(e.external_attr & _FOLDER for e in entries):  # PyTorch would read zeros for its bytes
+            if any(e.external_attr & _FOLDER for e in entries):  # PyTorch would take memory as it lies for its bytes
                 raise _damaged(path, "an entry is marked as a folder")
-            if folder := next((e for e in entries if e.external_attr & _FOLDER), None):
-                raise _damaged(path, f"entry {folder.filename.partition('/')[2]} says that it is a folder")
             if bad := archive.testzip():
                 raise _damaged(path, f"entry {bad.partition('/')[2]}: wrong checksum")
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, OverflowError) as error:
