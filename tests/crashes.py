@@ -76,11 +76,14 @@ def start(folder: Path, *arguments: str, patches: tuple[Patch, ...] = ()) -> Bas
 
 def end(process: BaseProcess, folder: Path) -> Ended:
     process.join(LIMIT)
-    assert process.exitcode is not None, f"it hangs:\n{(folder / 'said').read_text()}"
+    said = (folder / "said").read_text() if (folder / "said").is_file() else ""
+    if process.exitcode is None:
+        os.killpg(process.pid or 0, signal.SIGKILL)
+        pytest.fail(f"it hangs:\n{said}")
     until = time.monotonic() + 5
     while (left := _group_lives(process.pid or 0)) and time.monotonic() < until:
         time.sleep(0.01)
-    return Ended(process.exitcode, (folder / "said").read_text(), left)
+    return Ended(process.exitcode, said, left)
 
 
 def _group_lives(group: int) -> bool:

@@ -4,9 +4,6 @@ import errno
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,9 @@ import crashes
 import pytest
 import small_runs as small
 import torch
-from crashes import TRAIN, Memory
+from crashes import TRAIN, Memory, everything, go_on
 from torch.utils.data import DataLoader
 
-from cnn_cli import data
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.training import launch, train
 from cnn_cli.training.evaluate import Result
@@ -57,43 +53,36 @@ def test_out_of_memory_in_earnest(tmp_path: Path, channels: int) -> None:
 # --- Workers --------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def streaming(**patches: Any) -> Iterator[None]:
-    """The images are streamed; patches: of attributes of data.batches."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "free_memory", lambda *_: 0)
-        for name, value in patches.items():
-            patch.setattr(batches, name, value)
-        yield
+def fresh(folder: Path) -> Path:
+    (made := folder / "fresh").mkdir()
+    return made
 
 
-def goes_on(folder: Path, **options: Any) -> None:
-    """The run in `folder` ends as one that nothing happened to."""
-    run, whole = small.resume(folder, workers=0), small.begin(folder, "whole", workers=0, **options)
-    assert small.same(small.last(run)["network"], small.last(whole)["network"])
+def test_a_worker_that_hangs_is_given_up(tmp_path: Path) -> None:
+    ended = crashes.cnn(tmp_path, *TRAIN, "--workers", "1", patches=(crashes.stream_the_images, _hang))
+    assert (ended.code, ended.left) == (1, False), ended.said
+    assert ended.message == [
+        "error: a data worker failed (no batch for 2 seconds); "
+        "try --workers 0, or fewer if memory or /dev/shm is short",
+        "saved at epoch 1, step 2 of 3",
+        "go on with: cnn train run --resume",
+    ]
+    assert small.same(everything(go_on(tmp_path)), everything(go_on(fresh(tmp_path))))
 
 
-def test_a_worker_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, main = batches.Stream.__getitems__, os.getpid()
+def _hang(patch: pytest.MonkeyPatch) -> None:
+    """At the third batch of the first epoch."""
+    read, read_before = batches.Stream.__getitems__, [0]
 
     def hang(stream: Any, index: list[int]) -> Any:
-        if os.getpid() != main and len(stream) > 1000 and index[0] == order[2 * 512]:  # the third batch of the epoch
+        read_before[0] += 1
+        if read_before[0] == 3:
             signal.pause()
         return read(stream, index)
 
-    order = data.epoch_order(1437, 0, 1).tolist()
-    monkeypatch.setattr(batches.Stream, "__getitems__", hang)
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # how long it may take to end
-    started = time.monotonic()
-    with streaming(_PATIENCE=2), pytest.raises(CnnError) as error:
-        small.begin(tmp_path, epochs=1, batch_size=512, workers=1)
-    assert 2 <= time.monotonic() - started < 30
-    assert str(error.value).splitlines() == [
-        "a data worker failed (no batch for 2 seconds); try --workers 0, or fewer if memory or /dev/shm is short",
-        "saved at epoch 1, step 2 of 3",
-        f"go on with: cnn train {tmp_path}/run --resume",
-    ]
-    goes_on(tmp_path, epochs=1, batch_size=512)
+    patch.setattr(batches, "_PATIENCE", 2)
+    patch.setattr(batches.Stream, "__getitems__", hang)
+    patch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # how long it may take to end
 
 
 @pytest.mark.parametrize(
@@ -111,31 +100,38 @@ def test_no_worker_can_be_started(
     def fail(loader: Any) -> Any:
         raise failure
 
-    monkeypatch.setattr(DataLoader, "__iter__", fail)
-    with streaming(), pytest.raises(CnnError) as error:
+    with monkeypatch.context() as patch, pytest.raises(CnnError) as error:
+        crashes.stream_the_images(patch)
+        patch.setattr(DataLoader, "__iter__", fail)
         small.begin(tmp_path, epochs=1, workers=2)
     assert error.value.exit_code == 1
     first, *rest = str(error.value).splitlines()
     assert first == f"no data worker could be started ({reason}); try --workers 0" and len(rest) == 2
-    goes_on(tmp_path, epochs=1)
+    run, whole = small.resume(tmp_path, workers=0), small.begin(tmp_path, "whole", epochs=1)
+    assert small.same(small.last(run)["network"], small.last(whole)["network"])
 
 
-def test_shared_memory_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_memory_that_is_too_small(tmp_path: Path) -> None:
     """Told at the first batch; PyTorch's queue alone would print a traceback for each batch and never end."""
+    patches = (crashes.stream_the_images, _no_shared_memory)
+    ended = crashes.cnn(tmp_path, *TRAIN, "--workers", "2", patches=patches)
+    assert (ended.code, ended.left) == (1, False) and "Traceback" not in ended.said
+    assert ended.message == [
+        "error: shared memory (/dev/shm) is too small: a batch takes 0.0 MB; try --workers 0, or fewer",
+        "saved at epoch 1, step 0 of 3",
+        "go on with: cnn train run --resume",
+    ]
+    assert small.same(everything(go_on(tmp_path)), everything(go_on(fresh(tmp_path))))
 
+
+def _no_shared_memory(patch: pytest.MonkeyPatch) -> None:
     def refuse(tensor: Any) -> Any:
         raise RuntimeError(
             "unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device (28)"
         )
 
-    monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
-    with streaming(_PATIENCE=10), pytest.raises(CnnError) as error:
-        small.begin(tmp_path, epochs=1, workers=2)
-    monkeypatch.undo()
-    first, *rest = str(error.value).splitlines()
-    assert first == "shared memory (/dev/shm) is too small: a batch takes 0.0 MB; try --workers 0, or fewer"
-    assert rest == ["saved at epoch 1, step 0 of 12", f"go on with: cnn train {tmp_path}/run --resume"]
-    goes_on(tmp_path, epochs=1)
+    patch.setattr(batches, "_PATIENCE", 10)
+    patch.setattr(torch.Tensor, "share_memory_", refuse)
 
 
 # --- Numbers --------------------------------------------------------------------------------------------------------

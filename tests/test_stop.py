@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, unbroken: dict[str, Any],
 
 @pytest.mark.parametrize("batch", [2, 4, 7], ids=["training", "validation", "test"])
 def test_sigterm_that_ends_the_workers_first(tmp_path: Path, unbroken: dict[str, Any], batch: int) -> None:
-    """Of a signal to the whole group, main may see the dead workers before the signal."""
+    """Of a signal to the whole group, main may see the dead workers before the signal; or they have just begun."""
     patches = (stream_the_images, partial(_end_workers_then_main, batch))
     ended = crashes.cnn(tmp_path, *TRAIN, "--workers", "2", patches=patches)
     assert (ended.code, ended.left) == (143, False), ended.said
@@ -82,19 +83,25 @@ def test_sigterm_that_ends_the_workers_first(tmp_path: Path, unbroken: dict[str,
 
 def _end_workers_then_main(batch: int, patch: pytest.MonkeyPatch) -> None:
     batches = sys.modules["cnn_cli.data.batches"]
-    original, asked = batches._next, [0]
+    original, begin, asked = batches._next, batches._leave_signals_to_main, [0]
+
+    def begin_slowly(worker: int) -> None:
+        time.sleep(0.2)
+        begin(worker)
 
     def following(iterator: Any) -> Any:
         asked[0] += 1
         if asked[0] == batch:
             for worker in multiprocessing.active_children():
                 worker.terminate()
-                worker.join()
+                worker.join(10)
+                assert not worker.is_alive()
             Timer(0.1, os.kill, (os.getpid(), TERM)).start()
             return original(_dead())  # whatever they had made ready
         return original(iterator)
 
     patch.setattr(batches, "_next", following)
+    patch.setattr(batches, "_leave_signals_to_main", begin_slowly)
 
 
 def _dead() -> Iterator[Any]:

@@ -182,21 +182,27 @@ def _next(batches: Iterator[Tensor]) -> Tensor | str:
     raise ReadError(f"a data worker failed ({reason}); try --workers 0, or fewer if memory or /dev/shm is short")
 
 
+_FROM_OUTSIDE = {signal.SIGINT, signal.SIGTERM}
+
+
 @contextmanager
 def _quiet_children() -> Iterator[None]:
-    """Keep PyTorch from watching for dead workers by a signal: it would raise in the middle of a step.
+    """Start workers so that no signal hits them, or a step, half-way.
 
-    Steps must be whole, for the state to be saved after the last of them. A dead worker is noticed when its batch is
-    due.
+    PyTorch would watch for dead workers by a signal and raise in the middle of a step; steps must be whole, for the
+    state to be saved after the last of them. A dead worker is noticed when its batch is due. And until a worker has
+    its own way with signals it would take them in main's, and live on: they wait.
     """
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGCHLD)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_OUTSIDE)
     try:
         yield
     finally:
         signal.signal(signal.SIGCHLD, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _shared(batch: Any) -> Any:
@@ -218,6 +224,8 @@ def _leave_signals_to_main(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_soon if world().size > 1 else signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_OUTSIDE)
 
 
 def _end_soon(number: int, frame: FrameType | None) -> None:
