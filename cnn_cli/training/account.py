@@ -17,8 +17,8 @@ from cnn_cli.files import write_text
 from cnn_cli.recipe import Setting
 from cnn_cli.spec.freeze import described
 from cnn_cli.tables import terminal_width
+from cnn_cli.training.job import Job
 from cnn_cli.training.state import State
-from cnn_cli.training.train import Job
 from cnn_cli.values import shown
 
 

@@ -12,9 +12,10 @@ from cnn_cli.training import checkpoint, fast, score
 from cnn_cli.training.checkpoint import About
 from cnn_cli.training.evaluate import evaluate
 from cnn_cli.training.header import BEST, LAST
+from cnn_cli.training.job import Job
 from cnn_cli.training.signals import Signals, Stop
 from cnn_cli.training.state import State
-from cnn_cli.training.train import LOG, Job, train, way_on
+from cnn_cli.training.train import LOG, train, way_on
 from cnn_cli.viz.film import FRAMES, STRIP, write_film
 
 CURVES = "curves.png"  # the last file of a run: where it is, the run is finished

@@ -31,12 +31,13 @@ from cnn_cli.training.checkpoint import About
 from cnn_cli.training.ending import CURVES, outcome, to_the_end
 from cnn_cli.training.header import LAST, PREVIOUS, SUFFIXES
 from cnn_cli.training.inherit import begins_with, full_path, prepared, remarks
+from cnn_cli.training.job import Job, needs_two
 from cnn_cli.training.loss import loss_for, objective
 from cnn_cli.training.optimizer import make_optimizer
 from cnn_cli.training.runs import ROOT, held_run, new_run, newest_run
 from cnn_cli.training.signals import signals
 from cnn_cli.training.state import State, read_last, restore_last
-from cnn_cli.training.train import Job, needs_two, save, write_log
+from cnn_cli.training.train import save, write_log
 from cnn_cli.viz.film import FRAMES, begin_film, check_film
 
 

@@ -1,0 +1,132 @@
+"""A training job: all that does not change while a network trains, and what follows from it for every epoch."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnn_cli.data import Augmentation, Data, Layout, augment, balanced_order, draws, epoch_order
+from cnn_cli.distributed import World
+from cnn_cli.recipe import Setting
+from cnn_cli.spec.freeze import keeps_statistics
+from cnn_cli.spec.plan import Plan
+from cnn_cli.training.checkpoint import About
+from cnn_cli.training.loss import Loss
+from cnn_cli.training.state import State
+
+
+@dataclass(frozen=True)
+class Job:
+    """What does not change while a network trains. `loss` measures, `objective` is what is minimised."""
+
+    plan: Plan
+    settings: dict[str, Setting]
+    data: Data
+    loss: Loss
+    objective: Loss
+    about: About
+    run: Path
+    layout: Layout
+    here: World
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a setting; None where it has no meaning in this run."""
+        return self.settings[name].value if name in self.settings else None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return {name: setting.value for name, setting in self.settings.items()}
+
+    @property
+    def freeze(self) -> tuple[str, ...]:
+        """Patterns of what is not trained."""
+        return tuple(self["freeze"] or ())
+
+    @cached_property
+    def images(self) -> int:
+        """Images an epoch: all, but for last ones that BatchNorm could make nothing of."""
+        n = len(self.data.splits["train"])
+        rest = n % self["batch_size"]
+        return n - rest if 0 < rest < 2 * self.here.size and needs_two(self.plan, self.freeze) else n
+
+    @cached_property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        return math.ceil(self.images / int(self["batch_size"]))
+
+    @cached_property
+    def total(self) -> int:
+        """Steps in all; the last epoch may be a part of one."""
+        return max(1, round(float(self["epochs"]) * self.steps))
+
+    def epoch(self, state: State) -> int:
+        """The epoch under way, from 1: also when its steps are done, and its evaluation is not."""
+        return math.ceil(state.step / self.steps) if state.step > state.start else state.step // self.steps + 1
+
+    def place(self, state: State) -> tuple[int, int]:
+        """The epoch under way and how many of its steps are done."""
+        epoch = self.epoch(state)
+        return epoch, state.step - (epoch - 1) * self.steps
+
+    def done(self, state: State) -> bool:
+        """Whether nothing is left to train or evaluate: all epochs, or `patience` of them without a better one."""
+        return state.step == state.start and (state.step >= self.total or self.stale(state.history))
+
+    def stale(self, history: Sequence[dict[str, Any]]) -> bool:
+        """Whether `patience` epochs have gone by since the best one."""
+        if not self["patience"] or not history:
+            return False
+        ranks = [(row["val_accuracy"] or 0.0, -(row["val_loss"] or math.inf)) for row in history]
+        return len(ranks) - 1 - ranks.index(max(ranks)) >= int(self["patience"])
+
+    @property
+    def evaluated(self) -> str:
+        """The split that is evaluated after every epoch: val where there is one, else test, which never chooses."""
+        return next((name for name in ("val", "test") if name in self.data.splits), "")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        fill = self.about.preprocessing.mean
+        return Augmentation(self["flip"], self["shift"], self["crop"], self["cutout"], fill)
+
+    def order(self, epoch: int) -> Tensor:
+        """(images,) the indices of an epoch, as they come, where the images are."""
+        split = self.data.splits["train"]
+        if self["balanced_sampling"]:
+            order = balanced_order(split.labels, self["seed"], epoch)
+        else:
+            order = epoch_order(len(split), self["seed"], epoch, self["shuffle"])
+        return order[: self.images].to(split.home)
+
+    def change(self, epoch: int, device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What augmentation does to the batches of an epoch; None where there is none."""
+        if not (how := self.augmentation):
+            return None
+        height, width = self.plan.input[1:]
+        table = draws(len(self.data.splits["train"]), self["seed"], epoch, how, (height, width)).to(device)
+        return lambda images, index: augment(images, table[index], how)
+
+    def shares(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, float]]:
+        """This process's part of each batch, and what its mean loss counts in the mean over all processes."""
+        labels = self.data.splits["train"].labels
+        for whole in parts:
+            if self.here.size == 1:
+                yield whole, 1.0
+                continue
+            mine = self.here.share(whole)
+            mass, total = (float(self.objective.mass(labels[part])) for part in (mine, whole))
+            if mass:
+                yield mine, mass * self.here.size / total
+            else:  # every process takes every step: here with an image that does not count
+                yield max(whole.unsqueeze(1), key=lambda one: float(self.objective.mass(labels[one]))), 0.0
+
+
+def needs_two(plan: Plan, freeze: Sequence[str]) -> bool:
+    """Whether some BatchNorm sees one value a channel and image: of a single image it cannot tell a variance."""
+    norms = [a for a in plan.layers if a.type.startswith("BatchNorm") and not keeps_statistics(a, freeze)]
+    return any(math.prod(layer.output_shape[1:]) == 1 for layer in norms)
