@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -83,10 +84,12 @@ def test_sigterm_that_ends_the_workers_first(tmp_path: Path, unbroken: dict[str,
 
 def _end_workers_then_main(batch: int, patch: pytest.MonkeyPatch) -> None:
     batches = sys.modules["cnn_cli.data.batches"]
-    original, begin, asked = batches._next, batches._leave_signals_to_main, [0]
+    original, begin, asked = batches._next, BaseProcess.run, [0]
 
-    def begin_slowly(worker: int) -> None:
-        time.sleep(0.2)
+    def begin_slowly(worker: BaseProcess) -> None:
+        until = time.monotonic() + 0.2
+        while time.monotonic() < until:
+            time.sleep(0.01)
         begin(worker)
 
     def following(iterator: Any) -> Any:
@@ -101,7 +104,7 @@ def _end_workers_then_main(batch: int, patch: pytest.MonkeyPatch) -> None:
         return original(iterator)
 
     patch.setattr(batches, "_next", following)
-    patch.setattr(batches, "_leave_signals_to_main", begin_slowly)
+    patch.setattr(BaseProcess, "run", begin_slowly)
 
 
 def _dead() -> Iterator[Any]:
