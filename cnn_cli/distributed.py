@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -180,7 +181,7 @@ def joined(here: World, device: "torch.device") -> Iterator[None]:
         return
     import torch.distributed as dist
 
-    store, pids = _meet(here, device)
+    store, processes = _meet(here, device)
     try:
         yield
         with suppress(RuntimeError):
@@ -192,7 +193,7 @@ def joined(here: World, device: "torch.device") -> Iterator[None]:
         if first is False:
             raise _silent(error) from None
         if missing and _about_others(error):
-            _end_siblings([pids[rank] for rank in missing])
+            _end_siblings([processes[rank] for rank in missing])
             raise _mine(CnnError(_lost(here, missing, error))) from None
         raise _mine(error) from error.__cause__
     else:
@@ -218,14 +219,14 @@ def _meet(here: World, device: "torch.device") -> tuple[Any, list[int]]:
         with _default_signals():
             store, _, _ = next(rendezvous("env://", here.rank, here.size, timeout=patience))
             dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.size, timeout=patience)
-            pids: list[int] = [0] * here.size
-            dist.all_gather_object(pids, os.getpid())
+            processes: list[tuple[str, int]] = [("", 0)] * here.size
+            dist.all_gather_object(processes, (socket.gethostname(), os.getpid()))
     except (dist.DistError, RuntimeError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise CnnError(
             f"process {here.rank} could not join the {here.size} processes at {where}: {_brief(error)}"
         ) from None
-    return store, pids
+    return store, processes
 
 
 @contextmanager
@@ -300,9 +301,11 @@ def _missing(here: World, store: Any) -> list[int]:
     return missing
 
 
-def _end_siblings(pids: list[int]) -> None:
+def _end_siblings(processes: list[tuple[str, int]]) -> None:
     """Kill what hangs, if it was started by whoever started this process, who would wait for it for half a minute."""
-    for pid in pids:
+    for host, pid in processes:
+        if host != socket.gethostname():  # whoever has this number here is somebody else
+            continue
         with suppress(OSError, ValueError, IndexError):
             parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
             if int(parent) == os.getppid() != 1:

@@ -39,7 +39,7 @@ class Normalization:
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
 FAST = ("channels-last", "fused-optimizer", "pool-before-relu", "crop-unused", "keep-memory")
-_MATRICES = ("optimizer", ("sgd", "muon"))  # the optimizers with a momentum that can be set
+_WITH_MOMENTUM = ("optimizer", ("sgd", "muon"))  # the optimizers with a momentum that can be set
 _GROUP: dict[str, Kind] = {
     "parameters": ListOf(Text(), most=100, single=True),
     "optimizer": Choice(OPTIMIZERS),
@@ -47,6 +47,7 @@ _GROUP: dict[str, Kind] = {
     "weight_decay": Number(0),
     "momentum": Number(0, 1),
     "nesterov": Flag(),
+    "ns_steps": Whole(1, 99),
 }
 
 
@@ -111,9 +112,9 @@ SETTINGS: dict[str, Field] = {
     "optimizer": Field(Choice(OPTIMIZERS), "adam", "PyTorch's SGD, Adam, AdamW, or Muon (for convolutions too)"),
     "lr": Field(Number(0, above=True), None, "learning rate [sgd 0.01, adam and adamw 0.001, muon 0.02]"),
     "weight_decay": Field(Number(0), None, "PyTorch's weight_decay [0, adamw 0.01]"),
-    "momentum": Field(Number(0, 1), None, "of sgd and muon [sgd 0.9, muon 0.95]", _MATRICES),
-    "nesterov": Field(Flag(), None, "Nesterov's momentum, of sgd and muon [sgd false, muon true]", _MATRICES),
-    "ns_steps": Field(Whole(1, 99), 5, "Newton-Schulz steps of muon", ("optimizer", ("muon",))),
+    "momentum": Field(Number(0, 1), None, "of sgd and muon [sgd 0.9, muon 0.95]", _WITH_MOMENTUM),
+    "nesterov": Field(Flag(), None, "Nesterov's momentum, of sgd and muon [sgd false, muon true]", _WITH_MOMENTUM),
+    "ns_steps": Field(Whole(1, 99), None, "Newton-Schulz steps of muon [5]", ("optimizer", ("muon",))),
     "groups": Field(
         ListOf(ParameterGroup(), least=0, most=100),
         (),
@@ -175,17 +176,18 @@ SETTINGS: dict[str, Field] = {
     "workers": Field(maybe(Whole(0, 256)), None, "processes or threads that decode images [one a CPU, at most 8]"),
 }
 
-_BY_OPTIMIZER: dict[str, dict[str, Any]] = {
+BY_OPTIMIZER: dict[str, dict[str, Any]] = {
     "lr": {"sgd": 0.01, "adam": 0.001, "adamw": 0.001, "muon": 0.02},
     "weight_decay": {"sgd": 0, "adam": 0, "adamw": 0.01, "muon": 0},
     "momentum": {"sgd": 0.9, "muon": 0.95},
     "nesterov": {"sgd": False, "muon": True},
+    "ns_steps": {"muon": 5},
 }
 
 
 def by_optimizer(name: str, optimizer: str) -> Any:
     """The default of a setting that depends on the optimizer; None where it has no meaning for it."""
-    return _BY_OPTIMIZER[name].get(optimizer)
+    return BY_OPTIMIZER[name].get(optimizer)
 
 
 class Setting(NamedTuple):
@@ -236,9 +238,11 @@ def resolve(
         if not _applies(name, values) and source not in ("spec", "recipe", "default"):  # those were for its own choice
             raise UsageError(f"{_spelled(name, source)}: {_out_of_place(name, values)}; leave it out")
     found = {name: setting for name, setting in found.items() if _applies(name, values)}
-    for name in _BY_OPTIMIZER:
+    for name in BY_OPTIMIZER:
         if name in found and found[name].value is None:
             found[name] = Setting(by_optimizer(name, values["optimizer"]), "default")
+    if "nesterov" in found and found["nesterov"].source == "default" and not found["momentum"].value:
+        found["nesterov"] = Setting(False, "default")
     for why in _contradictions({name: setting.value for name, setting in found.items()}).values():
         raise UsageError(why)
     return found
@@ -252,7 +256,11 @@ def _contradictions(values: Mapping[str, Any]) -> dict[str, str]:
     if values.get("warmup") and values.get("schedule") == "onecycle":
         found["warmup"] = "onecycle warms up by itself; leave warmup out"
     if values.get("balanced_sampling") and values.get("shuffle") is False:
-        found["balanced_sampling"] = "balanced_sampling draws images by chance; leave out the order of the files"
+        found["balanced_sampling"] = "balanced_sampling draws images by chance; leave out --no-shuffle"
+    if values.get("warmup", 0) >= values.get("epochs", SETTINGS["epochs"].default):
+        found["warmup"] = "warmup takes all epochs; write less"
+    if values.get("momentum") == 1 and values.get("optimizer") == "muon":
+        found["momentum"] = "a momentum of 1 never moves; write 0.95"
     if values.get("ema") == 1:
         found["ema"] = "an ema of 1 never moves; write 0.999"
     return found

@@ -297,6 +297,8 @@ def test_training_keeps_a_film_if_asked(
     last = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["network"]["0.weight"]
     np.testing.assert_array_equal(frames[-1].weights, last.numpy())
     assert [f.epoch for f in frames] == [0, 1, 2, 3]
+    assert cnn("train", "run", "--resume", "--epochs", "3.5") == 0
+    assert [f.epoch for f in film.frames_of(tmp_path / "run")[1]] == [0, 1, 2, 3, 3.5]
     assert cnn("train", "net.yaml", *options, "-o", "plain") == 0
     assert not list((tmp_path / "plain").glob("filters*"))
     capsys.readouterr()

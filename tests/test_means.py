@@ -139,6 +139,14 @@ def test_groups_take_the_first_that_matches() -> None:
         ([{"parameters": "7", "lr": 1}], "'7' matches no parameter that is left; names are 0.weight, 0.bias"),
         ([{"parameters": "*", "lr": 1}, {"parameters": "0", "lr": 1}], "'0' matches no parameter that is left"),
         (
+            [{"parameters": "5", "optimizer": "adamw", "momentum": 0.5}],
+            "groups: momentum is not a setting of adamw; leave",
+        ),
+        (
+            [{"parameters": "5", "optimizer": "sgd", "momentum": 0, "nesterov": True}],
+            "nesterov needs a momentum above 0",
+        ),
+        (
             [{"parameters": "*.bias", "optimizer": "muon"}],
             "muon takes tensors of two dimensions or more, and 0.bias has",
         ),
@@ -147,6 +155,19 @@ def test_groups_take_the_first_that_matches() -> None:
 def test_groups_that_cannot_be(groups: Any, error: str) -> None:
     with pytest.raises(UsageError, match=error.replace("*", r"\*")):
         make_optimizer(network(), values(groups=groups))
+
+
+def test_what_muon_leaves_has_the_decay_that_is_said() -> None:
+    for decay in (0, 0.3):
+        opt = make_optimizer(network(), values(optimizer="muon", weight_decay=decay), last="5")
+        assert [(g.optimizer, g.weight_decay) for g in opt.groups] == [("muon", decay), ("adamw", decay)]
+    assert str(opt.groups[1]) == "adamw lr 0.001, weight decay 0.3 for 4 tensors (57 parameters)"
+    assert values(optimizer="muon", momentum=0)["nesterov"] is False
+
+
+def test_the_rate_that_is_printed_is_that_of_parameters() -> None:
+    opt = make_optimizer(network(), values(groups=[{"parameters": "*", "lr": 0.5}]))
+    assert [group.lr for group in opt.groups] == [0.5]
 
 
 def test_the_state_of_groups_comes_back() -> None:
@@ -257,6 +278,15 @@ def test_mixed_batches_have_mixed_losses(tmp_path: Path) -> None:
     assert 0 < own < 1 and all(torch.allclose(found[k], v, atol=1e-6) for k, v in net.state_dict().items())
 
 
+def test_cutmix_boxes_are_of_the_whole_image() -> None:
+    """Whether or not the border that a network never sees is left out."""
+    x, y = torch.rand(4, 1, 12, 12), torch.arange(4)
+    for step in range(20):
+        whole, _, share = mix(x, y, 0, 1, 0, 1, step)
+        part, _, same = mix(x[..., :9, :9], y, 0, 1, 0, 1, step, (12, 12))
+        assert share == same and torch.equal(whole[..., :9, :9], part)
+
+
 def test_gradients_are_clipped(tmp_path: Path) -> None:
     given = {"optimizer": "sgd", "momentum": 0, "lr": 1.0, "batch_size": 2000, "epochs": 1}
     run = small.begin(tmp_path, spec=PLAIN, clip_grad_norm=1e-3, **given)
@@ -310,6 +340,14 @@ def test_epochs_may_end_in_the_middle_and_go_on(tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows] == [1, 1.5, 2, 3]
 
 
+def test_the_best_epoch_is_the_same_for_all() -> None:
+    from cnn_cli.training.job import ranked
+
+    order = [(0.9, math.nan), (0.5, 2.0), (0.9, 0.3), (0.9, 0.0)]
+    assert sorted(order, key=lambda pair: ranked(*pair)) == order
+    assert ranked(0.9, None) == ranked(0.9, math.inf)
+
+
 def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     options = {"epochs": 30, "lr": 0.5, "val_fraction": 0.2, "patience": 2}
     run = small.begin(tmp_path, **options)
@@ -351,6 +389,8 @@ def test_with_everything_on_a_resumed_run_is_as_if_never_stopped(tmp_path: Path)
         ({"nesterov": True, "optimizer": "sgd", "momentum": 0}, "nesterov needs a momentum above 0"),
         ({"balanced_sampling": True, "shuffle": False}, "balanced_sampling draws images by chance"),
         ({"ema": 1}, "an ema of 1 never moves"),
+        ({"warmup": 2, "epochs": 2}, "warmup takes all epochs; write less"),
+        ({"optimizer": "muon", "momentum": 1}, "a momentum of 1 never moves"),
         ({"ns_steps": 3}, "ns_steps is a setting of optimizer muon, and this is adam"),
         ({"nesterov": True}, "nesterov is a setting of optimizer sgd and muon, and this is adam"),
     ],

@@ -10,7 +10,7 @@ import small_runs as small
 import torch
 
 from cnn_cli import cli, files
-from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.errors import CnnError, StoppedError, UsageError
 from cnn_cli.training import launch, train
 from cnn_cli.training.checkpoint import open_network
 from cnn_cli.training.state import read_last
@@ -163,3 +163,23 @@ def test_whoever_falls_back_to_the_last_state_names_the_one_before(
     ):
         with pytest.raises(CnnError, match=r"previous\.pt is good \(step 4, 0 epochs done\)\ngo on with: cnn train "):
             use()
+
+
+@pytest.mark.parametrize("name", ["last.pt", "previous.pt"])
+def test_a_signal_while_a_state_is_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = small.begin(tmp_path)
+    if name == "previous.pt":
+        damage(run / "last.pt")
+    load = torch.load
+
+    def stopped(file: Any, **options: Any) -> Any:
+        if Path(file.name).name == name:
+            small.interrupt()
+        return load(file, **options)
+
+    monkeypatch.setattr(torch, "load", stopped)
+    with pytest.raises(StoppedError, match="stopped before the first step") as error:
+        small.resume(tmp_path, epochs=3)
+    assert error.value.exit_code == 143

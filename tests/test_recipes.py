@@ -80,7 +80,7 @@ def test_what_a_recipe_adds_may_belong_to_what_it_changes(tmp_path: Path) -> Non
 
 
 def test_several_seeds_are_as_many_runs(tmp_path: Path) -> None:
-    document = seeds.begin(small.request(tmp_path, "many", epochs=2, seed=5), 3, False)
+    document = seeds.begin(small.request(tmp_path, "many", epochs=2, seed=5), 3)
     single = [small.begin(tmp_path, f"one{seed}", epochs=2, seed=seed) for seed in (5, 6, 7)]
     for seed, run in zip((5, 6, 7), single, strict=True):
         assert small.same(small.last(tmp_path / "many" / f"seed-{seed}")["network"], small.last(run)["network"])
@@ -97,17 +97,37 @@ def test_several_seeds_are_as_many_runs(tmp_path: Path) -> None:
 def test_several_seeds_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     request = small.request(tmp_path, "many", epochs=1)
     request = launch.Request(**{**vars(request), "command": "cnn train small.yaml --seeds 2 -o many"})
-    whole = seeds.begin(small.request(tmp_path, "whole", epochs=1), 2, False)
+    whole = seeds.begin(small.request(tmp_path, "whole", epochs=1), 2)
     with small.at_step(5, small.interrupt), pytest.raises(StoppedError) as stopped:
-        seeds.begin(request, 2, False)
+        seeds.begin(request, 2)
     assert str(stopped.value).endswith("stopped at seed 0\ngo on with: cnn train small.yaml --seeds 2 -o many --resume")
     assert stopped.value.exit_code == 143
     with pytest.raises(UsageError, match="holds files already; go on with them by --resume"):
-        seeds.begin(request, 2, False)
-    document = seeds.begin(request, 2, True)
+        seeds.begin(request, 2)
+    document = seeds.begin(request, 2, None, True)
     assert [r["accuracy"] for r in document["runs"]] == [r["accuracy"] for r in whole["runs"]]
+
+
+def test_seeds_begin_where_asked_and_go_on_in_the_folder_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNN_SEED", "7")
+    request = launch.Request(**{**vars(small.request(tmp_path, epochs=1)), "output": None})
+    document = seeds.begin(request, 2)
+    assert [run["seed"] for run in document["runs"]] == [7, 8] and Path(document["folder"]).name == "small-1"
+    with pytest.raises(UsageError, match=r"name the folder of the seeds: cnn train .* FOLDER --seeds N --resume"):
+        seeds.begin(request, 2, None, True)
+    again = seeds.begin(request, 3, Path("runs/small-1"), True)
+    assert again["runs"][:2] == document["runs"] and len(again["runs"]) == 3
+
+
+def test_seeds_need_images_to_compare_on(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        for n in range(4):
+            small.picture(tmp_path / "images" / "train" / label / f"{n}.png", 8, 8, "L", seed=n)
+    with pytest.raises(UsageError, match="neither test nor val images to compare seeds on"):
+        seeds.begin(small.request(tmp_path, epochs=1, data=str(tmp_path / "images")), 3)
+    assert not (tmp_path / "run" / "seed-1").exists()
 
 
 def test_one_seed_is_not_several(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--seeds must be at least 2, not 1; for one run name its --seed"):
-        seeds.begin(small.request(tmp_path), 1, False)
+        seeds.begin(small.request(tmp_path), 1)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cnn_cli.distributed import World
 from cnn_cli.errors import UsageError
 from cnn_cli.training import checkpoint, launch, optimizer, train
 from cnn_cli.training.evaluate import Result
@@ -89,6 +90,16 @@ def test_the_weights_are_those_of_a_loop_written_by_hand(tmp_path: Path, name: s
     run = small.begin(tmp_path, fast="none", **options)
     expected = by_hand(7, epochs, batch, lambda p: kind(p, **settings), SCHEDULES[schedule])
     assert small.same(checkpoint.load(run).state_dict(), expected)
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "world", lambda: World(5, 8, 1))
+    monkeypatch.setattr(launch, "pick", lambda name: torch.device(name if ":" in name else "cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert launch._place("auto", False)[0] == torch.device("cuda:1")
+    with pytest.raises(UsageError, match="--device cuda:0 is for one process; among several each takes its own"):
+        launch._place("cuda:0", False)
 
 
 def test_unshuffled_is_the_order_of_the_files(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def train(
         say=note,
     )
     if seeds is not None:
-        document = several.begin(request, seeds, resume)
+        document = several.begin(request, seeds, run, resume)
         text = several.report(document)
     else:
         document = launch.resume(request, launch.run_to_resume(request, run)) if resume else launch.begin(request)

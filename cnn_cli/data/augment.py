@@ -10,6 +10,7 @@ once and on the CPU, as whole numbers; carrying them out never waits for a devic
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -72,13 +73,21 @@ def augment(images: Tensor, table: Tensor, how: Augmentation) -> Tensor:
 
 
 def mix(
-    x: Tensor, y: Tensor, mixup: float, cutmix: float, seed: int, epoch: int, step: int
+    x: Tensor,
+    y: Tensor,
+    mixup: float,
+    cutmix: float,
+    seed: int,
+    epoch: int,
+    step: int,
+    size: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor, float]:
     """A batch mixed with itself moved on by one: x (b, C, H, W) float, the others' labels (b,), the share of one's own.
 
-    mixup (Zhang et al. 2018) adds images; cutmix (Yun et al. 2019) sets a box of one into the other; as in torchvision.
-    Each number is the α of the Beta(α, α) that the share is drawn from, one a batch. 0 is off; with both, a coin
-    decides. The loss is share · loss(y) + (1 − share) · loss(the others' labels).
+    mixup (Zhang et al. 2018) adds images; cutmix (Yun et al. 2019) sets a box of one into the other. Each number is the
+    α of the Beta(α, α) that the share is drawn from, one a batch, and 0 is off; with both, a coin decides. As
+    torchvision's MixUp and CutMix. size: (H, W) of the whole images, where x is their upper left. The loss is
+    share · loss(y) + (1 − share) · loss(the others' labels).
     """
     if not (mixup or cutmix):
         return x, y, 1.0
@@ -88,7 +97,7 @@ def mix(
     share = random.betavariate(alpha, alpha)
     if not cut:
         return x.roll(1, 0).lerp_(x, share), y.roll(1, 0), share
-    H, W = x.shape[-2:]
+    H, W = size or x.shape[-2:]
     middle_x, middle_y, half = random.randrange(W), random.randrange(H), math.sqrt(1 - share) / 2
     left, right = max(0, middle_x - int(half * W)), min(W, middle_x + int(half * W))
     top, bottom = max(0, middle_y - int(half * H)), min(H, middle_y + int(half * H))

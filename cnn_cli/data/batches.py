@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from cnn_cli.data.decode import decode
 from cnn_cli.data.preprocess import Preprocessing, adapt
 from cnn_cli.distributed import world
-from cnn_cli.errors import CnnError
+from cnn_cli.errors import CnnError, StoppedError
 
 
 class ReadError(CnnError):
@@ -51,6 +51,8 @@ class Stream(Dataset[Tensor]):
             if isinstance(self.images, Tensor):
                 return adapt(self.images[index], self.how)
             return torch.cat([fitted(self.images[i], self.how) for i in index])
+        except StoppedError:
+            raise
         except CnnError as error:
             return str(error)
 
@@ -173,8 +175,8 @@ def _next(batches: Iterator[Tensor]) -> Tensor | str:
     for _ in range(_PATIENCE):
         try:
             return next(batches)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+        except (RuntimeError, OSError, EOFError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             if "timed out" not in reason:
                 break
     else:

@@ -80,7 +80,7 @@ def opening(job: Job, state: State, remarks: Sequence[str] = ()) -> str:
         *([("frozen", described(job.plan, job.freeze))] if job.freeze else []),
         ("data", f"{Path(job.data.name).name}: {splits}; {len(job.about.classes)} classes"),
         *(("", remark) for remark in job.data.notes),
-        *([("", "a last batch of one image is left out each epoch: BatchNorm needs two")] if unseen else []),
+        *([("", f"too small a last batch ({unseen}) is left out each epoch: BatchNorm needs two")] if unseen else []),
         ("loss", job.objective.name),
         *([("optimizer", str(g)) for g in state.optimizer.groups] if len(state.optimizer.groups) > 1 else []),
         ("device", describe(state.device) + (f", {job.here.size} processes" if job.here.size > 1 else "")),

@@ -22,6 +22,8 @@ from cnn_cli.modules import Graph, chains
 from cnn_cli.recipe import FAST
 from cnn_cli.spec.plan import Layer, Plan
 
+_PAYS = {"cpu": FAST, "cuda": tuple(name for name in FAST if name != "keep-memory")}  # elsewhere nobody has measured
+
 # Layers through which a crop at the lower right moves on: every value depends on its own window alone.
 _WINDOWS = {"Conv2d", "MaxPool2d", "AvgPool2d"}
 _POINTS = {"ReLU", "ReLU6", "LeakyReLU", "ELU", "GELU", "SiLU", "Sigmoid", "Tanh", "Hardswish", "Hardtanh", "Identity"}
@@ -33,7 +35,7 @@ def chosen(fast: str | tuple[str, ...], device: torch.device) -> tuple[str, ...]
     UsageError for a means that this device has not.
     """
     if fast == "auto":
-        return FAST if device.type == "cpu" else tuple(name for name in FAST if name != "keep-memory")
+        return _PAYS.get(device.type, ())
     if "keep-memory" in fast and device.type != "cpu":
         raise UsageError(f"--fast keep-memory is not for {device.type}; leave it out")
     return tuple(fast)
@@ -80,8 +82,8 @@ def layout(plan: Plan, fast: tuple[str, ...]) -> Layout:
 def used_size(plan: Plan) -> tuple[int, int]:
     """(height, width): the upper left part of the image on which alone the outputs depend.
 
-    Told for a chain of windows without padding that ends in Flatten; the whole image for any other network, and where
-    a layer would notice: a norm counts every pixel.
+    Told from the chain of windows without padding that the network begins with; of what comes out of it, everything
+    counts as used.
     """
     chain: list[Layer] = []
     for layer in plan.layers:

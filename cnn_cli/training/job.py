@@ -81,7 +81,7 @@ class Job:
         """Whether `patience` epochs have gone by since the best one."""
         if not self["patience"] or not history:
             return False
-        ranks = [(row["val_accuracy"] or 0.0, -(row["val_loss"] or math.inf)) for row in history]
+        ranks = [ranked(row["val_accuracy"], row["val_loss"]) for row in history]
         return len(ranks) - 1 - ranks.index(max(ranks)) >= int(self["patience"])
 
     @property
@@ -119,11 +119,17 @@ class Job:
                 yield whole, 1.0
                 continue
             mine = self.here.share(whole)
-            mass, total = (float(self.objective.mass(labels[part])) for part in (mine, whole))
+            mass, total = (self.objective.total_weight(labels[part]) for part in (mine, whole))
             if mass:
                 yield mine, mass * self.here.size / total
             else:  # every process takes every step: here with an image that does not count
-                yield max(whole.unsqueeze(1), key=lambda one: float(self.objective.mass(labels[one]))), 0.0
+                yield max(whole.unsqueeze(1), key=lambda one: self.objective.total_weight(labels[one])), 0.0
+
+
+def ranked(accuracy: float, loss: float | None) -> list[float]:
+    """Higher is better: the accuracy, among equals the lower loss. A loss that is no finite number comes last."""
+    finite = loss is not None and math.isfinite(loss)
+    return [float(finite), accuracy, -loss if finite and loss is not None else 0.0]
 
 
 def needs_two(plan: Plan, freeze: Sequence[str]) -> bool:

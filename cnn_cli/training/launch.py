@@ -5,7 +5,9 @@ data.
 """
 
 import copy
+import math
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -62,7 +64,7 @@ class Request:
 def begin(request: Request) -> dict[str, Any]:
     """A new run → what `cnn train --json` prints, in the first process; nothing in others."""
     plan = plan_of(request)
-    settings = resolve(request.options, os.environ, plan.train, _recipe(plan, request.recipe))
+    settings = resolve(request.options, os.environ, plan.train, recipe_of(plan, request.recipe))
     if settings["data"].value is None:
         raise UsageError(f"{plan.network} names no data set; add --data NAME_OR_FOLDER ({', '.join(NAMED)})")
     if request.film:
@@ -71,9 +73,9 @@ def begin(request: Request) -> dict[str, Any]:
     device, here = _place(request.device, settings["deterministic"].value)
     settings = _settled(settings, device)
     with signals(here.size > 1) as watch, joined(here, device), _folder(plan.network, request.output, here) as run:
-        given = begins_with(settings, plan)
         folder = data_folder(request.data_dir)
         with here.in_turn():
+            given = begins_with(settings, plan)
             source = read_source(settings["data"].value, folder)
         settings["data"] = Setting(source.name, settings["data"].source)  # a folder by its full path from here on
         settings["weights"] = full_path(settings["weights"])
@@ -88,6 +90,7 @@ def begin(request: Request) -> dict[str, Any]:
         job = _job(plan, settings, about, source, device, run, here)
         state = _state(job, device, moved)
         save(job, state)  # the first file: with it the run can be resumed, without it the folder goes again
+        watch.gentle = True
         if here.first:
             write_config(job, request.command)
             if request.film:
@@ -105,8 +108,6 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
     run = file.parent
     if request.args or request.input:
         raise UsageError("a run goes on with its own network; leave out --set and --input")
-    if request.options.get("weights"):
-        raise UsageError("a run goes on with its own weights; leave out --weights, or start a new run without --resume")
     if request.recipe:
         raise UsageError("a run goes on with its own settings; leave out --recipe, or start a new run without --resume")
     if request.film and not (run / FRAMES).is_file():
@@ -118,16 +119,15 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
         plan = plan_document(about.spec, str(file))
         _check_name(request.network, plan.network, run)
         before = {k: Setting(*v) for k, v in saved["settings"].items()}
-        settings = _same(before, request, run, len(saved["history"]))
+        settings = _same(before, request, run, saved["step"])
         if (run / CURVES).is_file() and settings["epochs"].value == before["epochs"].value and file.name == LAST:
             if here.first:
                 request.say(f"{run} is finished ({len(saved['history'])} epochs); --epochs N goes on to N")
             return outcome(plan.network, about, run, saved["history"]) if here.first else {}
         if len(saved["ranks"]) != here.size:
-            raise UsageError(_other_size(run, len(saved["ranks"]), here.size))
-        device, _ = _place(
-            request.device if request.device != "auto" else about.facts["on"], before["deterministic"].value
-        )
+            raise UsageError(_other_size(file, len(saved["ranks"]), here.size))
+        on = str(about.facts["on"]).partition(":")[0] if here.size > 1 else about.facts["on"]
+        device, _ = _place(request.device if request.device != "auto" else on, before["deterministic"].value)
         with joined(here, device):
             with here.in_turn():
                 source = read_source(settings["data"].value, data_folder(request.data_dir, about.data["folder"]))
@@ -184,7 +184,7 @@ def _check_name(asked: str, network: str, run: Path) -> None:
         raise UsageError(f"{run} is a run of {network}, not of {asked}")
 
 
-def _recipe(plan: Plan, name: str) -> dict[str, Any]:
+def recipe_of(plan: Plan, name: str) -> dict[str, Any]:
     """The settings of a recipe of the network; UsageError where it has none of that name."""
     if name and name not in plan.recipes:
         known = f"its recipes are {', '.join(plan.recipes)}" if plan.recipes else "it has none: leave --recipe out"
@@ -199,7 +199,9 @@ def _place(name: str, deterministic: bool) -> tuple[torch.device, World]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     device = pick(name)
-    if here.size > 1 and device.type == "cuda" and device.index is None:
+    if here.size > 1 and device.type == "cuda":
+        if ":" in name:
+            raise UsageError(f"--device {name} is for one process; among several each takes its own: --device cuda")
         device = torch.device("cuda", here.local % torch.cuda.device_count())
         torch.cuda.set_device(device)
     return device, here
@@ -222,11 +224,12 @@ def _folder(network: str, output: Path | None, here: World) -> Iterator[Path]:
         yield here.tell(run)
 
 
-def _other_size(run: Path, then: int, now: int) -> str:
+def _other_size(file: Path, then: int, now: int) -> str:
     """A run's random numbers belong to its processes, one generator each."""
-    way = f"{World(size=then).way_on(run)}" + " without torchrun" * (then == 1)
+    named = f" {shlex.quote(str(file))}" if file.name == PREVIOUS else ""
+    way = World(size=then).way_on(file.parent) + named + " without torchrun" * (then == 1)
     count = f"{then} process{'es' * (then > 1)}, and here {'is' if now == 1 else 'are'} {now}"
-    return f"{run} was trained by {count}; go on with {way}"
+    return f"{file.parent} was trained by {count}; go on with {way}"
 
 
 def _with_classes(plan: Plan, request: Request, classes: int) -> Plan:
@@ -250,7 +253,11 @@ def _job(
     if device.type == "cpu" and "keep-memory" in values["fast"]:
         keep_freed_memory()
     loss = loss_for(plan, len(source.classes))
-    _check_memory(plan, settings, device)
+    _check_memory(plan, settings, device, here)
+    if values["shift"] >= min(plan.input[1:]):
+        raise UsageError(
+            f"shift {values['shift']} moves images of {min(plan.input[1:])} pixels out of sight; write less"
+        )
     if "val" in source.parts and values["val_fraction"] and settings["val_fraction"].source not in ("spec", "recipe"):
         raise UsageError(f"{source.name} has a val folder of its own; leave out --val-fraction")
     divided = split(source, values["val_fraction"], values["seed"])
@@ -271,7 +278,7 @@ def _job(
     return job
 
 
-def _check_memory(plan: Plan, settings: dict[str, Setting], device: torch.device) -> None:
+def _check_memory(plan: Plan, settings: dict[str, Setting], device: torch.device, here: World) -> None:
     """Refuse what surely does not fit: weights, gradients, the optimizer's copies, one layer's input and output."""
     copies = {
         "adam": 4,
@@ -282,7 +289,7 @@ def _check_memory(plan: Plan, settings: dict[str, Setting], device: torch.device
     learning = sum(trained(layer, settings["freeze"].value) for layer in plan.layers)
     fixed = 4 * (plan.params + learning * (copies[settings["optimizer"].value] - 1))
     an_image = 4 * max((_values(la.input_shape) + _values(la.output_shape) for la in plan.layers), default=0)
-    batch, free = settings["batch_size"].value, free_memory(device)
+    batch, free = math.ceil(settings["batch_size"].value / here.size), free_memory(device)
     if fixed + an_image * batch <= free:
         return
     fits = (free - fixed) // an_image // 2 if an_image else 0
@@ -316,6 +323,7 @@ def _state(job: Job, device: torch.device, moved: transfer.Transfer | None = Non
 def _same(settings: dict[str, Setting], request: Request, run: Path, done: int) -> dict[str, Setting]:
     """The run's settings, of which only `epochs` may grow and `workers` change; UsageError lists other differences."""
     asked = asked_for(request.options, os.environ)
+    asked = {n: s for n, s in asked.items() if s.value != "auto"}  # which is what the run has chosen
     if (folder := asked.get("data")) and folder.value not in NAMED:
         asked["data"] = Setting(str(Path(folder.value).expanduser().resolve()), folder.source)
     if "weights" in asked:

@@ -30,15 +30,15 @@ class Loss:
     classes: int = 2
     class_weights: Tensor | None = None
 
-    def mass(self, labels: Tensor) -> Tensor:
+    def total_weight(self, labels: Tensor) -> float:
         """What the mean over a batch divides by: the number of its images, or the sum of their classes' weights."""
-        return (self.class_weights[labels] if self.class_weights is not None else torch.ones_like(labels)).sum()
+        return float(len(labels)) if self.class_weights is None else self.class_weights[labels].sum().item()
 
     def __call__(self, outputs: Outputs, labels: Tensor) -> Tensor:
         """The mean over the batch; auxiliary outputs in a weighted sum."""
         if isinstance(outputs, Tensor):
-            return self.of(outputs, labels)
-        terms = [weight * self.of(outputs[name], labels) for name, weight in self.weights.items()]
+            return self.of(outputs.float(), labels)
+        terms = [weight * self.of(outputs[name].float(), labels) for name, weight in self.weights.items()]
         return sum(terms[1:], terms[0])
 
     def predictions(self, outputs: Outputs) -> Tensor:

@@ -15,11 +15,17 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from cnn_cli.errors import UsageError
-from cnn_cli.recipe import by_optimizer
+from cnn_cli.recipe import BY_OPTIMIZER, by_optimizer
 from cnn_cli.spec.freeze import is_frozen
 from cnn_cli.training.muon import muon
 
-_BUFFERS = {"sgd": ("momentum",), "adam": ("mean", "square"), "adamw": ("mean", "square"), "muon": ("momentum",)}
+_ADAM = ("exp_avg", "exp_avg_sq")
+_BUFFERS = {
+    "sgd": ("momentum",),
+    "adam": _ADAM,
+    "adamw": _ADAM,
+    "muon": ("momentum",),
+}
 
 
 @dataclass
@@ -43,7 +49,8 @@ class Group:
 
     def __str__(self) -> str:
         values = sum(p.numel() for p in self.parameters)
-        return f"{self.optimizer} lr {self.lr:g} for {len(self.parameters)} tensors ({values:,} parameters)"
+        decay = f", weight decay {self.weight_decay:g}" if self.weight_decay else ""
+        return f"{self.optimizer} lr {self.lr:g}{decay} for {len(self.parameters)} tensors ({values:,} parameters)"
 
 
 class Optimizer:
@@ -93,7 +100,7 @@ class Optimizer:
 
 def _adam(group: Group, chosen: list[int], fused: bool) -> None:
     """Adam, and AdamW, which decouples the decay of the weights. PyTorch's defaults for the rest."""
-    parameters, gradients, means, squares = _tensors(group, chosen, "mean", "square")
+    parameters, gradients, means, squares = _tensors(group, chosen, *_ADAM)
     adam(
         parameters,
         gradients,
@@ -164,22 +171,29 @@ def make_optimizer(network: nn.Module, settings: Mapping[str, Any], last: str = 
     if settings["optimizer"] == "muon":
         rest = {n: p for n, p in free.items() if p.ndim < 2 or n.rpartition(".")[0] == last}
     main = _group({n: p for n, p in free.items() if n not in rest}, settings, {})
-    others = [_group(rest, settings, {"optimizer": "adamw"})] if rest else []
+    decay = settings["weight_decay"]
+    others = [_group(rest, settings, {"optimizer": "adamw", "weight_decay": decay})] if rest else []
     for group in groups:
         flat = [n for n, p in zip(group.names, group.parameters, strict=True) if p.ndim < 2]
         if group.optimizer == "muon" and flat:
             raise UsageError(f"groups: muon takes tensors of two dimensions or more, and {flat[0]} has fewer")
-    return Optimizer([main, *others, *groups], "fused-optimizer" in settings["fast"])
+    used = [group for group in (main, *others, *groups) if group.parameters]
+    return Optimizer(used, "fused-optimizer" in settings["fast"])
 
 
 def _group(parameters: dict[str, nn.Parameter], settings: Mapping[str, Any], entry: Mapping[str, Any]) -> Group:
     """What the entry says, else what the main settings say of the same optimizer, else its default."""
     optimizer = entry.get("optimizer", settings["optimizer"])
     same = optimizer == settings["optimizer"]
+    for name in entry:
+        if name in BY_OPTIMIZER and by_optimizer(name, optimizer) is None:
+            raise UsageError(f"groups: {name} is not a setting of {optimizer}; leave it out")
 
     def value(name: str) -> Any:
         return entry.get(name, settings.get(name) if same else by_optimizer(name, optimizer))
 
+    if value("nesterov") and not value("momentum"):
+        raise UsageError("groups: nesterov needs a momentum above 0; write momentum 0.9")
     return Group(
         optimizer=optimizer,
         names=tuple(parameters),
@@ -188,7 +202,7 @@ def _group(parameters: dict[str, nn.Parameter], settings: Mapping[str, Any], ent
         weight_decay=value("weight_decay"),
         momentum=value("momentum") or 0.0,
         nesterov=bool(value("nesterov")),
-        ns_steps=settings.get("ns_steps", 5),
+        ns_steps=value("ns_steps") or 0,
     )
 
 

@@ -1,6 +1,7 @@
 """The same training with several seeds: one figure is an anecdote, a mean with its deviation is evidence."""
 
 import json
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from cnn_cli.distributed import world
 from cnn_cli.errors import StoppedError, UsageError
 from cnn_cli.files import make_folder, make_numbered_folder, write_text
-from cnn_cli.recipe import SETTINGS, asked_for
+from cnn_cli.recipe import resolve
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.training import launch
 from cnn_cli.training.header import LAST
@@ -19,37 +20,50 @@ from cnn_cli.training.runs import ROOT
 SUMMARY = "seeds.json"
 
 
-def begin(request: launch.Request, count: int, resume: bool) -> dict[str, Any]:
+def begin(request: launch.Request, count: int, run: Path | None = None, resume: bool = False) -> dict[str, Any]:
     """Runs with `count` seeds, a folder each under one → the document of seeds.json.
 
-    resume: in a folder of before, what is finished stays, what was stopped goes on, and what is missing begins.
+    resume: in the folder `run`, what is finished stays, what was stopped goes on, and what is missing begins.
     """
     if count < 2:
         raise UsageError(f"--seeds must be at least 2, not {count}; for one run name its --seed")
     if world().size > 1:
         raise UsageError("--seeds is for one process; start each seed by itself under torchrun")
-    network = launch.plan_of(request).network
-    folder = request.output or make_numbered_folder(ROOT, network)
-    if not resume and request.output and folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"{folder} holds files already; go on with them by --resume, or name another folder with -o")
-    make_folder(folder)
-    asked = asked_for(request.options, {}).get("seed")
-    first = int(asked.value if asked else SETTINGS["seed"].default)
+    plan = launch.plan_of(request)
+    settings = resolve(request.options, os.environ, plan.train, launch.recipe_of(plan, request.recipe))
+    first = int(settings["seed"].value)
+    folder = _folder(request, plan.network, run, resume)
     outcomes = []
     for seed in range(first, first + count):
-        run = folder / f"seed-{seed}"
-        one = replace(request, options={**request.options, "seed": seed}, output=run)
+        own = folder / f"seed-{seed}"
+        one = replace(request, options={**request.options, "seed": seed}, output=own)
         request.say(f"seed {seed}")
         try:
-            again = resume and (run / LAST).is_file()
-            outcomes.append(launch.resume(replace(one, recipe=""), run) if again else launch.begin(one))
+            if resume and (own / LAST).is_file():
+                outcomes.append(launch.resume(replace(one, recipe="", args={}, input=None), own))
+            else:
+                outcomes.append(launch.begin(one))
         except StoppedError as error:
-            raise StoppedError(
-                f"stopped at seed {seed}\ngo on with: {_way(request, folder)}", error.exit_code - 128
-            ) from None
-    document = _document(network, folder, outcomes, range(first, first + count))
+            text = f"stopped at seed {seed}\ngo on with: {_way(request, folder)}"
+            raise StoppedError(text, error.exit_code - 128) from None
+        if outcomes[-1]["result"] is None:
+            raise UsageError("the data has neither test nor val images to compare seeds on; add --val-fraction 0.1")
+    document = _document(plan.network, folder, outcomes, range(first, first + count))
     write_text(folder / SUMMARY, json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
+
+
+def _folder(request: launch.Request, network: str, run: Path | None, resume: bool) -> Path:
+    """The folder of all seeds: the one named, or the next number."""
+    named = run or request.output
+    if resume and named is None:
+        raise UsageError(f"name the folder of the seeds: cnn train {request.network} FOLDER --seeds N --resume")
+    if not resume and named and named.is_dir() and any(named.iterdir()):
+        raise UsageError(f"{named} holds files already; go on with them by --resume, or name another folder with -o")
+    if named is None:
+        return make_numbered_folder(ROOT, network)
+    make_folder(named)
+    return named
 
 
 def report(document: dict[str, Any]) -> str:
@@ -69,8 +83,6 @@ def report(document: dict[str, Any]) -> str:
 
 def _document(network: str, folder: Path, outcomes: list[dict[str, Any]], seeds: range) -> dict[str, Any]:
     results = [o["result"] for o in outcomes]
-    if any(r is None for r in results):
-        raise UsageError("the data has neither test nor val images to compare seeds on; add --val-fraction 0.1")
     runs = [
         {"seed": s, "accuracy": r["accuracy"], "loss": r["loss"], "epoch": o["best_epoch"], "run": o["run"]}
         for s, r, o in zip(seeds, results, outcomes, strict=True)

@@ -44,7 +44,7 @@ class Signals:
             return
         again, self.received = bool(self.received), number
         if not self.gentle:
-            raise StoppedError("stopped before training began", number)
+            raise StoppedError("stopped before the first step", number)
         if again:
             raise StoppedError("stopped at once; the run goes on from its last saved state with --resume", number)
         if not self.together:  # print() could be interrupted in itself

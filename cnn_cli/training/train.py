@@ -3,30 +3,27 @@
 import json
 import math
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.data import (
-    ReadError,
-    batches,
-    mix,
-)
+from cnn_cli.data import ReadError, batches, mix
 from cnn_cli.distributed import Paced
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
 from cnn_cli.files import write_text
 from cnn_cli.spec.freeze import set_training
 from cnn_cli.training.average import follow
-from cnn_cli.training.checkpoint import About, save_weights
+from cnn_cli.training.checkpoint import save_weights
+from cnn_cli.training.ddp import wrapped
 from cnn_cli.training.evaluate import Result, evaluate
 from cnn_cli.training.fast import computing
 from cnn_cli.training.header import BEST, LAST
-from cnn_cli.training.job import Job
+from cnn_cli.training.job import Job, ranked
 from cnn_cli.training.optimizer import learning_rate
 from cnn_cli.training.progress import Progress
 from cnn_cli.training.signals import Signals, Stop
 from cnn_cli.training.state import State, save_last
-from cnn_cli.training.together import together
 from cnn_cli.viz.film import add_frame
 
 LOG = "metrics.jsonl"
@@ -54,19 +51,20 @@ def train(job: Job, state: State, signals: Signals) -> None:
         if signals.soon():
             raise StoppedError(_stopped(job, state), signals.received) from None
         raise CnnError(f"{error}\n{_saved(job, state)}") from None
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if "deterministic" in str(error):  # PyTorch's own words, that name the operation
+    except (MemoryError, RuntimeError) as error:
+        if job["deterministic"] and "deterministic" in str(error):  # PyTorch's own words, that name the operation
             raise UsageError(f"{str(error).split(', but')[0]}; leave --deterministic out") from None
         if not _out_of_memory(error):
             raise
         smaller = max(1, job["batch_size"] // 2)
         raise CnnError(
-            f"out of memory with batches of {job['batch_size']}; try --batch-size {smaller} in a new run"
+            f"out of memory with batches of {job['batch_size']}; try --batch-size {smaller} in a new run\n"
+            f"the last saved state is {job.run / LAST}"
         ) from None
 
 
 def _epochs(job: Job, state: State, signals: Signals, progress: Progress) -> None:
-    network = together(state.network, job.plan.input, job["precision"], state.device, job.here)
+    network = wrapped(state.network, job.plan.input, job["precision"], state.device, job.here)
     settings, saved, paced = job.values, time.monotonic(), Paced(job.here)
     while not job.done(state):
         epoch, done = job.place(state)
@@ -103,13 +101,14 @@ def _epochs(job: Job, state: State, signals: Signals, progress: Progress) -> Non
 
 def _step(job: Job, state: State, network: nn.Module, x: Tensor, y: Tensor, share: float) -> None:
     """What is done with a batch, x (b, C, H, W) and y (b,): its gradients, which count `share`, move the weights."""
-    x, others, own = mix(x, y, job["mixup"], job["cutmix"], job["seed"], job.epoch(state), state.step)
+    place, size = (job["seed"], job.epoch(state), state.step), job.plan.input[1:]
+    x, others, own = mix(x, y, job["mixup"], job["cutmix"], *place, size)
     state.optimizer.zero_grad()
     with computing(job["precision"], state.device):
         outputs = network(x)
-        loss = job.objective(outputs, y)
-        if own < 1:
-            loss = own * loss + (1 - own) * job.objective(outputs, others)
+    loss = job.objective(outputs, y)
+    if own < 1:
+        loss = own * loss + (1 - own) * job.objective(outputs, others)
     (loss * share).backward()  # type: ignore[no-untyped-call]
     if job["clip_grad_norm"]:
         nn.utils.clip_grad_norm_(state.optimizer.parameters, job["clip_grad_norm"])
@@ -166,12 +165,12 @@ def _finish_epoch(job: Job, state: State, signals: Signals, paced: Paced) -> Non
     state.history.append(row)
     state.begin_epoch()
     state.result = result
-    rank = _rank(result) if job.evaluated == "val" and result else [float(len(state.history))]
+    rank = ranked(result.accuracy, result.loss) if job.evaluated == "val" and result else [float(len(state.history))]
     if state.best is None or rank > state.best:
         state.best = rank
         facts = job.about.facts | {"epoch": row["epoch"], "metrics": row}
         if job.here.first:
-            save_weights(job.run / BEST, network, About(**(vars(job.about) | {"facts": facts})))
+            save_weights(job.run / BEST, network, replace(job.about, facts=facts))
     if job.here.first:
         add_frame(job.run, row["epoch"], network)
     save(job, state)
@@ -199,12 +198,6 @@ def write_log(job: Job, state: State) -> None:
     """metrics.jsonl: a line an epoch, all of them anew, so that it never says more or less than the state."""
     lines = (json.dumps(row, allow_nan=False) + "\n" for row in state.history)
     write_text(job.run / LOG, "".join(lines))
-
-
-def _rank(result: Result) -> list[float]:
-    """Higher is better: the accuracy, among equals the lower loss. A loss that is not finite comes last."""
-    finite = math.isfinite(result.loss)
-    return [float(finite), result.accuracy, -result.loss if finite else 0.0]
 
 
 def _measure(result: Result | None, split: str, key: str) -> float | None:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import torch
 
-from cnn_cli.errors import CnnError
+from cnn_cli.errors import CnnError, StoppedError
 from cnn_cli.training.header import BEST, LAST, PREVIOUS
 
 _FOLDER = 0x10  # the attribute of a folder in a ZIP archive
@@ -30,6 +30,8 @@ def unpickle(path: Path, *, what: str = "a cnn checkpoint", fix: str = "delete i
     """
     try:
         return _unpickled(path, what, fix, old)
+    except StoppedError:
+        raise
     except CnnError as error:
         raise CnnError(f"{error}{_what_else(path)}") from None
 
@@ -65,6 +67,8 @@ def _what_else(path: Path) -> str:
         try:
             document = _unpickled(previous, "a cnn checkpoint", "delete it", False)
             stands = f"step {document['step']}, {len(document['history'])} epochs done"
+        except StoppedError:
+            raise
         except (CnnError, KeyError, TypeError):
             found = f"; nor is {previous} good"
         else:

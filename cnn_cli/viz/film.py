@@ -27,7 +27,7 @@ _ROWS = 20  # filters in it
 class Frame:
     """The first convolution after an epoch (0: before training): weights (O, I, H, W) float32 of its first filters."""
 
-    epoch: int
+    epoch: float
     weights: image.Array
 
 
@@ -46,14 +46,14 @@ def begin_film(run: Path, network: nn.Module) -> None:
     _keep(run, 0, network, {})
 
 
-def add_frame(run: Path, epoch: int, network: nn.Module) -> None:
+def add_frame(run: Path, epoch: float, network: nn.Module) -> None:
     """Keep a frame of an epoch, if `begin_film` was called for this run. A resumed epoch replaces its own frame."""
     if (run / FRAMES).is_file():
         tensors = safetensors.torch.load((run / FRAMES).read_bytes())
-        _keep(run, epoch, network, {k: v for k, v in tensors.items() if int(k) < epoch})
+        _keep(run, epoch, network, {k: v for k, v in tensors.items() if float(k) < epoch})
 
 
-def _keep(run: Path, epoch: int, network: nn.Module, before: dict[str, torch.Tensor]) -> None:
+def _keep(run: Path, epoch: float, network: nn.Module, before: dict[str, torch.Tensor]) -> None:
     name = first_convolution(network)
     weights = network.get_parameter(f"{name}.weight").detach().cpu().float()[:_FILTERS, :_CHANNELS]
     frames = before | {str(epoch): weights.contiguous()}
@@ -68,13 +68,18 @@ def frames_of(run: Path) -> tuple[str, list[Frame]]:
     try:
         with safetensors.safe_open(path, "pt") as file:
             layer = (file.metadata() or {}).get("layer", "")
-            frames = [Frame(int(key), file.get_tensor(key).numpy()) for key in sorted(file.keys(), key=int)]
+            frames = [Frame(_number(key), file.get_tensor(key).numpy()) for key in sorted(file.keys(), key=float)]
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CnnError(f"{path} cannot be read ({error}); delete it, and train again") from None
     return layer, frames
 
 
-def write_film(run: Path, network: str, colour: bool, path: Path) -> tuple[Page, str, list[int]]:
+def _number(key: str) -> float:
+    """An epoch, which may be a part of one."""
+    return float(key) if "." in key else int(key)
+
+
+def write_film(run: Path, network: str, colour: bool, path: Path) -> tuple[Page, str, list[float]]:
     """Write the strip of a run → the page, the layer and the epochs that were kept. CnnError as in `frames_of`."""
     layer, frames = frames_of(run)
     drawn = draw_film(layer, frames, network, colour)

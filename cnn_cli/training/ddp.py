@@ -7,9 +7,7 @@ from cnn_cli.distributed import World
 from cnn_cli.training.fast import computing
 
 
-def together(
-    network: nn.Module, shape: tuple[int, ...], precision: str, device: torch.device, here: World
-) -> nn.Module:
+def wrapped(network: nn.Module, shape: tuple[int, ...], precision: str, device: torch.device, here: World) -> nn.Module:
     """The network as it is called in training; by itself where there is one process. shape: (C, H, W) of an image.
 
     After its first step the engine lays out its sums anew, in the order in which gradients come, and of three processes
