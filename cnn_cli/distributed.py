@@ -201,8 +201,8 @@ def joined(here: World, device: "torch.device") -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def _meet(here: World, device: "torch.device") -> tuple[Any, list[int]]:
-    """Find the others → the store that all share, and their process numbers.
+def _meet(here: World, device: "torch.device") -> tuple[Any, list[tuple[str, int]]]:
+    """Find the others → the store that all share, and the machine and process number of each.
 
     A signal ends the waiting at once, since nothing is there to be saved.
     """

@@ -16,7 +16,6 @@ from cnn_cli.data import balanced_order, epoch_order, mix
 from cnn_cli.errors import UsageError
 from cnn_cli.recipe import SETTINGS, resolve
 from cnn_cli.training import checkpoint
-from cnn_cli.training.average import follow
 from cnn_cli.training.muon import muon, orthogonal
 from cnn_cli.training.optimizer import Optimizer, learning_rate, make_optimizer
 
@@ -94,7 +93,7 @@ def test_muon_of_matrices_is_pytorchs() -> None:
     weights, opt = ours(optimizer="muon", lr=0.05, momentum=0.9, weight_decay=0.1, groups=groups)
     expected = theirs(
         lambda n: torch.optim.Muon([n[3].weight], 0.05, 0.1, 0.9),
-        lambda n: torch.optim.AdamW([n[3].bias, n[5].weight, n[5].bias], 0.001),
+        lambda n: torch.optim.AdamW([n[3].bias, n[5].weight, n[5].bias], 0.001, weight_decay=0.1),
         lambda n: torch.optim.SGD(n[0].parameters(), 0.1),
     )
     assert [g.optimizer for g in opt.groups] == ["muon", "adamw", "sgd"]
@@ -297,89 +296,7 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
     assert moved == pytest.approx(1e-3, rel=1e-3)
 
 
-# --- Averages, ends and seeds ---------------------------------------------------------------------------------------
-
-
-def test_the_average_follows_as_pytorchs_does() -> None:
-    from torch.optim.swa_utils import AveragedModel
-
-    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    mine = copy.deepcopy(net)
-    model = AveragedModel(
-        net, avg_fn=lambda a, b, n: a + (b - a) * (1 - min(0.5, (1 + n) / (10 + n))), use_buffers=True
-    )
-    model.update_parameters(net)  # its first call copies
-    for step in range(1, 40):
-        net.train()(torch.randn(5, 3)).sum().backward()
-        with torch.no_grad():
-            for p in net.parameters():
-                p += torch.randn_like(p)
-        follow(mine, net, 0.5, step)
-        model.update_parameters(net)
-    expected = model.module.state_dict()
-    assert all(torch.allclose(t, expected[k], atol=1e-5) for k, t in mine.state_dict().items() if t.is_floating_point())
-    assert torch.equal(mine.state_dict()["1.num_batches_tracked"], net.state_dict()["1.num_batches_tracked"])
-
-
-def test_the_average_is_what_is_kept(tmp_path: Path) -> None:
-    run, plain = small.begin(tmp_path, ema=0.9, epochs=2), small.begin(tmp_path, "plain", epochs=2)
-    last = small.last(run)
-    assert small.same(last["network"], small.last(plain)["network"])  # training itself is as without
-    assert small.same(checkpoint.load(run).state_dict(), last["average"])
-    assert not small.same(last["average"], last["network"])
-
-
-def test_epochs_may_end_in_the_middle_and_go_on(tmp_path: Path) -> None:
-    whole = small.begin(tmp_path, "whole", epochs=3)
-    part = small.begin(tmp_path, "part", epochs=1.5)
-    rows = [json.loads(line) for line in (part / "metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 1.5] and small.last(part)["step"] == 18
-    small.resume(tmp_path, "part", epochs=3)
-    assert small.same(small.last(part)["network"], small.last(whole)["network"])
-    rows = [json.loads(line) for line in (part / "metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 1.5, 2, 3]
-
-
-def test_the_best_epoch_is_the_same_for_all() -> None:
-    from cnn_cli.training.job import ranked
-
-    order = [(0.9, math.nan), (0.5, 2.0), (0.9, 0.3), (0.9, 0.0)]
-    assert sorted(order, key=lambda pair: ranked(*pair)) == order
-    assert ranked(0.9, None) == ranked(0.9, math.inf)
-
-
-def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
-    options = {"epochs": 30, "lr": 0.5, "val_fraction": 0.2, "patience": 2}
-    run = small.begin(tmp_path, **options)
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    ranks = [(row["val_accuracy"], -row["val_loss"]) for row in rows]
-    assert len(rows) < 30 and ranks.index(max(ranks)) == len(rows) - 3
-    before = {p.name: p.read_bytes() for p in run.iterdir()}
-    small.resume(tmp_path)  # finished
-    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
-    with pytest.raises(UsageError, match="patience waits for a better epoch on the val split, and there is none"):
-        small.begin(tmp_path, "none", patience=2)
-
-
-ALL = {
-    "flip": "random", "shift": 1, "crop": 0.7, "cutout": 2, "mixup": 0.3, "cutmix": 0.5, "ema": 0.95, "tta": "flip",
-    "schedule": "cosine", "warmup": 0.3, "label_smoothing": 0.1, "class_weights": "balanced", "clip_grad_norm": 1.0,
-    "balanced_sampling": True, "optimizer": "muon", "precision": "bf16", "epochs": 2.5, "batch_size": 256,
-    "groups": [{"parameters": "*.bias", "optimizer": "sgd", "momentum": 0.9, "nesterov": True}],
-}  # fmt: skip
-
-
-def test_with_everything_on_a_resumed_run_is_as_if_never_stopped(tmp_path: Path) -> None:
-    whole = small.begin(tmp_path, "whole", **ALL)
-    expected = small.without_times(small.last(whole))
-    for step in range(1, expected["step"] + 1):
-        name = f"stopped{step}"
-        with small.at_step(step, small.interrupt), pytest.raises(Exception, match="stopped"):
-            small.begin(tmp_path, name, **ALL)
-        torch.manual_seed(99)
-        run = small.resume(tmp_path, name)
-        assert small.same(small.without_times(small.last(run)), expected)
-        assert small.same(checkpoint.load(run).state_dict(), checkpoint.load(whole).state_dict())
+# --- The settings --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
 
 def test_ctrl_c_before_training_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "read_source", lambda *_: small.interrupt())
-    with pytest.raises(StoppedError, match="stopped before training began"):
+    with pytest.raises(StoppedError, match="stopped before the first step"):
         small.begin(tmp_path)
     assert not (tmp_path / "run").exists()
 
@@ -227,7 +227,8 @@ def test_out_of_memory_names_a_batch_size(tmp_path: Path, error: Exception) -> N
 
     with small.at_step(13, fail), pytest.raises(CnnError) as raised:
         small.begin(tmp_path)
-    assert str(raised.value) == "out of memory with batches of 128; try --batch-size 64 in a new run"
+    said = "out of memory with batches of 128; try --batch-size 64 in a new run\nthe last saved state is "
+    assert str(raised.value) == f"{said}{tmp_path / 'run' / 'last.pt'}"
     assert small.last(tmp_path / "run")["step"] == 12
 
 
@@ -275,7 +276,7 @@ def test_batchnorm_never_meets_a_single_image(tmp_path: Path) -> None:
     spec = small.SPEC.replace("    - Dropout: 0.2", "    - Linear: 12\n    - BatchNorm1d\n    - ReLU")
     asked = small.request(tmp_path, spec=spec, epochs=1, batch_size=4)  # 1437 = 4 · 359 + 1
     launch.begin(asked)
-    assert "a last batch of one image is left out" in asked.say.__self__[0]  # type: ignore[attr-defined]
+    assert "too small a last batch (1) is left out" in asked.say.__self__[0]  # type: ignore[attr-defined]
     assert small.last(tmp_path / "run")["step"] == 359
     with pytest.raises(UsageError, match="two images a batch"):
         small.begin(tmp_path, "other", spec=spec, batch_size=1)

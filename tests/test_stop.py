@@ -55,7 +55,7 @@ def test_stopped_before_training_began(tmp_path: Path, unbroken: dict[str, Any],
     """Nothing is left that would be in the way of a second start."""
     ended = crashes.cnn(tmp_path, *TRAIN, patches=(Signal("start-up", number, group),))
     assert (ended.code, ended.left) == (128 + number, False)
-    assert ended.said == "error: stopped before training began\n"
+    assert ended.said == "error: stopped before the first step\n"
     assert not (tmp_path / "run").exists()
     assert small.same(everything(go_on(tmp_path)), unbroken)
 

@@ -309,7 +309,6 @@ def test_pictures_with_weights(
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["train", "net.yaml", "--resume", "run", "--weights", "a.pth"], "a run goes on with its own weights"),
         (["train", "a.pth"], "a.pth is a run or checkpoint"),
         (["eval", "a.pth", "--weights", "b.pth"], "a.pth has weights of its own; with --weights, name a network"),
         (["predict", "net.yaml", "x.png", "--weights", "nothing"], "--weights nothing: torchvision has none for 'net'"),
