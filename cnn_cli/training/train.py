@@ -109,7 +109,7 @@ def _step(job: Job, state: State, network: nn.Module, x: Tensor, y: Tensor, shar
     loss = job.objective(outputs, y)
     if own < 1:
         loss = own * loss + (1 - own) * job.objective(outputs, others)
-    (loss * share).backward()  # type: ignore[no-untyped-call]
+    (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
     if job["clip_grad_norm"]:
         nn.utils.clip_grad_norm_(state.optimizer.parameters, job["clip_grad_norm"])
     state.optimizer.step()
