@@ -20,6 +20,7 @@ ROWS = [
     ["errors", "__init__"],
     ["values", "files", "tables"],
     ["layers", "recipe", "device", "distributed"],
+    ["process_group"],
     ["spec", "modules"],
     ["data", "network"],
     ["viz.image", "viz.preview", "viz.tracked", "viz.plots"],

@@ -19,10 +19,11 @@ import torch
 from cnn_cli.data import NAMED, Source, data_folder, fit, read_source, split
 from cnn_cli.data.preprocess import normalised
 from cnn_cli.device import free_memory, keep_freed_memory, pick
-from cnn_cli.distributed import World, joined, world
+from cnn_cli.distributed import World, world
 from cnn_cli.errors import CnnError, UsageError, closest
 from cnn_cli.files import put_back
 from cnn_cli.network import build_plan
+from cnn_cli.process_group import joined
 from cnn_cli.recipe import Setting, asked_for, resolve
 from cnn_cli.spec.freeze import frozen, hold, trained
 from cnn_cli.spec.plan import Plan
