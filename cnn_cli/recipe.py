@@ -5,6 +5,7 @@ Option, else `CNN_*` variable, else the spec's recipe, else its `train:`, else t
 """
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -209,9 +210,18 @@ def read_train(block: Mapping[str, Any], under: Mapping[str, Any] | None = None)
             values[key] = SETTINGS[key].kind.read(value)
         except ValueError as error:
             problems.append((key, f"{key} {error}"))
-    whole = {**(under or {}), **values}
+    whole = {**_readable(under or {}), **values}
     problems += [(key, _out_of_place(key, whole)) for key in values if not _applies(key, whole)]
     return problems + [(key, why) for key, why in _contradictions(whole).items() if key in values]
+
+
+def _readable(block: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a block makes sense; the rest is told where it stands."""
+    values = {}
+    for key in block.keys() & SETTINGS.keys():
+        with suppress(ValueError):
+            values[key] = SETTINGS[key].kind.read(block[key])
+    return values
 
 
 def train_schema() -> dict[str, Any]:
@@ -298,15 +308,38 @@ def _checked(name: str, value: Any, source: str) -> Setting:
 
 
 def _parsed(kind: Kind, text: Any) -> Any:
-    """A text as it stands where the setting takes text, else as JSON: numbers, true, null, mappings."""
+    """A text as it stands where the setting takes text, else as JSON or YAML: numbers, true, null, lists, mappings."""
     if not isinstance(text, str):
         return text
+    if text.lstrip()[:1] in ("[", "{") and (value := _flow(text)) is not None:
+        return value
     try:
         return kind.read(text)
     except ValueError:
         with suppress(ValueError):
             return json.loads(text)
     return text
+
+
+_POWER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+def _flow(text: str) -> Any:
+    """`[{parameters: "*.bias", lr: 6e-3}]` as it is written in a spec; None where it is no list or mapping."""
+    import yaml
+
+    def numbers(value: Any) -> Any:  # YAML 1.1 takes 6e-3 for a word
+        if isinstance(value, dict):
+            return {str(key): numbers(v) for key, v in value.items()}
+        if isinstance(value, list):
+            return [numbers(v) for v in value]
+        return float(value) if isinstance(value, str) and _POWER.fullmatch(value) else value
+
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    return numbers(value) if isinstance(value, list | dict) else None
 
 
 def _spelled(name: str, source: str) -> str:

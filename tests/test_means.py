@@ -299,6 +299,18 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
 # --- The settings --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("text", ['[{"parameters": "5", "lr": 0.006}]', "[{parameters: '5', lr: 6e-3}]"])
+def test_lists_and_mappings_are_typed_as_in_a_spec(text: str) -> None:
+    assert resolve({"groups": text}, {}, {})["groups"].value == ({"parameters": ("5",), "lr": 0.006},)
+    assert resolve({}, {"CNN_FREEZE": "[conv1, layer1]"}, {})["freeze"].value == ("conv1", "layer1")
+    assert resolve({"normalize": "{mean: 0.5, std: [0.2]}"}, {}, {})["normalize"].value == {"mean": [0.5], "std": [0.2]}
+
+
+def test_muon_with_nothing_to_turn_is_refused() -> None:
+    with pytest.raises(UsageError, match="muon turns matrices, and this network has none but its last layer's"):
+        make_optimizer(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), values(optimizer="muon"), last="1")
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
     [

@@ -71,6 +71,13 @@ def test_mistakes_in_recipes_are_found(tmp_path: Path, recipe: str, error: str) 
         find(str(tmp_path / "wrong.yaml")).checked()
 
 
+def test_a_mistake_in_train_is_told_there_and_not_in_a_recipe_over_it(tmp_path: Path) -> None:
+    spec = small.SPEC.replace("epochs: 2", "epochs: ten") + "  recipes:\n    one: {warmup: 20}\n"
+    (tmp_path / "wrong.yaml").write_text(spec)
+    with pytest.raises(SpecError, match="train: epochs must be a number above 0, not 'ten'"):
+        find(str(tmp_path / "wrong.yaml")).checked()
+
+
 def test_what_a_recipe_adds_may_belong_to_what_it_changes(tmp_path: Path) -> None:
     found = begin(tmp_path, "tuned", epochs=1)
     assert (found["optimizer"]["value"], found["momentum"]["value"]) == ("sgd", 0.5)
@@ -115,8 +122,9 @@ def test_seeds_begin_where_asked_and_go_on_in_the_folder_named(tmp_path: Path, m
     assert [run["seed"] for run in document["runs"]] == [7, 8] and Path(document["folder"]).name == "small-1"
     with pytest.raises(UsageError, match=r"name the folder of the seeds: cnn train .* FOLDER --seeds N --resume"):
         seeds.begin(request, 2, None, True)
-    again = seeds.begin(request, 3, Path("runs/small-1"), True)
-    assert again["runs"][:2] == document["runs"] and len(again["runs"]) == 3
+    other = launch.Request(**{**vars(request), "options": {}})  # a new seed takes over what the others began with
+    again = seeds.begin(other, 3, Path("runs/small-1"), True)
+    assert again["runs"][:2] == document["runs"] and [run["epoch"] for run in again["runs"]] == [1, 1, 1]
 
 
 def test_seeds_need_images_to_compare_on(tmp_path: Path) -> None:

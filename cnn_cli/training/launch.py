@@ -254,11 +254,13 @@ def _job(
     if device.type == "cpu" and "keep-memory" in values["fast"]:
         keep_freed_memory()
     loss = loss_for(plan, len(source.classes))
-    _check_memory(plan, settings, device, here)
-    if values["shift"] >= min(plan.input[1:]):
-        raise UsageError(
-            f"shift {values['shift']} moves images of {min(plan.input[1:])} pixels out of sight; write less"
-        )
+    images = sum(len(part.labels) for part in source.parts.values())
+    _check_memory(plan, settings, device, math.ceil(min(values["batch_size"], images) / here.size))
+    for name in ("shift", "cutout"):
+        if values[name] >= min(plan.input[1:]):
+            raise UsageError(
+                f"{name} {values[name]} leaves nothing of images of {min(plan.input[1:])} pixels; take less"
+            )
     if "val" in source.parts and values["val_fraction"] and settings["val_fraction"].source not in ("spec", "recipe"):
         raise UsageError(f"{source.name} has a val folder of its own; leave out --val-fraction")
     divided = split(source, values["val_fraction"], values["seed"])
@@ -279,7 +281,7 @@ def _job(
     return job
 
 
-def _check_memory(plan: Plan, settings: dict[str, Setting], device: torch.device, here: World) -> None:
+def _check_memory(plan: Plan, settings: dict[str, Setting], device: torch.device, batch: int) -> None:
     """Refuse what surely does not fit: weights, gradients, the optimizer's copies, one layer's input and output."""
     copies = {
         "adam": 4,
@@ -290,7 +292,7 @@ def _check_memory(plan: Plan, settings: dict[str, Setting], device: torch.device
     learning = sum(trained(layer, settings["freeze"].value) for layer in plan.layers)
     fixed = 4 * (plan.params + learning * (copies[settings["optimizer"].value] - 1))
     an_image = 4 * max((_values(la.input_shape) + _values(la.output_shape) for la in plan.layers), default=0)
-    batch, free = math.ceil(settings["batch_size"].value / here.size), free_memory(device)
+    free = free_memory(device)
     if fixed + an_image * batch <= free:
         return
     fits = (free - fixed) // an_image // 2 if an_image else 0

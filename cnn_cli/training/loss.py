@@ -95,6 +95,8 @@ def _class_weights(wanted: str | tuple[float, ...], labels: Tensor, classes: int
         return len(labels) / (classes * counts.clamp_min(1)).float()
     if len(wanted) != classes:
         raise UsageError(f"class_weights has {len(wanted)} numbers, and there are {classes} classes; give one a class")
+    if not any(wanted):
+        raise UsageError("class_weights are all 0, and nothing would be learnt; give one above 0")
     return torch.tensor(wanted, dtype=torch.float32, device=labels.device)
 
 

@@ -177,6 +177,10 @@ def make_optimizer(network: nn.Module, settings: Mapping[str, Any], last: str = 
         flat = [n for n, p in zip(group.names, group.parameters, strict=True) if p.ndim < 2]
         if group.optimizer == "muon" and flat:
             raise UsageError(f"groups: muon takes tensors of two dimensions or more, and {flat[0]} has fewer")
+    if settings["optimizer"] == "muon" and not main.parameters and not groups:
+        raise UsageError(
+            "muon turns matrices, and this network has none but its last layer's; choose another optimizer"
+        )
     used = [group for group in (main, *others, *groups) if group.parameters]
     return Optimizer(used, "fused-optimizer" in settings["fast"])
 

@@ -12,10 +12,13 @@ from cnn_cli.distributed import world
 from cnn_cli.errors import StoppedError, UsageError
 from cnn_cli.files import make_folder, make_numbered_folder, write_text
 from cnn_cli.recipe import resolve
+from cnn_cli.spec.registry import plan_document
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.training import launch
+from cnn_cli.training.checkpoint import about_from
 from cnn_cli.training.header import LAST
 from cnn_cli.training.runs import ROOT
+from cnn_cli.training.state import read_last
 
 SUMMARY = "seeds.json"
 
@@ -33,16 +36,18 @@ def begin(request: launch.Request, count: int, run: Path | None = None, resume: 
     settings = resolve(request.options, os.environ, plan.train, launch.recipe_of(plan, request.recipe))
     first = int(settings["seed"].value)
     folder = _folder(request, plan.network, run, resume)
+    before = _begun(request, folder) if resume else request
     outcomes = []
     for seed in range(first, first + count):
         own = folder / f"seed-{seed}"
         one = replace(request, options={**request.options, "seed": seed}, output=own)
+        new = replace(before, options={**before.options, **request.options, "seed": seed}, output=own)
         request.say(f"seed {seed}")
         try:
             if resume and (own / LAST).is_file():
                 outcomes.append(launch.resume(replace(one, recipe="", args={}, input=None), own))
             else:
-                outcomes.append(launch.begin(one))
+                outcomes.append(launch.begin(new))
         except StoppedError as error:
             text = f"stopped at seed {seed}\ngo on with: {_way(request, folder)}"
             raise StoppedError(text, error.exit_code - 128) from None
@@ -51,6 +56,17 @@ def begin(request: launch.Request, count: int, run: Path | None = None, resume: 
     document = _document(plan.network, folder, outcomes, range(first, first + count))
     write_text(folder / SUMMARY, json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
+
+
+def _begun(request: launch.Request, folder: Path) -> launch.Request:
+    """What a new seed takes over from those that have begun: network and settings, so that all are one experiment."""
+    file = next((path / LAST for path in sorted(folder.glob("seed-*")) if (path / LAST).is_file()), None)
+    if file is None:
+        return request
+    saved = read_last(file)
+    plan = plan_document(about_from(saved["about"], str(file)).spec, str(file))
+    options = {name: value for name, (value, _) in saved["settings"].items() if value is not None}
+    return replace(request, recipe="", options=options, args=plan.args, input=plan.input)
 
 
 def _folder(request: launch.Request, network: str, run: Path | None, resume: bool) -> Path:

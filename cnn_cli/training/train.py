@@ -113,7 +113,7 @@ def _step(job: Job, state: State, network: nn.Module, x: Tensor, y: Tensor, shar
     if job["clip_grad_norm"]:
         nn.utils.clip_grad_norm_(state.optimizer.parameters, job["clip_grad_norm"])
     state.optimizer.step()
-    state.count(loss, job.loss.predictions(outputs), y, counts=bool(share))
+    state.count(loss, job.loss.predictions(outputs), y if own >= 0.5 else others, counts=bool(share))
 
 
 def _pause(job: Job, state: State, signals: Signals, saved: float, paced: Paced, now: bool = False) -> float:

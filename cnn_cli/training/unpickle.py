@@ -74,7 +74,7 @@ def _what_else(path: Path) -> str:
         else:
             command = shlex.join(["cnn", "train", str(path.parent), "--resume", str(previous)])
             return f"; {previous} is good ({stands})\ngo on with: {command}"
-    return found + (f"; {best} is what there is of the run" if best.is_file() else "")
+    return found + (f"; {best} is what there is of the run, for eval or --weights" if best.is_file() else "")
 
 
 def _check(path: Path, file: IO[bytes], what: str, old: bool) -> None:
