@@ -127,6 +127,12 @@ def test_seeds_begin_where_asked_and_go_on_in_the_folder_named(tmp_path: Path, m
     assert again["runs"][:2] == document["runs"] and [run["epoch"] for run in again["runs"]] == [1, 1, 1]
 
 
+def test_a_folder_of_seeds_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "many" / "seed-0").mkdir(parents=True)
+    with pytest.raises(UsageError, match="many holds no run to go on with: it holds seeds, so add --seeds N"):
+        launch.run_to_resume(small.request(tmp_path), tmp_path / "many")
+
+
 def test_seeds_need_images_to_compare_on(tmp_path: Path) -> None:
     for label in ("a", "b"):
         for n in range(4):

@@ -165,7 +165,8 @@ def run_to_resume(request: Request, run: Path | None) -> Path:
     if path is None:
         raise UsageError(f"no run of {request.network} in {ROOT.resolve()}; name its folder, or train without --resume")
     if not any((path / name).is_file() for name in (LAST, PREVIOUS)):
-        raise UsageError(f"{path} holds no run to go on with: there is no {LAST}")
+        way = "it holds seeds, so add --seeds N" if any(path.glob("seed-*")) else f"there is no {LAST}"
+        raise UsageError(f"{path} holds no run to go on with: {way}")
     return path
 
 
