@@ -284,5 +284,5 @@ def test_a_damaged_state_names_what_is_good(run: Path, tmp_path: Path) -> None:
         read_last(tmp_path / "last.pt")
     assert str(error.value) == (
         f"{tmp_path}/last.pt is damaged (cut short) and was not used; "
-        f"{tmp_path}/best.safetensors is what there is of the run"
+        f"{tmp_path}/best.safetensors is what there is of the run, for eval or --weights"
     )

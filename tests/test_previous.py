@@ -133,7 +133,7 @@ def test_both_damaged(tmp_path: Path) -> None:
     damage(run / "previous.pt")
     with pytest.raises(CnnError) as error:
         read_last(run / "last.pt")
-    end = f"; {run}/best.safetensors is what there is of the run"
+    end = f"; {run}/best.safetensors is what there is of the run, for eval or --weights"
     assert str(error.value).endswith(f" and was not used; nor is {run}/previous.pt good{end}")
     with pytest.raises(CnnError) as error:
         small.resume(tmp_path, "run/previous.pt")
