@@ -14,6 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import small_runs as small
 import torch
 from torch.distributed import TCPStore
@@ -150,6 +151,15 @@ def run(
     """A team to its end → exit codes by rank, and what it said."""
     with team(folder, size, *arguments, action=action, env=env) as made:
         return made.wait(), made
+
+
+def ready(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """One thread, a folder of its own with the specs in it, no drawing."""
+    torch.set_num_threads(1)
+    patch.chdir(folder)
+    small.without_pictures(patch)
+    (folder / "small.yaml").write_text(small.SPEC)
+    (folder / "plain.yaml").write_text(PLAIN)
 
 
 def free_port() -> int:

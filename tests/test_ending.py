@@ -23,11 +23,7 @@ slow = pytest.mark.skipif(not os.environ.get("CNN_SLOW_TESTS"), reason="set CNN_
 
 @pytest.fixture(autouse=True)
 def _specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    small.without_pictures(monkeypatch)
-    (tmp_path / "small.yaml").write_text(small.SPEC)
-    (tmp_path / "plain.yaml").write_text(several.PLAIN)
+    several.ready(tmp_path, monkeypatch)
 
 
 # --- Stopping and going on -------------------------------------------------------------------------------------------

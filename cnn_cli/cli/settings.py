@@ -11,8 +11,15 @@ from cnn_cli.recipe import SETTINGS, Field
 from cnn_cli.values import Flag, ListOf, Number, Whole
 
 _SHORT = {"batch_size": "-b", "workers": "-j"}
-_METAVARS = {"data": "NAME_OR_FOLDER", "weights": "WHAT", "freeze": "GLOB", "groups": "JSON", "normalize": "JSON"}
-_METAVARS |= {"class_weights": "balanced|JSON", "fast": "NAMES"}
+_METAVARS = {
+    "data": "NAME_OR_FOLDER",
+    "weights": "WHAT",
+    "freeze": "GLOB",
+    "groups": "LIST",
+    "normalize": "MAPPING",
+    "class_weights": "balanced|LIST",
+    "fast": "NAMES",
+}
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

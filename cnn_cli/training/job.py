@@ -119,9 +119,9 @@ class Job:
                 yield whole, 1.0
                 continue
             mine = self.here.share(whole)
-            mass, total = (self.objective.total_weight(labels[part]) for part in (mine, whole))
-            if mass:
-                yield mine, mass * self.here.size / total
+            weight, total = (self.objective.total_weight(labels[part]) for part in (mine, whole))
+            if weight:
+                yield mine, weight * self.here.size / total
             else:  # every process takes every step: here with an image that does not count
                 yield max(whole.unsqueeze(1), key=lambda one: self.objective.total_weight(labels[one])), 0.0
 
