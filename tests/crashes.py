@@ -21,11 +21,12 @@ import small_runs as small
 import torch
 
 from cnn_cli import cli, data, files
-from cnn_cli.training import ending, launch, train
-from cnn_cli.training.header import read_document
+from cnn_cli.checkpoints.header import read_document
+from cnn_cli.checkpoints.tensorfile import read_tensors
+from cnn_cli.pictures import plots
+from cnn_cli.training import finish as ending
+from cnn_cli.training import launch, train
 from cnn_cli.training.state import read_last
-from cnn_cli.training.tensorfile import read_tensors
-from cnn_cli.viz import plots
 
 SPEC = small.SPEC.replace("epochs: 2, batch_size: 128", "epochs: 2, batch_size: 512, val_fraction: 0.2")
 TRAIN = ("train", "small.yaml", "--device", "cpu", "-o", "run")
@@ -43,7 +44,7 @@ _SERVER.set_forkserver_preload(
         "typer._adapters",
         "cnn_cli.cli",
         "cnn_cli.training.launch",
-        "cnn_cli.viz.plots",
+        "cnn_cli.pictures.plots",
     ]  # what cannot be loaded there is loaded later, in each process
 )
 

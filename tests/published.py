@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import models
 
-from cnn_cli.network import build_plan
-from cnn_cli.spec.registry import find
+from cnn_cli.language.registry import find
+from cnn_cli.network.build import build_plan
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -20,8 +20,8 @@ import torch
 from torch.distributed import TCPStore
 
 from cnn_cli.cli import main
+from cnn_cli.pictures import plots
 from cnn_cli.training import train
-from cnn_cli.viz import plots
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cnn_cli.checkpoints.checkpoint import About, Opened, open_network, save_weights
 from cnn_cli.cli import main
 from cnn_cli.data.preprocess import Preprocessing
-from cnn_cli.network import build_plan
-from cnn_cli.spec.registry import find
-from cnn_cli.training.checkpoint import About, Opened, open_network, save_weights
-from cnn_cli.viz.scores import Scores, scores_of
+from cnn_cli.interpret.scores import Scores, scores_of
+from cnn_cli.language.registry import find
+from cnn_cli.network.build import build_plan
 
 SPECS = """
 grey: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, ReLU, {Conv2d: {out_channels: 6,

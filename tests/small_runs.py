@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from cnn_cli.pictures import plots
 from cnn_cli.training import launch, train
-from cnn_cli.viz import plots
 
 SPEC = """
 small:

@@ -10,8 +10,9 @@ from pictures import Array, cnn, make_run, pixels_of, values_of
 from torch import nn
 
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.spec.registry import find
-from cnn_cli.viz import atlas, film, filters, image
+from cnn_cli.interpret import atlas, filters
+from cnn_cli.language.registry import find
+from cnn_cli.pictures import film, image
 
 
 def layer_of(weights: Array, groups: int = 1, colour: bool = False) -> filters.Filters:

@@ -13,10 +13,10 @@ from small_networks import cnn, images, living, opened, photograph, scored
 from torch import Tensor, nn
 
 from cnn_cli.errors import UsageError
-from cnn_cli.viz.attack import Attack, attack_images, gradient, perturb, robustness
-from cnn_cli.viz.attack_page import difference, epsilons_for, magnification
-from cnn_cli.viz.image import signed
-from cnn_cli.viz.scores import Scores, class_index, percent, scores_of
+from cnn_cli.interpret.attack import Attack, attack_images, gradient, perturb, robustness
+from cnn_cli.interpret.attack_page import difference, epsilons_for, magnification
+from cnn_cli.interpret.scores import Scores, class_index, percent, scores_of
+from cnn_cli.pictures.image import signed
 
 ATTACKS = [Attack("fgsm"), Attack("fgsm", "l2"), Attack("pgd"), Attack("pgd", "l2"), Attack("pgd", start=False)]
 ATTACKS += [Attack("pgd", "l2", target=3), Attack("fgsm", target=3), Attack("pgd", step_size=0.5)]
@@ -33,7 +33,7 @@ def digits(trained: Path) -> tuple[Scores, Tensor, Tensor]:
     """Its scores with 200 of its test images and their labels."""
     from sklearn.datasets import load_digits
 
-    from cnn_cli.training.checkpoint import open_network
+    from cnn_cli.checkpoints.checkpoint import open_network
 
     data = load_digits()
     pixels = torch.from_numpy(data.images[-200:]).unsqueeze(1).mul(255 / 16).round().div(255).float()
@@ -115,7 +115,8 @@ def test_fgsm_and_pgd_equal_captum(digits: tuple[Scores, Tensor, Tensor], epsilo
     how = Attack("pgd", steps=10, step_size=epsilon / 4, start=False, target=target)
     own = run(scores, pixels, labels, epsilon, how)
     torch.testing.assert_close(own, pgd, atol=1e-6, rtol=0)
-    assert accuracy(scores, own, labels) == accuracy(scores, pgd, labels) <= accuracy(scores, pixels, labels)
+    assert accuracy(scores, own, labels) == accuracy(scores, pgd, labels)
+    assert aimed or accuracy(scores, own, labels) <= accuracy(scores, pixels, labels)  # a target may be the truth
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.3])
@@ -346,7 +347,7 @@ def test_errors_say_what_to_do(
 
 
 def test_weights_that_are_not_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from cnn_cli.training.checkpoint import restore, save_weights
+    from cnn_cli.checkpoints.checkpoint import restore, save_weights
 
     found = opened(tmp_path, "grey")
     network = restore(found)

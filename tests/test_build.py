@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 import cnn_cli
 from cnn_cli.errors import CnnError, SpecError, UsageError
-from cnn_cli.network import build_plan
-from cnn_cli.spec.parse import parse
-from cnn_cli.spec.registry import find, planned
+from cnn_cli.language.parse import parse
+from cnn_cli.language.registry import find, planned
+from cnn_cli.network.build import build_plan
 
 
 def from_text(text: str, name: str = "n") -> nn.Module:

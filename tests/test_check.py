@@ -16,13 +16,13 @@ from test_layers import values
 from torch import nn
 
 from cnn_cli.errors import SpecError
+from cnn_cli.language.joins import JOIN_TYPES
+from cnn_cli.language.parse import parse
+from cnn_cli.language.plan import Group, Layer, Plan
+from cnn_cli.language.registry import find, plan_document, planned
 from cnn_cli.layers import LAYERS, REQUIRED
-from cnn_cli.modules import Chunk
-from cnn_cli.network import build_plan
-from cnn_cli.spec.joins import JOIN_TYPES
-from cnn_cli.spec.parse import parse
-from cnn_cli.spec.plan import Group, Layer, Plan
-from cnn_cli.spec.registry import find, plan_document, planned
+from cnn_cli.network.build import build_plan
+from cnn_cli.network.modules import Chunk
 from cnn_cli.values import product
 
 EXAMPLES = int(os.environ.get("CNN_EXAMPLES", 400))

@@ -15,12 +15,12 @@ import small_runs as small
 import torch
 
 import cnn_cli
+from cnn_cli.checkpoints import checkpoint
+from cnn_cli.checkpoints.checkpoint import About, open_network, restore, save_weights
 from cnn_cli.data.preprocess import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.network import build_plan
-from cnn_cli.spec.registry import find
-from cnn_cli.training import checkpoint
-from cnn_cli.training.checkpoint import About, open_network, restore, save_weights
+from cnn_cli.language.registry import find
+from cnn_cli.network.build import build_plan
 from cnn_cli.training.state import read_last
 
 CONV = "{Conv2d: {out_channels: 2, kernel_size: 3}}"

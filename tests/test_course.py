@@ -10,9 +10,9 @@ import small_runs as small
 import torch
 from torch import nn
 
+from cnn_cli.checkpoints import checkpoint
 from cnn_cli.errors import UsageError
-from cnn_cli.training import checkpoint
-from cnn_cli.training.average import follow
+from cnn_cli.training.ema import follow
 
 
 @pytest.fixture(autouse=True)

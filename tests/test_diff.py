@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from test_summary import cnn
 
-from cnn_cli.numbers.diff import (
+from cnn_cli.analysis.diff import (
     ADDED,
     CHANGED,
     REMOVED,
@@ -20,10 +20,10 @@ from cnn_cli.numbers.diff import (
     totals_table,
     verdict,
 )
-from cnn_cli.numbers.rows import rows
-from cnn_cli.numbers.summary import setup
-from cnn_cli.spec.plan import Plan
-from cnn_cli.spec.registry import find, plan_document
+from cnn_cli.analysis.rows import rows
+from cnn_cli.analysis.summary import setup
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import find, plan_document
 from cnn_cli.tables import render
 
 BASE: list[Any] = [

@@ -13,9 +13,9 @@ import small_runs as small
 import torch
 
 from cnn_cli import data
-from cnn_cli.distributed import ALONE, World, world
+from cnn_cli.distributed.process_group import first_host
+from cnn_cli.distributed.world import ALONE, World, world
 from cnn_cli.errors import CnnError
-from cnn_cli.process_group import first_host
 from cnn_cli.training import train
 
 
@@ -72,11 +72,11 @@ def test_two_such_runs_are_bit_equal(tmp_path: Path) -> None:
 
 def _evaluations(sizes: tuple[int, ...], found: Path, rank: int) -> None:
     """In each process: how splits of these sizes are evaluated, of random images; the first process writes it down."""
-    from cnn_cli.network import build
-    from cnn_cli.process_group import joined
-    from cnn_cli.spec.registry import find
+    from cnn_cli.distributed.process_group import joined
+    from cnn_cli.language.registry import find
+    from cnn_cli.network.build import build
+    from cnn_cli.tasks.loss import loss_for
     from cnn_cli.training.evaluate import evaluate
-    from cnn_cli.training.loss import loss_for
 
     here, cpu, results = world(), torch.device("cpu"), []
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ import small_runs as small
 import torch
 
 from cnn_cli import data
-from cnn_cli.distributed import Paced
+from cnn_cli.distributed.world import Paced
 from cnn_cli.training import train
 
 slow = pytest.mark.skipif(not os.environ.get("CNN_SLOW_TESTS"), reason="set CNN_SLOW_TESTS=1")

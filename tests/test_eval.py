@@ -243,8 +243,8 @@ def test_labels_are_matched_by_name(cnn: Cnn, tmp_path: Path) -> None:
 
 
 def test_many_classes_are_told_by_their_largest_confusions() -> None:
+    from cnn_cli.training.eval_report import report
     from cnn_cli.training.evaluate import Result
-    from cnn_cli.training.score import report
 
     matrix = (np.eye(30, dtype=int) * 5).tolist()
     matrix[4][17], matrix[20][2] = 3, 9

@@ -10,11 +10,12 @@ import torch
 import yaml
 from torch import nn
 
+from cnn_cli.checkpoints import checkpoint
 from cnn_cli.errors import UsageError
-from cnn_cli.network import build_plan
-from cnn_cli.recipe import FAST, SETTINGS
-from cnn_cli.spec.registry import find
-from cnn_cli.training import checkpoint, fast
+from cnn_cli.language.registry import find
+from cnn_cli.network.build import build_plan
+from cnn_cli.settings import FAST, SETTINGS
+from cnn_cli.training import speedups as fast
 
 CPU = torch.device("cpu")
 
@@ -164,7 +165,7 @@ def test_bf16_trains_and_evaluates_in_fp32(tmp_path: Path) -> None:
 
 def test_evaluating_again_gives_the_same_figures(tmp_path: Path) -> None:
     """Also with views of each image, and with what is left out."""
-    from cnn_cli.training import score
+    from cnn_cli.training import eval_report as score
 
     run = small.begin(tmp_path, tta="flip-shift", epochs=2)
     said = json.loads((run / "eval.json").read_text())

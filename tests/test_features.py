@@ -10,13 +10,14 @@ import torch
 from pictures import Array, cnn, make_run, opened_run, pixels_of, save_image, values_of
 from torch import Tensor, nn
 
+from cnn_cli.checkpoints.checkpoint import save_weights
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.spec.plan import Plan
-from cnn_cli.spec.registry import find
-from cnn_cli.training.checkpoint import save_weights
-from cnn_cli.viz import features, image, maps
-from cnn_cli.viz.inputs import load_inputs
-from cnn_cli.viz.origin import places
+from cnn_cli.interpret import features, maps
+from cnn_cli.interpret.inputs import load_inputs
+from cnn_cli.interpret.provenance import places
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import find
+from cnn_cli.pictures import image
 
 CHAIN = """
 chain:

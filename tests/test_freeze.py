@@ -12,14 +12,14 @@ from test_summary import peak
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from cnn_cli.check import checked
+from cnn_cli.analysis.check import checked
+from cnn_cli.analysis.rows import rows, totals
+from cnn_cli.analysis.summary import estimates, setup
 from cnn_cli.data import epoch_order, read_source
 from cnn_cli.errors import CnnError, StoppedError, UsageError
-from cnn_cli.network import build_plan
-from cnn_cli.numbers.rows import rows, totals
-from cnn_cli.numbers.summary import estimates, setup
-from cnn_cli.spec.freeze import described, frozen, hold, is_frozen, patterns_of, set_training
-from cnn_cli.spec.registry import find
+from cnn_cli.language.freeze import described, frozen, hold, is_frozen, patterns_of, set_training
+from cnn_cli.language.registry import find
+from cnn_cli.network.build import build_plan
 from cnn_cli.training import launch
 from cnn_cli.training.optimizer import make_optimizer
 

@@ -11,16 +11,16 @@ from PIL import Image
 from test_receptive import planned
 from test_summary import cnn
 
+from cnn_cli.analysis.rows import rows
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.numbers.graph import READABLE, draw, drawing, readable_depth
-from cnn_cli.numbers.graph.boxes import Arrow, Box, boxes
-from cnn_cli.numbers.graph.figure import COLOURS, Curve, Figure, Rect, figure
-from cnn_cli.numbers.graph.layout import layout
-from cnn_cli.numbers.graph.svg import svg
-from cnn_cli.numbers.graph.text import dot, mermaid
-from cnn_cli.numbers.rows import rows
-from cnn_cli.spec.plan import Plan
-from cnn_cli.spec.registry import find
+from cnn_cli.graph import READABLE, draw, drawing, readable_depth
+from cnn_cli.graph.boxes import Arrow, Box, boxes
+from cnn_cli.graph.figure import COLOURS, Curve, Figure, Rect, figure
+from cnn_cli.graph.layout import layout
+from cnn_cli.graph.svg import svg
+from cnn_cli.graph.text import dot, mermaid
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import find
 
 NETWORKS = [("fashion-convnet", None), ("resnet18", None), ("resnet50", 2), ("googlenet", 2), ("googlenet", 1)]
 NETWORKS += [("densenet121", 2), ("shufflenet_v2_x1_0", 3), ("efficientnet_b0", 2), ("inception_v3", None)]
@@ -128,7 +128,7 @@ def test_png_is_a_picture() -> None:
 
 
 def test_a_figure_too_large_for_a_picture_says_so() -> None:
-    from cnn_cli.numbers.graph.png import png
+    from cnn_cli.graph.png import png
 
     with pytest.raises(CnnError, match=r"too large for a PNG; fold it with --depth, or write an \.svg"):
         png(Figure(100.0, 20_000.0, ()))

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cnn_cli.check import checked
+from cnn_cli.analysis.check import checked
 from cnn_cli.cli.output import clean
 from cnn_cli.errors import SpecError, UsageError
-from cnn_cli.spec.registry import draft
+from cnn_cli.language.registry import draft
 
 SECONDS = 1.0
 MEGABYTES = 100

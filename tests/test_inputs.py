@@ -9,12 +9,12 @@ from pictures import opened_run, save_image
 from PIL import Image
 from torch import Tensor, nn
 
+from cnn_cli.checkpoints.checkpoint import Opened, open_network
 from cnn_cli.data import read_source, split
 from cnn_cli.data.preprocess import adapt
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.training.checkpoint import Opened, open_network
-from cnn_cli.viz.capture import captured, choose_layer, layer_names, untouched
-from cnn_cli.viz.inputs import files_of, load_inputs, whole_split
+from cnn_cli.interpret.capture import captured, choose_layer, layer_names, untouched
+from cnn_cli.interpret.inputs import files_of, load_inputs, whole_split
 
 GREY = "grey: {input: [1, 8, 8], layers: [Conv2d: {out_channels: 2, kernel_size: 3}, Flatten, Linear: 10]}"
 COLOUR = GREY.replace("1, 8", "3, 8").replace("grey", "colour")

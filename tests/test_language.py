@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from cnn_cli.check import checked
+from cnn_cli.analysis.check import checked
 from cnn_cli.errors import SpecError, UsageError
-from cnn_cli.modules import Graph
-from cnn_cli.network import build_plan
-from cnn_cli.spec.names import TAKEN
-from cnn_cli.spec.parse import parse
-from cnn_cli.spec.plan import Plan
-from cnn_cli.spec.registry import find, plan_document, planned, shipped
-from cnn_cli.spec.yamltext import read
+from cnn_cli.language.names import TAKEN
+from cnn_cli.language.parse import parse
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import find, plan_document, planned, shipped
+from cnn_cli.language.yamltext import read
+from cnn_cli.network.build import build_plan
+from cnn_cli.network.modules import Graph
 
 MISTAKES = Path(__file__).with_name("mistakes.txt").read_text(encoding="utf-8")
 

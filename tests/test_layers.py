@@ -18,12 +18,12 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnn_cli import modules
 from cnn_cli.errors import SpecError
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import plan_document
 from cnn_cli.layers import LAYERS, REQUIRED, LayerType, parameters
-from cnn_cli.network import build_plan
-from cnn_cli.spec.plan import Plan
-from cnn_cli.spec.registry import plan_document
+from cnn_cli.network import modules
+from cnn_cli.network.build import build_plan
 from cnn_cli.values import Choice, Flag, Number, Whole
 
 RANDOM_SETTINGS = int(os.environ.get("CNN_EXAMPLES", 30))  # for each setting of a layer, beside every single value

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cnn_cli.checkpoints import checkpoint
 from cnn_cli.data import balanced_order, epoch_order, mix
 from cnn_cli.errors import UsageError
-from cnn_cli.recipe import SETTINGS, resolve
-from cnn_cli.training import checkpoint
+from cnn_cli.settings import SETTINGS, resolve
 from cnn_cli.training.muon import muon, orthogonal
 from cnn_cli.training.optimizer import Optimizer, learning_rate, make_optimizer
 
@@ -241,8 +241,8 @@ def digits() -> tuple[torch.Tensor, torch.Tensor]:
 def test_balanced_weights_are_scikit_learns(tmp_path: Path) -> None:
     from sklearn.utils.class_weight import compute_class_weight
 
-    from cnn_cli.spec.registry import find
-    from cnn_cli.training.loss import loss_for, objective
+    from cnn_cli.language.registry import find
+    from cnn_cli.tasks.loss import loss_for, objective
 
     labels = torch.tensor([0] * 7 + [1] * 2 + [2] * 1 + list(range(3, 10)))
     loss = objective(loss_for(find("lenet-5"), 10), {"label_smoothing": 0, "class_weights": "balanced"}, labels)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn_cli.training.metrics import confusion, measures
+from cnn_cli.tasks.metrics import confusion, measures
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

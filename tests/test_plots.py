@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from cnn_cli.errors import CnnError
-from cnn_cli.viz import plots
-from cnn_cli.viz.image import Array
+from cnn_cli.pictures import plots
+from cnn_cli.pictures.image import Array
 
 
 def longest_side(path: Path) -> int:

@@ -10,11 +10,11 @@ import torch
 from pictures import cnn, make_run, opened_run, save_image
 from torch import Tensor, nn
 
+from cnn_cli.checkpoints.checkpoint import About, open_network, save_weights
 from cnn_cli.data import read_source
 from cnn_cli.data.preprocess import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.training.checkpoint import About, open_network, save_weights
-from cnn_cli.viz.predict import predict
+from cnn_cli.interpret.predict import predict
 
 BODY = "conv: {Conv2d: {out_channels: 2, kernel_size: 3}}, flat: Flatten, fc: {Linear: 3}"
 TEN = f"ten: {{input: [1, 8, 8], layers: {{{BODY.replace('Linear: 3', 'Linear: 10')}}}}}"

@@ -15,7 +15,7 @@ from pictures import Array, cnn
 from PIL import Image
 from rich.console import Console
 
-from cnn_cli.viz.preview import can_preview, half_blocks
+from cnn_cli.pictures.preview import can_preview, half_blocks
 
 _CELL = re.compile(r"\x1b\[38;2;(\d+);(\d+);(\d+)(?:;48;2;(\d+);(\d+);(\d+))?m(▀+)")
 

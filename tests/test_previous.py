@@ -10,9 +10,9 @@ import small_runs as small
 import torch
 
 from cnn_cli import cli, files
+from cnn_cli.checkpoints.checkpoint import open_network
 from cnn_cli.errors import CnnError, StoppedError, UsageError
 from cnn_cli.training import launch, train
-from cnn_cli.training.checkpoint import open_network
 from cnn_cli.training.state import read_last
 
 

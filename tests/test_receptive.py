@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cnn_cli.analysis.receptive_field import Sight, field, never_read, sights, unused
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import find, plan_document
 from cnn_cli.layers import LAYERS
-from cnn_cli.network import build_plan
-from cnn_cli.numbers.receptive import Sight, field, never_read, sights, unused
-from cnn_cli.spec.plan import Plan
-from cnn_cli.spec.registry import find, plan_document
+from cnn_cli.network.build import build_plan
 
 MENU: list[Any] = [
     {"Conv2d": {"out_channels": 4, "kernel_size": 3}},

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from cnn_cli.errors import SpecError, StoppedError, UsageError
-from cnn_cli.spec.registry import find
+from cnn_cli.language.registry import find
 from cnn_cli.training import launch, seeds
 
 SPEC = (

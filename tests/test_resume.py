@@ -16,8 +16,10 @@ import small_runs as small
 import torch
 
 from cnn_cli import data
+from cnn_cli.checkpoints import checkpoint
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
-from cnn_cli.training import checkpoint, launch, optimizer, score, train
+from cnn_cli.training import eval_report as score
+from cnn_cli.training import launch, optimizer, train
 
 
 @pytest.fixture(autouse=True)

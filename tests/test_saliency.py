@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnn_cli.errors import UsageError
-from cnn_cli.viz import saliency
-from cnn_cli.viz.inputs import Inputs
-from cnn_cli.viz.saliency import METHODS, Question, attribute, why_flat
-from cnn_cli.viz.saliency_page import shade, show_saliency
-from cnn_cli.viz.sanity import ORDERS, areas, randomised, rank_correlation
-from cnn_cli.viz.scores import Scores
+from cnn_cli.interpret import saliency
+from cnn_cli.interpret.inputs import Inputs
+from cnn_cli.interpret.saliency import METHODS, Question, attribute, why_flat
+from cnn_cli.interpret.saliency_page import shade, show_saliency
+from cnn_cli.interpret.sanity import ORDERS, areas, randomised, rank_correlation
+from cnn_cli.interpret.scores import Scores
 
 CLASSES = torch.tensor([1, 4, 0])
 

@@ -10,10 +10,10 @@ import pytest
 from jsonschema import Draft7Validator
 from test_language import MISTAKES, UNITS, sections
 
+from cnn_cli.language.schema import schema
+from cnn_cli.language.yamltext import read
 from cnn_cli.layers import LAYERS
-from cnn_cli.recipe import SETTINGS
-from cnn_cli.spec.schema import schema
-from cnn_cli.spec.yamltext import read
+from cnn_cli.settings import SETTINGS
 
 VALIDATOR = Draft7Validator(schema())
 

@@ -10,15 +10,15 @@ import pytest
 from test_receptive import GLOBAL, MENU, branching, chain, planned
 from test_summary import cnn
 
+from cnn_cli.analysis import input_sizes as inputs
+from cnn_cli.analysis.explain import Explanation, explain, never_used, table, text
+from cnn_cli.analysis.lessons import LESSONS, lesson
+from cnn_cli.analysis.receptive_field import never_read, sights, unused
 from cnn_cli.errors import UsageError
+from cnn_cli.language.joins import JOIN_TYPES
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import find, plan_document
 from cnn_cli.layers import LAYERS
-from cnn_cli.numbers import inputs
-from cnn_cli.numbers.explain import Explanation, explain, never_used, table, text
-from cnn_cli.numbers.lessons import LESSONS, lesson
-from cnn_cli.numbers.receptive import never_read, sights, unused
-from cnn_cli.spec.joins import JOIN_TYPES
-from cnn_cli.spec.plan import Plan
-from cnn_cli.spec.registry import find, plan_document
 from cnn_cli.tables import render
 
 MORE: list[Any] = [

@@ -15,11 +15,11 @@ import torch
 from crashes import TRAIN, Memory, everything, go_on
 from torch.utils.data import DataLoader
 
+from cnn_cli.checkpoints.tensorfile import read_tensors
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.training import launch, train
 from cnn_cli.training.evaluate import Result
 from cnn_cli.training.state import read_last
-from cnn_cli.training.tensorfile import read_tensors
 
 batches = sys.modules["cnn_cli.data.batches"]  # data.batches is the function of that name
 

@@ -14,14 +14,14 @@ from test_receptive import GLOBAL, MENU, planned
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from cnn_cli.analysis import memory
+from cnn_cli.analysis.rows import auxiliary, relative, rows, totals
+from cnn_cli.analysis.summary import DEFAULT, columns, document, estimates, notes, setup, table
 from cnn_cli.errors import UsageError
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import find, plan_document, registry
 from cnn_cli.layers import LAYERS
-from cnn_cli.network import build_plan
-from cnn_cli.numbers import memory
-from cnn_cli.numbers.rows import auxiliary, relative, rows, totals
-from cnn_cli.numbers.summary import DEFAULT, columns, document, estimates, notes, setup, table
-from cnn_cli.spec.plan import Plan
-from cnn_cli.spec.registry import find, plan_document, registry
+from cnn_cli.network.build import build_plan
 from cnn_cli.tables import render
 
 PUBLISHED = sorted(set(torchvision.models.list_models(module=torchvision.models)) & set(registry()))

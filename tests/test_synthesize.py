@@ -13,9 +13,18 @@ from small_networks import cnn, images, living, opened, photograph, scored
 from torch import Tensor
 
 from cnn_cli.errors import UsageError
-from cnn_cli.viz import synthesize as s
-from cnn_cli.viz.synthesize import TRANSFORMS, Ascent, ascend, channels_of, choose, numbers, synthesize, transformed
-from cnn_cli.viz.synthesize_page import background, show_synthesis, stretched, units_of
+from cnn_cli.interpret import synthesize as s
+from cnn_cli.interpret.synthesize import (
+    TRANSFORMS,
+    Ascent,
+    ascend,
+    channels_of,
+    choose,
+    numbers,
+    synthesize,
+    transformed,
+)
+from cnn_cli.interpret.synthesize_page import background, show_synthesis, stretched, units_of
 
 SHORT = Ascent(steps=12)
 
@@ -162,7 +171,7 @@ def test_memory_returns(tmp_path: Path) -> None:
 
 
 def test_a_dead_unit_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from cnn_cli.training.checkpoint import restore, save_weights
+    from cnn_cli.checkpoints.checkpoint import restore, save_weights
 
     run = opened(tmp_path, "grey")
     network = restore(run)
@@ -212,8 +221,8 @@ def test_the_background_is_what_the_network_takes_for_the_mean(tmp_path: Path) -
 
 def test_digits_are_recognised_by_another_network(tmp_path: Path) -> None:
     """What one network likes best is to another one, of other weights, a digit too, for most classes."""
-    from cnn_cli.training.checkpoint import open_network
-    from cnn_cli.viz.scores import scores_of
+    from cnn_cli.checkpoints.checkpoint import open_network
+    from cnn_cli.interpret.scores import scores_of
 
     made, judge = (scores_of(open_network(str(small_runs.begin(tmp_path, f"r{n}", epochs=8, seed=n)))) for n in (1, 2))
     found = synthesize(made, made, range(10), (1, 8, 8), (0.0,), Ascent(steps=150))

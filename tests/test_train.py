@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cnn_cli.distributed import World
+from cnn_cli.checkpoints import checkpoint
+from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
-from cnn_cli.training import checkpoint, launch, optimizer, train
+from cnn_cli.training import launch, optimizer, train
 from cnn_cli.training.evaluate import Result
 
 
@@ -216,9 +217,9 @@ def test_without_validation_the_last_epoch_counts(tmp_path: Path) -> None:
     ids=["log-probabilities", "probabilities", "logits"],
 )
 def test_the_loss_follows_the_outputs(tmp_path: Path, end: str, loss: Any, name: str) -> None:
-    from cnn_cli.network import build_plan
-    from cnn_cli.spec.registry import find
-    from cnn_cli.training.loss import loss_for
+    from cnn_cli.language.registry import find
+    from cnn_cli.network.build import build_plan
+    from cnn_cli.tasks.loss import loss_for
 
     (tmp_path / "ends.yaml").write_text(small.SPEC.replace("  train:", f"{end}  train:"))
     plan = find("ends.yaml")
@@ -232,9 +233,9 @@ def test_the_loss_follows_the_outputs(tmp_path: Path, end: str, loss: Any, name:
 
 @pytest.mark.parametrize("end", ["", "    - Sigmoid\n"], ids=["logit", "probability"])
 def test_one_output_tells_two_classes_apart(tmp_path: Path, end: str) -> None:
-    from cnn_cli.network import build_plan
-    from cnn_cli.spec.registry import find
-    from cnn_cli.training.loss import loss_for
+    from cnn_cli.language.registry import find
+    from cnn_cli.network.build import build_plan
+    from cnn_cli.tasks.loss import loss_for
 
     (tmp_path / "ends.yaml").write_text(
         small.SPEC.replace("Linear: $classes", "Linear: 1").replace("  train:", f"{end}  train:")
@@ -264,9 +265,9 @@ def test_classes_that_the_user_set_are_obeyed_or_refused(tmp_path: Path) -> None
 
 
 def test_auxiliary_outputs_count_with_their_weights(tmp_path: Path) -> None:
-    from cnn_cli.network import build_plan
-    from cnn_cli.spec.registry import find
-    from cnn_cli.training.loss import loss_for
+    from cnn_cli.language.registry import find
+    from cnn_cli.network.build import build_plan
+    from cnn_cli.tasks.loss import loss_for
 
     (tmp_path / "two.yaml").write_text(
         "two:\n  input: [1, 8, 8]\n  outputs: {fc: 1.0, aux: 0.3}\n  layers:\n    flat: Flatten\n"

@@ -11,11 +11,11 @@ import torch
 from published import SMALL, drawn, state_of, without_counters
 from torch import Tensor, nn
 
+from cnn_cli.checkpoints import transfer
+from cnn_cli.checkpoints.checkpoint import open_network, restore
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.network import build_plan
-from cnn_cli.spec.registry import find
-from cnn_cli.training import transfer
-from cnn_cli.training.checkpoint import open_network, restore
+from cnn_cli.language.registry import find
+from cnn_cli.network.build import build_plan
 
 
 @pytest.fixture(autouse=True)

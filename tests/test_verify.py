@@ -7,12 +7,12 @@ import torch
 from test_receptive import MENU, planned
 from test_summary import cnn
 
+from cnn_cli.analysis import verify as v
+from cnn_cli.analysis.timing import measure
 from cnn_cli.errors import CnnError
+from cnn_cli.language.plan import Layer, Plan
+from cnn_cli.language.registry import find
 from cnn_cli.layers import LayerType, Tensor
-from cnn_cli.numbers import verify as v
-from cnn_cli.numbers.timing import measure
-from cnn_cli.spec.plan import Layer, Plan
-from cnn_cli.spec.registry import find
 
 
 @pytest.mark.parametrize("name", ["fashion-convnet", "resnet18", "googlenet", "densenet121", "convnext_tiny"])

@@ -13,12 +13,13 @@ from PIL import Image
 from torch import nn
 
 import cnn_cli
+from cnn_cli.checkpoints.checkpoint import About, save_weights
 from cnn_cli.cli import main
 from cnn_cli.data.preprocess import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.spec.registry import find
-from cnn_cli.training.checkpoint import About, save_weights
-from cnn_cli.viz import atlas, filters, image
+from cnn_cli.interpret import atlas, filters
+from cnn_cli.language.registry import find
+from cnn_cli.pictures import image
 
 Array = image.Array
 

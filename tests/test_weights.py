@@ -17,11 +17,11 @@ from torch import Tensor
 from torchvision import models
 
 import cnn_cli
+from cnn_cli.checkpoints.checkpoint import open_network, restore
+from cnn_cli.checkpoints.pretrained import find_published
 from cnn_cli.data.batches import fitted
 from cnn_cli.errors import CnnError, StoppedError, UsageError
 from cnn_cli.training import launch
-from cnn_cli.training.checkpoint import open_network, restore
-from cnn_cli.training.published import find_published
 
 NET = "squeezenet1_1"
 DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))([12]\.)")

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models, ops
 
-from cnn_cli.network import build, build_plan
-from cnn_cli.spec.plan import Layer, Plan
-from cnn_cli.spec.registry import draft, find, registry
+from cnn_cli.language.plan import Layer, Plan
+from cnn_cli.language.registry import draft, find, registry
+from cnn_cli.network.build import build, build_plan
 
 TRANSFORMERS = ("vit_", "swin", "maxvit")
 NAMES = [n for n in models.list_models(module=models) if not n.startswith(TRANSFORMERS)]

@@ -13,9 +13,9 @@ from cnn_cli.cli import inspect, summary, train, predict, visualize, explain  # 
 # isort: on
 from cnn_cli.cli.app import app
 from cnn_cli.cli.output import note
-from cnn_cli.distributed import world
+from cnn_cli.distributed.process_group import LINGER, speaks
+from cnn_cli.distributed.world import world
 from cnn_cli.errors import CnnError
-from cnn_cli.process_group import LINGER, speaks
 
 __all__ = ["app", "main"]
 

@@ -83,9 +83,9 @@ def visualize_saliency(
 ) -> None:
     """Which pixels a class hangs on. By several methods side by side (PNG); needs the extra `explain`."""
     from cnn_cli.device import pick
-    from cnn_cli.viz import saliency_page as s
-    from cnn_cli.viz.inputs import load_inputs
-    from cnn_cli.viz.saliency import need_captum
+    from cnn_cli.interpret import saliency_page as s
+    from cnn_cli.interpret.inputs import load_inputs
+    from cnn_cli.interpret.saliency import need_captum
 
     form, where = style(csv, markdown, json), pick(device)
     need_captum()
@@ -133,8 +133,8 @@ def attack(
 ) -> None:
     """Small changes that fool a network. For images a picture, for a split accuracy against epsilon."""
     from cnn_cli.device import pick
-    from cnn_cli.viz import attack_page as a
-    from cnn_cli.viz.inputs import load_inputs
+    from cnn_cli.interpret import attack_page as a
+    from cnn_cli.interpret.inputs import load_inputs
 
     some = bool(images or index)
     if not some and split is None:
@@ -193,8 +193,8 @@ def synthesize(
 ) -> None:
     """The image that a class or channel likes best. Found by gradient ascent (PNG)."""
     from cnn_cli.device import pick
-    from cnn_cli.viz import synthesize_page as s
-    from cnn_cli.viz.synthesize import Ascent, transforms_of
+    from cnn_cli.interpret import synthesize_page as s
+    from cnn_cli.interpret.synthesize import Ascent, transforms_of
 
     how, where = Ascent(parametrization, transforms_of(transforms), steps, seed), pick(device)
     opened = open_for_picture(network, False, None, None, None, models, weights, OFFER)

@@ -18,8 +18,8 @@ def list_networks(
     markdown: options.Markdown = False,
 ) -> None:
     """All networks, with inputs and parameter counts."""
-    from cnn_cli.numbers.summary import network_table
-    from cnn_cli.spec.registry import planned, registry
+    from cnn_cli.analysis.summary import network_table
+    from cnn_cli.language.registry import planned, registry
     from cnn_cli.tables import render
 
     form = style(csv, markdown, json)
@@ -42,7 +42,7 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Find every mistake in specs. Each comes with its line and what to write; nothing is run."""
-    from cnn_cli.check import checked
+    from cnn_cli.analysis.check import checked
 
     result = checked(sources or [], tuple(models or ()), arguments(set), input_size(input))
     if json:
@@ -57,6 +57,6 @@ def check(
 @app.command("schema")
 def json_schema() -> None:
     """The JSON Schema of the language, for editors. They then complete and check while one types."""
-    from cnn_cli.spec.schema import schema
+    from cnn_cli.language.schema import schema
 
     emit_json(schema())

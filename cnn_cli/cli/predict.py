@@ -35,8 +35,8 @@ def predict(
 ) -> None:
     """The likeliest classes of images. With their probabilities, by a trained network."""
     from cnn_cli.device import pick
-    from cnn_cli.training import score
-    from cnn_cli.viz import predict as p
+    from cnn_cli.interpret import predict as p
+    from cnn_cli.training import eval_report as score
 
     form, opened = style(csv, markdown, json), score.trained(network, tuple(models or ()), weights)
     document = p.predict(

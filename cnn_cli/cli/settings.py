@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cnn_cli.recipe import SETTINGS, Field
+from cnn_cli.settings import SETTINGS, Field
 from cnn_cli.values import Flag, ListOf, Number, Whole
 
 _SHORT = {"batch_size": "-b", "workers": "-j"}

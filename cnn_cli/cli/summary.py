@@ -54,7 +54,7 @@ def summary(
     markdown: options.Markdown = False,
 ) -> None:
     """Layers, shapes, parameters, MACs and memory. No weights or data are needed."""
-    from cnn_cli.numbers import summary as s
+    from cnn_cli.analysis import summary as s
 
     plan = drafted(network, models, set, input)
     given = s.setup(plan, batch_size, optimizer, precision, freeze)
@@ -72,8 +72,8 @@ def summary(
 
 def _table(plan: Any, keys: Any, depth: int | None, given: Any, times: Any, form: str) -> None:
     """The rows that could be told, then the mistakes if there are any, else what stands under the table."""
-    from cnn_cli.numbers import summary as s
-    from cnn_cli.numbers.rows import rows, totals
+    from cnn_cli.analysis import summary as s
+    from cnn_cli.analysis.rows import rows, totals
     from cnn_cli.tables import render
 
     found = rows(plan, frozen=given.frozen, depth=depth)
@@ -88,14 +88,14 @@ def _table(plan: Any, keys: Any, depth: int | None, given: Any, times: Any, form
 
 
 def _times(plan: Any, device: str, batch_size: int | None, depth: int | None) -> Any:
+    from cnn_cli.analysis.timing import measure
     from cnn_cli.device import pick
-    from cnn_cli.numbers.timing import measure
 
     return measure(plan, pick(device), batch_size or 1).folded(depth)
 
 
 def _verify(plan: Any) -> None:
-    from cnn_cli.numbers.verify import verify
+    from cnn_cli.analysis.verify import verify
 
     verdict = verify(plan)
     if verdict.disagreements:
@@ -104,7 +104,7 @@ def _verify(plan: Any) -> None:
 
 
 def _draw(plan: Any, path: Path, depth: int | None, force: bool) -> None:
-    from cnn_cli.numbers.graph import draw, readable_depth
+    from cnn_cli.graph import draw, readable_depth
 
     note(f"wrote {draw(plan, path, depth=depth, force=force).absolute()}")
     if depth is None and (folded := readable_depth(plan)):
@@ -149,8 +149,8 @@ def shapes(
 
 
 def _shapes(plan: Any, json: bool, form: str) -> None:
-    from cnn_cli.numbers import shapes
-    from cnn_cli.numbers import summary as s
+    from cnn_cli.analysis import shapes
+    from cnn_cli.analysis import summary as s
     from cnn_cli.tables import render
 
     if json:
@@ -163,8 +163,8 @@ def _shapes(plan: Any, json: bool, form: str) -> None:
 
 
 def _explain(plan: Any, layer: str | None, json: bool, form: str) -> None:
-    from cnn_cli.numbers import explain as e
-    from cnn_cli.numbers.summary import title, wrapped
+    from cnn_cli.analysis import explain as e
+    from cnn_cli.analysis.summary import title, wrapped
     from cnn_cli.tables import render
 
     found = e.explain(plan, layer)
@@ -180,7 +180,7 @@ def _explain(plan: Any, layer: str | None, json: bool, form: str) -> None:
 
 
 def _valid_inputs(plan: Any, sizes: str | None, json: bool, form: str) -> None:
-    from cnn_cli.numbers import inputs
+    from cnn_cli.analysis import input_sizes as inputs
     from cnn_cli.tables import render
 
     found = inputs.search(plan)
@@ -207,9 +207,9 @@ def diff(
     markdown: options.Markdown = False,
 ) -> None:
     """Two networks side by side. Layers added, removed and changed, and what that does to the counts."""
-    from cnn_cli.numbers import diff as d
-    from cnn_cli.numbers.rows import rows
-    from cnn_cli.numbers.summary import setup
+    from cnn_cli.analysis import diff as d
+    from cnn_cli.analysis.rows import rows
+    from cnn_cli.analysis.summary import setup
     from cnn_cli.tables import render
 
     form = style(csv, markdown, json)
@@ -226,8 +226,8 @@ def diff(
 
 def drafted(network: str, models: list[Path] | None, set: list[str] | None, input: str | None) -> Any:
     """The plan with its mistakes, of a name or a file; or the one in a run folder or checkpoint."""
-    from cnn_cli.spec.registry import draft
-    from cnn_cli.training.header import is_stored, stored_plan
+    from cnn_cli.checkpoints.header import is_stored, stored_plan
+    from cnn_cli.language.registry import draft
 
     if is_stored(network):
         return stored_plan(network, arguments(set), input_size(input))

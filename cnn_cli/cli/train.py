@@ -57,7 +57,8 @@ def train(
         raise UsageError(f"unexpected {str(run)!r}; to go on with a run, add --resume")
     if plain and "fast" in settings:
         raise UsageError("--plain is --fast none; leave one of them out")
-    from cnn_cli.training import ending, launch
+    from cnn_cli.training import finish as ending
+    from cnn_cli.training import launch
     from cnn_cli.training import seeds as several
 
     request = launch.Request(
@@ -109,7 +110,7 @@ def evaluate(
     The result goes beside the run too, or to the folder -o: eval.json and confusion_matrix.png.
     """
     from cnn_cli.device import pick
-    from cnn_cli.training import score
+    from cnn_cli.training import eval_report as score
 
     if split not in (None, *score.SPLITS):
         raise UsageError(f"--split must be test, val or train, not {split!r}")

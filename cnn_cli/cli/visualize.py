@@ -15,7 +15,7 @@ from cnn_cli.errors import UsageError
 from cnn_cli.values import LARGE
 
 if TYPE_CHECKING:
-    from cnn_cli.training.checkpoint import Opened
+    from cnn_cli.checkpoints.checkpoint import Opened
 
 Untrained = Annotated[bool, typer.Option("--untrained", help="Fresh weights, as before training.")]
 Seed = Annotated[
@@ -58,7 +58,7 @@ def visualize_filters(
 ) -> None:
     """What convolutions learned. All filters of one, or an atlas of all of them, as one picture (PNG)."""
     _check_filters(layer, all, sort, compare, every_epoch, untrained, per_filter)
-    from cnn_cli.viz import gallery as g
+    from cnn_cli.interpret import gallery as g
 
     opened = open_for_picture(network, untrained, seed, input, set, models, weights)
     if every_epoch:
@@ -122,8 +122,8 @@ def visualize_features(
     json: options.Json = False,
 ) -> None:
     """What layers make of images. Their maps, the strongest first, as one picture an image (PNG)."""
-    from cnn_cli.viz import features
-    from cnn_cli.viz.inputs import load_inputs
+    from cnn_cli.interpret import features
+    from cnn_cli.interpret.inputs import load_inputs
 
     opened = open_for_picture(network, untrained, seed, input, set, models, weights)
     inputs = load_inputs(opened, images or [], index=index or (), split=split, data=data, data_dir=data_dir)
@@ -139,7 +139,7 @@ def visualize_features(
 
 def show_picture(path: str, box: tuple[int, int, int, int] | None = None) -> None:
     """What --show does: the picture, or the part within `box`, in the terminal; a note where it has no colours."""
-    from cnn_cli.viz.preview import can_preview, preview
+    from cnn_cli.pictures.preview import can_preview, preview
 
     if can_preview():
         preview(Path(path), box)
@@ -162,8 +162,8 @@ def open_for_picture(
         raise UsageError("--seed draws fresh weights; use it with --untrained")
     if weights and untrained:
         raise UsageError("--weights and --untrained exclude each other; choose one")
-    from cnn_cli.training.checkpoint import open_network
-    from cnn_cli.training.runs import ROOT
+    from cnn_cli.checkpoints.checkpoint import open_network
+    from cnn_cli.checkpoints.runs import ROOT
 
     size, args = input_size(input), arguments(set)
     opened = open_network(network, models=models or (), args=args, input=size, trained=not untrained, weights=weights)

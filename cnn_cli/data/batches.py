@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from cnn_cli.data.decode import decode
 from cnn_cli.data.preprocess import Preprocessing, adapt
-from cnn_cli.distributed import world
+from cnn_cli.distributed.world import world
 from cnn_cli.errors import CnnError, StoppedError
 
 

@@ -183,7 +183,7 @@ for _name, _more in (("LayerNorm", {"bias": Setting(Flag(), True)}), ("RMSNorm",
 register(
     LayerType(
         "LayerNorm2d",
-        "cnn_cli.modules",
+        "cnn_cli.network.modules",
         {"num_channels": Setting(Whole(1), inferred=True), "eps": Setting(Number(0), 1e-6)},
         output=lambda s, shape: image(shape),
         infer=lambda shape: {"num_channels": shape[0]},

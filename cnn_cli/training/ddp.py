@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.distributed import World
-from cnn_cli.training.fast import computing
+from cnn_cli.distributed.world import World
+from cnn_cli.training.speedups import computing
 
 
 def wrapped(network: nn.Module, shape: tuple[int, ...], precision: str, device: torch.device, here: World) -> nn.Module:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from cnn_cli.data import WHOLE, Layout, Split, batches, views
-from cnn_cli.distributed import ALONE, World
-from cnn_cli.training.loss import Loss
-from cnn_cli.training.metrics import confusion, measures
+from cnn_cli.distributed.world import ALONE, World
+from cnn_cli.tasks.loss import Loss
+from cnn_cli.tasks.metrics import confusion, measures
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from cnn_cli.checkpoints.checkpoint import Weights, find_weights
+from cnn_cli.checkpoints.transfer import Transfer
 from cnn_cli.data.preprocess import Preprocessing, preprocessing
-from cnn_cli.recipe import Setting
-from cnn_cli.spec.plan import Plan
-from cnn_cli.training.checkpoint import Weights, find_weights
-from cnn_cli.training.transfer import Transfer
+from cnn_cli.language.plan import Plan
+from cnn_cli.settings import Setting
 
 
 def begins_with(settings: Mapping[str, Setting], plan: Plan) -> Weights | None:

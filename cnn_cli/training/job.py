@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnn_cli.checkpoints.checkpoint import About
 from cnn_cli.data import Augmentation, Data, Layout, augment, balanced_order, draws, epoch_order
-from cnn_cli.distributed import World
-from cnn_cli.recipe import Setting
-from cnn_cli.spec.freeze import keeps_statistics
-from cnn_cli.spec.plan import Plan
-from cnn_cli.training.checkpoint import About
-from cnn_cli.training.loss import Loss
+from cnn_cli.distributed.world import World
+from cnn_cli.language.freeze import keeps_statistics
+from cnn_cli.language.plan import Plan
+from cnn_cli.settings import Setting
+from cnn_cli.tasks.loss import Loss
 from cnn_cli.training.state import State
 
 

@@ -16,32 +16,33 @@ from typing import Any
 
 import torch
 
+from cnn_cli.checkpoints import checkpoint, transfer
+from cnn_cli.checkpoints.checkpoint import About
+from cnn_cli.checkpoints.header import LAST, PREVIOUS, SUFFIXES
+from cnn_cli.checkpoints.runs import ROOT, held_run, new_run, newest_run
 from cnn_cli.data import NAMED, Source, data_folder, fit, read_source, split
 from cnn_cli.data.preprocess import normalised
 from cnn_cli.device import free_memory, keep_freed_memory, pick
-from cnn_cli.distributed import World, world
+from cnn_cli.distributed.process_group import joined
+from cnn_cli.distributed.world import World, world
 from cnn_cli.errors import CnnError, UsageError, closest
 from cnn_cli.files import put_back
-from cnn_cli.network import build_plan
-from cnn_cli.process_group import joined
-from cnn_cli.recipe import Setting, asked_for, resolve
-from cnn_cli.spec.freeze import frozen, hold, trained
-from cnn_cli.spec.plan import Plan
-from cnn_cli.spec.registry import find, plan_document
-from cnn_cli.training import checkpoint, fast, transfer
-from cnn_cli.training.account import data_facts, facts, fingerprint, opening, write_config
-from cnn_cli.training.checkpoint import About
-from cnn_cli.training.ending import CURVES, outcome, to_the_end
-from cnn_cli.training.header import LAST, PREVIOUS, SUFFIXES
+from cnn_cli.language.freeze import frozen, hold, trained
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import find, plan_document
+from cnn_cli.network.build import build_plan
+from cnn_cli.pictures.film import FRAMES, begin_film, check_film
+from cnn_cli.settings import Setting, asked_for, resolve
+from cnn_cli.tasks.loss import loss_for, objective
+from cnn_cli.training import speedups as fast
+from cnn_cli.training.finish import CURVES, outcome, to_the_end
 from cnn_cli.training.inherit import begins_with, full_path, prepared, remarks
 from cnn_cli.training.job import Job, needs_two
-from cnn_cli.training.loss import loss_for, objective
 from cnn_cli.training.optimizer import make_optimizer
-from cnn_cli.training.runs import ROOT, held_run, new_run, newest_run
+from cnn_cli.training.run_report import data_facts, facts, fingerprint, opening, write_config
 from cnn_cli.training.signals import signals
 from cnn_cli.training.state import State, read_last, restore_last
 from cnn_cli.training.train import save, write_log
-from cnn_cli.viz.film import FRAMES, begin_film, check_film
 
 
 @dataclass(frozen=True)

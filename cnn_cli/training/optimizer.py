@@ -15,8 +15,8 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from cnn_cli.errors import UsageError
-from cnn_cli.recipe import BY_OPTIMIZER, by_optimizer
-from cnn_cli.spec.freeze import is_frozen
+from cnn_cli.language.freeze import is_frozen
+from cnn_cli.settings import BY_OPTIMIZER, by_optimizer
 from cnn_cli.training.muon import muon
 
 _ADAM = ("exp_avg", "exp_avg_sq")

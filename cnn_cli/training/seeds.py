@@ -8,16 +8,16 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from cnn_cli.distributed import world
+from cnn_cli.checkpoints.checkpoint import about_from
+from cnn_cli.checkpoints.header import LAST
+from cnn_cli.checkpoints.runs import ROOT
+from cnn_cli.distributed.world import world
 from cnn_cli.errors import StoppedError, UsageError
 from cnn_cli.files import make_folder, make_numbered_folder, write_text
-from cnn_cli.recipe import resolve
-from cnn_cli.spec.registry import plan_document
+from cnn_cli.language.registry import plan_document
+from cnn_cli.settings import resolve
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.training import launch
-from cnn_cli.training.checkpoint import about_from
-from cnn_cli.training.header import LAST
-from cnn_cli.training.runs import ROOT
 from cnn_cli.training.state import read_last
 
 SUMMARY = "seeds.json"

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.distributed import World
+from cnn_cli.checkpoints.header import PREVIOUS
+from cnn_cli.checkpoints.unpickle import unpickle
+from cnn_cli.distributed.world import World
 from cnn_cli.errors import CnnError
 from cnn_cli.files import write_bytes
 from cnn_cli.training.evaluate import Result, sum_type
-from cnn_cli.training.header import PREVIOUS
 from cnn_cli.training.optimizer import Optimizer
-from cnn_cli.training.unpickle import unpickle
 
 
 @dataclass

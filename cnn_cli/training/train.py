@@ -8,23 +8,23 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from cnn_cli.checkpoints.checkpoint import save_weights
+from cnn_cli.checkpoints.header import BEST, LAST
 from cnn_cli.data import ReadError, batches, mix
-from cnn_cli.distributed import Paced
+from cnn_cli.distributed.world import Paced
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
 from cnn_cli.files import write_text
-from cnn_cli.spec.freeze import set_training
-from cnn_cli.training.average import follow
-from cnn_cli.training.checkpoint import save_weights
+from cnn_cli.language.freeze import set_training
+from cnn_cli.pictures.film import add_frame
 from cnn_cli.training.ddp import wrapped
+from cnn_cli.training.ema import follow
 from cnn_cli.training.evaluate import Result, evaluate
-from cnn_cli.training.fast import computing
-from cnn_cli.training.header import BEST, LAST
 from cnn_cli.training.job import Job, ranked
 from cnn_cli.training.optimizer import learning_rate
 from cnn_cli.training.progress import Progress
 from cnn_cli.training.signals import Signals, Stop
+from cnn_cli.training.speedups import computing
 from cnn_cli.training.state import State, save_last
-from cnn_cli.viz.film import add_frame
 
 LOG = "metrics.jsonl"
 SAVE_EVERY = 300  # seconds

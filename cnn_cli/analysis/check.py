@@ -1,0 +1,114 @@
+"""`cnn check`: every mistake and every doubt about files and networks, told without running anything."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnn_cli.checkpoints.header import is_stored, stored_plan
+from cnn_cli.errors import Problem, SpecError, UsageError
+from cnn_cli.language.parse import Block, SpecFile, words
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import find_spec, planned, read_file, shipped
+
+MOST_LAYERS = 100_000  # in one file: five times what ships with this tool
+ENDINGS = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was looked at, and what was found."""
+
+    networks: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(p for p in self.problems if not p.warning)
+
+    def verdict(self) -> str:
+        warnings = len(self.problems) - len(self.errors)
+        mistakes = _count(len(self.errors), "mistake") if self.errors else "no mistakes"
+        doubts = f", {_count(warnings, 'warning')}" if warnings else ""
+        return f"{_count(self.networks, 'network')} checked: {mistakes}{doubts}"
+
+    def document(self) -> dict[str, Any]:
+        keys = ("file", "line", "column", "where", "message", "warning")
+        return {"networks": self.networks, "problems": [{k: getattr(p, k) for k in keys} for p in self.problems]}
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
+def checked(
+    sources: Sequence[str], models: Sequence[Path], args: dict[str, Any], input: Sequence[int] | None
+) -> Checked:
+    """Check files (all networks in them), networks as every command names them, or, with none named, all there are."""
+    problems: list[Problem] = []
+    networks = 0
+    if not all(source.strip() for source in sources):
+        raise UsageError("an empty name; name files or networks, or nothing for all of them")
+    for source in sources or ("",):
+        try:
+            for file in _files(source, models):
+                problems += _file(file, args, input)
+                networks += len(file.networks)
+            if source and not source.endswith(ENDINGS):
+                problems += _network(source, models, args, input).problems
+                networks += 1
+        except SpecError as error:
+            problems += error.problems
+    return Checked(networks, tuple(sorted(set(problems))))
+
+
+def _network(source: str, models: Sequence[Path], args: dict[str, Any], input: Sequence[int] | None) -> Plan:
+    """The plan of a name, FILE.yaml:NAME, run folder or checkpoint, with its mistakes."""
+    if is_stored(source):
+        return stored_plan(source, args, input)
+    return planned(find_spec(source, models), args, input)
+
+
+def _files(source: str, models: Sequence[Path]) -> list[SpecFile]:
+    """The file that `source` is, or all files where it is empty."""
+    if not source:
+        return [shipped(), *(read_file(path) for path in models)]
+    return [read_file(Path(source))] if source.endswith(ENDINGS) else []
+
+
+def _file(file: SpecFile, args: dict[str, Any], input: Sequence[int] | None) -> list[Problem]:
+    """All networks of a file, each with those of `args` that it has, and the blocks that none of them uses."""
+    problems = list(file.problems)
+    used: set[str] = set()
+    for name in args:
+        if not any(name in spec.args for spec in file.networks.values()):
+            raise UsageError(f"no network of {file.origin} has an argument {name!r}; leave --set {name} out")
+    layers = 0
+    for spec in file.networks.values():
+        if layers > MOST_LAYERS:
+            message = f"the networks up to here have more than {MOST_LAYERS:,} layers together; split the file"
+            return [*problems, Problem(file.origin, spec.node.line, 1, spec.name, message)]
+        result = planned(spec, {k: v for k, v in args.items() if k in spec.args}, input)
+        problems += result.problems
+        used |= result.blocks
+        layers += len(result.layers)
+        own = {n: b for n, b in spec.blocks.items() if n not in file.blocks or file.blocks[n] is not b}
+        problems += _unused(file, f"{spec.name}, ", own, result.blocks | _named(own))
+    if all(p.warning for p in problems):
+        problems += _unused(file, "", file.blocks, used | _named(file.blocks))
+    return problems
+
+
+def _named(blocks: Mapping[str, Block]) -> set[str]:
+    """The words in the bodies of blocks: a block that another one names, in a part that is never repeated, is used."""
+    bodies = [node for b in blocks.values() for node in (b.layers, *b.args.values())]
+    return {word for body in bodies for word in words(body)}
+
+
+def _unused(file: SpecFile, where: str, blocks: Mapping[str, Block], used: Collection[str]) -> list[Problem]:
+    message = "no network uses this block; use it or remove it"
+    return [
+        Problem(file.origin, b.line, b.column, f"{where}blocks.{name}", message, True)
+        for name, b in blocks.items()
+        if name not in used
+    ]

@@ -1,0 +1,202 @@
+"""`cnn shapes --explain`: for each layer what it does and where its numbers come from, and what of the image is never
+used."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from cnn_cli.analysis import input_sizes as inputs
+from cnn_cli.analysis.lessons import alike, lesson
+from cnn_cli.analysis.memory import output_bytes
+from cnn_cli.analysis.receptive_field import Field, Sight, field, never_read, producer, sights, unused
+from cnn_cli.analysis.rows import described
+from cnn_cli.analysis.shapes import passage
+from cnn_cli.analysis.taps import EVERYTHING, reads, windows
+from cnn_cli.errors import UsageError, closest
+from cnn_cli.language.plan import Layer, Plan
+from cnn_cli.layers import sizes
+from cnn_cli.layers.formulas import window
+from cnn_cli.tables import Column, Table, memory, terminal_width
+from cnn_cli.values import product
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What there is to say about a layer: what it does, and under each heading a few lines."""
+
+    layer: Layer
+    what: str
+    parts: dict[str, tuple[str, ...]]
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "name": self.layer.name,
+            "type": self.layer.type,
+            "what": self.what,
+            **{k: list(v) for k, v in self.parts.items()},
+        }
+
+
+def explain(plan: Plan, name: str | None = None) -> list[Explanation]:
+    """Every layer, or the one called `name`, or those of the group of that name; UsageError where there is none."""
+    chosen = [layer for layer in plan.layers if name is None or layer.name == name or layer.name.startswith(f"{name}.")]
+    if not chosen:
+        names = [layer.name for layer in plan.layers]
+        raise UsageError(
+            f"{plan.network} has no layer {name!r}.{closest(name or '', names)} `cnn summary {plan.network}` shows all"
+        )
+    found = sights(plan)
+    return [_explanation(plan, layer, found) for layer in chosen]
+
+
+def text(explanations: Sequence[Explanation]) -> str:
+    """The explanations as paragraphs, wrapped to the terminal."""
+    return "\n\n".join(_paragraph(e) for e in explanations)
+
+
+def table(explanations: Sequence[Explanation]) -> Table:
+    """A row for each layer, for CSV and Markdown."""
+    headings = list(dict.fromkeys(heading for e in explanations for heading in e.parts))
+    lines = [
+        {"name": e.layer.name, "layer": described(e.layer), "shapes": passage(e.layer), "what": e.what}
+        | {heading: "\n".join(content) for heading, content in e.parts.items()}
+        for e in explanations
+    ]
+    return Table(tuple(Column(key, key, wraps=True) for key in ("name", "layer", "shapes", "what", *headings)), lines)
+
+
+def never_used(plan: Plan) -> list[str]:
+    """What of the image reaches no output, and which layers drop it; empty where all of it is used."""
+    rows, columns = unused(plan, sights(plan))
+    if not rows and not columns:
+        return []
+    _, height, width = plan.input
+    parts = [
+        _which(lost, size, word) for lost, size, word in ((rows, height, "row"), (columns, width, "column")) if lost
+    ]
+    lost = " and ".join(parts)
+    lines = [f"{lost[0].upper()}{lost[1:]} of the {height}x{width} image reach no output."]
+    dropping = [(layer, dropped) for layer in plan.layers if (dropped := _dropped(layer))]
+    alone = ", which alone would have seen them" if len(dropping) == 1 else ""
+    for layer, dropped in dropping:
+        lines.append(
+            f"{layer.name} ({described(layer)}) gets {sizes(layer.input_shape[1:])} and leaves out {dropped}{alone}."
+        )
+    if height == width and (near := inputs.near(plan)):
+        better = " and ".join(f"{s}x{s}" for s in near)
+        lines.append(f"{better} would lose nothing; `cnn shapes {plan.network} --valid-inputs` shows more.")
+    return lines
+
+
+def _explanation(plan: Plan, layer: Layer, found: dict[str, Sight]) -> Explanation:
+    taught = lesson(layer)
+    parts = {"size": taught.size, "parameters": taught.parameters, "MACs": taught.macs}
+    parts["padding"] = _schemes(layer)
+    parts["sees"] = _sees(plan, layer, found)
+    if dropped := _dropped(layer):
+        parts["left out"] = (f"{dropped} of the {sizes(layer.input_shape[1:])} that arrive",)
+    values = product(layer.output_shape)
+    if output_bytes(layer) and layer.output_shape != layer.input_shape:
+        count = (
+            f"{'·'.join(map(str, layer.output_shape))} = {values:,}" if len(layer.output_shape) > 1 else f"{values:,}"
+        )
+        parts["memory"] = (f"{count} values, {memory(4 * values)} for an image in float32",)
+    return Explanation(layer, taught.what, {heading: lines for heading, lines in parts.items() if lines})
+
+
+def _sees(plan: Plan, layer: Layer, found: dict[str, Sight]) -> tuple[str, ...]:
+    """How far a value sees, and where a window makes that grow, by how much."""
+    now = field(found[layer.name], plan.input[1:])
+    before = field(found[producer(layer.takes[0], found)], plan.input[1:]) if layer.takes else None
+    if now is None or now == before:
+        return ()
+    if now.whole:
+        return ("all of the image",)
+    grown = _growth(layer, before, now) if before else None
+    return (*(grown or (f"{sizes(now.size)} pixels of the image",)), *_moves(now))
+
+
+def _growth(layer: Layer, before: Field, now: Field) -> tuple[str, ...] | None:
+    """`4 + (3 − 1)·2 = 8`, where the layer is a plain window over rows and columns."""
+    taps = reads(layer.type, layer.settings, layer.input_shape, layer.output_shape)
+    lines, symbols = [], set()
+    for n in (0, 1):
+        window, size, gap = taps.get(1 + n), before.size[n], before.stride[n]
+        if len(layer.input_shape) != 3 or window is EVERYTHING or len(window.phases) != 1 or gap is None:
+            return None
+        wide = window.phases[0][-1] - window.phases[0][0] + 1
+        if size + (wide - 1) * gap != now.size[n]:
+            return None
+        lines.append(f"{size} + ({wide} − 1)·{_fraction(gap)} = {now.size[n]} pixels of the image")
+        symbols.add((str(size), str(wide), _fraction(gap)))
+    if now.size == before.size:
+        return (f"{sizes(now.size)} pixels of the image",)
+    r, w, j = (f" = {value}" for value in symbols.pop()) if len(symbols) == 1 else ("", "", "")
+    return ("r + (w − 1)·j", f"r{r} pixels seen before, window w{w}, neighbours j{j} apart", *alike(lines))
+
+
+def _moves(now: Field) -> tuple[str, ...]:
+    if None in now.stride or now.stride[0] != now.stride[1] or now.stride[0] == 0:
+        return ()
+    return (f"the next value sees {_fraction(now.stride[0])} pixel{'s' if now.stride[0] != 1 else ''} further on",)
+
+
+def _fraction(value: float | None) -> str:
+    """After upsampling, neighbours can be less than a pixel of the image apart: 1/3."""
+    return str(Fraction(value or 0).limit_denominator(9999))
+
+
+def _schemes(layer: Layer) -> tuple[str, ...]:
+    """What the three padding schemes of the textbooks would give here."""
+    if layer.type not in ("Conv1d", "Conv2d"):
+        return ()
+    s, named = layer.settings, []
+    if max(s["kernel_size"]) == 1:
+        return ()
+    for name, share in (("valid", 0.0), ("same", 0.5), ("full", 1.0)):
+        spans = [d * (k - 1) for k, d in zip(s["kernel_size"], s["dilation"], strict=True)]
+        rows = zip(layer.input_shape[1:], spans, s["stride"], strict=True)
+        out = tuple(window(n + round(2 * share * span), span + 1, st, 0, 1) for n, span, st in rows)
+        around = "x".join(f"{share * span:g}" for span in dict.fromkeys(spans))
+        named.append(f"{name} ({around}): {sizes(out) if min(out) > 0 else 'does not fit'}")
+    own = [-t.phases[0][0] for t in windows(s, layer.input_shape)]
+    here = "x".join(str(p) for p in dict.fromkeys(own))
+    return (f"{here} here; the schemes of the books would give", ", ".join(named))
+
+
+def _dropped(layer: Layer) -> str:
+    """`the last row and the last column`, of what arrives at a layer; empty where it reads all."""
+    axes = ("row", "column") if len(layer.input_shape) == 3 else ("value",)
+    left = never_read(layer)
+    parts = [_which(left[1 + n], layer.input_shape[1 + n], word) for n, word in enumerate(axes) if 1 + n in left]
+    return " and ".join(parts)
+
+
+def _which(lost: Sequence[int], size: int, word: str) -> str:
+    """Which of `size` positions are lost, counted from 1 for people."""
+    count = len(lost)
+    many = f"{word}s" if count > 1 else word
+    if list(lost) == list(range(size - count, size)):
+        return f"the last {count} {many}" if count > 1 else f"the last {word}"
+    if list(lost) == list(range(count)):
+        return f"the first {count} {many}" if count > 1 else f"the first {word}"
+    if count > 6:
+        return f"{count} of the {size} {word}s ({', '.join(str(i + 1) for i in lost[:3])}, …)"
+    return f"{many} {', '.join(str(i + 1) for i in lost)}"
+
+
+def _paragraph(explanation: Explanation) -> str:
+    layer, width = explanation.layer, terminal_width()
+    head = f"{layer.name}  {described(layer)}", passage(layer)
+    lines = ["   ".join(head)] if len("   ".join(head)) <= width else [head[0], f"  {head[1]}"]
+    lines += textwrap.wrap(explanation.what, width - 2, initial_indent="  ", subsequent_indent="  ")
+    for heading, content in explanation.parts.items():
+        for n, line in enumerate(content):
+            start = f"  {heading if n == 0 else '':<10}  "
+            wrapped = textwrap.wrap(
+                line, width, initial_indent=start, subsequent_indent=" " * 16, break_on_hyphens=False
+            )
+            lines += wrapped or [start]
+    return "\n".join(lines)

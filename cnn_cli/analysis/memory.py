@@ -1,0 +1,248 @@
+"""How much memory a network needs, for inference and for training: its run played through, tensor by tensor, without
+running it.
+
+What is counted: weights, buffers, the batch, and all outputs for as long as something still refers to them; in
+training also the tensors that the backward pass needs again, the gradients, and what the optimizer keeps and borrows.
+What is not: the loss, work space of cuDNN and its like, fragmentation, and PyTorch itself (about half a gigabyte on a
+GPU).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from cnn_cli.language.plan import Group, Layer, Plan
+from cnn_cli.values import product
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+COPIES = {
+    "sgd": 1,
+    "adam": 2,
+    "adamw": 2,
+    "muon": 1,
+}  # of all parameters, that the optimizer keeps (sgd: with momentum)
+BORROWED = {"sgd": 0, "adam": 1, "adamw": 1, "muon": 0}  # during a step, by PyTorch's grouped (foreach) kernels
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+# What the backward pass of a layer needs again, as PyTorch keeps it: held against saved_tensors_hooks by a test. Not
+# listed: its input.
+_OUTPUT = _names("ReLU Sigmoid Tanh Softmax Softmin LogSoftmax Softmax2d")
+_NOTHING = _names(
+    "Identity Dropout AlphaDropout FeatureAlphaDropout Dropout1d Dropout2d StochasticDepth DropBlock2d "
+    "FrozenBatchNorm2d Tanhshrink ZeroPad1d ZeroPad2d ConstantPad1d ConstantPad2d CircularPad1d CircularPad2d "
+    "Flatten Unflatten Permute PixelShuffle PixelUnshuffle ChannelShuffle Upsample UpsamplingNearest2d "
+    "UpsamplingBilinear2d Unfold Fold Chunk Add Concat Parameter"
+)
+# A value more for each value that arrives.
+_MASK = _names("Dropout AlphaDropout RReLU LogSigmoid Tanhshrink Softsign RMSNorm DropBlock2d")
+_INDEX = _names("MaxPool1d MaxPool2d AdaptiveMaxPool1d AdaptiveMaxPool2d")  # eight bytes for each output
+VIEWS = _names("Identity Flatten Unflatten Permute Chunk")  # another look at the same memory
+_VIEWS_IN_EVAL = _names("Dropout Dropout1d Dropout2d AlphaDropout FeatureAlphaDropout StochasticDepth DropBlock2d")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by what they are for; `activations` and `activation_gradients` at the moment when all together is most."""
+
+    weights: int
+    buffers: int
+    batch: int
+    activations: int
+    gradients: int = 0
+    optimizer: int = 0
+    activation_gradients: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(self.__dict__.values())
+
+    def document(self) -> dict[str, int]:
+        return {**self.__dict__, "total": self.total}
+
+
+def inference(plan: Plan, batch: int = 1, precision: str = "float32") -> Memory:
+    """In evaluation mode without gradients, all of the network in `precision`."""
+    run = _Run(plan, batch, BYTES[precision], training=False)
+    run.forward()
+    weights, buffers = _weights(plan, BYTES[precision])
+    return Memory(weights, buffers, run.batch, run.peak - run.batch)
+
+
+def training(
+    plan: Plan, batch: int, optimizer: str, precision: str = "float32", frozen: frozenset[str] = frozenset()
+) -> Memory:
+    """One step after the first. With a half precision: PyTorch's autocast, which keeps weights and gradients in
+    float32."""
+    size = BYTES[precision]
+    weights, buffers = _weights(plan, 4)
+    trained = sum(layer.params for layer in plan.layers if layer.name not in frozen)
+    copies = weights // 4 * size if size < 4 else 0  # autocast's cast weights
+    run = _Run(plan, batch, size, training=True, frozen=frozen)
+    run.forward()
+    held, moving, gradients = run.backward()
+    state = COPIES[optimizer] * trained * 4
+    step = BORROWED[optimizer] * trained * 4
+    peak = held + moving + gradients + copies
+    if trained * 4 + step > peak - run.batch:  # the step itself needs more than all activations did
+        return Memory(weights, buffers, run.batch, 0, trained * 4, state + step)
+    return Memory(weights + copies, buffers, run.batch, held - run.batch, gradients, state, moving)
+
+
+def output_bytes(layer: Layer) -> int:
+    """What the output of a layer adds to memory, for one image in float32; nothing where it is a view of what
+    arrives."""
+    return 0 if layer.type in VIEWS or layer.type == "Parameter" else 4 * product(layer.output_shape)
+
+
+def _weights(plan: Plan, size: int) -> tuple[int, int]:
+    tensors = [t for layer in plan.layers for t in layer.tensors]
+    weights = sum(product(t.shape) for t in tensors if not t.buffer) * size
+    return weights, sum(product(t.shape) * (size if t.shape else 8) for t in tensors if t.buffer)
+
+
+def _inside(layer: Layer) -> int:
+    """Values for one image that a layer keeps beside what arrives and what comes out."""
+    s, arrives, values = layer.settings, layer.input_shape, product(layer.input_shape)
+    if layer.type == "LocalResponseNorm":
+        return 2 * values + values // arrives[0] * (arrives[0] + int(s["size"]) - 1)
+    if layer.type == "LPPool2d":
+        return values + 4 * product(layer.output_shape)
+    if layer.type == "SqueezeExcitation":
+        return 2 * int(s["input_channels"]) + int(s["squeeze_channels"])
+    if layer.type == "LayerNorm2d":  # mean and deviation at every place
+        return 2 * values // arrives[0]
+    if layer.type in ("LayerNorm", "RMSNorm"):
+        return 2 * values // product(s["normalized_shape"])
+    return _padded(layer) if layer.type in ("Conv1d", "Conv2d") else 0
+
+
+def _padded(layer: Layer) -> int:
+    """A convolution that pads with anything but the same number of zeros on both sides works on a padded copy."""
+    s, arrives = layer.settings, layer.input_shape
+    spans = [d * (k - 1) for k, d in zip(s["kernel_size"], s["dilation"], strict=True)]
+    same = s["padding"] == "same"
+    if s["padding_mode"] == "zeros" and not (same and any(span % 2 for span in spans)):
+        return 0
+    if s["padding_mode"] == "zeros":  # as many zeros as can be on both sides are left to the convolution itself
+        return arrives[0] * product([n + span % 2 for n, span in zip(arrives[1:], spans, strict=True)])
+    around = spans if same else [0] * len(spans) if s["padding"] == "valid" else [2 * p for p in s["padding"]]
+    return arrives[0] * product([n + extra for n, extra in zip(arrives[1:], around, strict=True)])
+
+
+@dataclass
+class _Run:
+    """Tensors by number, and how often each is referred to; what nothing refers to is gone."""
+
+    plan: Plan
+    images: int
+    size: int
+    training: bool
+    frozen: frozenset[str] = frozenset()
+    bytes: list[int] = field(default_factory=list)
+    references: list[int] = field(default_factory=list)
+    live: int = 0
+    peak: int = 0
+    steps: list[tuple[Layer, list[int], int, list[int]]] = field(default_factory=list)  # layer, inputs, output, kept
+    wanted: set[int] = field(default_factory=set)  # tensors that the backward pass goes through
+
+    @property
+    def batch(self) -> int:
+        return self.images * product(self.plan.input) * self.size
+
+    def forward(self) -> None:
+        image = self.new(self.batch)
+        skipped = frozenset() if self.training else self.plan.only_in_training
+        self.run(self.plan.root, [image], skipped)
+
+    def new(self, count: int) -> int:
+        self.bytes.append(count)
+        self.references.append(1)
+        self.live += count
+        self.peak = max(self.peak, self.live)
+        return len(self.bytes) - 1
+
+    def hold(self, tensor: int) -> int:
+        self.references[tensor] += 1
+        return tensor
+
+    def drop(self, tensor: int) -> None:
+        self.references[tensor] -= 1
+        if not self.references[tensor]:
+            self.live -= self.bytes[tensor]
+
+    def run(self, part: Layer | Group, inputs: list[int], skipped: frozenset[str] = frozenset()) -> int:
+        """What comes out, with one reference for the caller, who holds the inputs meanwhile: just as modules.py does
+        it."""
+        if isinstance(part, Layer):
+            return self.leaf(part, inputs)
+        values = {"input": self.hold(inputs[0])}
+        last = {name: child.key for child in part.children for name in child.takes}
+        for child in part.children:
+            if child.key in skipped:
+                continue
+            taken = [values[n if n in values else n.rpartition(".")[0]] for n in child.takes]
+            values[child.key] = self.run(child.part, taken)
+            for name in [n for n, key in last.items() if key == child.key and n != part.output and n in values]:
+                self.drop(values.pop(name))
+        out = self.hold(values[part.output if part.output in values else "input"])
+        for tensor in values.values():
+            self.drop(tensor)
+        return out
+
+    def leaf(self, layer: Layer, inputs: list[int]) -> int:
+        if layer.type == "Parameter":
+            out = self.new(0)
+        elif inputs and (layer.type in VIEWS or (not self.training and layer.type in _VIEWS_IN_EVAL)):
+            out = self.hold(inputs[0])
+        else:
+            out = self.new(self.images * product(layer.output_shape) * self.size)
+        learns = bool(layer.params) and layer.name not in self.frozen
+        # Where the first layers are frozen, nothing is kept of what comes before all that learns.
+        if self.training and (not self.frozen or learns or not self.wanted.isdisjoint(inputs)):
+            self.wanted.add(out)
+            self.steps.append((layer, inputs, out, [self.hold(t) for t in self.kept(layer, inputs, out)]))
+        return out
+
+    def kept(self, layer: Layer, inputs: list[int], out: int) -> Iterator[int]:
+        if layer.type in _OUTPUT:
+            yield out
+        elif layer.type not in _NOTHING:
+            yield from inputs
+        values = self.images * product(layer.output_shape)
+        extra = values * self.size * (layer.type in _MASK) + values * 8 * (layer.type in _INDEX) + self.inside(layer)
+        if extra:
+            tensor = self.new(extra)
+            self.references[tensor] = 0  # only the backward pass refers to it
+            yield tensor
+
+    def inside(self, layer: Layer) -> int:
+        """What layers made of several operations keep between these."""
+        values = _inside(layer)
+        return self.images * self.size * values
+
+    def backward(self) -> tuple[int, int, int]:
+        """Bytes of kept tensors, of gradients of outputs, and of gradients of parameters, at the moment of most
+        together."""
+        top = (self.peak, 0, 0)
+        incoming: dict[int, int] = {}  # gradients under way, by tensor
+        moving = gradients = 0
+        for layer, inputs, out, kept in reversed(self.steps):
+            if out not in incoming:
+                incoming[out] = self.bytes[out]
+                moving += self.bytes[out]
+            arriving = {t for t in inputs if t in self.wanted and t not in (0, out)}  # the image itself needs none
+            fresh = sum(self.bytes[t] for t in arriving)
+            gradients += 4 * layer.params if layer.name not in self.frozen else 0
+            if self.live + moving + fresh + gradients > sum(top):
+                top = (self.live, moving + fresh, gradients)
+            for t in arriving:
+                moving += 0 if t in incoming else self.bytes[t]
+                incoming[t] = self.bytes[t]
+            if out not in inputs:  # else a view: its gradient is that of what it looks at
+                moving -= incoming.pop(out)
+            for t in kept:
+                self.drop(t)
+        return top

@@ -1,0 +1,193 @@
+"""The one model of the numbers: a row for each layer, or for each folded group of layers, and totals that are sums of
+rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from cnn_cli.analysis.memory import output_bytes
+from cnn_cli.analysis.receptive_field import Field, field, producer, sights
+from cnn_cli.language.freeze import trained
+from cnn_cli.language.plan import Layer, Plan
+from cnn_cli.layers import Shape, Tensor
+from cnn_cli.values import product
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer, or several of them folded into one: then `settings` is empty, and the numbers are sums over `layers`."""
+
+    name: str
+    type: str  # "" for a folded group
+    settings: dict[str, Any]
+    text: str  # type and written settings on one line, or what a folded group holds
+    takes: tuple[str, ...]
+    input_shapes: tuple[Shape, ...]
+    output_shape: Shape
+    params: int
+    trainable: int  # of these
+    buffers: int  # values that are no parameters: running means and the like
+    macs: int
+    activation_bytes: int  # of what comes out, one image, float32; 0 for a view of what came in
+    field: Field | None
+    layers: tuple[Layer, ...]
+
+    def document(self) -> dict[str, Any]:
+        """Plain data; the keys up to `macs` are stable."""
+        seen = self.field
+        return {
+            "name": self.name,
+            "type": self.type,
+            "settings": self.settings,
+            "from": list(self.takes),
+            "input_shape": list(self.input_shapes[0]) if self.input_shapes else [],
+            "input_shapes": [list(shape) for shape in self.input_shapes],
+            "output_shape": list(self.output_shape),
+            "params": self.params,
+            "trainable_params": self.trainable,
+            "buffers": self.buffers,
+            "macs": self.macs,
+            "flops": 2 * self.macs,
+            "receptive_field": seen and {"size": seen.size, "stride": seen.stride, "offset": seen.offset},
+            "activation_bytes": self.activation_bytes,
+            "layers": len(self.layers),
+        }
+
+
+def rows(plan: Plan, *, frozen: Sequence[str] = (), depth: int | None = None) -> list[Row]:
+    """A row for each layer, join and parameter, in the order of computation; shapes are without the batch.
+
+    frozen: patterns of what is not trained, as in freeze.is_frozen. depth: fold what lies deeper than so many names.
+    """
+    seen = sights(plan)
+    image = plan.input[1:]
+    single = [_row(layer, field(seen[layer.name], image), trained(layer, frozen)) for layer in plan.layers]
+    if depth is None:
+        return single
+    groups = groupby(single, key=lambda row: ".".join(row.name.split(".")[:depth]))
+    owner = {row.name: ".".join(row.name.split(".")[:depth]) for row in single}
+    return [_folded(name, list(group), owner) for name, group in groups]
+
+
+def totals(plan: Plan, found: Sequence[Row]) -> dict[str, int]:
+    """Sums over the rows. `bytes` is the size of parameters and buffers as float32 (counters as int64)."""
+    return {
+        "params": sum(row.params for row in found),
+        "trainable_params": sum(row.trainable for row in found),
+        "buffers": sum(row.buffers for row in found),
+        "macs": sum(row.macs for row in found),
+        "flops": 2 * sum(row.macs for row in found),
+        "bytes": sum(_bytes(t) for layer in plan.layers for t in layer.tensors),
+        "activation_bytes": sum(row.activation_bytes for row in found),
+    }
+
+
+def auxiliary(plan: Plan) -> dict[str, int]:
+    """What of the totals works only in training, for auxiliary outputs; empty where there are none."""
+    heads = plan.only_in_training
+    own = [layer for layer in plan.layers if layer.name.split(".")[0] in heads]
+    return {"params": sum(layer.params for layer in own), "macs": sum(layer.macs for layer in own)} if own else {}
+
+
+def relative(name: str, row: str) -> str:
+    """The name of a row as its neighbour `row` would call it: without the names of the groups that both are in.
+
+    >>> relative("layer1.0.bn3", "layer1.0.add"), relative("layer1.2.relu", "layer2.0.conv1")
+    ('bn3', 'layer1.2.relu')
+    """
+    parts, own = name.split("."), row.split(".")
+    shared = 0
+    while shared < min(len(parts), len(own)) - 1 and parts[shared] == own[shared]:
+        shared += 1
+    return ".".join(parts[shared:])
+
+
+def _row(layer: Layer, seen: Field | None, trainable: int) -> Row:
+    return Row(
+        name=layer.name,
+        type=layer.type,
+        settings={k: v for k, v in layer.settings.items() if k != "bare"},
+        text=described(layer),
+        takes=layer.takes,
+        input_shapes=layer.input_shapes,
+        output_shape=layer.output_shape,
+        params=layer.params,
+        trainable=trainable,
+        buffers=sum(product(t.shape) for t in layer.tensors if t.buffer),
+        macs=layer.macs,
+        activation_bytes=output_bytes(layer),
+        field=seen,
+        layers=(layer,),
+    )
+
+
+def _folded(name: str, inside: list[Row], owner: dict[str, str]) -> Row:
+    """One row for a group: its inputs are what its layers take from outside, its output is that of its last layer."""
+    last, arrives = inside[-1], _outside(inside, owner, name)
+    folded: dict[str, Any] = (
+        {} if last.name == name else {"name": name, "type": "", "settings": {}, "text": _contents(inside)}
+    )
+    for key in ("params", "trainable", "buffers", "macs", "activation_bytes"):
+        folded[key] = sum(getattr(row, key) for row in inside)
+    return replace(
+        last,
+        **folded,
+        takes=tuple(arrives),
+        input_shapes=tuple(arrives.values()),
+        layers=tuple(layer for row in inside for layer in row.layers),
+    )
+
+
+def _outside(inside: list[Row], owner: dict[str, str], name: str) -> dict[str, Shape]:
+    """Where what enters a group comes from, by folded names, with the shapes that arrive."""
+    found: dict[str, Shape] = {}
+    for row in inside:
+        for taken, shape in zip(row.takes, row.input_shapes, strict=True):
+            origin = owner.get(producer(taken, owner), taken)
+            if origin != name:
+                found.setdefault(origin, shape)
+    return found
+
+
+def _contents(inside: list[Row]) -> str:
+    """`4 Conv2d + 10 more`: what multiplies, most frequent first; where nothing does, what there is most of."""
+    working = [row.type for row in inside if row.macs] or [row.type for row in inside]
+    kinds = sorted(set(working), key=lambda kind: (-working.count(kind), kind))[:2]
+    named = [f"{working.count(kind)} {kind}" for kind in kinds]
+    more = len(inside) - sum(working.count(kind) for kind in kinds)
+    return ", ".join(named) + (f" + {more} more" if more else "")
+
+
+_BARE = (
+    "out_channels",
+    "out_features",
+    "kernel_size",
+    "output_size",
+    "normalized_shape",
+    "chunks",
+    "dims",
+    "num_groups",
+)
+
+
+def described(layer: Layer) -> str:
+    """Type and settings on one line, as far as they are written and not PyTorch's own: `Conv2d 64, 7x7, stride 2, no
+    bias`."""
+    defaults = {name: setting.default for name, setting in layer.rule.settings.items()}
+    written = [name for name in layer.settings if name in layer.written and layer.settings[name] != defaults.get(name)]
+    words = [_setting(name, layer.settings[name]) for name in written]
+    return f"{layer.type} {', '.join(w for w in words if w)}".strip()
+
+
+def _setting(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    if isinstance(value, tuple):
+        alike = len(set(value)) == 1 and name not in ("kernel_size", "output_size", "normalized_shape", "dims", "shape")
+        value = value[0] if alike else "x".join("·" if v is None else str(v) for v in value)
+    return str(value) if name in _BARE else f"{name} {value}"
+
+
+def _bytes(tensor: Tensor) -> int:
+    return product(tensor.shape) * (8 if tensor.name == "num_batches_tracked" else 4)

@@ -1,0 +1,119 @@
+"""`cnn summary --time`: how long each layer takes, forward and backward, measured on the device.
+
+Every layer runs alone on inputs of its own sizes, warmed up, again and again; the median of these runs counts. What
+layers gain or lose by running one after the other (caches, overlap) shows in the time of the whole network beside
+their sum.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnn_cli.analysis.memory import training
+from cnn_cli.device import describe, free_memory
+from cnn_cli.errors import CnnError
+from cnn_cli.language.plan import Plan
+from cnn_cli.network.build import build_plan
+
+WARM_UP, RUNS, SECONDS = 3, 15, 0.5  # runs before, runs at most, and when to stop (after three)
+MOST = 0.8  # of the free memory
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds (forward, backward) by row, those of the whole network, and where and how they were measured."""
+
+    rows: dict[str, tuple[float, float]]
+    whole: tuple[float, float]
+    batch: int
+    device: str
+
+    def folded(self, depth: int | None) -> "Times":
+        """The sums over the rows that `--depth` folds into one."""
+        if depth is None:
+            return self
+        sums: dict[str, tuple[float, float]] = {}
+        for name, (forward, backward) in self.rows.items():
+            own = ".".join(name.split(".")[:depth])
+            before = sums.get(own, (0.0, 0.0))
+            sums[own] = (before[0] + forward, before[1] + backward)
+        return replace(self, rows=sums)
+
+    def __str__(self) -> str:
+        forward, backward = self.whole
+        return (
+            f"time for a batch of {self.batch} on {self.device}, median of up to {RUNS} runs, each layer alone; "
+            f"the whole network at once: {forward:.3g} ms forward, {backward:.3g} ms backward"
+        )
+
+
+def measure(plan: Plan, device: torch.device, batch: int = 1) -> Times:
+    """Time every layer of a freshly built network on `device`; CnnError where that has too little memory."""
+    need = training(plan, batch, "sgd").total
+    if need > MOST * free_memory(device):
+        raise CnnError(
+            f"timing {plan.network} needs about {need / 1e9:.1f} GB on {device}; choose a smaller --batch-size"
+        )
+    torch.manual_seed(0)
+    network = build_plan(plan).to(device).train()
+    images = torch.rand(batch, *plan.input, device=device)
+    arrivals = _arrivals(network, images)
+    rows = {}
+    for layer in plan.layers:
+        if layer.name in arrivals:
+            rows[layer.name] = _timed(network.get_submodule(layer.name), arrivals.pop(layer.name), device)
+    return Times(rows, _timed(network, [images], device), batch, describe(device))
+
+
+def _arrivals(network: nn.Module, images: Tensor) -> dict[str, list[Tensor]]:
+    """What arrives at each module, by its name."""
+    found: dict[str, list[Tensor]] = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any], None]:
+        return lambda module, inputs: found.__setitem__(name, [i.detach() for i in inputs])
+
+    handles = [module.register_forward_pre_hook(note(name)) for name, module in network.named_modules()]
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _timed(module: nn.Module, inputs: list[Tensor], device: torch.device) -> tuple[float, float]:
+    """Median milliseconds of a forward and of a backward pass."""
+    leaves = [i.requires_grad_(i.is_floating_point()) for i in (t.detach() for t in inputs)]
+    wanted = [*leaves, *module.parameters()]
+    forward, backward = [], []
+    end = time.perf_counter() + SECONDS
+    for run in range(WARM_UP + RUNS):
+        if run >= WARM_UP + 3 and time.perf_counter() > end:
+            break
+        start = _now(device)
+        output = module(*leaves)
+        middle = _now(device)
+        results = (
+            list(output.values())
+            if isinstance(output, dict)
+            else list(output)
+            if isinstance(output, tuple)
+            else [output]
+        )
+        torch.autograd.grad(results, wanted, [torch.ones_like(r) for r in results], allow_unused=True)
+        forward.append(middle - start)
+        backward.append(_now(device) - middle)
+    return 1000 * median(forward[WARM_UP:]), 1000 * median(backward[WARM_UP:])
+
+
+def _now(device: torch.device) -> float:
+    """The time when all work so far is done."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,113 @@
+"""`cnn summary --verify`: the network is built and run, and every number of its rows compared with what PyTorch
+says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cnn_cli.analysis.memory import inference
+from cnn_cli.language.plan import Layer, Plan
+from cnn_cli.layers import sizes
+from cnn_cli.network.build import build_plan
+
+MOST_BYTES, MOST_MACS = 2 * 10**9, 5 * 10**10  # beyond this the run is on meta tensors, which have sizes and no values
+BATCH = 2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How often a number was compared, on which tensors, and every disagreement in words."""
+
+    compared: int
+    tensors: str
+    disagreements: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        return {"compared": self.compared, "tensors": self.tensors, "disagreements": list(self.disagreements)}
+
+    def __str__(self) -> str:
+        head = f"verified with PyTorch {torch.__version__} on {self.tensors}"
+        if not self.disagreements:
+            return f"{head}: {self.compared} numbers compared, all agree (parameters, buffers, shapes, MACs)"
+        wrong = "; ".join(self.disagreements[:5])
+        return f"{head}: {len(self.disagreements)} of {self.compared} numbers disagree: {wrong}"
+
+
+def verify(plan: Plan) -> Verdict:
+    """Parameters against sum(numel), shapes against a forward pass, MACs against FlopCounterMode, for each row and in
+    total."""
+    memory = inference(plan, BATCH)
+    real = memory.total < MOST_BYTES and BATCH * plan.macs < MOST_MACS
+    with torch.device("cpu" if real else "meta"):
+        network = build_plan(plan)
+        images = torch.rand(BATCH, *plan.input)
+    network.train(bool(plan.outputs))  # auxiliary outputs exist only in training
+    shapes, flops = _run(network, images)
+    compared, wrong = 0, []
+    for layer in plan.layers:
+        for what, ours, theirs in _facts(layer, network, shapes, flops):
+            compared += 1
+            if ours != theirs:
+                wrong.append(f"{layer.name} ({layer.type}): {what} {_shown(ours)}, PyTorch has {_shown(theirs)}")
+    totals = (
+        ("parameters", plan.params, sum(p.numel() for p in network.parameters())),
+        ("MACs", plan.macs, flops.get("Global", 0)),
+    )
+    wrong += [f"total: {what} {ours:,}, PyTorch has {theirs:,}" for what, ours, theirs in totals if ours != theirs]
+    return Verdict(compared + len(totals), "real tensors" if real else "meta tensors (too large to run)", tuple(wrong))
+
+
+def _run(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """The output shape and the MACs of one image, by the name of the module."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple) else output
+            if isinstance(first, torch.Tensor):
+                shapes[name] = tuple(first.shape[1:])
+
+        return hook
+
+    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules()]
+    counter = FlopCounterMode(display=False)
+    try:
+        with counter:  # gradients stay on: without them, fused kernels would be counted as nothing
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    root = type(network).__name__
+    found = counter.get_flop_counts()
+    return shapes, {
+        name.removeprefix(f"{root}.") or root: sum(ops.values()) // (2 * BATCH) for name, ops in found.items()
+    }
+
+
+def _facts(
+    layer: Layer, network: nn.Module, shapes: dict[str, Any], flops: dict[str, int]
+) -> Sequence[tuple[str, Any, Any]]:
+    """(what, ours, PyTorch's) of one row."""
+    if layer.type == "Parameter":
+        tensor = network.get_parameter(layer.name)
+        return [("parameters", layer.params, tensor.numel()), ("shape", layer.output_shape, tuple(tensor.shape))]
+    module = network.get_submodule(layer.name)
+    buffers = sum(t.shape.numel() for t in module.buffers())
+    ours = sum(torch.Size(t.shape).numel() for t in layer.tensors if t.buffer)
+    counted = flops.get(layer.name if layer.name else "Global", 0)
+    return [
+        ("parameters", layer.params, sum(p.numel() for p in module.parameters())),
+        ("buffers", ours, buffers),
+        ("output", layer.output_shape, shapes.get(layer.name)),
+        ("MACs", layer.macs, counted),
+    ]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    return sizes(value) if isinstance(value, tuple) else f"{value:,}"

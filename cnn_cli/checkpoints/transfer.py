@@ -1,0 +1,133 @@
+"""Weights from a file into a network of this spec: all that fit, a new head for other classes, or a refusal."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cnn_cli.errors import UsageError
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import planned
+from cnn_cli.layers import Shape
+
+_COUNTER = "num_batches_tracked"  # files from before PyTorch 0.4.1 have none, and PyTorch itself begins at 0 then
+# Names of DenseNet's layers from when a name could have a dot in it, as torchvision's files still have them.
+_OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The tensors that a network takes over, and those that stay as they were drawn, each with the reason."""
+
+    copied: dict[str, Tensor]
+    new: dict[str, str]
+
+    def __str__(self) -> str:
+        """`copied 120 of 122 tensors; new: fc.weight 10x512 (file: 1000x512), fc.bias 10 (file: 1000)`."""
+        new = ", ".join(f"{name} {reason}" for name, reason in self.new.items())
+        count = len(self.copied) + len(self.new)
+        return f"copied {len(self.copied)} of {count} tensors; new: {new}" if new else f"copied all {count} tensors"
+
+
+def fit(plan: Plan, tensors: Mapping[str, Tensor], origin: str, *, whole: bool = False) -> Transfer:
+    """What of these tensors goes where. Where the file is for another number of classes, the head stays new.
+
+    The head: the tensors whose shape follows the argument `classes`. Auxiliary heads that the file leaves out stay new
+    too, and what is not finite in it, as the classifier of VGG16's IMAGENET1K_FEATURES. With `whole` all but auxiliary
+    heads is taken as it is. UsageError names the first tensors that differ in name, shape or type.
+    """
+    own = {name: t.shape for name, t in plan.tensors.items()}
+    tensors = translated(tensors, own)
+    head = {} if whole else _other_head(plan, own, tensors)
+    missing = _left_out(plan, own, tensors)
+    names = [name for name in dict.fromkeys((*own, *tensors)) if name not in head and name not in missing]
+    found = [d for name in names if (d := _difference(name, own.get(name), tensors.get(name)))]
+    if found:
+        more = f"; {len(found) - 2} more differ" if len(found) > 2 else ""
+        text = f"{origin} holds the weights of another network than this {plan.network}"
+        raise UsageError(f"{text}: {'; '.join(found[:2])}{more}")
+    new = {name: f"{_sizes(own[name])} (file: {_sizes(tensors[name].shape)})" for name in head}
+    new |= {name: f"{_sizes(own[name])} (not in the file)" for name in missing}
+    if not whole:
+        unusable = [name for name in not_finite(tensors) if name not in new]
+        new |= {name: f"{_sizes(own[name])} (not finite in the file)" for name in unusable}
+    return Transfer({name: tensors[name] for name in own if name not in new}, new)
+
+
+def put(network: nn.Module, transfer: Transfer) -> None:
+    """Copy them into the network of the same plan."""
+    network.load_state_dict(network.state_dict() | transfer.copied)
+
+
+def classes_of(plan: Plan, tensors: Mapping[str, Tensor]) -> int | None:
+    """For how many classes a file is, told from the shape of the head; None where that cannot be told."""
+    own = {name: t.shape for name, t in plan.tensors.items()}
+    for name, wider in _head(plan).items():
+        theirs = tensors[name].shape if name in tensors else ()
+        for mine, more, size in zip(own[name], wider, theirs, strict=False):
+            if mine != more:
+                count = plan.args["classes"] + (size - mine) // (more - mine)
+                return count if count > 0 else None
+    return None
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The tensors in which some value is no finite number."""
+    return [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+
+
+def translated(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """The same under today's names: without DataParallel's `module.`, DenseNet's without dots, with all counters."""
+    wrapped = all(name.startswith("module.") for name in tensors) and not any(n.startswith("module.") for n in own)
+    named = {name.removeprefix("module.") if wrapped else name: tensor for name, tensor in tensors.items()}
+    found = {_OLD_DENSENET.sub(r"\1\2", name) if name not in own else name: t for name, t in named.items()}
+    for name in own:
+        layer, _, last = name.rpartition(".")
+        if last == _COUNTER and name not in found and f"{layer}.running_mean" in found:
+            found[name] = torch.tensor(0)
+    return found
+
+
+def _head(plan: Plan) -> dict[str, Shape]:
+    """The tensors whose shape follows the argument `classes`, each with its shape for a class more."""
+    classes = plan.args.get("classes")
+    if not isinstance(classes, int):
+        return {}
+    wider = planned(plan.spec, {**plan.args, "classes": classes + 1}, plan.input).tensors
+    return {name: wider[name].shape for name, t in plan.tensors.items() if name in wider and wider[name] != t}
+
+
+def _other_head(plan: Plan, own: Mapping[str, Shape], tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """The head if the file has one for another number of classes, which is the only way in which it may differ."""
+    head = {name: shape for name, shape in _head(plan).items() if name in tensors}
+    if all(tensors[name].shape == own[name] for name in head):
+        return {}
+    return {name: wider for name, wider in head.items() if _alike(own[name], wider, tensors[name].shape)}
+
+
+def _alike(own: Shape, wider: Shape, other: Shape) -> bool:
+    """Whether `other` differs only where the number of classes counts."""
+    axes = zip(own, wider, other, strict=False)
+    return len(own) == len(other) and all(mine == theirs or mine != more for mine, more, theirs in axes)
+
+
+def _left_out(plan: Plan, own: Mapping[str, Shape], tensors: Mapping[str, Tensor]) -> list[str]:
+    """The tensors of auxiliary heads that the file has nothing of, as torchvision saves GoogLeNet without them."""
+    absent = [h for h in plan.only_in_training if not any(name.startswith(f"{h}.") for name in tensors)]
+    return [name for name in own if name.split(".")[0] in absent]
+
+
+def _difference(name: str, own: Shape | None, other: Tensor | None) -> str:
+    if own is None or other is None:
+        return f"{name} is {'not in the network' if own is None else 'missing'}"
+    kind = torch.int64 if name.endswith(_COUNTER) else torch.float32
+    if own == tuple(other.shape) and other.dtype == kind:
+        return ""
+    type_ = "" if other.dtype == torch.float32 else f" of {str(other.dtype).removeprefix('torch.')}"
+    return f"{name} is {_sizes(other.shape)}{type_}, needed is {_sizes(own)}"
+
+
+def _sizes(shape: Shape) -> str:
+    return "x".join(map(str, shape)) or "one number"

@@ -1,0 +1,108 @@
+"""What a drawing of a network shows: a box for each layer or folded group, and arrows with the shapes that flow along
+them.
+
+Normalisation, activation and dropout that just follow a layer stand in its box, as the textbooks draw them.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from cnn_cli.analysis.receptive_field import producer
+from cnn_cli.analysis.rows import Row, rows
+from cnn_cli.language.plan import Plan
+from cnn_cli.layers import Shape, sizes
+from cnn_cli.tables import short
+
+_FOLLOWING = frozenset({"activation", "normalisation", "random"})
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box: what it is (which gives its colour), the row's name, its title, a further line, and what follows in the
+    same box."""
+
+    kind: str  # input, block, convolution, linear, pooling, join, parameter, shape or point
+    name: str
+    title: str
+    lines: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> list[str]:
+        """The lines below the title."""
+        return [*self.lines, *([" · ".join(self.after)] if self.after else [])]
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """From one box to another, by their numbers, with the shape that flows."""
+
+    start: int
+    end: int
+    shape: str
+
+
+def boxes(plan: Plan, depth: int | None) -> tuple[list[Box], list[Arrow]]:
+    """The boxes in the order of computation, the input first, and the arrows between them."""
+    found = rows(plan, depth=depth)
+    taken = Counter(producer(name, {r.name for r in found} | {"input"}) for row in found for name in row.takes)
+    heads = [Box("input", "input", "input")]
+    place = {"input": 0}  # the number of the box that a row ended up in
+    arrows: list[Arrow] = []
+    shapes: dict[str, Shape] = {"input": plan.input}
+    last: Row | None = None
+    for row in found:
+        names = [producer(name, place) for name in row.takes]
+        if last and _follows(row, last) and taken[last.name] == 1:
+            number = place[last.name]
+            heads[number] = replace(heads[number], after=(*heads[number].after, row.type))
+        else:
+            number = len(heads)
+            heads.append(_box(row))
+            arrows += [
+                Arrow(place[name], number, sizes(shape)) for name, shape in zip(names, row.input_shapes, strict=True)
+            ]
+        place[row.name] = number
+        shapes[row.name] = row.output_shape
+        last = row
+    ends = [name for name in place if taken[name] == 0 and name != "input"] or ["input"]
+    for name in ends:
+        heads.append(Box("input", "output", "output" if len(ends) == 1 else f"output {name}"))
+        arrows.append(Arrow(place[name], len(heads) - 1, sizes(shapes[name])))
+    return heads, arrows
+
+
+def _follows(row: Row, last: Row) -> bool:
+    """Whether a row goes into the box of the one before: it works on each value by itself, and nothing else comes
+    between."""
+    if not row.type or not last.type or row.takes != (last.name,) or row.output_shape != row.input_shapes[0]:
+        return False
+    return bool(row.layers[0].rule.traits & _FOLLOWING) and last.type not in ("Parameter", "Chunk")
+
+
+def _box(row: Row) -> Box:
+    if not row.type:
+        return Box(
+            "block", row.name, row.name, (row.text, *((f"{short(row.params)} parameters",) if row.params else ()))
+        )
+    first, second, *more = [*row.text.split(", "), "", ""]  # a long list of settings goes on in a smaller line
+    if len(row.text) <= 26:
+        return Box(_kind(row), row.name, row.text)
+    return Box(
+        _kind(row),
+        row.name,
+        ", ".join(filter(None, (first, second))),
+        (", ".join(filter(None, more)),) if any(more) else (),
+    )
+
+
+def _kind(row: Row) -> str:
+    rule = row.layers[0].rule
+    if rule.joins or row.type == "Chunk":
+        return "join"
+    for trait in ("convolution", "pooling"):
+        if trait in rule.traits:
+            return trait
+    if rule.traits & _FOLLOWING:
+        return "point"
+    return {"Parameter": "parameter"}.get(row.type, "linear" if row.macs else "shape")

@@ -1,0 +1,64 @@
+"""Drawings as text for other tools: Mermaid (GitHub and GitLab draw it in Markdown) and DOT (Graphviz)."""
+
+from collections.abc import Sequence
+
+from cnn_cli.graph.boxes import Arrow, Box
+from cnn_cli.graph.figure import COLOURS
+
+
+def mermaid(name: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
+    """A Mermaid flowchart, from top to bottom."""
+    lines = ["---", f"title: {_plain(name)}", "---", "flowchart TD"]
+    for number, box in enumerate(boxes):
+        left, right = (
+            ("([", "])") if box.kind in ("input", "join") else ("[[", "]]") if box.kind == "block" else ("[", "]")
+        )
+        lines.append(f'  n{number}{left}"{_entities("<br>", _lines(box))}"{right}:::{box.kind}')
+    lines += [f'  n{a.start} -->|"{_entity(a.shape)}"| n{a.end}' for a in arrows]
+    kinds = dict.fromkeys(box.kind for box in boxes)
+    lines += [f"  classDef {kind} fill:{COLOURS[kind][0]},stroke:{COLOURS[kind][1]},color:#1f2933" for kind in kinds]
+    return "\n".join(lines) + "\n"
+
+
+def dot(name: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
+    """A DOT digraph, from top to bottom."""
+    lines = [
+        f"digraph {_quoted(name)} {{",
+        '  node [shape=box, style="rounded,filled", fontname="DejaVu Sans", fontsize=11];',
+    ]
+    lines.append('  edge [fontname="DejaVu Sans", fontsize=9, color="#7b8794"];')
+    for number, box in enumerate(boxes):
+        fill, border = COLOURS[box.kind]
+        label = "\\n".join(_escaped(line) for line in _lines(box))
+        lines.append(f'  n{number} [label="{label}", fillcolor="{fill}", color="{border}"];')
+    lines += [f'  n{a.start} -> n{a.end} [label="{_escaped(a.shape)}"];' for a in arrows]
+    return "\n".join([*lines, "}", ""])
+
+
+def _lines(box: Box) -> list[str]:
+    named = [box.name] if box.kind not in ("input", "block") and box.name != box.title else []
+    return [*named, box.title, *box.texts]
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _quoted(text: str) -> str:
+    return f'"{_escaped(text)}"'
+
+
+def _plain(text: str) -> str:
+    """A title has no escapes: what is neither letter, digit nor one of a few signs is left out."""
+    return "".join(c if c.isalnum() or c in "._-" else " " for c in text)
+
+
+def _entities(between: str, lines: Sequence[str]) -> str:
+    return between.join(_entity(line) for line in lines)
+
+
+def _entity(text: str) -> str:
+    """Mermaid's own escapes: characters that mean something to it, by their numbers."""
+    return "".join(
+        c if c.isalnum() or c in " .,·:/+()→-_=" else f"#{ord(c)};" if c.isprintable() else " " for c in text
+    )

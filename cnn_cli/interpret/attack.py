@@ -1,0 +1,181 @@
+"""Adversarial examples: the smallest of changes to an image that change what the network says.
+
+FGSM (Goodfellow, Shlens, Szegedy 2015) and projected gradient descent (Madry et al. 2018), in pixel units: the ball of
+radius epsilon is one of pixels in [0, 1], whatever normalisation the network has inside.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cnn_cli.errors import UsageError
+from cnn_cli.interpret.capture import untouched
+
+METHODS, NORMS = ("pgd", "fgsm"), ("linf", "l2")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How to attack. `step_size` None stands for 2.5·epsilon/steps, which can reach any point of the ball (Madry).
+
+    `start`: PGD begins at a random point of the ball, drawn from `seed`. `target`: the class to be taken for; None: any
+    but the right one. UsageError for settings that make no sense.
+    """
+
+    method: str = "pgd"
+    norm: str = "linf"
+    steps: int = 10
+    step_size: float | None = None
+    start: bool = True
+    target: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("method", self.method, METHODS), ("norm", self.norm, NORMS)):
+            if value not in known:
+                raise UsageError(f"--{name} must be {' or '.join(known)}, not {value!r}")
+        if self.steps < 1:
+            raise UsageError(f"--steps must be at least 1, not {self.steps}")
+        if self.step_size is not None and not 0 < self.step_size < float("inf"):
+            raise UsageError(f"--step-size must be above 0, not {self.step_size}")
+
+    @property
+    def title(self) -> str:
+        """`PGD, 10 steps, L∞`."""
+        steps = f"PGD, {self.steps} steps" if self.method == "pgd" else "FGSM"
+        return f"{steps}, {'L∞' if self.norm == 'linf' else 'L2'}"
+
+
+def perturb(
+    scores: nn.Module, pixels: Tensor, labels: Tensor, epsilon: float, how: Attack, generator: torch.Generator
+) -> Tensor:
+    """(N, C, H, W) pixels in [0, 1] → the same, changed within the ball and [0, 1] so that the loss is large.
+
+    The loss is the cross-entropy of the class scores with `labels` (N,), or, made small, with the target. Epsilon 0
+    changes nothing, bit for bit.
+    """
+    if epsilon == 0:
+        return pixels.clone()
+    fast = how.method == "fgsm"
+    size = epsilon if fast else how.step_size or 2.5 * epsilon / how.steps
+    x = pixels if fast or not how.start else _random_point(pixels, epsilon, how.norm, generator)
+    for _ in range(1 if fast else how.steps):
+        uphill = _direction(gradient(scores, x, labels, how.target), how.norm)
+        x = _within(pixels, x + (uphill if how.target is None else -uphill) * size, epsilon, how.norm)
+    return x
+
+
+def gradient(scores: nn.Module, pixels: Tensor, labels: Tensor, target: int | None = None) -> Tensor:
+    """Of the loss with respect to the pixels, (N, C, H, W); each image on its own."""
+    x = pixels.detach().requires_grad_()
+    goal = labels if target is None else torch.full_like(labels, target)
+    return torch.autograd.grad(F.cross_entropy(scores(x), goal, reduction="sum"), x)[0]
+
+
+def _direction(gradient: Tensor, norm: str) -> Tensor:
+    """The step of length 1 that raises the loss most; 0 where the gradient is 0."""
+    if norm == "linf":
+        return gradient.sign()
+    largest = gradient.abs().amax((1, 2, 3), keepdim=True)
+    scaled = gradient / largest.where(largest > 0, 1.0)  # squares of tiny gradients would round to 0
+    return scaled / _length(scaled).clamp_min(torch.finfo(scaled.dtype).tiny)
+
+
+def _within(pixels: Tensor, x: Tensor, epsilon: float, norm: str) -> Tensor:
+    """The nearest point to `x` in the ball around `pixels`, then in [0, 1], which does not leave the ball."""
+    change = x - pixels
+    if norm == "linf":
+        change = change.clamp(-epsilon, epsilon)
+    else:
+        change = change * (epsilon / _length(change).clamp_min(epsilon))
+    return (pixels + change).clamp(0, 1)
+
+
+def _random_point(pixels: Tensor, epsilon: float, norm: str, generator: torch.Generator) -> Tensor:
+    """A point drawn evenly from the ball (its part in [0, 1] by clipping); drawn on the CPU, so alike everywhere."""
+    if norm == "linf":
+        change = (torch.rand(pixels.shape, generator=generator) * 2 - 1) * epsilon
+    else:
+        change = torch.randn(pixels.shape, generator=generator)
+        radius = torch.rand(len(pixels), 1, 1, 1, generator=generator) ** (1 / pixels[0].numel())
+        change = change / _length(change) * radius * epsilon
+    return _within(pixels, pixels + change.to(pixels), epsilon, norm)
+
+
+def _length(x: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)
+    return length
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What came of an attack on N images with one epsilon: `pixels` (N, C, H, W), `before` and `after` (N, K) scores.
+
+    `labels` (N,) are the classes that they were attacked as.
+    """
+
+    epsilon: float
+    pixels: Tensor
+    before: Tensor
+    after: Tensor
+    labels: Tensor
+
+    def succeeded(self, target: int | None) -> list[bool]:
+        """Whether the attack made the network take each image for the target or, without one, for a wrong class."""
+        before, after = self.before.argmax(1), self.after.argmax(1)
+        if target is None:
+            return ((before == self.labels) & (after != self.labels)).tolist()
+        return ((before != target) & (after == target)).tolist()
+
+
+def attack_images(
+    scores: nn.Module, pixels: Tensor, labels: Sequence[int | None], epsilons: Sequence[float], how: Attack
+) -> list[Attacked]:
+    """Attack each image with each epsilon. One whose label is None is attacked as what the network takes it for."""
+    results = []
+    with untouched(scores):
+        with torch.no_grad():
+            before = scores(pixels)
+        guessed = before.argmax(1).tolist()
+        truth = torch.tensor([g if k is None else k for k, g in zip(labels, guessed, strict=True)]).to(pixels.device)
+        for epsilon in epsilons:
+            x = perturb(scores, pixels, truth, epsilon, how, torch.Generator().manual_seed(how.seed))
+            with torch.no_grad():
+                results.append(Attacked(epsilon, x, before, scores(x), truth))
+    return results
+
+
+def robustness(
+    scores: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], epsilons: Sequence[float], how: Attack
+) -> dict[str, Any]:
+    """(pixels, labels) batches → {n, zero_gradient, results: [{epsilon, accuracy, taken}, …]}.
+
+    `accuracy` counts images that are right before and after the attack. `taken` is the share of the images of other
+    classes that are taken for the target; None where there is none. `zero_gradient` counts images whose loss has no
+    gradient at all: there the attack cannot begin, which is no robustness.
+    """
+    n = others = lost = 0
+    right, taken = [0] * len(epsilons), [0] * len(epsilons)
+    generators = [torch.Generator().manual_seed(how.seed) for _ in epsilons]
+    with untouched(scores):
+        for pixels, labels in batches:
+            with torch.no_grad():
+                good = scores(pixels).argmax(1) == labels
+            other = labels != how.target if how.target is not None else torch.zeros_like(good)
+            lost += int((gradient(scores, pixels, labels, how.target) == 0).flatten(1).all(1).sum())
+            n, others = n + len(labels), others + int(other.sum())
+            for i, epsilon in enumerate(epsilons):
+                x = perturb(scores, pixels, labels, epsilon, how, generators[i])
+                with torch.no_grad():
+                    after = scores(x).argmax(1)
+                right[i] += int((good & (after == labels)).sum())
+                taken[i] += int((other & (after == how.target)).sum())
+    rows = [
+        {"epsilon": e, "accuracy": r / max(n, 1), "taken": t / others if others else None}
+        for e, r, t in zip(epsilons, right, taken, strict=True)
+    ]
+    return {"n": n, "zero_gradient": lost, "results": rows}

@@ -1,0 +1,130 @@
+"""The images that a picture or a prediction is about: a person's files, or images of the network's data set by number.
+
+Either way they go through the checkpoint's own preprocessing, and come out as the network takes them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cnn_cli.checkpoints.checkpoint import Opened
+from cnn_cli.data import Part, Source, only
+from cnn_cli.data.batches import fitted
+from cnn_cli.data.decode import SUFFIXES
+from cnn_cli.data.preprocess import adapt
+from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.training.eval_report import SPLITS, divided, matched
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Images at the network's input size: `pixels` (N, C, H, W) float32 in [0, 1], with what they are called.
+
+    `labels` are indices into the network's classes; None where the true class is not known, as for a person's files.
+    """
+
+    pixels: Tensor
+    names: tuple[str, ...]
+    labels: tuple[int | None, ...]
+
+
+def load_inputs(
+    opened: Opened,
+    images: Sequence[str],
+    *,
+    index: Sequence[int] = (),
+    split: str = "test",
+    data: str | None = None,
+    data_dir: Path | None = None,
+    limit: int = 64,
+) -> Inputs:
+    """Files, folders and globs of images, then images of the data set by their numbers in `split` (0, 1, …).
+
+    Without `data` that is the data set of the training, divided as it was then. UsageError where nothing is named, a
+    number is out of range, or more than `limit` images are meant; CnnError names a file that is missing or no image.
+    """
+    if not images and not index:
+        raise UsageError("no image is named; name files or folders, or take images of the data set: --index 0")
+    _check_channels(opened)
+    paths = files_of(images)
+    if (count := len(paths) + len(index)) > limit:
+        raise UsageError(f"{count:,} images are named, and one picture takes {limit}; name fewer")
+    shots = [fitted(path, opened.preprocessing) for path in paths]
+    names = [str(p) for p in paths]
+    labels: list[int | None] = [None] * len(paths)
+    if index:
+        source = whole_split(opened, split, data, data_dir, strict=False)
+        shots += [_numbered(opened, source, split, i) for i in index]
+        names += [f"{Path(source.name).name} {split} {i}" for i in index]
+        labels += [_label(opened, source, int(source.parts[split].labels[i])) for i in index]
+    return Inputs(torch.cat(shots).float().div_(255), tuple(names), tuple(labels))
+
+
+def files_of(images: Sequence[str]) -> list[Path]:
+    """The image files that files, folders (with all below them) and globs stand for, each in the order of the names.
+
+    CnnError where one stands for none. Links and hidden entries of folders are left out, since they can lead anywhere.
+    """
+    found: list[Path] = []
+    for text in images:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if _is_image(p, path))
+        elif path.exists() or not set(text) & set("*?["):  # a file may be called a[1].png
+            files = [path]
+        else:
+            files = sorted(p for p in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if p.is_file())
+        if not files:
+            raise CnnError(f"no images in {path}" if path.is_dir() else f"no file matches {text!r}")
+        if not files[0].exists():
+            raise CnnError(f"{path}: no such file; looked in {path.absolute().parent}")
+        found += files
+    return found
+
+
+def whole_split(
+    opened: Opened, split_name: str, data: str | None, data_dir: Path | None = None, *, strict: bool = True
+) -> Source:
+    """One split of the training's data set (or of `data`) as a source of one part, its labels in the network's order.
+
+    With strict=False classes that the network does not know are kept, and the labels are those of the source.
+    UsageError for a split that is not there, for unknown classes, and where no data set is known.
+    """
+    about = opened.about.data if opened.about else {}
+    own = str(about.get("name") or opened.plan.train.get("data") or "")
+    if not data and not own:
+        raise UsageError(f"{opened.plan.network} knows no data set; name one with --data")
+    if split_name not in SPLITS:
+        raise UsageError(f"--split must be test, val or train, not {split_name!r}")
+    chosen = only(divided(own, about, data, data_dir), split_name)
+    return matched(chosen, opened.classes) if strict and opened.classes else chosen
+
+
+def _check_channels(opened: Opened) -> None:
+    channels = opened.preprocessing.input[0]
+    if channels not in (1, 3):
+        raise UsageError(f"the network takes {channels} channels, and an image has 1 (grey) or 3 (colour)")
+
+
+def _is_image(path: Path, root: Path) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
+    return path.suffix.lower() in SUFFIXES and not hidden and not path.is_symlink() and path.is_file()
+
+
+def _numbered(opened: Opened, source: Source, split_name: str, number: int) -> Tensor:
+    """Image `number` of a split as (1, C, H, W) bytes."""
+    part: Part = source.parts[split_name]
+    if not 0 <= number < len(part.labels):
+        last = len(part.labels) - 1
+        raise UsageError(f"--index {number}: the {split_name} split of {source.name} has images 0 to {last:,}")
+    if isinstance(part.images, Tensor):
+        return adapt(part.images[number : number + 1], opened.preprocessing)
+    return fitted(part.images[number], opened.preprocessing)
+
+
+def _label(opened: Opened, source: Source, label: int) -> int | None:
+    name = source.classes[label]
+    return opened.classes.index(name) if name in opened.classes else None

@@ -1,0 +1,125 @@
+"""What layers make of an image: their maps, which channels are strongest, and which say nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnn_cli.errors import CnnError
+from cnn_cli.interpret.capture import captured, layer_names, untouched
+from cnn_cli.language.plan import Layer, Plan
+from cnn_cli.pictures import image
+
+_CHAIN = 8  # a network of up to so many layers with maps is shown as a whole
+_LAYERS = 6  # of a deeper one, so many
+
+# The values at which an activation is saturated: no gradient passes there.
+_BOUNDS = {
+    "Sigmoid": (0.0, 1.0),
+    "Tanh": (-1.0, 1.0),
+    "Softsign": (-1.0, 1.0),
+    "Hardsigmoid": (0.0, 1.0),
+    "Hardtanh": (-1.0, 1.0),
+    "ReLU6": (6.0,),
+}
+_MIXING = ("Conv2d", "ConvTranspose2d", "ChannelShuffle", "Permute", "SqueezeExcitation")
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What one layer made of one image: `values` (C, H, W) float32, and in what `order` to show its channels.
+
+    `silent` channels are zero everywhere in it, `flat` ones have one other value everywhere; of `saturated` ones at
+    least 95 % of the values are within 1 % of a bound of the activation.
+    """
+
+    layer: str
+    type: str
+    values: image.Array
+    order: tuple[int, ...]
+    silent: tuple[int, ...]
+    flat: tuple[int, ...]
+    saturated: tuple[int, ...]
+
+
+def default_layers(network: nn.Module, plan: Plan) -> list[str]:
+    """Every layer with maps of a short network; else up to six convolutions, each with the activation after it."""
+    names = layer_names(network, plan)
+    if len(names) <= _CHAIN:
+        return names
+    after = {a.takes[0]: a for a in reversed(plan.layers) if len(a.takes) == 1}
+    found = [_activated(a, after) for a in plan.layers if a.type.startswith("Conv") and a.name in names]
+    found = list(dict.fromkeys(found))
+    count = min(_LAYERS, len(found))
+    places = [round(i * (len(found) - 1) / max(1, count - 1)) for i in range(count)]
+    return [found[i] for i in places]
+
+
+def _activated(layer: Layer, after: dict[str, Layer]) -> str:
+    """The activation that a convolution's output goes through next, with at most a normalisation between; or itself."""
+    following = after.get(layer.name)
+    if following and "Norm" in following.type:
+        following = after.get(following.name)
+    known = following and following.type in (*_BOUNDS, "ReLU", "LeakyReLU", "PReLU", "ELU", "GELU", "SiLU", "Hardswish")
+    return following.name if following and known else layer.name
+
+
+def maps_of(network: nn.Module, plan: Plan, pixels: Tensor, layers: Sequence[str]) -> list[Maps]:
+    """The maps that `layers` make of one image (C, H, W), in the order of computation.
+
+    The strongest channels come first. Layers that keep channels apart (activations, pooling, normalisation) have the
+    order of the last of them, so that a channel stands in one column down the page. CnnError for values not finite.
+    """
+    names = [n for n in layer_names(network, plan) if n in layers]
+    with untouched(network), torch.no_grad(), captured(network, names) as caught:
+        network(pixels.unsqueeze(0))
+    arrays = {name: caught[name][0].float().cpu().numpy() for name in names}
+    for name, values in arrays.items():
+        if bad := int((~np.isfinite(values)).sum()):
+            raise CnnError(
+                f"layer {name}: {bad} of {values.size} values are not finite numbers, so there is nothing to draw; "
+                "the training diverged: train again with a smaller --lr"
+            )
+    kinds = {layer.name: layer.type for layer in plan.layers}
+    leaders = _leaders(plan, names)
+    orders = {name: _strongest(arrays[name]) for name in set(leaders.values())}
+    return [_maps(n, kinds[n], arrays[n], orders[leaders[n]]) for n in names]
+
+
+def _strongest(values: image.Array) -> tuple[int, ...]:
+    """Channels by the mean of their absolute values, without those that are zero everywhere unless all of them are."""
+    strength = np.abs(values).mean((1, 2))
+    order = np.argsort(-strength, kind="stable")
+    return tuple(order[: int((strength > 0).sum()) or len(order)].tolist())
+
+
+def _leaders(plan: Plan, names: Sequence[str]) -> dict[str, str]:
+    """For each layer the last of those shown that only pass its channels on, one by one."""
+    layers = {layer.name: layer for layer in plan.layers}
+    leaders: dict[str, str] = {}
+    for name in reversed(names):
+        leaders.setdefault(name, name)
+        before = layers[name]
+        while before.type not in _MIXING and len(before.takes) == 1 and before.takes[0] in layers:
+            previous = layers[before.takes[0]]
+            if previous.output_shape[:1] != before.output_shape[:1]:
+                break
+            before = previous
+            if before.name in names:
+                leaders.setdefault(before.name, leaders[name])
+    return leaders
+
+
+def _maps(name: str, kind: str, values: image.Array, order: tuple[int, ...]) -> Maps:
+    low, high = values.min((1, 2)), values.max((1, 2))
+    silent = (low == 0) & (high == 0)
+    near = [np.abs(values - bound) <= 0.01 * max(abs(bound), 1) for bound in _BOUNDS.get(kind, ())]
+    saturated = np.any(near, axis=0).mean((1, 2)) >= 0.95 if near else np.zeros(len(values), bool)
+    flat = (low == high) & ~silent & (values[0].size > 1)
+    return Maps(name, kind, values, order, *(_which(mask) for mask in (silent, flat, saturated)))
+
+
+def _which(mask: image.Array) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(mask).tolist())

@@ -1,0 +1,88 @@
+"""What a saliency map is worth: the same map of a network that knows nothing, and what happens when its pixels go.
+
+A method whose map is much the same with random weights shows the image, not the network (Adebayo et al., "Sanity Checks
+for Saliency Maps", 2018). A map that finds what matters makes the probability fall soon when its first pixels are
+deleted, and rise soon when they are put in (Petsiuk, Das, Saenko, "RISE", 2018): sooner than pixels in random order.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnn_cli.checkpoints.checkpoint import Opened
+from cnn_cli.data.preprocess import normalised
+from cnn_cli.interpret.scores import Scores
+from cnn_cli.network.build import build_plan
+from cnn_cli.pictures.image import Array
+
+PARTS = 25  # steps in which the pixels of an image go
+ORDERS = 8  # random orders that make the baseline
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Areas under the probability of the class while pixels are deleted or inserted, from 0 to 1.
+
+    Good maps have a small `deletion` and a large `insertion`, each against that of random orders.
+    """
+
+    deletion: float
+    insertion: float
+    deletion_random: float
+    insertion_random: float
+
+
+def randomised(opened: Opened, seed: int = 0) -> Scores:
+    """The same network with fresh weights, drawn from `seed`; the global generator is put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = normalised(build_plan(opened.plan), opened.preprocessing)
+    return Scores(network.eval(), opened.plan).eval()
+
+
+def rank_correlation(a: Array, b: Array) -> float | None:
+    """Spearman's correlation of the absolute values of two maps; None where one of them is the same everywhere."""
+    first, second = (_ranks(np.abs(m).ravel()) for m in (a, b))
+    if not first.any() or not second.any():
+        return None
+    return float((first @ second) / np.sqrt((first @ first) * (second @ second)))
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks about their mean; equal values have the mean of theirs."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts, dtype=np.float64)
+    ranks: Array = (last - (counts - 1) / 2)[which]
+    centred: Array = ranks - ranks.mean()
+    return centred
+
+
+def areas(scores: nn.Module, pixels: Tensor, label: int, map: Tensor, seed: int = 0) -> Areas:
+    """How the map (H, W) of an image (C, H, W) stands the test for class `label`, beside random orders from `seed`.
+
+    A pixel that is out has the mean colour of the image.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count = map.numel()
+    orders = [map.cpu().flatten().argsort(descending=True, stable=True)]
+    orders += [torch.randperm(count, generator=generator) for _ in range(ORDERS)]
+    found = torch.tensor([_areas(scores, pixels, label, order) for order in orders])  # (1 + ORDERS, 2)
+    own, chance = found[0].tolist(), found[1:].mean(0).tolist()
+    return Areas(own[0], own[1], chance[0], chance[1])
+
+
+@torch.no_grad()
+def _areas(scores: nn.Module, pixels: Tensor, label: int, order: Tensor) -> tuple[float, float]:
+    count = len(order)
+    place = torch.empty(count, dtype=torch.long)
+    place[order] = torch.arange(count)
+    gone = torch.linspace(0, count, PARTS + 1).round().view(-1, 1)
+    out = (place < gone).view(-1, 1, *pixels.shape[-2:]).to(pixels.device)  # (PARTS + 1, 1, H, W)
+    ground = pixels.mean((1, 2), keepdim=True)
+    areas = []
+    for images in (torch.where(out, ground, pixels), torch.where(out, pixels, ground)):
+        curve = torch.cat([scores(part) for part in torch.split(images, 16)]).softmax(1)[:, label]
+        areas.append(float(torch.trapezoid(curve)) / PARTS)
+    return areas[0], areas[1]

@@ -1,0 +1,243 @@
+"""The image that a class or a channel likes best, by gradient ascent from noise.
+
+One loop: an objective (what to like) times a parametrisation (what an image is made of) times transforms (what must not
+matter), as in Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017. Without the transforms and the
+penalties the result is a pattern that only the network understands.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cnn_cli.checkpoints.checkpoint import Opened
+from cnn_cli.errors import UsageError, closest, listed
+from cnn_cli.interpret.capture import untouched
+from cnn_cli.interpret.scores import Scores
+from cnn_cli.language.plan import Layer
+
+TRANSFORMS, PARAMETRIZATIONS = ("jitter", "scale", "rotate", "blur"), ("fourier", "pixels")
+
+Objective = Callable[[Tensor], Tensor]  # (N, C, H, W) pixels → (N, K): how much each unit likes each image
+
+_RATE = 0.05  # of Adam, whose steps do not depend on the scale of the objective
+_SMOOTH, _PLAIN = 1.5, 1.0  # weights of the penalties, as shares of what is reached: chosen by eye on MNIST
+_SHIFT, _ZOOM, _TURN, _BLUR = 0.07, 0.1, 10.0, 1.0  # at most: share of the side, share, degrees, px (deviation)
+_BATCH_PIXELS = 1 << 18
+
+# The square root of the covariance of red, green and blue in ImageNet (lucid's, Apache-2.0), largest column norm 1:
+# steps of equal length then change natural colours equally.
+_COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """How to climb. UsageError for settings that make no sense."""
+
+    parametrization: str = "fourier"
+    transforms: tuple[str, ...] = TRANSFORMS
+    steps: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.parametrization not in PARAMETRIZATIONS:
+            known = " or ".join(PARAMETRIZATIONS)
+            raise UsageError(f"--parametrization must be {known}, not {self.parametrization!r}")
+        for name in self.transforms:
+            if name not in TRANSFORMS:
+                known = f"{', '.join(TRANSFORMS)}; or none"
+                raise UsageError(f"--transforms: no {name!r}.{closest(name, TRANSFORMS)} There are {known}")
+        if self.steps < 1:
+            raise UsageError(f"--steps must be at least 1, not {self.steps}")
+
+    @property
+    def title(self) -> str:
+        """`256 steps of gradient ascent, Fourier parametrisation; robust against jitter, blur; seed 0`."""
+        kind = {"fourier": "Fourier", "pixels": "pixel"}[self.parametrization]
+        robust = f"robust against {', '.join(self.transforms)}" if self.transforms else "no transforms"
+        return f"{self.steps} steps of gradient ascent, {kind} parametrisation; {robust}; seed {self.seed}"
+
+
+def transforms_of(text: str) -> tuple[str, ...]:
+    """`jitter,blur` → their names; `none` → no transforms."""
+    return () if text.strip() == "none" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+@dataclass(frozen=True)
+class Liked:
+    """(N, C, H, W) pixels in [0, 1], how much each unit likes its image, and which units no gradient ever reached."""
+
+    pixels: Tensor
+    values: tuple[float, ...]
+    dead: tuple[bool, ...]
+
+
+def ascend(
+    objective: Objective,
+    units: Sequence[int],
+    shape: tuple[int, int, int],
+    background: Sequence[float],
+    how: Ascent,
+    device: torch.device | None = None,
+    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Liked:
+    """For each unit the image of `shape` (C, H, W) that it likes best.
+
+    Every unit starts from the same noise and sees the same transforms, both drawn from the seed, so an image does not
+    depend on the others. Penalties draw it towards smoothness and the colour `background`. `watch` wraps the steps.
+    """
+    generator = torch.Generator().manual_seed(how.seed)
+    where = device or torch.device("cpu")
+    parameters, image_of = _parametrised(how.parametrization, len(units), shape, generator, where)
+    optimizer = torch.optim.Adam([parameters], _RATE)
+    index = torch.tensor(units, device=where).unsqueeze(1)
+    ground = torch.tensor(background, device=where).view(1, -1, 1, 1)
+    alive = torch.zeros(len(units), dtype=torch.bool, device=where)
+    for _ in watch(range(how.steps)):
+        x = image_of()
+        leaf = x.detach().requires_grad_()
+        values = objective(transformed(leaf, how.transforms, generator)).gather(1, index).squeeze(1)
+        (uphill,) = torch.autograd.grad(values.sum(), leaf)
+        penalty = _SMOOTH * variation(leaf) + _PLAIN * (leaf - ground).abs().mean((1, 2, 3))
+        (downhill,) = torch.autograd.grad((values.detach().abs() * penalty).sum(), leaf)
+        alive |= (uphill != 0).flatten(1).any(1)
+        optimizer.zero_grad()
+        torch.autograd.backward(x, downhill - uphill)
+        optimizer.step()
+    with torch.no_grad():
+        x = image_of()
+        values = objective(x).gather(1, index).squeeze(1)
+    return Liked(x, tuple(values.tolist()), tuple((~alive).tolist()))
+
+
+def synthesize(
+    scores: Scores,
+    objective: Objective,
+    units: Sequence[int],
+    shape: tuple[int, int, int],
+    background: Sequence[float],
+    how: Ascent,
+    device: torch.device | None = None,
+    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Liked:
+    """As `ascend`, in batches of what memory takes easily; the network (in `scores`) is left as it was."""
+    size = max(1, _BATCH_PIXELS // (shape[1] * shape[2]))
+    with untouched(scores):
+        parts = [
+            ascend(objective, units[i : i + size], shape, background, how, device, watch)
+            for i in range(0, len(units), size)
+        ]
+    values, dead = (tuple(v for p in parts for v in getattr(p, name)) for name in ("values", "dead"))
+    return Liked(torch.cat([p.pixels for p in parts]), values, dead)
+
+
+def channels_of(scores: Scores, layer: Layer) -> Objective:
+    """The objective of a layer's channels: the mean of each over the image; for Linear layers the units themselves.
+
+    A ReLU is asked before it cuts, where there is a gradient also while it is off; its favourite is the same. The
+    forward pass ends at the layer, so that images of other sizes do for it as far as the layers before take them.
+    """
+    module = scores.network.get_submodule(layer.name)
+
+    def objective(x: Tensor) -> Tensor:
+        caught: list[Tensor] = []
+
+        def stop(_: nn.Module, inputs: tuple[Tensor, ...], *output: Tensor) -> None:
+            caught.append(output[0] if output else inputs[0])
+            raise _Reached
+
+        before = isinstance(module, nn.ReLU | nn.ReLU6)
+        hook = module.register_forward_pre_hook if before else module.register_forward_hook
+        with hook(stop), suppress(_Reached):
+            scores.network(x)
+        return caught[0].flatten(2).mean(2) if caught[0].ndim > 2 else caught[0]
+
+    return objective
+
+
+class _Reached(Exception):
+    """The layer that is asked has been reached."""
+
+
+def choose(opened: Opened, name: str) -> Layer:
+    """The layer of that name if it has channels or units; UsageError otherwise."""
+    layers = {a.name: a for a in opened.plan.layers if len(a.output_shape) in (1, 3) and a.type != "Parameter"}
+    if name in layers:
+        return layers[name]
+    found = next((a for a in opened.plan.layers if a.name == name), None)
+    what = f"layer {name} ({found.type}) has no channels" if found else f"no layer {name!r}"
+    raise UsageError(f"{what}.{closest(name, layers)} The layers: {listed(list(layers))}")
+
+
+def numbers(text: str, count: int, option: str) -> list[int]:
+    """`0-3,7` → [0, 1, 2, 3, 7]; UsageError for what is no such list or not below `count`."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = (p.strip() for p in part.partition("-"))
+        if not all(p.isascii() and p.isdigit() and len(p) < 10 for p in (first, last if dash else first)):
+            raise UsageError(f"{option} takes numbers such as 0-15 or 3,5,8, not {text!r}")
+        if (end := int(last or first)) >= count:
+            raise UsageError(f"{option} {text}: the channels are 0 to {count - 1}")
+        found += range(int(first), end + 1)
+    return list(dict.fromkeys(found))
+
+
+def variation(x: Tensor) -> Tensor:
+    """(N, C, H, W) → (N,): the mean absolute difference of neighbours (total variation a pixel)."""
+    vertical, horizontal = (x[..., 1:, :] - x[..., :-1, :]).abs(), (x[..., 1:] - x[..., :-1]).abs()
+    return sum((d.mean((1, 2, 3)) for d in (vertical, horizontal) if d.numel()), x.new_zeros(len(x)))
+
+
+def _parametrised(
+    kind: str, count: int, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device
+) -> tuple[Tensor, Callable[[], Tensor]]:
+    """The parameters of `count` images that start as the same faint noise, and how they become pixels."""
+    channels, height, width = shape
+    across = width if kind == "pixels" else width // 2 + 1
+    size = (1, channels, height, across) if kind == "pixels" else (1, channels, height, across, 2)
+    noise = torch.randn(size, generator=generator) * 0.01
+    parameters = noise.to(device).repeat(count, *[1] * (len(size) - 1)).requires_grad_()
+    y, x = torch.fft.fftfreq(height).unsqueeze(1), torch.fft.rfftfreq(width)
+    # Natural images have spectra of about 1 / frequency: with that, coarse shapes form as fast as fine texture.
+    scale = (1 / (x.square() + y.square()).sqrt().clamp_min(1 / max(height, width)) / 4).to(device)
+    mix = torch.tensor(_COLOURS, device=device)
+
+    def pixels() -> Tensor:
+        free = parameters
+        if kind == "fourier":
+            free = torch.fft.irfft2(torch.view_as_complex(parameters) * scale, s=(height, width), norm="ortho")
+        if channels == 3:
+            free = torch.einsum("oc,nchw->nohw", mix / mix.norm(dim=0).max(), free)
+        return torch.sigmoid(free)
+
+    return parameters, pixels
+
+
+def transformed(x: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
+    """Shift, zoom, turn and blur the images, all of them alike, at random within small bounds."""
+
+    def draw(name: str, most: float) -> float:
+        return (2 * float(torch.rand((), generator=generator)) - 1) * most if name in names else 0.0
+
+    down, right = 2 * draw("jitter", _SHIFT), 2 * draw("jitter", _SHIFT)  # grid_sample's side is 2
+    zoom, turn = 1 + draw("scale", _ZOOM), math.radians(draw("rotate", _TURN))
+    if {"jitter", "scale", "rotate"} & set(names):
+        sine, cosine = zoom * math.sin(turn), zoom * math.cos(turn)
+        matrix = torch.tensor([[cosine, -sine, right], [sine, cosine, down]], device=x.device).expand(len(x), 2, 3)
+        grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
+        x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    return blurred(x, abs(draw("blur", _BLUR))) if "blur" in names else x
+
+
+def blurred(x: Tensor, deviation: float) -> Tensor:
+    """(N, C, H, W) with a Gaussian of that standard deviation in pixels; the border goes on as it ends."""
+    reach = max(1, math.ceil(3 * deviation))
+    weights = torch.exp(-torch.arange(-reach, reach + 1, device=x.device).square() / (2 * max(deviation, 1e-3) ** 2))
+    weights = (weights / weights.sum()).expand(x.shape[1], 1, -1)
+    x = F.pad(x, (reach,) * 4, mode="replicate")
+    x = F.conv2d(x, weights.unsqueeze(2), groups=x.shape[1])
+    return F.conv2d(x, weights.unsqueeze(3), groups=x.shape[1])

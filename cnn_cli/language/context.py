@@ -1,0 +1,214 @@
+"""Where the walk through a spec stands, what it has found, and what an argument means there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cnn_cli.errors import Problem, closest
+from cnn_cli.language.arithmetic import evaluate
+from cnn_cli.language.parse import Spec
+from cnn_cli.language.plan import Layer
+from cnn_cli.language.yamltext import Node
+from cnn_cli.layers import Misfit, Shape, TooSmall, Uneven, sizes
+from cnn_cli.values import shown
+
+MOST_NESTED = 64  # levels: blocks that use themselves end here
+MOST_STEPS = 20_000  # layers, groups and block uses in one network
+UNKNOWN: Any = object()  # a value that could not be told: its problem is noted, or it waits for an unknown shape
+
+
+class Full(Exception):
+    """A limit is reached; the problem is noted, and the walk ends."""
+
+
+class _Open(Exception):
+    """A value depends on something UNKNOWN."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The arguments that a text sees: those of its block (or network: owner ""), and its copy's number in a repeat."""
+
+    owner: str
+    values: dict[str, Any]
+    index: int | None = None
+
+
+@dataclass(frozen=True)
+class Closure:
+    """An argument that holds layers, or a list: its text, and the arguments seen where it was written."""
+
+    node: Node
+    scope: Scope
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What flows from one part to the next: the shape (None once it could not be told), and the row it comes from."""
+
+    shape: Shape | None
+    row: str
+    pieces: int = 0  # of a Chunk: to be taken piece by piece
+    bare: bool = False  # of a Parameter: no image of the batch
+
+    @property
+    def source(self) -> str:
+        """The row as messages name it."""
+        return "the input" if self.row == "input" else f"layers.{self.row}"
+
+
+@dataclass(frozen=True)
+class Here:
+    """A place of the walk: the path of the part, what arrives there, and the arguments that its text sees."""
+
+    path: str
+    flow: Flow
+    scope: Scope
+
+    @property
+    def shown(self) -> str:
+        path = self.path if len(self.path) <= 100 else f"{self.path[:50]}…{self.path[-50:]}"
+        return f"layers.{path}" if path else "layers"
+
+    def child(self, key: str, flow: Flow, scope: Scope) -> "Here":
+        return Here(f"{self.path}.{key}" if self.path else key, flow, scope)
+
+    def at(self, scope: Scope) -> "Here":
+        return replace(self, scope=scope)
+
+
+@dataclass
+class Walk:
+    """What the walk collects. `doubts` are warnings that only mean something in a spec without mistakes."""
+
+    spec: Spec
+    problems: list[Problem]
+    doubts: list[Problem] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    types: set[str] = field(default_factory=set)  # of the layers so far
+    steps: int = 0
+    nested: int = 0
+    params: int = 0
+    misfit: tuple[Problem, bool] | None = None  # the first that another input size might mend; whether a larger one
+    blocks: set[str] = field(default_factory=set)
+    outermost: dict[str, Flow] = field(default_factory=dict)
+    noted: dict[tuple[int, int], str] = field(default_factory=dict)  # place → what the first problem there is about
+
+    def problem(self, place: Node | tuple[int, int], where: str, message: str, warning: bool = False) -> bool:
+        """Note a mistake; whether it is news. A block that is used ten times shows its mistakes once."""
+        at = place if isinstance(place, tuple) else (place.line, place.column)
+        found = Problem(self.spec.origin, *at, f"{self.spec.name}, {where}", message, warning)
+        news = self.noted.setdefault(at, where) == where
+        if news:
+            self.problems.append(found)
+        return news
+
+    def doubt(self, place: tuple[int, int], where: str, message: str) -> None:
+        """Note what is probably not meant."""
+        self.doubts.append(Problem(self.spec.origin, *place, f"{self.spec.name}, {where}", message, True))
+
+    def misfits(self, place: tuple[int, int], where: str, misfit: Misfit, flows: Sequence[Flow]) -> None:
+        """Note that what arrives does not fit: what was needed, what came and from where, and what to write."""
+        first, *others = (f"{sizes(f.shape or ())}{{}} from {f.source}" for f in flows)
+        came = " and ".join([first.format(" arrives"), *(other.format("") for other in others)])
+        news = self.problem(place, where, f"{misfit.need}, but {came}; {misfit.fix}")
+        if news and self.misfit is None and isinstance(misfit, TooSmall | Uneven):
+            self.misfit = (self.problems[-1], isinstance(misfit, TooSmall))
+
+    def step(self, node: Node, here: Here, count: int = 1) -> None:
+        """Count parts of the network; Full if there are too many."""
+        self.steps += count
+        if self.steps > MOST_STEPS:
+            self.problem(node, here.shown, f"the network has more than {MOST_STEPS:,} parts; write smaller repeats")
+            raise Full
+
+    def enter(self, node: Node, here: Here, count: int = 1) -> None:
+        """Count parts, and a level that `leave` ends; Full if there are too many."""
+        self.step(node, here, count)
+        self.nested += 1
+        if self.nested > MOST_NESTED:
+            message = f"nested more than {MOST_NESTED} levels deep; nest less, and let no block use itself"
+            self.problem(node, here.shown, message)
+            raise Full
+
+    def leave(self) -> None:
+        self.nested -= 1
+
+
+def value(walk: Walk, node: Node, here: Here) -> Any:
+    """The value of an argument: a plain one, or a Closure for lists and mappings, which may hold layers."""
+    text = node.value
+    if isinstance(text, dict | list):
+        return Closure(node, here.scope)
+    if not isinstance(text, str) or not text.startswith("$"):
+        return text
+    try:
+        if not text.startswith("${"):
+            return _look_up(walk, text[1:], here)
+        if not text.endswith("}"):
+            raise ValueError(f"{shown(text)} is not closed; write a brace at its end")
+        return evaluate(text[2:-1], lambda name: _number(walk, name, here))
+    except _Open:
+        return UNKNOWN
+    except ValueError as error:
+        walk.problem(node, here.shown, str(error))
+        return UNKNOWN
+
+
+def deep_value(walk: Walk, node: Node, here: Here) -> Any:
+    """The value of a layer's setting: plain data, with every argument inside it replaced."""
+    found = value(walk, node, here)
+    if not isinstance(found, Closure):
+        return found
+    inside = here.at(found.scope)
+    walk.enter(node, here, 1 + len(found.node.value))  # arguments may hold arguments: without a count for ever
+    plain: Any
+    if isinstance(found.node.value, list):
+        values = plain = [deep_value(walk, n, inside) for n in found.node.value]
+    else:
+        plain = {k: deep_value(walk, n, inside) for k, n in found.node.value.items()}
+        values = list(plain.values())
+    walk.leave()
+    return UNKNOWN if any(v is UNKNOWN for v in values) else plain
+
+
+def bind(walk: Walk, owner: str, args: dict[str, Node], given: dict[str, Any], here: Here) -> Scope:
+    """The arguments of a block or network: those given, then the defaults, which see the arguments before them."""
+    values: dict[str, Any] = {}
+    for name, default in args.items():
+        seen = Scope(owner, dict(values))  # a copy: a list with $name in it must not come to hold itself
+        values[name] = given[name] if name in given else value(walk, default, here.at(seen))
+        if default.value is None and name not in given:
+            walk.problem(default, f"args.{name}", f"has no value; write one, or give it with --set {name}=…")
+            values[name] = UNKNOWN
+    return Scope(owner, values)
+
+
+def _look_up(walk: Walk, name: str, here: Here) -> Any:
+    scope = here.scope
+    if name == "in_channels":
+        if here.flow.shape is None:
+            raise _Open
+        return here.flow.shape[0]
+    if name == "index":
+        if scope.index is None:
+            raise ValueError(
+                "$index counts the copies of a `repeat` (0, 1, …); write `repeat` beside this, or a number"
+            )
+        return scope.index
+    if name not in scope.values:
+        owner = f"the block {scope.owner}" if scope.owner else "the network"
+        known = [*scope.values, "in_channels"]
+        fix = closest(name[:60], known) or f" Write one of {', '.join(known[:20])}"
+        raise ValueError(f"${name[:60]} is no argument of {owner}.{fix}")
+    if scope.values[name] is UNKNOWN:
+        raise _Open
+    return scope.values[name]
+
+
+def _number(walk: Walk, name: str, here: Here) -> int | float:
+    found = _look_up(walk, name, here)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        plain = found.node.plain if isinstance(found, Closure) else found
+        raise ValueError(f"arithmetic needs numbers, but ${name} is {shown(plain)}; write a number there")
+    return found

@@ -1,0 +1,121 @@
+"""Which parts of a network are not trained: globs on the names of its layers and parameters. No torch.
+
+What is frozen keeps its values: no gradient, no weight decay, and where a BatchNorm is frozen its statistics stay too.
+Dropout goes on dropping, in frozen parts as elsewhere.
+"""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from cnn_cli.errors import Problem, UsageError, closest
+from cnn_cli.language.plan import Layer, Plan
+from cnn_cli.layers import Tensor
+from cnn_cli.settings import SETTINGS
+from cnn_cli.values import product
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def is_frozen(name: str, patterns: Sequence[str]) -> bool:
+    """Whether the name of a layer or tensor, or of a group around it, matches one of the patterns.
+
+    >>> is_frozen("features.0.weight", ["features"]), is_frozen("features.0.weight", ["features.*"])
+    (True, True)
+    >>> is_frozen("layer1.0.conv1", ["layer?"]), is_frozen("fc.weight", ["*.bias"])
+    (True, False)
+    """
+    return any(fnmatchcase(around, pattern) for around in _around(name) for pattern in patterns)
+
+
+def patterns_of(plan: Plan, asked: Sequence[str] | None = None) -> tuple[str, ...]:
+    """What is asked for, else what the spec's `train:` block freezes; UsageError for patterns that do not fit."""
+    patterns: tuple[str, ...] = SETTINGS["freeze"].kind.read(asked or plan.train.get("freeze", ()))
+    if not plan.errors:  # else some layers are not known, and the errors come first
+        frozen(plan, patterns)
+    return patterns
+
+
+def frozen(plan: Plan, patterns: Sequence[str]) -> frozenset[str]:
+    """The tensors, by their names in state_dict(), that keep their values.
+
+    UsageError for a pattern that matches none, and where nothing is left to train.
+    """
+    if problem := _problem(plan, patterns):
+        raise UsageError(problem)
+    return frozenset(name for name in plan.tensors if is_frozen(name, patterns))
+
+
+def trained(layer: Layer, patterns: Sequence[str]) -> int:
+    """How many values of a layer are trained."""
+    return sum(product(t.shape) for t in layer.tensors if not (t.buffer or is_frozen(_full(layer, t), patterns)))
+
+
+def mistakes(plan: Plan) -> tuple[Problem, ...]:
+    """What is wrong with `train: {freeze: …}` of a spec that has no other errors, at its place."""
+    if plan.errors or not plan.train.get("freeze"):
+        return ()
+    patterns = SETTINGS["freeze"].kind.read(plan.train["freeze"])
+    node = plan.spec.node.value["train"].value["freeze"]
+    where = f"{plan.network}, train"
+    problem = _problem(plan, patterns)
+    return (Problem(plan.spec.origin, node.line, node.column, where, problem),) if problem else ()
+
+
+def hold(network: "nn.Module", patterns: Sequence[str]) -> None:
+    """Let the parameters that match take no gradients: what comes before all others is then not gone back through."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not is_frozen(name, patterns))
+
+
+def keeps_statistics(layer: Layer, patterns: Sequence[str]) -> bool:
+    """Whether a layer has statistics, and they are frozen: then it uses what it has in training too."""
+    return any(t.buffer and is_frozen(_full(layer, t), patterns) for t in layer.tensors)
+
+
+def set_training(network: "nn.Module", plan: Plan, patterns: Sequence[str]) -> None:
+    """Training mode, except for layers whose statistics are frozen: these use and keep what they have."""
+    network.train()
+    for layer in plan.layers if patterns else ():
+        if keeps_statistics(layer, patterns):
+            network.get_submodule(layer.name).eval()
+
+
+def described(plan: Plan, patterns: Sequence[str]) -> str:
+    """`11,176,512 of 11,181,642 parameters, and the statistics of 20 layers`."""
+    names = frozen(plan, patterns)
+    held = sum(product(t.shape) for name, t in plan.tensors.items() if name in names and not t.buffer)
+    still = {name.rpartition(".")[0] for name, t in plan.tensors.items() if name in names and t.buffer}
+    layers = f", and the statistics of {len(still)} layer{'s' * (len(still) > 1)}" if still else ""
+    return f"{held:,} of {plan.params:,} parameters{layers}"
+
+
+def _problem(plan: Plan, patterns: Sequence[str]) -> str:
+    """Why these patterns do not fit the network; empty where they do."""
+    tensors = plan.tensors
+    for pattern in patterns:
+        if not any(is_frozen(name, [pattern]) for name in tensors):
+            names = list(dict.fromkeys(around for name in tensors for around in _around(name)))
+            near = closest(pattern, [n + pattern[len(pattern.rstrip(".*")) :] for n in names])
+            more = f" Names begin with {_listed(names)}." if not near else ""
+            return f"freeze {pattern!r} matches no parameter of {plan.network}.{near or more}"
+    if patterns and all(t.buffer or is_frozen(name, patterns) for name, t in tensors.items()):
+        return f"freeze {', '.join(patterns)} leaves nothing of {plan.network} to train; leave the last layer out of it"
+    return ""
+
+
+def _full(layer: Layer, tensor: Tensor) -> str:
+    """The name in state_dict(), where a network of a single layer, and a bare parameter, have but one part."""
+    return f"{layer.name}.{tensor.name}".strip(".")
+
+
+def _around(name: str) -> list[str]:
+    """`a.b.c` as a, a.b and a.b.c."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    outermost = [n for n in names if "." not in n]
+    return ", ".join(outermost[:most]) + (", …" if len(outermost) > most else "")

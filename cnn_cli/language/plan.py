@@ -1,0 +1,158 @@
+"""What expand.py makes of a spec: a tree of layers with their shapes and counts. Facts only; no torch, no weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cnn_cli.errors import Problem, SpecError
+from cnn_cli.language.parse import Spec, mentioned
+from cnn_cli.layers import LayerType, Shape, Tensor, parameters
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A leaf of the network: a layer, a join or a bare parameter, with everything known about it without weights."""
+
+    name: str  # its path, as in state_dict(): layer1.0.conv1
+    type: str
+    rule: LayerType
+    settings: dict[str, Any]  # complete, PyTorch's own keyword arguments
+    written: tuple[str, ...]  # the names of those that the spec writes
+    takes: tuple[str, ...]  # the rows whose outputs it takes; "input" is the network's input
+    input_shapes: tuple[Shape, ...]
+    output_shape: Shape
+    line: int
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.input_shapes[0] if self.input_shapes else ()
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.rule.tensors(self.settings)
+
+    @property
+    def params(self) -> int:
+        return parameters(self.tensors)
+
+    @property
+    def macs(self) -> int:
+        return self.rule.macs(self.settings, self.input_shape, self.output_shape)
+
+
+@dataclass(frozen=True)
+class Child:
+    """A part inside a group. `takes` are siblings, "input" for what enters, "name.1" for a piece of a Chunk."""
+
+    key: str
+    part: "Layer | Group"
+    takes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A list (`named` false: nn.Sequential) or a mapping of parts. Its output is that of the child `output`."""
+
+    name: str
+    named: bool
+    children: tuple[Child, ...]
+    output: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network with all its sizes. With `problems` in it, the layers are those that could be told all the same."""
+
+    spec: Spec
+    input: Shape
+    output: Shape
+    root: Layer | Group
+    layers: tuple[Layer, ...]
+    args: dict[str, Any]
+    problems: tuple[Problem, ...]
+    blocks: frozenset[str]  # those that it uses
+    misfit: tuple[Problem, bool] | None  # the first problem that another input size might mend; whether a larger one
+
+    @property
+    def network(self) -> str:
+        return self.spec.name
+
+    @property
+    def description(self) -> str:
+        return self.spec.description
+
+    @property
+    def reference(self) -> str:
+        return self.spec.reference
+
+    @property
+    def outputs(self) -> dict[str, float]:
+        return self.spec.outputs
+
+    @property
+    def train(self) -> dict[str, Any]:
+        return self.spec.train
+
+    @property
+    def recipes(self) -> dict[str, dict[str, Any]]:
+        return self.spec.recipes
+
+    @property
+    def params(self) -> int:
+        return sum(layer.params for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter and buffer by its name in state_dict()."""
+        named = [(layer.name, t) for layer in self.layers for t in layer.tensors]
+        return {".".join(part for part in (layer, t.name) if part): t for layer, t in named}
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(p for p in self.problems if not p.warning)
+
+    @property
+    def only_in_training(self) -> frozenset[str]:
+        """The outermost children that lead to no main output: the heads of auxiliary outputs."""
+        if not self.outputs or not isinstance(self.root, Group):
+            return frozenset()
+        takes = {child.key: child.takes for child in self.root.children}
+        needed, waiting = set(), [self.root.output]
+        while waiting:
+            name = waiting.pop()
+            key = name if name in takes else name.rpartition(".")[0]
+            if key in takes and key not in needed:
+                needed.add(key)
+                waiting += takes[key]
+        return frozenset(takes) - needed
+
+    @property
+    def last(self) -> Layer | None:
+        """The layer that makes the main output; None where there is none."""
+        part = self.root
+        while isinstance(part, Group):
+            child = next((c for c in part.children if c.key == part.output), None)
+            if child is None:  # the identity: what comes before it makes the output
+                return self.layers[-1] if self.layers else None
+            part = child.part
+        return part
+
+    def checked(self) -> "Plan":
+        """The plan itself if it has no errors, else SpecError with all of them."""
+        if self.errors:
+            raise SpecError(self.errors)
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """The network as plain data that stands on its own: with its input, arguments and the blocks that it uses."""
+        network = {k: n.plain for k, n in self.spec.node.value.items() if k != "blocks"} | {"input": list(self.input)}
+        if self.args:
+            network["args"] = self.args
+        blocks = {
+            name: {"args": {k: n.plain for k, n in block.args.items()}, "layers": block.layers.plain}
+            for name, block in mentioned(self.spec).items()
+        }
+        return {self.network: network} | ({"blocks": blocks} if blocks else {})

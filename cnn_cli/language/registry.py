@@ -1,0 +1,129 @@
+"""Names to plans: the shipped models.yaml, files laid over it, and files named directly."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cnn_cli.errors import CnnError, SpecError, UsageError, closest
+from cnn_cli.language.expand import plan
+from cnn_cli.language.freeze import mistakes
+from cnn_cli.language.parse import Spec, SpecFile, parse, read_input
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.yamltext import MOST_BYTES, Node, read
+
+
+def find(
+    network: str,
+    *,
+    models: Sequence[Path] = (),
+    args: Mapping[str, Any] | None = None,
+    input: Sequence[int] | None = None,
+) -> Plan:
+    """The plan of NAME, FILE.yaml or FILE.yaml:NAME, without errors; UsageError or SpecError otherwise."""
+    return draft(network, models=models, args=args, input=input).checked()
+
+
+def draft(
+    network: str,
+    *,
+    models: Sequence[Path] = (),
+    args: Mapping[str, Any] | None = None,
+    input: Sequence[int] | None = None,
+) -> Plan:
+    """The same with its mistakes in `problems`, for commands that show how far the network goes."""
+    return planned(find_spec(network, models), args, input)
+
+
+def plan_document(
+    document: Mapping[str, Any], origin: str, args: Mapping[str, Any] | None = None, input: Sequence[int] | None = None
+) -> Plan:
+    """The way back from Plan.document(): a checkpoint's own spec, checked like any other."""
+    file = parse(json.dumps(document), origin)
+    return planned(_only(file), args, input).checked()
+
+
+def planned(spec: Spec, args: Mapping[str, Any] | None, input: Sequence[int] | None) -> Plan:
+    nodes = {}
+    for name, value in (args or {}).items():
+        if name not in spec.args:
+            known = ", ".join(spec.args) or "none"
+            raise UsageError(f"{spec.name} has no argument {name!r}.{closest(name, spec.args)} Known: {known}")
+        nodes[name] = _argument(name, value)
+    try:
+        shape = read_input(list(input)) if input is not None else None
+    except ValueError as error:
+        raise UsageError(f"--input {error}") from None
+    found = plan(spec, nodes, shape)
+    return replace(found, problems=(*found.problems, *mistakes(found)))
+
+
+def _argument(name: str, value: Any) -> Node:
+    """A value from the command line (text, read as YAML) or from Python."""
+    return read(value if isinstance(value, str) else json.dumps(value), f"--set {name}")
+
+
+def find_spec(network: str, models: Sequence[Path] = ()) -> Spec:
+    """The spec of NAME, FILE.yaml or FILE.yaml:NAME."""
+    path, _, name = network.rpartition(":") if ".yaml:" in network or ".yml:" in network else (network, "", "")
+    if path.endswith((".yaml", ".yml")):
+        file = read_file(Path(path))
+        return _named(file, name) if name else _only(file)
+    specs = registry(models)
+    if network not in specs:
+        raise UsageError(
+            f"unknown network {network!r}.{closest(network, specs)} `cnn list` shows all; a file is named FILE.yaml"
+        )
+    return specs[network]
+
+
+def registry(models: Sequence[Path] = ()) -> dict[str, Spec]:
+    """Every network by name: the shipped ones, and over them those of each further file in turn."""
+    specs = dict(shipped().networks)
+    for path in models:
+        specs |= _usable(read_file(path)).networks
+    return specs
+
+
+@lru_cache(maxsize=1)
+def shipped() -> SpecFile:
+    """The models.yaml of this installation: in the package, or beside it in a checkout, where nothing copies it."""
+    package = Path(__file__).parents[1]
+    path = next((p for p in (package / "models.yaml", package.parent / "models.yaml") if p.is_file()), None)
+    if path is None:
+        raise CnnError("models.yaml is missing from this installation; install cnn-cli again")
+    return parse(path.read_bytes(), "models.yaml")
+
+
+def read_file(path: Path) -> SpecFile:
+    """A file of networks; CnnError if it cannot be read."""
+    try:
+        with path.open("rb") as file:  # one byte more than a spec may have: a device that never ends does
+            return parse(file.read(MOST_BYTES + 1), str(path))
+    except OSError as error:
+        raise CnnError(f"cannot read {path}: {error.strerror}; looked in {path.absolute().parent}") from None
+
+
+def _usable(file: SpecFile) -> SpecFile:
+    if file.problems:
+        raise SpecError(file.problems)
+    return file
+
+
+def _named(file: SpecFile, name: str) -> Spec:
+    if name not in _usable(file).networks:
+        raise UsageError(
+            f"{file.origin} has no network {name!r}.{closest(name, file.networks)} It has: {', '.join(file.networks)}"
+        )
+    return file.networks[name]
+
+
+def _only(file: SpecFile) -> Spec:
+    networks = _usable(file).networks
+    if len(networks) != 1:
+        raise UsageError(
+            f"{file.origin} has {len(networks)} networks ({', '.join(networks)}); write {file.origin}:NAME"
+        )
+    return next(iter(networks.values()))

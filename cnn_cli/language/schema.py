@@ -1,0 +1,139 @@
+"""JSON Schema (draft 7) of the spec language, from the tables that check a spec, so that editors complete and check.
+
+A schema cannot follow names: which blocks, siblings and arguments there are, and what fits, only `cnn check` can tell.
+"""
+
+from typing import Any
+
+from cnn_cli.language.joins import JOIN_TYPES
+from cnn_cli.language.parse import NETWORK_KEYS, SIZE
+from cnn_cli.layers import LAYERS, REQUIRED, LayerType
+from cnn_cli.settings import train_schema
+from cnn_cli.values import Kind, Whole
+
+Schema = dict[str, Any]
+
+_ARGUMENT: Schema = {"type": "string", "pattern": r"^\$"}
+_PART: Schema = {"$ref": "#/definitions/part"}
+
+
+def schema() -> Schema:
+    """The schema of a file of networks."""
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Networks of cnn",
+        "type": "object",
+        "properties": {"blocks": {"$ref": "#/definitions/blocks"}},
+        "propertyNames": {"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+        "additionalProperties": {"$ref": "#/definitions/network"},
+        "definitions": {
+            "network": _network(),
+            "blocks": _mapping({"$ref": "#/definitions/block"}, "^[A-Z]", "reusable parts, used like a layer"),
+            "block": _block(),
+            "args": _mapping({}, "^[a-z_][a-z0-9_]*$", "arguments and their values; $name stands for one"),
+            "part": _part(),
+        },
+    }
+
+
+def _network() -> Schema:
+    size = SIZE.schema()
+    properties: dict[str, Schema] = {
+        "description": {"type": ["string", "null"]},
+        "reference": {"type": ["string", "null"], "description": "where the architecture comes from"},
+        "input": {
+            "type": "array",
+            "items": size,
+            "minItems": 3,
+            "maxItems": 3,
+            "description": "[channels, height, width]",
+        },
+        "args": {"$ref": "#/definitions/args"},
+        "blocks": {"$ref": "#/definitions/blocks"},
+        "layers": _PART,
+        "outputs": _mapping({"type": "number", "minimum": 0}, "", "outputs and their weights in the loss, main first"),
+        "train": {"anyOf": [train_schema(), {"type": "null"}]},
+        "recipes": _mapping(train_schema(), "^[a-z][a-z0-9_-]*$", "other ways to train it, each laid over train"),
+    }
+    assert set(properties) == set(NETWORK_KEYS)
+    return {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "required": ["input", "layers"],
+    }
+
+
+def _block() -> Schema:
+    properties = {"args": {"$ref": "#/definitions/args"}, "layers": _PART}
+    return {"type": "object", "properties": properties, "additionalProperties": False, "required": ["layers"]}
+
+
+def _mapping(values: Schema, names: str, description: str) -> Schema:
+    named = {"propertyNames": {"pattern": names}} if names else {}
+    return {"type": ["object", "null"], "additionalProperties": values, "description": description, **named}
+
+
+def _part() -> Schema:
+    """A layer, a list of parts, or named parts. A capitalised key that is no layer may be a block, or a child."""
+    bare = [name for name, layer in LAYERS.items() if not _required(layer)]
+    own: dict[str, Schema] = {
+        "from": {"type": "string", "description": "the sibling whose output this takes; `input` is what enters"},
+        "repeat": _or_argument(Whole(0, 1000).schema()),
+        "layers": _PART,
+    }
+    mapping: Schema = {
+        "type": "object",
+        "properties": own | {name: _layer(layer) for name, layer in (LAYERS | JOIN_TYPES).items()},
+        "patternProperties": {"^[A-Z]": {}},
+        "propertyNames": {"not": {"enum": _misspelt()}},
+        "additionalProperties": _PART,
+        "minProperties": 1,
+    }
+    incomplete = [name for name, layer in (LAYERS | JOIN_TYPES).items() if _required(layer) or layer.joins]
+    names: Schema = {"type": "string", "pattern": r"^[A-Z]\w*$", "not": {"enum": _misspelt() + incomplete}}
+    return {"anyOf": [{"enum": bare}, names, _ARGUMENT, {"type": "array", "items": _PART}, mapping]}
+
+
+def _layer(layer: LayerType) -> Schema:
+    """What may stand behind the colon of a layer: nothing, the first setting alone, or settings by name."""
+    told = {"description": f"{layer.module or 'cnn'}.{layer.name}"}
+    if layer.joins:
+        return {"type": "array", "items": {"type": "string"}, "minItems": 2, **told}
+    properties = {name: _setting(s.kind, s.inferred) for name, s in layer.settings.items()}
+    named: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    required = _required(layer)
+    forms = [named | ({"required": required} if required else {})]
+    if layer.first is not None and set(required) <= {layer.first}:
+        forms.append(_or_argument(layer.settings[layer.first].kind.schema()))
+    if not required:
+        forms.append({"type": "null"})
+    return {"anyOf": forms, **told}
+
+
+def _required(layer: LayerType) -> list[str]:
+    return [name for name, s in layer.settings.items() if s.default is REQUIRED and not s.inferred]
+
+
+def _setting(kind: Kind, inferred: bool) -> Schema:
+    told = {"description": "follows from the input; need not be written"} if inferred else {}
+    return _or_argument(kind.schema()) | told
+
+
+def _or_argument(of: Schema) -> Schema:
+    """The same, or `$name` or `${arithmetic}` in its place and in the place of everything inside a list."""
+    if "anyOf" in of:
+        return {"anyOf": [*(_inside(option) for option in of["anyOf"]), _ARGUMENT]}
+    return {"anyOf": [_inside(of), _ARGUMENT]}
+
+
+def _inside(of: Schema) -> Schema:
+    if of.get("type") == "array":
+        return of | {"items": _or_argument(of["items"])}
+    return _or_argument(of) if "anyOf" in of else of
+
+
+def _misspelt() -> list[str]:
+    """Layers as other libraries and fast fingers write them: Relu, Conv2D."""
+    forms = {form for name in LAYERS for form in (name.capitalize(), name.upper(), name.replace("d", "D"))}
+    return sorted(forms - set(LAYERS))

@@ -1,0 +1,70 @@
+"""A plan becomes an nn.Module whose state_dict() keys are the paths in the spec."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cnn_cli.language.plan import Group, Layer, Plan
+from cnn_cli.language.registry import find
+from cnn_cli.network import modules
+
+
+def build(
+    network: str, *, input: tuple[int, int, int] | None = None, models: tuple[Path, ...] = (), **args: Any
+) -> nn.Module:
+    """The network by its name, `FILE.yaml` or `FILE.yaml:NAME`, with fresh weights; `build("resnet50", classes=10)`.
+
+    It takes (N, channels, height, width) and gives what the spec's last layer puts out. The weights are drawn from
+    PyTorch's global generator in the order of the spec: after `torch.manual_seed(s)` they equal those of the same
+    layers written by hand. UsageError for an unknown name or argument, SpecError for a spec with mistakes.
+    """
+    return build_plan(find(network, models=models, args=args, input=input))
+
+
+def build_plan(plan: Plan) -> nn.Module:
+    """The module of a plan, with fresh weights, in training mode."""
+    module = _module(plan.checked().root)
+    assert isinstance(module, nn.Module)
+    if plan.outputs:
+        assert isinstance(module, modules.Graph)
+        module.set_auxiliary(tuple(plan.outputs), plan.only_in_training)
+    return module
+
+
+def _module(part: Layer | Group) -> nn.Module | nn.Parameter:
+    if isinstance(part, Layer):
+        return _layer(part)
+    children = {child.key: _module(child.part) for child in part.children}
+    if not part.named:
+        return nn.Sequential(*children.values())  # type: ignore[arg-type]
+    return modules.Graph(children, {child.key: child.takes for child in part.children}, part.output)
+
+
+def _layer(layer: Layer) -> nn.Module | nn.Parameter:
+    if layer.type == "Parameter":
+        return _parameter(layer)
+    if layer.type in ("Add", "Multiply", "Concat"):
+        return getattr(modules, layer.type)()  # type: ignore[no-any-return]
+    source = importlib.import_module(layer.rule.module or modules.__name__)  # the table's word, never the spec's
+    return getattr(source, layer.type)(**_keywords(layer))  # type: ignore[no-any-return]
+
+
+def _keywords(layer: Layer) -> dict[str, Any]:
+    """Settings as the class takes them."""
+    settings: Mapping[str, Any] = layer.settings
+    if layer.type == "SqueezeExcitation":
+        return {k: getattr(nn, v) if k.endswith("activation") else v for k, v in settings.items()}
+    if layer.type == "Permute":
+        return {"dims": list(settings["dims"])}
+    return dict(settings)
+
+
+def _parameter(layer: Layer) -> nn.Parameter:
+    shape, init = layer.settings["shape"], layer.settings["init"]
+    if init == "normal":
+        return nn.Parameter(torch.randn(shape))
+    return nn.Parameter(torch.full(shape, {"zeros": 0.0, "ones": 1.0}.get(init, init)))

@@ -1,0 +1,78 @@
+"""Pictures side by side with words under each: the body of a page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from cnn_cli.pictures import image
+from cnn_cli.pictures.page import Axis, Caption, Panel, cut, font
+
+ACCENT = "#b2182b"  # for the first line under a picture, where it matters
+_TEXT = 18  # px of the words
+_LINE = 24  # px from one line of words to the next
+_LEAST = 170  # px: room for a class name and a percentage
+_SPACE = 16  # px between cells
+_LARGE = 230  # px: larger than this, pictures in few rows get no clearer
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture (H, W, 3) uint8 with lines of words under it, the first of them in `ink`."""
+
+    body: image.Array
+    words: tuple[str, ...] = ()
+    ink: str = image.INK
+
+
+def picture(pixels: Tensor) -> image.Array:
+    """(C, H, W) in [0, 1] → (H, W, 3) uint8; one channel is grey, of others than 1 and 3 the mean is shown."""
+    values = pixels.detach().cpu().clamp(0, 1)
+    values = values if len(values) == 3 else values.mean(0, keepdim=True).expand(3, -1, -1)
+    return np.ascontiguousarray(values.mul(255).round().byte().permute(1, 2, 0).numpy())
+
+
+def room(tile: tuple[int, int], words: int = 2) -> tuple[int, int]:
+    """How many rows and columns of pictures (H, W) with `words` lines under them a page can hold."""
+    return image.BODY // (tile[0] + words * _LINE + _SPACE), image.BODY // (max(tile[1], _LEAST) + _SPACE)
+
+
+def sheet(rows: Sequence[Sequence[Cell]], headings: Sequence[str] = ()) -> tuple[Panel, int]:
+    """Rows of cells, all pictures of one size, and a heading over each column → a panel, and how many rows it holds.
+
+    Pictures are enlarged by one whole number, as far as the page fits a slide and they get clearer.
+    """
+    height, width = rows[0][0].body.shape[:2]
+    columns, words = max(map(len, rows)), max(len(cell.words) for row in rows for cell in row)
+    rows = rows[: max(1, room((height, width), words)[0])]
+    below = words * _LINE + _SPACE
+    zoom = _zoom((height, width), len(rows), columns, below)
+    tall, wide = height * zoom, max(width * zoom, _LEAST)
+    body = np.empty((len(rows) * (tall + below) - _SPACE, columns * (wide + _SPACE) - _SPACE, 3), np.uint8)
+    body[:] = image.rgb(image.PAPER)
+    captions = []
+    for i, row in enumerate(rows):
+        for j, cell in enumerate(row):
+            y, x = i * (tall + below), j * (wide + _SPACE)
+            left = x + (wide - width * zoom) // 2
+            body[y : y + tall, left : left + width * zoom] = cell.body.repeat(zoom, 0).repeat(zoom, 1)
+            for n, text in enumerate(cell.words):
+                ink = image.SOFT if n else cell.ink
+                captions.append(
+                    Caption(x + wide / 2, y + tall + 3 + n * _LINE, cut(text, font(_TEXT), wide), _TEXT, ink)
+                )
+    axis = Axis("", "", "", tuple(headings)) if headings else None
+    return Panel(body, columns=axis, captions=tuple(captions)), len(rows)
+
+
+def _zoom(tile: tuple[int, int], rows: int, columns: int, below: int) -> int:
+    """The largest enlargement that fits a slide; at least a readable one where a page holds that."""
+    best = 1
+    for zoom in range(1, image.LARGEST_ZOOM + 1):
+        tall, wide = tile[0] * zoom, max(tile[1] * zoom, _LEAST) + _SPACE
+        slide = rows * (tall + below) <= image.SLIDE[0] and columns * wide <= image.SLIDE[1]
+        page = rows * (tall + below) <= image.BODY and columns * wide <= image.BODY
+        if (slide and max(tile) * zoom <= 2 * _LARGE) or (page and max(tile) * zoom <= _LARGE):
+            best = zoom
+    return best

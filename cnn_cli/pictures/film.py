@@ -1,0 +1,129 @@
+"""How filters form: what training keeps of the first convolution after every epoch, and the strip that it makes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.files import write_bytes
+from cnn_cli.language.plan import Plan
+from cnn_cli.pictures import image
+from cnn_cli.pictures.page import Axis, Bar, Page, Panel, page
+
+FRAMES, STRIP = "filters-by-epoch.safetensors", "filters-by-epoch.png"
+_FILTERS = 32  # kept of the layer: what a strip can show
+_CHANNELS = 3
+_COLUMNS = 24  # frames in a strip
+_ROWS = 20  # filters in it
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The first convolution after an epoch (0: before training): weights (O, I, H, W) float32 of its first filters."""
+
+    epoch: float
+    weights: image.Array
+
+
+def first_convolution(network: nn.Module) -> str | None:
+    return next((n for n, m in network.named_modules() if isinstance(m, nn.Conv2d)), None)
+
+
+def check_film(plan: Plan) -> None:
+    """UsageError for a network without a convolution."""
+    if not any(layer.type == "Conv2d" for layer in plan.layers):
+        raise UsageError(f"{plan.network} has no convolution, so no filters to keep; leave out --filters-every-epoch")
+
+
+def begin_film(run: Path, network: nn.Module) -> None:
+    """Keep the first frame, of before training; from then on `add_frame` keeps one an epoch."""
+    _keep(run, 0, network, {})
+
+
+def add_frame(run: Path, epoch: float, network: nn.Module) -> None:
+    """Keep a frame of an epoch, if `begin_film` was called for this run. A resumed epoch replaces its own frame."""
+    if (run / FRAMES).is_file():
+        tensors = safetensors.torch.load((run / FRAMES).read_bytes())
+        _keep(run, epoch, network, {k: v for k, v in tensors.items() if float(k) < epoch})
+
+
+def _keep(run: Path, epoch: float, network: nn.Module, before: dict[str, torch.Tensor]) -> None:
+    name = first_convolution(network)
+    weights = network.get_parameter(f"{name}.weight").detach().cpu().float()[:_FILTERS, :_CHANNELS]
+    frames = before | {str(epoch): weights.contiguous()}
+    write_bytes(run / FRAMES, safetensors.torch.save(frames, metadata={"layer": str(name)}))
+
+
+def frames_of(run: Path) -> tuple[str, list[Frame]]:
+    """The layer, and what was kept of it. CnnError where a run has no frames or they cannot be read."""
+    path = run / FRAMES
+    if not path.is_file():
+        raise CnnError(f"{run} has no film: it was trained without --filters-every-epoch; train it again with that")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            layer = (file.metadata() or {}).get("layer", "")
+            frames = [Frame(_number(key), file.get_tensor(key).numpy()) for key in sorted(file.keys(), key=float)]
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CnnError(f"{path} cannot be read ({error}); delete it, and train again") from None
+    return layer, frames
+
+
+def _number(key: str) -> float:
+    """An epoch, which may be a part of one."""
+    return float(key) if "." in key else int(key)
+
+
+def write_film(run: Path, network: str, colour: bool, path: Path) -> tuple[Page, str, list[float]]:
+    """Write the strip of a run → the page, the layer and the epochs that were kept. CnnError as in `frames_of`."""
+    layer, frames = frames_of(run)
+    drawn = draw_film(layer, frames, network, colour)
+    image.save(drawn.image, path)
+    return drawn, layer, [frame.epoch for frame in frames]
+
+
+def draw_film(layer: str, frames: Sequence[Frame], network: str, colour: bool) -> Page:
+    """A strip: a row a filter, a column an epoch; the filters that changed most, at one scale for all.
+
+    `colour`: the channels are the red, green and blue of the image; else the first of them is shown.
+    """
+    some = [frames[i] for i in _spread(len(frames), _COLUMNS)]
+    values = np.stack([f.weights for f in some], 1)  # (O, T, I, H, W)
+    change = np.linalg.norm((values[:, -1] - values[:, 0]).reshape(len(values), -1), axis=1)
+    order = np.argsort(-change, kind="stable")[:_ROWS]
+    scale = float(np.abs(values[order]).max())
+    tiles = image.colour(values[order], scale) if colour else image.signed(values[order, :, 0], scale)
+    count, times, height, width, _ = tiles.shape
+    folds = image.columns_for(count, (height, (times + 1) * width), most=4)
+    grid = image.fit(math.ceil(count / folds), times, (height, width), folds)
+    epochs = tuple(str(f.epoch) for f in some)
+    columns, panels = Axis("epoch", epochs[0], epochs[-1], epochs), []
+    for first in range(0, count, grid.rows):
+        numbers = tuple(map(str, order[first : first + grid.rows].tolist()))
+        body = image.tiled(tiles[first : first + grid.rows], grid)
+        panels.append(Panel(body, Axis("filter", numbers[0], numbers[-1], numbers), columns))
+    bar = Bar(image.ramp(colour), image.number(-scale), "0", image.number(scale), "weight, one scale for all")
+    most = (
+        f"the {count} filters that changed most"
+        if count < len(values)
+        else "all filters, those that changed most first"
+    )
+    channel = "" if colour or values.shape[2] == 1 else " (their first channel)"
+    return page(
+        panels,
+        network,
+        [f"layer {layer}: {most}{channel}", "a row for each filter, a column for each epoch; 0 is before training"],
+        bar,
+    )
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most `most` of 0 … count − 1, evenly, with the first and the last."""
+    if count <= most:
+        return list(range(count))
+    return [math.floor(i * (count - 1) / (most - 1) + 0.5) for i in range(most)]

@@ -1,0 +1,127 @@
+"""What a run says of itself: the lines at its start, and config.yaml, which holds all that is needed to repeat it."""
+
+import hashlib
+import platform
+import textwrap
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnn_cli import __version__
+from cnn_cli.data import Source
+from cnn_cli.device import describe
+from cnn_cli.files import write_text
+from cnn_cli.language.freeze import described
+from cnn_cli.settings import Setting
+from cnn_cli.tables import terminal_width
+from cnn_cli.training.job import Job
+from cnn_cli.training.state import State
+from cnn_cli.values import shown
+
+
+def data_facts(source: Source, settings: Mapping[str, Setting], folder: Path) -> dict[str, Any]:
+    """What evaluating later, or going on, needs to know of the data."""
+    values = {name: settings[name].value for name in ("val_fraction", "seed", "batch_size")}
+    return {"name": source.name, **values, "fingerprint": fingerprint(source), "folder": str(folder.resolve())}
+
+
+def fingerprint(source: Source) -> str:
+    """Changes with the classes, the number of images and their labels: another state of a folder is noticed."""
+    digest = hashlib.sha256("\n".join(source.classes).encode("utf-8", "replace"))
+    for name, part in source.parts.items():
+        digest.update(name.encode() + part.labels.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def facts(device: torch.device, settings: Mapping[str, Setting]) -> dict[str, Any]:
+    """Settings, versions and machine: for people, in plain values."""
+    versions = {"cnn": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    values = {name: setting.value for name, setting in settings.items()}
+    return {
+        "settings": values,
+        "versions": versions,
+        "device": describe(device),
+        "on": str(device),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+
+
+def write_config(job: Job, command: str) -> None:
+    """config.yaml: command line, settings with their sources, data and class names, device, versions, spec."""
+    import yaml
+
+    document = {
+        "network": job.plan.network,
+        "command": command,
+        "settings": {name: {"value": s.value, "source": s.source} for name, s in job.settings.items()},
+        "data": job.about.data
+        | {"images": {name: len(s) for name, s in job.data.splits.items()}, "classes": list(job.about.classes)},
+        "preprocessing": job.about.preprocessing.document(),
+        **{k: v for k, v in job.about.facts.items() if k != "settings"},
+        "spec": job.about.spec,
+    }
+    write_text(job.run / "config.yaml", yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110))
+
+
+def opening(job: Job, state: State, remarks: Sequence[str] = ()) -> str:
+    """The lines before the first epoch: network, weights, data, device, settings by their source, folder.
+
+    remarks: on the weights that the run begins with.
+    """
+    shape = "x".join(map(str, job.plan.input))
+    splits = ", ".join(f"{len(s):,} {_PURPOSE[s.name]}" for s in job.data.splits.values())
+    unseen = len(job.data.splits["train"]) - job.images
+    rows = [
+        ("network", f"{job.plan.network}, input {shape}, {job.plan.params:,} parameters"),
+        *zip(("weights", *[""] * len(remarks)), remarks, strict=False),
+        *([("frozen", described(job.plan, job.freeze))] if job.freeze else []),
+        ("data", f"{Path(job.data.name).name}: {splits}; {len(job.about.classes)} classes"),
+        *(("", remark) for remark in job.data.notes),
+        *([("", f"too small a last batch ({unseen}) is left out each epoch: BatchNorm needs two")] if unseen else []),
+        ("loss", job.objective.name),
+        *([("optimizer", str(g)) for g in state.optimizer.groups] if len(state.optimizer.groups) > 1 else []),
+        ("device", describe(state.device) + (f", {job.here.size} processes" if job.here.size > 1 else "")),
+        *_by_source(job.settings),
+        ("run", str(job.run)),
+    ]
+    if state.step:
+        epoch, step = job.place(state)
+        rows.append(("goes on", f"in epoch {epoch}, after step {step} of {job.steps}"))
+    return "\n".join(_wrapped(title, text) for title, text in rows) + "\n"
+
+
+_PURPOSE = {"train": "images to train", "val": "to choose", "test": "to test"}
+_SOURCES = {"option": "options", "recipe": "recipe", "spec": "spec", "weights": "weights'", "default": "defaults"}
+_OFF = {"warmup", "label_smoothing", "shift", "crop", "cutout", "mixup", "cutmix", "val_fraction"}  # at their defaults
+
+
+def _by_source(settings: Mapping[str, Setting]) -> list[tuple[str, str]]:
+    """`spec: data fashion-mnist, batch_size 64`: a row for each place that settings came from, one for what is off."""
+    groups: dict[str, list[str]] = {}
+    for name, (value, source) in settings.items():
+        nothing = value is False or value in (None, (), "none")
+        if source == "default" and name != "workers" and (name in _OFF or nothing):
+            groups.setdefault("off", []).append(name)
+        else:
+            groups.setdefault(_SOURCES.get(source, "variables"), []).append(_short(name, value))
+    order = ("options", "variables", "recipe", "spec", "weights'", "defaults", "off")
+    return [(source, ", ".join(groups[source])) for source in order if source in groups]
+
+
+def _short(name: str, value: Any) -> str:
+    if name == "fast" and value:
+        return f"fast {' '.join(value)}"
+    nothing = "auto" if name == "workers" else "none"
+    return f"{name} {nothing if value in (None, ()) else shown(value).strip(chr(39))}"
+
+
+def _wrapped(title: str, text: str) -> str:
+    """`title` in a column of its own, the text beside it."""
+    indent = " " * 11
+    lines = textwrap.wrap(
+        text, terminal_width(), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+    return f"{title:<11}" + "\n".join(lines).removeprefix(indent)
