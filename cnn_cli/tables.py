@@ -1,4 +1,5 @@
-"""Rows to text, Markdown and CSV. A table holds values; how they look is decided here, once."""
+"""What commands return and how tables are printed: as text, Markdown or CSV. A table holds values; only this module
+formats them."""
 
 import csv
 import io
@@ -7,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,22 @@ class Table:
     columns: tuple[Column, ...]
     rows: Sequence[dict[str, Any]]
     total: dict[str, Any] | None = None
+
+
+@runtime_checkable
+class Result(Protocol):
+    """What a command has computed: plain data for --json, and a text for people. Neither prints nor writes."""
+
+    def document(self) -> dict[str, Any] | list[dict[str, Any]]: ...
+
+    def text(self) -> str: ...
+
+
+@runtime_checkable
+class TableResult(Result, Protocol):
+    """A result that also has a table, for --csv and --markdown."""
+
+    def table(self) -> Table: ...
 
 
 def terminal_width() -> int:
