@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from test_summary import cnn
 
-from cnn_cli.analysis.diff import (
+from cnn_cli.analysis.comparison import (
     ADDED,
     CHANGED,
     REMOVED,

@@ -12,7 +12,7 @@ from test_summary import peak
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from cnn_cli.analysis.check import checked
+from cnn_cli.analysis.diagnostics import checked
 from cnn_cli.analysis.rows import rows, totals
 from cnn_cli.analysis.summary import estimates, setup
 from cnn_cli.data import epoch_order, read_source

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_cli.analysis.check import checked
+from cnn_cli.analysis.diagnostics import checked
 from cnn_cli.cli.output import clean
 from cnn_cli.errors import SpecError, UsageError
 from cnn_cli.language.registry import draft

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from cnn_cli.analysis.check import checked
+from cnn_cli.analysis.diagnostics import checked
 from cnn_cli.errors import SpecError, UsageError
 from cnn_cli.language.names import TAKEN
 from cnn_cli.language.parse import parse

@@ -7,7 +7,7 @@ import torch
 from test_receptive import MENU, planned
 from test_summary import cnn
 
-from cnn_cli.analysis import verify as v
+from cnn_cli.analysis import verification as v
 from cnn_cli.analysis.timing import measure
 from cnn_cli.errors import CnnError
 from cnn_cli.language.plan import Layer, Plan

@@ -42,7 +42,7 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Find every mistake in specs. Each comes with its line and what to write; nothing is run."""
-    from cnn_cli.analysis.check import checked
+    from cnn_cli.analysis.diagnostics import checked
 
     result = checked(sources or [], tuple(models or ()), arguments(set), input_size(input))
     if json:

@@ -95,7 +95,7 @@ def _times(plan: Any, device: str, batch_size: int | None, depth: int | None) ->
 
 
 def _verify(plan: Any) -> None:
-    from cnn_cli.analysis.verify import verify
+    from cnn_cli.analysis.verification import verify
 
     verdict = verify(plan)
     if verdict.disagreements:
@@ -207,7 +207,7 @@ def diff(
     markdown: options.Markdown = False,
 ) -> None:
     """Two networks side by side. Layers added, removed and changed, and what that does to the counts."""
-    from cnn_cli.analysis import diff as d
+    from cnn_cli.analysis import comparison as d
     from cnn_cli.analysis.rows import rows
     from cnn_cli.analysis.summary import setup
     from cnn_cli.tables import render
