@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 import cnn_cli
-from cnn_cli.checkpoints.checkpoint import About, Opened, open_network, save_weights
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, save_weights
 from cnn_cli.cli import main
 from cnn_cli.data.preprocess import Preprocessing
 from cnn_cli.language.registry import find
@@ -34,18 +34,18 @@ def make_run(
     torch.manual_seed(seed)
     module, plan = cnn_cli.build(network), find(network)
     how = Preprocessing(plan.input)
-    about = About(plan.document(), classes, how, {"name": data, "seed": 0, "val_fraction": 0.2}, {"epoch": 3})
+    metadata = Metadata(plan.document(), classes, how, {"name": data, "seed": 0, "val_fraction": 0.2}, {"epoch": 3})
     folder.mkdir(parents=True)
-    save_weights(folder / "best.safetensors", module, about)
+    save_weights(folder / "best.safetensors", module, metadata)
     return module.eval()
 
 
-def opened_run(folder: Path, spec: str, seed: int = 0, **options: str) -> tuple[Opened, nn.Module]:
+def opened_run(folder: Path, spec: str, seed: int = 0, **options: str) -> tuple[LoadedNetwork, nn.Module]:
     """A run of a spec (YAML of one network), opened, and the module that it holds."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spec.yaml").write_text(spec)
     module = make_run(folder / "run", str(folder / "spec.yaml"), seed, **options)
-    return open_network(str(folder / "run")), module
+    return load_network(str(folder / "run")), module
 
 
 def pixels_of(path: Path) -> Array:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.checkpoints.checkpoint import About, Opened, open_network, save_weights
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, save_weights
 from cnn_cli.cli import main
 from cnn_cli.data.preprocess import Preprocessing
 from cnn_cli.interpret.scores import Scores, scores_of
@@ -33,7 +33,7 @@ maps: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}]}
 """
 
 
-def opened(folder: Path, name: str, mean: tuple[float, ...] = (), std: tuple[float, ...] = ()) -> Opened:
+def loaded(folder: Path, name: str, mean: tuple[float, ...] = (), std: tuple[float, ...] = ()) -> LoadedNetwork:
     """A run of one of SPECS as training leaves it, its weights drawn from seed 0."""
     folder.mkdir(exist_ok=True)
     file = folder / "specs.yaml"
@@ -47,13 +47,13 @@ def opened(folder: Path, name: str, mean: tuple[float, ...] = (), std: tuple[flo
             network = build_plan(plan)
         count = max(2, plan.output[0])
         how = Preprocessing(plan.input, "stretch", mean, std)
-        facts = About(plan.document(), tuple("abcdefghij"[:count]), how, {"name": "digits"}, {"epoch": 1})
+        facts = Metadata(plan.document(), tuple("abcdefghij"[:count]), how, {"name": "digits"}, {"epoch": 1})
         save_weights(run / "best.safetensors", network, facts)
-    return open_network(str(run))
+    return load_network(str(run))
 
 
 def scored(folder: Path, name: str, **normalise: tuple[float, ...]) -> Scores:
-    return scores_of(opened(folder, name, **normalise))
+    return scores_of(loaded(folder, name, **normalise))
 
 
 def images(count: int, channels: int = 1, seed: int = 1) -> Tensor:

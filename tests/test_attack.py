@@ -9,7 +9,7 @@ import pytest
 import small_runs
 import torch
 from PIL import Image
-from small_networks import cnn, images, living, opened, photograph, scored
+from small_networks import cnn, images, living, loaded, photograph, scored
 from torch import Tensor, nn
 
 from cnn_cli.errors import UsageError
@@ -33,11 +33,11 @@ def digits(trained: Path) -> tuple[Scores, Tensor, Tensor]:
     """Its scores with 200 of its test images and their labels."""
     from sklearn.datasets import load_digits
 
-    from cnn_cli.checkpoints.checkpoint import open_network
+    from cnn_cli.checkpoints.checkpoint import load_network
 
     data = load_digits()
     pixels = torch.from_numpy(data.images[-200:]).unsqueeze(1).mul(255 / 16).round().div(255).float()
-    return scores_of(open_network(str(trained))), pixels, torch.from_numpy(data.target[-200:]).long()
+    return scores_of(load_network(str(trained))), pixels, torch.from_numpy(data.target[-200:]).long()
 
 
 def run(scores: nn.Module, pixels: Tensor, labels: Tensor, epsilon: float, how: Attack, seed: int = 0) -> Tensor:
@@ -349,12 +349,12 @@ def test_errors_say_what_to_do(
 def test_weights_that_are_not_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from cnn_cli.checkpoints.checkpoint import restore, save_weights
 
-    found = opened(tmp_path, "grey")
+    found = loaded(tmp_path, "grey")
     network = restore(found)
     with torch.no_grad():
         network.get_parameter("2.weight").fill_(float("nan"))
-    assert found.about and found.weights
-    save_weights(found.weights, network, found.about)
+    assert found.metadata and found.weights
+    save_weights(found.weights, network, found.metadata)
     assert cnn("attack", str(found.run), "--index", "0") == 1
     assert capsys.readouterr().err == (
         "error: 2.weight: 216 of 216 values are not finite numbers, so the network sees nothing; "

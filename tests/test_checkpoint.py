@@ -16,7 +16,7 @@ import torch
 
 import cnn_cli
 from cnn_cli.checkpoints import checkpoint
-from cnn_cli.checkpoints.checkpoint import About, open_network, restore, save_weights
+from cnn_cli.checkpoints.checkpoint import Metadata, load_network, restore, save_weights
 from cnn_cli.data.preprocess import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.registry import find
@@ -41,8 +41,8 @@ def tiny(tmp_path: Path) -> Path:
     """A checkpoint small enough to try every byte of it."""
     (tmp_path / "tiny.yaml").write_text(TINY)
     plan = find(str(tmp_path / "tiny.yaml"))
-    about = About(plan.document(), ("cat", "dog"), Preprocessing((1, 4, 4)))
-    save_weights(tmp_path / "best.safetensors", build_plan(plan), about)
+    metadata = Metadata(plan.document(), ("cat", "dog"), Preprocessing((1, 4, 4)))
+    save_weights(tmp_path / "best.safetensors", build_plan(plan), metadata)
     return tmp_path / "best.safetensors"
 
 
@@ -50,19 +50,19 @@ def test_a_checkpoint_explains_itself(run: Path, tmp_path: Path) -> None:
     """On another machine, under another name, without its run, its spec or its data."""
     alone = tmp_path / "mine.safetensors"
     alone.write_bytes((run / "best.safetensors").read_bytes())
-    opened = open_network(str(alone))
-    assert opened.about is not None and opened.run is None
-    assert opened.classes == tuple("0123456789")
-    assert opened.preprocessing == Preprocessing((1, 8, 8), "stretch", (0.3,), (0.4,))
-    assert opened.plan.network == "small" and opened.plan.args == {"classes": 10}
-    assert opened.about.data["name"] == "digits"
-    assert opened.about.facts["settings"]["lr"] == 0.01
+    loaded = load_network(str(alone))
+    assert loaded.metadata is not None and loaded.run is None
+    assert loaded.classes == tuple("0123456789")
+    assert loaded.preprocessing == Preprocessing((1, 8, 8), "stretch", (0.3,), (0.4,))
+    assert loaded.plan.network == "small" and loaded.plan.args == {"classes": 10}
+    assert loaded.metadata.data["name"] == "digits"
+    assert loaded.metadata.facts["settings"]["lr"] == 0.01
     x = torch.rand(3, 1, 8, 8)
-    network = restore(opened)
+    network = restore(loaded)
     assert not network.training
     assert network(x).equal(cnn_cli.load(run)(x))
     assert network(x).equal(cnn_cli.load(str(run))(x))  # as README has it
-    plain = build_plan(opened.plan).eval()
+    plain = build_plan(loaded.plan).eval()
     plain.load_state_dict(safetensors.torch.load_file(alone))
     assert network(x).equal(plain((x - torch.tensor(0.3)) / torch.tensor(0.4)))  # it takes pixels in [0, 1]
 
@@ -71,15 +71,15 @@ def test_every_way_to_name_it(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
     x = torch.rand(1, 1, 8, 8)
     expected = cnn_cli.load(run)(x)
     for name in (run, run / "best.safetensors", run / "last.pt"):
-        assert restore(open_network(str(name)))(x).equal(expected)
+        assert restore(load_network(str(name)))(x).equal(expected)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     for number in (2, 10):
         (tmp_path / "runs" / f"small-{number}").symlink_to(run)
     (tmp_path / "runs" / "small-11").mkdir()  # begun, with no finished epoch
-    newest = open_network("small")
+    newest = load_network("small")
     assert newest.run == Path("runs/small-10")
-    untrained = open_network(str(run.parent / "small.yaml"), trained=False)
+    untrained = load_network(str(run.parent / "small.yaml"), trained=False)
     assert untrained.weights is None and untrained.preprocessing == Preprocessing((1, 8, 8))
 
 
@@ -169,13 +169,13 @@ def test_a_file_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
     path, marker = tmp_path / "last.pt", tmp_path / "marker"
     torch.save({"about": Runs(f"touch {marker}")}, path)
     with pytest.raises(CnnError) as error:
-        open_network(str(path))
+        load_network(str(path))
     assert str(error.value) == (
         f"{path} is refused: it holds code (posix.system), and a cnn checkpoint holds none; delete it"
     )
     path.write_bytes(pickle.dumps(Runs(f"touch {marker}")))
     with pytest.raises(CnnError, match="is not a cnn checkpoint"):
-        open_network(str(path))
+        load_network(str(path))
     assert not marker.exists()
 
 
@@ -184,7 +184,7 @@ def test_a_file_that_would_explode_is_refused(tmp_path: Path) -> None:
     for content in (b"\0" * 50_000_000, os.urandom(1000)):
         path.write_bytes(zipped(zipfile.ZIP_DEFLATED, **{"data.pkl": content}))
         with pytest.raises(CnnError, match="is refused: it would unpack to more than its size"):
-            open_network(str(path))
+            load_network(str(path))
 
 
 @pytest.mark.parametrize(
@@ -199,14 +199,14 @@ def test_a_file_that_would_explode_is_refused(tmp_path: Path) -> None:
 def test_other_files_are_no_state(tmp_path: Path, content: bytes, error: str) -> None:
     (tmp_path / "last.pt").write_bytes(content)
     with pytest.raises(CnnError) as raised:
-        open_network(str(tmp_path / "last.pt"))
+        load_network(str(tmp_path / "last.pt"))
     assert str(raised.value) == error.format(tmp_path / "last.pt")
 
 
 def test_anothers_state_dict_is_no_state(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "theirs.pt")
     with pytest.raises(CnnError, match=r"theirs\.pt is not a cnn checkpoint: it holds no state of a run"):
-        open_network(str(tmp_path / "theirs.pt"))
+        load_network(str(tmp_path / "theirs.pt"))
 
 
 def header(text: bytes) -> bytes:
@@ -230,25 +230,25 @@ def test_other_files_are_no_weights(tmp_path: Path, content: bytes, error: str) 
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(CnnError) as raised:
-        open_network(str(path))
+        load_network(str(path))
     assert str(raised.value).startswith(str(path)) and error in str(raised.value)
     assert raised.value.exit_code == 1
 
 
 def test_a_strangers_spec_is_checked_like_any_other(tiny: Path) -> None:
-    opened = open_network(str(tiny))
-    assert opened.about is not None
-    spec = json.loads(json.dumps(opened.about.spec).replace('"Flatten"', '{"Flatten": {"start": 1}}'))
-    save_weights(tiny, build_plan(opened.plan), About(spec, opened.classes, opened.preprocessing))
+    loaded = load_network(str(tiny))
+    assert loaded.metadata is not None
+    spec = json.loads(json.dumps(loaded.metadata.spec).replace('"Flatten"', '{"Flatten": {"start": 1}}'))
+    save_weights(tiny, build_plan(loaded.plan), Metadata(spec, loaded.classes, loaded.preprocessing))
     with pytest.raises(UsageError, match=r"best\.safetensors:1:\d+: tiny, layers\.2 \(Flatten\)"):
-        open_network(str(tiny))
+        load_network(str(tiny))
 
 
 def test_weights_of_another_network_are_named(tiny: Path) -> None:
-    opened = open_network(str(tiny))
-    assert opened.about is not None
+    loaded = load_network(str(tiny))
+    assert loaded.metadata is not None
     other = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
-    save_weights(tiny, other, opened.about)
+    save_weights(tiny, other, loaded.metadata)
     with pytest.raises(UsageError) as error:
         checkpoint.load(tiny)
     assert str(error.value) == (
@@ -258,9 +258,9 @@ def test_weights_of_another_network_are_named(tiny: Path) -> None:
 
 
 def test_weights_of_another_type_are_not_converted(tiny: Path) -> None:
-    opened = open_network(str(tiny))
-    assert opened.about is not None
-    save_weights(tiny, build_plan(opened.plan).double(), opened.about)
+    loaded = load_network(str(tiny))
+    assert loaded.metadata is not None
+    save_weights(tiny, build_plan(loaded.plan).double(), loaded.metadata)
     with pytest.raises(UsageError, match=r"0\.weight is 2x1x3x3 of float64, needed is 2x1x3x3"):
         checkpoint.load(tiny)
 

@@ -47,10 +47,10 @@ def by_hand(network: nn.Module, x: Tensor) -> dict[str, Array]:
 
 
 def test_maps_are_those_of_a_forward_pass_by_hand(tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, CHAIN)
+    loaded, network = opened_run(tmp_path, CHAIN)
     x = image_of(0, 1, 12, 12)
     wanted = by_hand(network, x)
-    found = maps.maps_of(network, opened.plan, x, ["act2", "conv1", "pool"])
+    found = maps.maps_of(network, loaded.plan, x, ["act2", "conv1", "pool"])
     assert [m.layer for m in found] == ["conv1", "pool", "act2"]  # in the order of computation
     assert [m.type for m in found] == ["Conv2d", "MaxPool2d", "Sigmoid"]
     for m in found:
@@ -58,10 +58,10 @@ def test_maps_are_those_of_a_forward_pass_by_hand(tmp_path: Path) -> None:
 
 
 def test_the_strongest_channels_come_first_and_keep_their_columns(tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, CHAIN)
+    loaded, network = opened_run(tmp_path, CHAIN)
     nn.init.constant_(network.conv1.bias[2:3].detach(), -99)
     x = image_of(0, 1, 12, 12)
-    conv, relu, pool, conv2 = maps.maps_of(network, opened.plan, x, ["conv1", "relu1", "pool", "conv2"])
+    conv, relu, pool, conv2 = maps.maps_of(network, loaded.plan, x, ["conv1", "relu1", "pool", "conv2"])
     strength = np.abs(pool.values).mean((1, 2))
     assert list(pool.order) == [i for i in np.argsort(-strength) if strength[i]]
     assert conv.order == relu.order == pool.order and 2 not in pool.order
@@ -69,14 +69,14 @@ def test_the_strongest_channels_come_first_and_keep_their_columns(tmp_path: Path
 
 
 def test_silent_flat_and_saturated_channels_are_found(tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, CHAIN)
+    loaded, network = opened_run(tmp_path, CHAIN)
     with torch.no_grad():
         network.conv1.bias[:] = 1.0
         network.conv1.bias[1] = -99.0
         network.conv2.weight[3] = 0.0
         network.conv2.bias[0], network.conv2.bias[3] = 99.0, 0.5
     conv1, relu, conv2, act = maps.maps_of(
-        network, opened.plan, image_of(0, 1, 12, 12), ["conv1", "relu1", "conv2", "act2"]
+        network, loaded.plan, image_of(0, 1, 12, 12), ["conv1", "relu1", "conv2", "act2"]
     )
     assert (conv1.silent, relu.silent) == ((), (1,))
     assert (conv2.flat, act.flat, act.saturated) == ((3,), (0, 3), (0,))
@@ -87,9 +87,9 @@ def test_silent_flat_and_saturated_channels_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_maps_can_be_read_back(per_channel: bool, tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, CHAIN)
+    loaded, network = opened_run(tmp_path, CHAIN)
     x = image_of(0, 1, 12, 12)
-    found = maps.maps_of(network, opened.plan, x, ["conv1", "relu1", "pool", "conv2"])
+    found = maps.maps_of(network, loaded.plan, x, ["conv1", "relu1", "pool", "conv2"])
     drawing = features.draw_maps(found, x, "title", ["words"], per_channel=per_channel)
     image.save(drawing.page.image, tmp_path / "f.png")
     pixels = pixels_of(tmp_path / "f.png")
@@ -169,15 +169,15 @@ def test_of_a_deep_network_six_layers_are_shown(name: str) -> None:
 
 
 def test_values_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, CHAIN)
+    loaded, network = opened_run(tmp_path, CHAIN)
     nn.init.constant_(network.conv2.weight, math.nan)
     with pytest.raises(CnnError, match="layer conv2: 36 of 36 values are not finite numbers"):
-        maps.maps_of(network, opened.plan, image_of(0, 1, 12, 12), ["conv1", "conv2"])
+        maps.maps_of(network, loaded.plan, image_of(0, 1, 12, 12), ["conv1", "conv2"])
     assert sum(len(m._forward_hooks) for m in network.modules()) == 0
 
 
 def test_pictures_never_have_the_same_name(tmp_path: Path) -> None:
-    opened, _ = opened_run(tmp_path, CHAIN)
+    loaded, _ = opened_run(tmp_path, CHAIN)
     names = [
         "a.png",
         "b/a.png",
@@ -188,7 +188,7 @@ def test_pictures_never_have_the_same_name(tmp_path: Path) -> None:
         "n" * 300 + "1.png",
         "n" * 300 + "2.png",
     ]
-    found = [p.name for p in places(opened, "features", names, None, False)]
+    found = [p.name for p in places(loaded, "features", names, None, False)]
     assert found[:6] == [
         "features-a.png",
         "features-2-a.png",
@@ -201,38 +201,38 @@ def test_pictures_never_have_the_same_name(tmp_path: Path) -> None:
 
 
 def test_outputs_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, CHAIN)
+    loaded, network = opened_run(tmp_path, CHAIN)
     nn.init.constant_(network.fc.weight, math.nan)
-    save_weights(tmp_path / "run" / "best.safetensors", network, opened.about)
+    save_weights(tmp_path / "run" / "best.safetensors", network, loaded.metadata)
     with pytest.raises(CnnError, match="the network's outputs are not finite numbers"):
-        features.show_features(opened, load_inputs(opened, [], index=[0]), output=tmp_path / "f.png")
+        features.show_features(loaded, load_inputs(loaded, [], index=[0]), output=tmp_path / "f.png")
     assert not (tmp_path / "f.png").exists()
 
 
 def test_a_page_takes_twelve_layers(tmp_path: Path) -> None:
     layers = "".join(f"    c{i}: {{Conv2d: {{out_channels: 1, kernel_size: 1}}}}\n" for i in range(13))
-    opened, _ = opened_run(tmp_path, f"long:\n  input: [1, 8, 8]\n  layers:\n{layers}    flat: Flatten\n")
-    inputs = load_inputs(opened, [], index=[3])
+    loaded, _ = opened_run(tmp_path, f"long:\n  input: [1, 8, 8]\n  layers:\n{layers}    flat: Flatten\n")
+    inputs = load_inputs(loaded, [], index=[3])
     with pytest.raises(UsageError, match="13 layers are named, and one picture takes 12; name fewer"):
-        features.show_features(opened, inputs, [f"c{i}" for i in range(13)])
-    shown = features.show_features(opened, inputs, [f"c{i}" for i in range(12)] * 2, tmp_path / "f.png")
+        features.show_features(loaded, inputs, [f"c{i}" for i in range(13)])
+    shown = features.show_features(loaded, inputs, [f"c{i}" for i in range(12)] * 2, tmp_path / "f.png")
     assert len(shown["layers"]) == 12
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, CHAIN)
+    loaded, network = opened_run(tmp_path, CHAIN)
     network.train()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    maps.maps_of(network, opened.plan, image_of(0, 1, 12, 12), ["conv1", "act2"])
+    maps.maps_of(network, loaded.plan, image_of(0, 1, 12, 12), ["conv1", "act2"])
     assert network.training and all(p.requires_grad and p.grad is None for p in network.parameters())
     assert sum(len(m._forward_hooks) for m in network.modules()) == 0
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
 def test_what_the_network_says_stands_under_the_image(tmp_path: Path) -> None:
-    opened, _ = opened_run(tmp_path, CHAIN)
-    inputs = load_inputs(opened, [], index=[3])
-    shown = features.show_features(opened, inputs, output=tmp_path / "f.png")
+    loaded, _ = opened_run(tmp_path, CHAIN)
+    inputs = load_inputs(loaded, [], index=[3])
+    shown = features.show_features(loaded, inputs, output=tmp_path / "f.png")
     assert len(shown["pictures"]) == 1 and shown["pictures"][0]["picture"] == str(tmp_path / "f.png")
     assert shown["origin"].startswith("trained on digits, epoch 3")
 

@@ -9,7 +9,7 @@ from pictures import opened_run, save_image
 from PIL import Image
 from torch import Tensor, nn
 
-from cnn_cli.checkpoints.checkpoint import Opened, open_network
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork, load_network
 from cnn_cli.data import read_source, split
 from cnn_cli.data.preprocess import adapt
 from cnn_cli.errors import CnnError, UsageError
@@ -21,7 +21,7 @@ COLOUR = GREY.replace("1, 8", "3, 8").replace("grey", "colour")
 
 
 @pytest.fixture
-def grey(tmp_path: Path) -> Opened:
+def grey(tmp_path: Path) -> LoadedNetwork:
     return opened_run(tmp_path, GREY)[0]
 
 
@@ -29,14 +29,14 @@ def random_image(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def test_a_file_enters_as_in_training(tmp_path: Path, grey: Opened) -> None:
+def test_a_file_enters_as_in_training(tmp_path: Path, grey: LoadedNetwork) -> None:
     array = random_image(8, 8)
     inputs = load_inputs(grey, [str(save_image(tmp_path / "a.png", array))])
     np.testing.assert_array_equal(inputs.pixels[0, 0].numpy(), array.astype(np.float32) / 255)
     assert inputs.names == (str(tmp_path / "a.png"),) and inputs.labels == (None,)
 
 
-def test_colours_and_sizes_are_adapted(tmp_path: Path, grey: Opened) -> None:
+def test_colours_and_sizes_are_adapted(tmp_path: Path, grey: LoadedNetwork) -> None:
     """Grey as Pillow makes it, then resized as PyTorch does with antialiasing."""
     path = save_image(tmp_path / "a.png", random_image(20, 12, 3))
     inputs = load_inputs(grey, [str(path)])
@@ -60,7 +60,7 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
     assert len(files_of([str(tmp_path / "**" / "*.jpg")])) == 1
 
 
-def test_images_of_the_data_set_by_number(tmp_path: Path, grey: Opened) -> None:
+def test_images_of_the_data_set_by_number(tmp_path: Path, grey: LoadedNetwork) -> None:
     save_image(tmp_path / "a.png", random_image(8, 8))
     inputs = load_inputs(grey, [str(tmp_path / "a.png")], index=[359, 0])
     test = read_source("digits", tmp_path).parts["test"]
@@ -69,7 +69,7 @@ def test_images_of_the_data_set_by_number(tmp_path: Path, grey: Opened) -> None:
     assert inputs.labels == (None, int(test.labels[359]), int(test.labels[0]))
 
 
-def test_val_is_divided_as_it_was_in_training(tmp_path: Path, grey: Opened) -> None:
+def test_val_is_divided_as_it_was_in_training(tmp_path: Path, grey: LoadedNetwork) -> None:
     val = split(read_source("digits", tmp_path), 0.2, 0).parts["val"]
     assert torch.equal(load_inputs(grey, [], index=[5], split="val").pixels, val.images[5:6].float() / 255)
 
@@ -82,25 +82,25 @@ def folder_of(root: Path, classes: str) -> Path:
 
 
 def test_labels_follow_the_names_of_the_network(tmp_path: Path) -> None:
-    opened = opened_run(tmp_path, GREY.replace("10]", "3]"), data="elsewhere", classes=("c", "b", "x"))[0]
+    loaded = opened_run(tmp_path, GREY.replace("10]", "3]"), data="elsewhere", classes=("c", "b", "x"))[0]
     root = folder_of(tmp_path / "images", "bc")
-    inputs = load_inputs(opened, [], index=[0, 5], data=str(root))
+    inputs = load_inputs(loaded, [], index=[0, 5], data=str(root))
     assert inputs.labels == (1, 0) and inputs.names[0] == "images test 0"
-    assert whole_split(opened, "test", str(root)).parts["test"].labels.tolist() == [1, 1, 1, 0, 0, 0]
+    assert whole_split(loaded, "test", str(root)).parts["test"].labels.tolist() == [1, 1, 1, 0, 0, 0]
     strange = folder_of(tmp_path / "strange", "bz")
-    assert load_inputs(opened, [], index=[0, 5], data=str(strange)).labels == (1, None)
+    assert load_inputs(loaded, [], index=[0, 5], data=str(strange)).labels == (1, None)
     with pytest.raises(UsageError, match="strange has classes that the network does not know: z"):
-        whole_split(opened, "test", str(strange))
+        whole_split(loaded, "test", str(strange))
 
 
 def test_an_untrained_network_knows_its_data_set() -> None:
-    opened = open_network("tiny-cnn", trained=False)
+    loaded = load_network("tiny-cnn", trained=False)
     with pytest.raises(CnnError, match="mnist is not in"), pytest.MonkeyPatch.context() as patch:
         patch.setattr("cnn_cli.data.named._download", _no_network)
-        load_inputs(opened, [], index=[0], data_dir=Path("nowhere"))
-    inputs = load_inputs(opened, [], index=[0], data="digits")
+        load_inputs(loaded, [], index=[0], data_dir=Path("nowhere"))
+    inputs = load_inputs(loaded, [], index=[0], data="digits")
     digits = read_source("digits", Path()).parts["test"].images[:1]
-    assert torch.equal(inputs.pixels, adapt(digits, opened.preprocessing).float() / 255) and inputs.labels == (None,)
+    assert torch.equal(inputs.pixels, adapt(digits, loaded.preprocessing).float() / 255) and inputs.labels == (None,)
 
 
 def _no_network(name: str, *_: object) -> None:
@@ -126,11 +126,11 @@ def test_what_is_no_image_is_said(
     images: list[str], options: dict, kind: type, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    opened = opened_run(tmp_path, GREY)[0]
+    loaded = opened_run(tmp_path, GREY)[0]
     (tmp_path / "empty").mkdir()
     (tmp_path / "t.txt").write_text("words")
     with pytest.raises(CnnError) as error:
-        load_inputs(opened, images, **options)
+        load_inputs(loaded, images, **options)
     assert (type(error.value), str(error.value)) == (
         kind,
         message.format(place=tmp_path, near="Did you mean 'digits'?"),
@@ -138,9 +138,9 @@ def test_what_is_no_image_is_said(
 
 
 def test_a_network_of_two_channels_takes_no_images(tmp_path: Path) -> None:
-    opened = opened_run(tmp_path, GREY.replace("1, 8", "2, 8"))[0]
+    loaded = opened_run(tmp_path, GREY.replace("1, 8", "2, 8"))[0]
     with pytest.raises(UsageError, match="takes 2 channels, and an image has 1"):
-        load_inputs(opened, [], index=[0])
+        load_inputs(loaded, [], index=[0])
 
 
 CHAIN = """
@@ -212,9 +212,9 @@ def test_a_network_is_as_it_was() -> None:
 
 
 def test_the_last_convolution_is_the_default_layer(tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, CHAIN)
-    assert layer_names(network, opened.plan) == ["conv", "relu"]
-    assert choose_layer(opened, network) == "conv" and choose_layer(opened, network, "relu") == "relu"
+    loaded, network = opened_run(tmp_path, CHAIN)
+    assert layer_names(network, loaded.plan) == ["conv", "relu"]
+    assert choose_layer(loaded, network) == "conv" and choose_layer(loaded, network, "relu") == "relu"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_the_last_convolution_is_the_default_layer(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_layer_names_those_there_are(spec: str, layer: str | None, message: str, tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, spec)
+    loaded, network = opened_run(tmp_path, spec)
     with pytest.raises(UsageError) as error:
-        choose_layer(opened, network, layer)
+        choose_layer(loaded, network, layer)
     assert str(error.value) == message

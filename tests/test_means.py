@@ -222,7 +222,7 @@ def test_label_smoothing_and_class_weights_are_pytorchs(tmp_path: Path) -> None:
     run = small.begin(tmp_path, spec=PLAIN, label_smoothing=0.2, class_weights=weights, **given)
     images, labels = digits()
     torch.manual_seed(0)
-    net = checkpoint.build_plan(checkpoint.open_network(str(run)).plan)
+    net = checkpoint.build_plan(checkpoint.load_network(str(run)).plan)
     order = epoch_order(len(labels), 0, 1)
     F.cross_entropy(net(images[order]), labels[order], torch.tensor(weights), label_smoothing=0.2).backward()
     for p in net.parameters():
@@ -266,7 +266,7 @@ def test_mixed_batches_have_mixed_losses(tmp_path: Path) -> None:
     run = small.begin(tmp_path, spec=PLAIN, mixup=0.7, **given)
     images, labels = digits()
     torch.manual_seed(0)
-    net = checkpoint.build_plan(checkpoint.open_network(str(run)).plan)
+    net = checkpoint.build_plan(checkpoint.load_network(str(run)).plan)
     order = epoch_order(len(labels), 0, 1)
     x, others, own = mix(images[order], labels[order], 0.7, 0, 0, 1, 0)
     y = net(x)
@@ -290,7 +290,7 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
     given = {"optimizer": "sgd", "momentum": 0, "lr": 1.0, "batch_size": 2000, "epochs": 1}
     run = small.begin(tmp_path, spec=PLAIN, clip_grad_norm=1e-3, **given)
     torch.manual_seed(0)
-    fresh = checkpoint.build_plan(checkpoint.open_network(str(run)).plan).state_dict()
+    fresh = checkpoint.build_plan(checkpoint.load_network(str(run)).plan).state_dict()
     after = checkpoint.load(run).state_dict()
     moved = math.sqrt(sum((after[k] - fresh[k]).square().sum().item() for k in fresh))
     assert moved == pytest.approx(1e-3, rel=1e-3)

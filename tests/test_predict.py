@@ -10,7 +10,7 @@ import torch
 from pictures import cnn, make_run, opened_run, save_image
 from torch import Tensor, nn
 
-from cnn_cli.checkpoints.checkpoint import About, open_network, save_weights
+from cnn_cli.checkpoints.checkpoint import Metadata, load_network, save_weights
 from cnn_cli.data import read_source
 from cnn_cli.data.preprocess import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
@@ -31,9 +31,9 @@ def softmax(z: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("last", ["", "{LogSoftmax: {dim: 1}}", "{Softmax: {dim: 1}}"])
 def test_probabilities_are_those_of_a_forward_pass_by_hand(last: str, tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, spec_of(last), classes=("a", "b", "c"))
+    loaded, network = opened_run(tmp_path, spec_of(last), classes=("a", "b", "c"))
     array = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
-    found = predict(opened, [str(save_image(tmp_path / "a.png", array))], top=3)["images"][0]["top"]
+    found = predict(loaded, [str(save_image(tmp_path / "a.png", array))], top=3)["images"][0]["top"]
     x = torch.from_numpy(array).float()[None, None] / 255
     wanted = softmax(network.fc(network.conv(x).flatten(1))[0])
     assert [a["index"] for a in found] == wanted.argsort(descending=True).tolist()
@@ -43,28 +43,28 @@ def test_probabilities_are_those_of_a_forward_pass_by_hand(last: str, tmp_path: 
 
 @pytest.mark.parametrize("last", ["", "Sigmoid"])
 def test_one_output_stands_for_two_classes(last: str, tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, spec_of(last, 1), classes=("no", "yes"))
-    (shot,) = predict(opened, [str(save_image(tmp_path / "a.png", np.full((8, 8), 200, np.uint8)))])["images"]
+    loaded, network = opened_run(tmp_path, spec_of(last, 1), classes=("no", "yes"))
+    (shot,) = predict(loaded, [str(save_image(tmp_path / "a.png", np.full((8, 8), 200, np.uint8)))])["images"]
     yes = 1 / (1 + math.exp(-network.fc(network.conv(torch.full((1, 1, 8, 8), 200 / 255)).flatten(1)).item()))
     found = {a["class"]: a["probability"] for a in shot["top"]}
     assert found == pytest.approx({"no": 1 - yes, "yes": yes}, abs=1e-6)
 
 
 def test_normalisation_is_the_checkpoints_own(tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, spec_of(""), classes=("a", "b", "c"))
+    loaded, network = opened_run(tmp_path, spec_of(""), classes=("a", "b", "c"))
     how = Preprocessing((1, 8, 8), "stretch", (0.3,), (0.2,))
-    save_weights(tmp_path / "n.safetensors", network, About(opened.plan.document(), ("a", "b", "c"), how))
+    save_weights(tmp_path / "n.safetensors", network, Metadata(loaded.plan.document(), ("a", "b", "c"), how))
     save_image(tmp_path / "a.png", np.full((8, 8), 200, np.uint8))
-    found = predict(open_network(str(tmp_path / "n.safetensors")), [str(tmp_path / "a.png")])["images"][0]["top"]
+    found = predict(load_network(str(tmp_path / "n.safetensors")), [str(tmp_path / "a.png")])["images"][0]["top"]
     wanted = softmax(network(torch.full((1, 1, 8, 8), (200 / 255 - 0.3) / 0.2))[0])
     assert found[0]["probability"] == pytest.approx(wanted.max().item(), abs=1e-6)
 
 
 def test_any_number_of_images(tmp_path: Path) -> None:
-    opened, network = opened_run(tmp_path, TEN)
+    loaded, network = opened_run(tmp_path, TEN)
     for i in range(70):
         save_image(tmp_path / "many" / f"{i:03}.png", np.full((8, 8), 3 * i, np.uint8))
-    document = predict(opened, [str(tmp_path / "many")], index=range(100), top=1)
+    document = predict(loaded, [str(tmp_path / "many")], index=range(100), top=1)
     assert [Path(a["image"]).name for a in document["images"][:70]] == [f"{i:03}.png" for i in range(70)]
     assert document["images"][70]["image"] == "digits test 0" and len(document["images"]) == 170
     test = read_source("digits", tmp_path).parts["test"]
@@ -81,7 +81,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with torch.no_grad():
         network[1].bias.copy_(torch.tensor([0.7, 0.2, 0.1]).log())
     spec = {"net": {"input": [1, 8, 8], "layers": ["Flatten", {"Linear": 3}]}}
-    save_weights(tmp_path / "net.safetensors", network, About(spec, ("cat", "dog", "eel"), Preprocessing((1, 8, 8))))
+    save_weights(tmp_path / "net.safetensors", network, Metadata(spec, ("cat", "dog", "eel"), Preprocessing((1, 8, 8))))
     for name in ("a.png", "b.png"):
         save_image(tmp_path / name, np.zeros((8, 8), np.uint8))
     return tmp_path
@@ -168,20 +168,20 @@ def test_errors_say_what_to_do(
 
 def test_outputs_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     save_image(tmp_path / "a.png", np.zeros((8, 8), np.uint8))
-    opened, network = opened_run(tmp_path, spec_of(""), classes=("a", "b", "c"))
+    loaded, network = opened_run(tmp_path, spec_of(""), classes=("a", "b", "c"))
     nn.init.constant_(network.fc.weight, math.nan)
-    save_weights(tmp_path / "run" / "best.safetensors", network, opened.about)
+    save_weights(tmp_path / "run" / "best.safetensors", network, loaded.metadata)
     with pytest.raises(CnnError, match=r"fc.weight: 216 of 216 values are not finite numbers"):
-        predict(open_network(str(tmp_path / "run")), [str(tmp_path / "a.png")])
+        predict(load_network(str(tmp_path / "run")), [str(tmp_path / "a.png")])
     nn.init.constant_(network.fc.weight, 3e38)
-    save_weights(tmp_path / "run" / "best.safetensors", network, opened.about)
+    save_weights(tmp_path / "run" / "best.safetensors", network, loaded.metadata)
     with pytest.raises(CnnError, match=r"outputs are not finite numbers; train it again with a smaller --lr"):
         predict(
-            open_network(str(tmp_path / "run")), [str(save_image(tmp_path / "b.png", np.full((8, 8), 255, np.uint8)))]
+            load_network(str(tmp_path / "run")), [str(save_image(tmp_path / "b.png", np.full((8, 8), 255, np.uint8)))]
         )
 
 
 def test_outputs_that_are_not_those_of_the_classes_are_refused(tmp_path: Path) -> None:
-    opened, _ = opened_run(tmp_path, spec_of(""))
+    loaded, _ = opened_run(tmp_path, spec_of(""))
     with pytest.raises(UsageError, match="net puts out 3 numbers and the data has 10 classes"):
-        predict(opened, [], index=[0])
+        predict(loaded, [], index=[0])

@@ -10,7 +10,7 @@ import small_runs as small
 import torch
 
 from cnn_cli import cli, files
-from cnn_cli.checkpoints.checkpoint import open_network
+from cnn_cli.checkpoints.checkpoint import load_network
 from cnn_cli.errors import CnnError, StoppedError, UsageError
 from cnn_cli.training import launch, train
 from cnn_cli.training.state import read_last
@@ -158,7 +158,7 @@ def test_whoever_falls_back_to_the_last_state_names_the_one_before(
         return
     damage(run / "last.pt")
     for use in (
-        lambda: open_network(str(run)),
+        lambda: load_network(str(run)),
         lambda: small.begin(tmp_path, "other", weights=str(run)),
     ):
         with pytest.raises(CnnError, match=r"previous\.pt is good \(step 4, 0 epochs done\)\ngo on with: cnn train "):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import spearmanr
-from small_networks import cnn, images, living, opened, photograph, scored
+from small_networks import cnn, images, living, loaded, photograph, scored
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -245,7 +245,7 @@ def test_deletion_and_insertion() -> None:
 
 
 def test_randomised_weights_are_other_ones(tmp_path: Path) -> None:
-    run = opened(tmp_path, "grey")
+    run = loaded(tmp_path, "grey")
     before = torch.random.get_rng_state()
     one, two = randomised(run, 3), randomised(run, 3)
     assert torch.random.get_rng_state().equal(before)
@@ -263,7 +263,7 @@ def test_red_raises_and_blue_lowers() -> None:
 
 @pytest.mark.parametrize("name", ["grey", "colour", "one", "sigmoid", "logs"])
 def test_a_picture_of_every_kind_of_network(name: str, tmp_path: Path) -> None:
-    run, (pixels, _) = opened(tmp_path, name), asked(name)
+    run, (pixels, _) = loaded(tmp_path, name), asked(name)
     inputs = Inputs(pixels, ("a b.png", "c.png", "test 7"), (None, 1, 0))
     document = show_saliency(run, inputs, sanity=True, output=tmp_path / "s.png")
     with Image.open(tmp_path / "s.png") as picture:
@@ -283,7 +283,7 @@ def shot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The working directory has runs and an image file, whose name is given."""
     monkeypatch.chdir(tmp_path)
     for name in ("grey", "tanh", "linear", "colour"):
-        opened(tmp_path, name)
+        loaded(tmp_path, name)
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4).save("shot.png")
     return "shot.png"
 
@@ -345,5 +345,5 @@ def test_errors_say_what_to_do(
 def test_scores_leave_no_trace_in_the_network(tmp_path: Path) -> None:
     scores = scored(tmp_path, "logs")
     before = photograph(scores.network)
-    Scores(scores.network, opened(tmp_path, "logs").plan)(images(1))
+    Scores(scores.network, loaded(tmp_path, "logs").plan)(images(1))
     assert photograph(scores.network) == before

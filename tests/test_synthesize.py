@@ -9,7 +9,7 @@ import small_runs
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter, shift
-from small_networks import cnn, images, living, opened, photograph, scored
+from small_networks import cnn, images, living, loaded, photograph, scored
 from torch import Tensor
 
 from cnn_cli.errors import UsageError
@@ -139,7 +139,7 @@ def test_variation_is_the_mean_difference_of_neighbours() -> None:
 
 
 def test_a_channel_is_the_mean_of_its_map(tmp_path: Path) -> None:
-    run, scores, x = opened(tmp_path, "grey"), scored(tmp_path, "grey"), images(3)
+    run, scores, x = loaded(tmp_path, "grey"), scored(tmp_path, "grey"), images(3)
     first = scores.network.get_submodule("0")
     torch.testing.assert_close(channels_of(scores, choose(run, "0"))(x), first(x).mean((2, 3)))
     torch.testing.assert_close(channels_of(scores, choose(run, "1"))(x), first(x).mean((2, 3)))  # before the ReLU cuts
@@ -149,11 +149,11 @@ def test_a_channel_is_the_mean_of_its_map(tmp_path: Path) -> None:
 def test_the_forward_pass_ends_at_the_layer(tmp_path: Path) -> None:
     """So images of another size do for a convolution, whatever the layers behind it take."""
     scores = scored(tmp_path, "grey")
-    assert channels_of(scores, choose(opened(tmp_path, "grey"), "2"))(images(2).repeat(1, 1, 3, 3)).shape == (2, 6)
+    assert channels_of(scores, choose(loaded(tmp_path, "grey"), "2"))(images(2).repeat(1, 1, 3, 3)).shape == (2, 6)
 
 
 def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
-    scores, run = scored(tmp_path, "colour"), opened(tmp_path, "colour")
+    scores, run = scored(tmp_path, "colour"), loaded(tmp_path, "colour")
     scores.network.train()
     next(scores.network.parameters()).requires_grad_(False)
     before = photograph(scores)
@@ -166,21 +166,21 @@ def test_memory_returns(tmp_path: Path) -> None:
     scores = scored(tmp_path, "grey")
     synthesize(scores, scores, [0], (1, 8, 8), (0.0,), SHORT)
     before = living()
-    synthesize(scores, channels_of(scores, choose(opened(tmp_path, "grey"), "2")), [0], (1, 8, 8), (0.0,), SHORT)
+    synthesize(scores, channels_of(scores, choose(loaded(tmp_path, "grey"), "2")), [0], (1, 8, 8), (0.0,), SHORT)
     assert living() == before
 
 
 def test_a_dead_unit_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from cnn_cli.checkpoints.checkpoint import restore, save_weights
 
-    run = opened(tmp_path, "grey")
+    run = loaded(tmp_path, "grey")
     network = restore(run)
     with torch.no_grad():
         network.get_parameter("0.weight")[1] = 0  # no gradient
         network.get_parameter("0.bias")[2] = -100  # a gradient, but never above 0
         network.get_parameter("6.weight")[4] = 0
-    assert run.about and run.weights
-    save_weights(run.weights, network, run.about)
+    assert run.metadata and run.weights
+    save_weights(run.weights, network, run.metadata)
     document = show_synthesis(run, SHORT, layer="1", channels="0-3", output=tmp_path / "c.png")
     dead = [fact["dead"] for fact in document["images"]]
     assert dead[1:3] == ["dead: no gradient reaches the image", "dead: it stays at 0 even here"]
@@ -214,17 +214,17 @@ def test_a_faint_image_is_stretched_and_a_flat_one_is_not() -> None:
 
 
 def test_the_background_is_what_the_network_takes_for_the_mean(tmp_path: Path) -> None:
-    assert background(opened(tmp_path / "a", "grey")) == (0,)
-    assert background(opened(tmp_path / "b", "colour")) == (0.5, 0.5, 0.5)
-    assert background(opened(tmp_path / "c", "grey", (0.13,), (0.3,))) == (0.13,)
+    assert background(loaded(tmp_path / "a", "grey")) == (0,)
+    assert background(loaded(tmp_path / "b", "colour")) == (0.5, 0.5, 0.5)
+    assert background(loaded(tmp_path / "c", "grey", (0.13,), (0.3,))) == (0.13,)
 
 
 def test_digits_are_recognised_by_another_network(tmp_path: Path) -> None:
     """What one network likes best is to another one, of other weights, a digit too, for most classes."""
-    from cnn_cli.checkpoints.checkpoint import open_network
+    from cnn_cli.checkpoints.checkpoint import load_network
     from cnn_cli.interpret.scores import scores_of
 
-    made, judge = (scores_of(open_network(str(small_runs.begin(tmp_path, f"r{n}", epochs=8, seed=n)))) for n in (1, 2))
+    made, judge = (scores_of(load_network(str(small_runs.begin(tmp_path, f"r{n}", epochs=8, seed=n)))) for n in (1, 2))
     found = synthesize(made, made, range(10), (1, 8, 8), (0.0,), Ascent(steps=150))
     with torch.no_grad():
         guessed = judge(found.pixels).argmax(1)
@@ -233,7 +233,7 @@ def test_digits_are_recognised_by_another_network(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    opened(tmp_path, "colour")
+    loaded(tmp_path, "colour")
     assert cnn("synthesize", "runs/colour-1", "--all-classes", "--steps", "2", "--json") == 0
     out = json.loads(capsys.readouterr().out)
     assert out["picture"] == "runs/colour-1/synthesis-classes.png"
@@ -290,15 +290,15 @@ def test_errors_say_what_to_do(
     arguments: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    opened(tmp_path, "grey")
+    loaded(tmp_path, "grey")
     assert cnn("synthesize", "runs/grey-1", *arguments.split()) == 2
     assert capsys.readouterr() == ("", f"error: {message}\n")
     assert not list(tmp_path.glob("**/*.png"))
 
 
 def test_a_layer_without_channels_is_refused(tmp_path: Path) -> None:
-    run = opened(tmp_path, "maps")
+    run = loaded(tmp_path, "maps")
     with pytest.raises(UsageError, match="maps puts out 4x6x6 and no list of class scores"):
         scored(tmp_path, "maps")
     assert choose(run, "0").type == "Conv2d"
-    assert units_of(opened(tmp_path, "grey"), scored(tmp_path, "grey"), all_classes=True).names == tuple("abcdefghij")
+    assert units_of(loaded(tmp_path, "grey"), scored(tmp_path, "grey"), all_classes=True).names == tuple("abcdefghij")

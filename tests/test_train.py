@@ -192,9 +192,9 @@ def test_validation_chooses_and_test_only_reports(tmp_path: Path, monkeypatch: p
 
 
 def best_epoch(run: Path) -> int:
-    opened = checkpoint.open_network(str(run))
-    assert opened.about is not None
-    return int(opened.about.facts["epoch"])
+    loaded = checkpoint.load_network(str(run))
+    assert loaded.metadata is not None
+    return int(loaded.metadata.facts["epoch"])
 
 
 def test_without_validation_the_last_epoch_counts(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from published import SMALL, drawn, state_of, without_counters
 from torch import Tensor, nn
 
 from cnn_cli.checkpoints import transfer
-from cnn_cli.checkpoints.checkpoint import open_network, restore
+from cnn_cli.checkpoints.checkpoint import load_network, restore
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.registry import find
 from cnn_cli.network.build import build_plan
@@ -41,7 +41,7 @@ def test_every_form_of_a_file(net: str, tmp_path: Path) -> None:
     torch.save(without_counters(state), tmp_path / "early.pth")
     safetensors.torch.save_file(state, tmp_path / "a.safetensors")
     for name in ("a.pth", "old.pt", "wrapped.pth", "dp.pth", "early.pth", "a.safetensors"):
-        found = restore(open_network(net, weights=str(tmp_path / name))).state_dict()
+        found = restore(load_network(net, weights=str(tmp_path / name))).state_dict()
         assert small.same(dict(found), state), name
 
 
@@ -60,7 +60,7 @@ def test_a_file_that_wants_to_run_code_is_refused(net: str, tmp_path: Path, old:
     path, marker = tmp_path / "evil.pth", tmp_path / "marker"
     torch.save({"fc.weight": Runs(f"touch {marker}")}, path, _use_new_zipfile_serialization=not old)
     with pytest.raises(CnnError) as error:
-        open_network(net, weights=str(path))
+        load_network(net, weights=str(path))
     assert str(error.value) == (
         f"{path} is refused: it holds code (posix.system), and a file of weights holds none; "
         "save the state_dict() of the network, and nothing else"
@@ -81,7 +81,7 @@ def test_other_files_are_refused(net: str, tmp_path: Path) -> None:
     for content, message in contents.items():
         path.write_bytes(content)
         with pytest.raises(CnnError, match=message) as error:
-            open_network(net, weights=str(path))
+            load_network(net, weights=str(path))
         assert "weights_only" not in str(error.value) and error.value.exit_code == 1
 
 
@@ -146,4 +146,4 @@ def test_what_is_not_finite_is_left_new(net: str, tmp_path: Path) -> None:
     assert str(moved) == "copied 8 of 9 tensors; new: fc.bias 4 (not finite in the file)"
     torch.save(state, "x.pth")
     with pytest.raises(UsageError, match=r"^x\.pth is for training only: fc\.bias holds values that are not finite"):
-        open_network(net, weights="x.pth")
+        load_network(net, weights="x.pth")

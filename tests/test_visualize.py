@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import cnn_cli
-from cnn_cli.checkpoints.checkpoint import About, save_weights
+from cnn_cli.checkpoints.checkpoint import Metadata, save_weights
 from cnn_cli.cli import main
 from cnn_cli.data.preprocess import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
@@ -260,9 +260,9 @@ def make_run(folder: Path, network: str, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     module, plan = cnn_cli.build(network), find(network)
     classes = tuple(str(i) for i in range(10))
-    about = About(plan.document(), classes, Preprocessing(plan.input), {"name": "digits"}, {"epoch": 3})
+    metadata = Metadata(plan.document(), classes, Preprocessing(plan.input), {"name": "digits"}, {"epoch": 3})
     folder.mkdir(parents=True)
-    save_weights(folder / "best.safetensors", module, about)
+    save_weights(folder / "best.safetensors", module, metadata)
     return module
 
 
@@ -391,7 +391,7 @@ def test_diverged_weights_are_refused(place: Path, capsys: pytest.CaptureFixture
     network = make_run(place / "runs" / "tiny-cnn-1", "tiny-cnn", 1)
     nn.init.constant_(network.get_parameter("0.weight"), math.nan)
     plan = find("tiny-cnn")
-    about = About(plan.document(), tuple("0123456789"), Preprocessing(plan.input))
-    save_weights(place / "nan.safetensors", network, about)
+    metadata = Metadata(plan.document(), tuple("0123456789"), Preprocessing(plan.input))
+    save_weights(place / "nan.safetensors", network, metadata)
     assert cnn("visualize-filters", "nan.safetensors") == 1
     assert "layer 0: 9 of 9 weights are not finite numbers" in capsys.readouterr().err

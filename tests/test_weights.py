@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision import models
 
 import cnn_cli
-from cnn_cli.checkpoints.checkpoint import open_network, restore
+from cnn_cli.checkpoints.checkpoint import load_network, restore
 from cnn_cli.checkpoints.pretrained import find_published
 from cnn_cli.data.batches import fitted
 from cnn_cli.errors import CnnError, StoppedError, UsageError
@@ -72,15 +72,15 @@ def test_published_weights_say_what_they_say_in_torchvision(
     side = preset.resize_size[0]
     picture = photograph(tmp_path / "a.png", side + 31, side)
 
-    opened = open_network(name, weights="torchvision")
-    assert opened.weights == path and opened.classes == tuple(entry_of(name).meta["categories"])
+    loaded = load_network(name, weights="torchvision")
+    assert loaded.weights == path and loaded.classes == tuple(entry_of(name).meta["categories"])
     with torch.no_grad():
-        pixels = fitted(picture, opened.preprocessing).float() / 255
-        found, expected = restore(opened)(pixels), theirs(preset(Image.open(picture)).unsqueeze(0))
+        pixels = fitted(picture, loaded.preprocessing).float() / 255
+        found, expected = restore(loaded)(pixels), theirs(preset(Image.open(picture)).unsqueeze(0))
     assert expected.isfinite().all() and expected.std() > 0
     if name in TRANSFORMED:
         assert theirs.transform_input
-        assert opened.preprocessing.mean == opened.preprocessing.std == (0.5, 0.5, 0.5)
+        assert loaded.preprocessing.mean == loaded.preprocessing.std == (0.5, 0.5, 0.5)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
     else:
         assert found.equal(expected)
@@ -117,8 +117,8 @@ def test_every_published_weight_is_understood() -> None:
 def test_the_input_size_of_weights_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(monkeypatch, tmp_path, NET)
     monkeypatch.setitem(entry_of(NET).value.transforms.keywords, "crop_size", 192)
-    assert open_network(NET, weights="torchvision").plan.input == (3, 192, 192)
-    smaller = open_network(NET, weights="IMAGENET1K_V1", input=(3, 64, 64))
+    assert load_network(NET, weights="torchvision").plan.input == (3, 192, 192)
+    smaller = load_network(NET, weights="IMAGENET1K_V1", input=(3, 64, 64))
     assert smaller.plan.input == (3, 64, 64)
     assert str(smaller.preprocessing).startswith("crop to 64x64; mean 0.485")
 
@@ -146,23 +146,23 @@ def test_weights_are_downloaded_once_and_checked(
 ) -> None:
     source = publish(monkeypatch, tmp_path, NET, cached=False)
     kept = tmp_path / "torch" / "hub" / "checkpoints" / source.name
-    opened = open_network(NET, weights="torchvision")
-    assert opened.weights == kept and kept.read_bytes() == source.read_bytes()
+    loaded = load_network(NET, weights="torchvision")
+    assert loaded.weights == kept and kept.read_bytes() == source.read_bytes()
     out, err = capfd.readouterr()
     assert out == "" and err.startswith("SqueezeNet1_1_Weights.IMAGENET1K_V1: downloading file://")
     source.unlink()
-    assert open_network(NET, weights="torchvision").weights == kept
+    assert load_network(NET, weights="torchvision").weights == kept
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
     with pytest.raises(
         CnnError, match=rf"^{kept} is damaged: its SHA-256 begins with \w{{8}}; delete it, and run again$"
     ):
-        open_network(NET, weights="torchvision")
+        load_network(NET, weights="torchvision")
 
 
 def test_a_download_that_is_not_what_it_should_be_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(monkeypatch, tmp_path, NET, cached=False).write_bytes(b"another file")
     with pytest.raises(CnnError, match=r"could not be downloaded \(invalid hash value"):
-        open_network(NET, weights="torchvision")
+        load_network(NET, weights="torchvision")
     assert not list((tmp_path / "torch" / "hub" / "checkpoints").iterdir())
 
 
@@ -172,7 +172,7 @@ def test_without_a_network_the_file_and_its_place_are_named(tmp_path: Path, monk
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(CnnError) as error:
-        open_network("resnet18", weights="torchvision")
+        load_network("resnet18", weights="torchvision")
     assert error.value.exit_code == 1
     assert str(error.value) == (
         f"ResNet18_Weights.IMAGENET1K_V1 is not in {tmp_path}/torch/hub/checkpoints and could not be downloaded "
@@ -185,13 +185,13 @@ def test_without_a_network_the_file_and_its_place_are_named(tmp_path: Path, monk
 def test_a_file_of_torchvisions_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = publish(monkeypatch, tmp_path, NET)
     copy = Path(shutil.copy(path, tmp_path))
-    opened = open_network(NET, weights=str(copy))
-    assert opened.weights == copy and "tench" in opened.classes
+    loaded = load_network(NET, weights=str(copy))
+    assert loaded.weights == copy and "tench" in loaded.classes
     copy.write_bytes(copy.read_bytes()[:-1])
     with pytest.raises(CnnError, match="is damaged: its SHA-256"):
-        open_network(NET, weights=str(copy))
+        load_network(NET, weights=str(copy))
     plain = Path(shutil.copy(path, tmp_path / "mine.pth"))
-    assert open_network(NET, weights=str(plain)).classes == ()
+    assert load_network(NET, weights=str(plain)).classes == ()
 
 
 # --- Commands -------------------------------------------------------------------------------------------------------
@@ -216,9 +216,9 @@ def test_training_begins_with_published_weights(tmp_path: Path, monkeypatch: pyt
     assert "images: shorter side to 256, 96x96 from the middle; mean 0.485" in " ".join(said.split())
     assert "input 3x96x96" in said and "\nweights    ShuffleNet" in said and "\nfrozen     341,792 of 343,842" in said
     assert re.search(r"weights' +resize crop, normalize \{mean: \[0\.485", said)
-    opened = open_network(str(run))
-    assert opened.preprocessing == find_published("torchvision", "shufflenet_v2_x0_5").preprocessing
-    assert opened.classes == ("cat", "dog")
+    loaded = load_network(str(run))
+    assert loaded.preprocessing == find_published("torchvision", "shufflenet_v2_x0_5").preprocessing
+    assert loaded.classes == ("cat", "dog")
     published, own = torch.load(path), cnn_cli.load(run).state_dict()
     assert all(own[k].equal(v) for k, v in published.items() if not k.startswith("fc."))
     assert own["fc.weight"].shape == (2, 1024)
@@ -229,7 +229,7 @@ def test_what_is_set_is_obeyed_and_said(net: str, tmp_path: Path, monkeypatch: p
     pets = folder_of_images(tmp_path / "pets")
     own = {"mean": [0.5], "std": [0.25]}
     run, said = begin(NET, pets, size=(3, 48, 48), weights="torchvision", normalize=own, freeze=["features"])
-    how = open_network(str(run)).preprocessing
+    how = load_network(str(run)).preprocessing
     assert how.input == (3, 48, 48) and how.resize_size is None and how.resize == "crop"
     assert (how.mean, how.std) == ((0.5,) * 3, (0.25,) * 3)
     said = " ".join(said.split())
@@ -243,15 +243,15 @@ def test_a_run_gives_its_weights_to_another(net: str, tmp_path: Path) -> None:
     first, _ = begin(net, pets, "first", size=(3, 12, 12), normalize=scale, resize="pad")
     second, said = begin(net, farm, "second", weights="first", freeze=["conv", "bn"])
     assert "new: fc.weight 3x500 (file: 2x500), fc.bias 3 (file: 2)" in " ".join(said.split())
-    assert open_network("second").preprocessing == open_network("first").preprocessing
+    assert load_network("second").preprocessing == load_network("first").preprocessing
     assert cnn_cli.load(second).conv.weight.equal(cnn_cli.load(first).conv.weight)
     birds = folder_of_images(tmp_path / "birds", ("wren", "tit"))
     _, said = begin(net, birds, "third", weights="first")
     assert "copied all 9 tensors the head is copied too; it was for other classes: cat, dog, …" in " ".join(
         said.split()
     )
-    opened = open_network(net, weights="first/last.pt")
-    assert opened.classes == ("cat", "dog") and opened.plan.args == {"classes": 2} and opened.run is None
+    loaded = load_network(net, weights="first/last.pt")
+    assert loaded.classes == ("cat", "dog") and loaded.plan.args == {"classes": 2} and loaded.run is None
 
 
 def test_a_resumed_run_needs_the_file_no_more(net: str, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class About:
+class Metadata:
     """What travels with weights: the network as plain data, the classes in the order of its outputs, the preprocessing.
 
     `data` has the data set's `name` and how it was divided (`val_fraction`, `seed`); `facts` are for people.
@@ -72,7 +72,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedNetwork:
     """What a NETWORK argument stands for. `weights` is None for a network without a run: it is untrained.
 
     `notes` are remarks for the person, on weights that come from elsewhere.
@@ -80,23 +80,23 @@ class Opened:
 
     plan: Plan
     weights: Path | None = None
-    about: About | None = None
+    metadata: Metadata | None = None
     run: Path | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.about.classes if self.about else ()
+        return self.metadata.classes if self.metadata else ()
 
     @property
     def preprocessing(self) -> Preprocessing:
         """How images enter it: at the size of the plan, which --input may have changed."""
         channels, height, width = self.plan.input
         size = (channels, height, width)
-        return Preprocessing(size) if self.about is None else self.about.preprocessing.at(size)
+        return Preprocessing(size) if self.metadata is None else self.metadata.preprocessing.at(size)
 
 
-def open_network(
+def load_network(
     name: str,
     *,
     models: Sequence[Path] = (),
@@ -104,7 +104,7 @@ def open_network(
     input: Sequence[int] | None = None,
     trained: bool = True,
     weights: str | None = None,
-) -> Opened:
+) -> LoadedNetwork:
     """NETWORK (a run folder, a checkpoint, or what registry.find takes) → its plan and, where it has any, its weights.
 
     A name stands for the newest run of that network under ./runs, with the spec that the run was trained with; with
@@ -127,19 +127,19 @@ def open_network(
     plan = find(name, models=models, args=args, input=input)
     if trained and (run := newest_run(plan.network, BEST)):
         return _open_file(run / BEST, args, input, run)
-    return Opened(plan)
+    return LoadedNetwork(plan)
 
 
-def restore(opened: Opened) -> nn.Module:
+def restore(loaded: LoadedNetwork) -> nn.Module:
     """The network in evaluation mode, on the CPU: with its weights, or with fresh ones where it has none.
 
     It takes pixels in [0, 1]. CnnError for a damaged file, UsageError where the weights are those of another network.
     """
-    network = build_plan(opened.plan)
-    if opened.weights is not None:
-        tensors, _ = read_tensors(opened.weights)
-        transfer.put(network, transfer.fit(opened.plan, tensors, f"{opened.weights}", whole=True))
-    return normalised(network, opened.preprocessing).eval()
+    network = build_plan(loaded.plan)
+    if loaded.weights is not None:
+        tensors, _ = read_tensors(loaded.weights)
+        transfer.put(network, transfer.fit(loaded.plan, tensors, f"{loaded.weights}", whole=True))
+    return normalised(network, loaded.preprocessing).eval()
 
 
 def load(source: str | Path) -> nn.Module:
@@ -150,7 +150,7 @@ def load(source: str | Path) -> nn.Module:
     path = Path(source)
     if not path.exists():
         raise CnnError(f"{path}: no such run folder or checkpoint")
-    return restore(open_network(str(path) if path.is_dir() or path.suffix else f"{path}/"))
+    return restore(load_network(str(path) if path.is_dir() or path.suffix else f"{path}/"))
 
 
 def find_weights(text: str, network: str) -> Weights:
@@ -167,24 +167,24 @@ def find_weights(text: str, network: str) -> Weights:
         published.check_hash(path)
         return _published(entry, path)
     tensors, document = read_tensors(path)
-    about = about_from(document, str(path)) if document is not None else None
-    own = (about.classes, about.preprocessing) if about else ((), None)
+    metadata = parse_metadata(document, str(path)) if document is not None else None
+    own = (metadata.classes, metadata.preprocessing) if metadata else ((), None)
     return Weights(str(path), path, tensors, *own)
 
 
-def save_weights(path: Path, network: nn.Module, about: About) -> None:
+def save_weights(path: Path, network: nn.Module, metadata: Metadata) -> None:
     """Write weights and header, whole or not at all."""
-    write_tensors(path, network.state_dict(), about.document())
+    write_tensors(path, network.state_dict(), metadata.document())
 
 
-def about_from(document: Any, origin: str) -> About:
-    """The way back from About.document(); CnnError where it is none. The spec in it is checked when it is planned."""
+def parse_metadata(document: Any, origin: str) -> Metadata:
+    """The inverse of Metadata.document(); CnnError where it is none. The spec in it is checked when it is planned."""
     try:
         if document["format"] > FORMAT:
             raise CnnError(f"{origin} was written by a newer cnn ({document['cnn']}); update this one ({__version__})")
         classes = tuple(str(c) for c in document["classes"])
         how = from_document(document["preprocessing"])
-        return About(dict(document["spec"]), classes, how, dict(document["data"]), dict(document["facts"]))
+        return Metadata(dict(document["spec"]), classes, how, dict(document["data"]), dict(document["facts"]))
     except (KeyError, TypeError, ValueError):
         raise CnnError(f"{origin} is not a cnn checkpoint: its header is incomplete") from None
 
@@ -195,14 +195,16 @@ def _weights_of(run: Path) -> Path:
     raise CnnError(f"{run} holds no run of cnn: neither {BEST} nor {LAST} is there")
 
 
-def _open_file(path: Path, args: Mapping[str, Any] | None, input: Sequence[int] | None, run: Path | None) -> Opened:
+def _open_file(
+    path: Path, args: Mapping[str, Any] | None, input: Sequence[int] | None, run: Path | None
+) -> LoadedNetwork:
     document: Any = read_document(path) if path.suffix == ".safetensors" else read_last(path)["about"]
     if document is None:
         raise CnnError(
             f"{path} is not a cnn checkpoint: its header has no spec and no class names; weights of others: --weights"
         )
-    about = about_from(document, str(path))
-    return Opened(plan_document(about.spec, str(path), args, input), path, about, run)
+    metadata = parse_metadata(document, str(path))
+    return LoadedNetwork(plan_document(metadata.spec, str(path), args, input), path, metadata, run)
 
 
 def _published(entry: published.Published, path: Path | None = None) -> Weights:
@@ -217,7 +219,7 @@ def _with_weights(
     models: Sequence[Path],
     args: Mapping[str, Any] | None,
     input: Sequence[int] | None,
-) -> Opened:
+) -> LoadedNetwork:
     """A network with weights that must be those of all of it: input, number of classes and preprocessing are theirs."""
     plan = find(name, models=models, args=args, input=input)
     given = find_weights(text, plan.network)
@@ -233,6 +235,6 @@ def _with_weights(
         channels, height, width = plan.input
         how = preprocessing((channels, height, width), settings["resize"].value, settings["normalize"].value)
         notes.append("the file says nothing of its classes and its images, which are taken as the spec has them")
-    about = About(plan.document(), given.classes, how, {}, {"weights": given.name})
-    opened = Opened(plan, given.path, about, None, tuple(notes))
-    return replace(opened, notes=(*notes, f"images: {opened.preprocessing}"))
+    metadata = Metadata(plan.document(), given.classes, how, {}, {"weights": given.name})
+    loaded = LoadedNetwork(plan, given.path, metadata, None, tuple(notes))
+    return replace(loaded, notes=(*notes, f"images: {loaded.preprocessing}"))

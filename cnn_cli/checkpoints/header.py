@@ -28,10 +28,10 @@ def stored_plan(network: str, args: Mapping[str, Any] | None, input: Sequence[in
     document = read_document(path) if path.suffix == ".safetensors" else None
     if document is None or not isinstance(document.get("spec"), dict):
         from cnn_cli.checkpoints.checkpoint import (
-            open_network,  # reads last.pt, and says what is wrong with other files
+            load_network,  # reads last.pt, and says what is wrong with other files
         )
 
-        return open_network(network, args=args, input=input).plan
+        return load_network(network, args=args, input=input).plan
     return plan_document(document["spec"], str(path), args, input)
 
 

@@ -43,13 +43,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         return _read_safetensors(path), read_document(path)
     fix = "save the state_dict() of the network, and nothing else"
     found = unpickle(path, what="a file of weights", fix=fix, old=True)
-    about = found.get("about") if isinstance(found, dict) else None
+    metadata = found.get("about") if isinstance(found, dict) else None
     for wrapper in _WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict) or not found or not all(map(_is_named_tensor, found.items())):
         raise CnnError(f"{path} is not a file of weights: it holds no named tensors; {fix}")
-    return {name: t.detach() for name, t in found.items()}, about if isinstance(about, dict) else None
+    return {name: t.detach() for name, t in found.items()}, metadata if isinstance(metadata, dict) else None
 
 
 def _is_named_tensor(item: tuple[Any, Any]) -> bool:

@@ -89,11 +89,11 @@ def visualize_saliency(
 
     form, where = style(csv, markdown, json), pick(device)
     need_captum()
-    opened = open_for_picture(network, False, None, input, None, models, weights, OFFER)
+    loaded = open_for_picture(network, False, None, input, None, models, weights, OFFER)
     inputs = load_inputs(
-        opened, images or [], index=index or (), split=split, data=data, data_dir=data_dir, limit=_MOST
+        loaded, images or [], index=index or (), split=split, data=data, data_dir=data_dir, limit=_MOST
     )
-    document = s.show_saliency(opened, inputs, method or (), wanted, layer, sanity, seed, where, output, force)
+    document = s.show_saliency(loaded, inputs, method or (), wanted, layer, sanity, seed, where, output, force)
     for remark in document["notes"]:
         note(remark)
     if json:
@@ -142,17 +142,17 @@ def attack(
     if some and limit is not None:
         raise UsageError("--limit is for a whole split; leave it out, or leave the images out")
     form, where = style(csv, markdown, json), pick(device)
-    opened = open_for_picture(network, False, None, input, None, models, weights, OFFER)
-    how = a.attack_of(opened, method, norm, steps, step_size, target, seed)
+    loaded = open_for_picture(network, False, None, input, None, models, weights, OFFER)
+    how = a.attack_of(loaded, method, norm, steps, step_size, target, seed)
     if some:
         inputs = load_inputs(
-            opened, images or [], index=index or (), split=split or "test", data=data, data_dir=data_dir, limit=_MOST
+            loaded, images or [], index=index or (), split=split or "test", data=data, data_dir=data_dir, limit=_MOST
         )
-        document = a.show_attack(opened, inputs, epsilon or (), how, where, output, force)
+        document = a.show_attack(loaded, inputs, epsilon or (), how, where, output, force)
     else:
-        source = a.source_of(opened, split or "test", data, data_dir, limit)
-        document = a.show_robustness(opened, source, split or "test", epsilon or (), how, where, limit, output, force)
-    note_weights(network, opened.weights)
+        source = a.source_of(loaded, split or "test", data, data_dir, limit)
+        document = a.show_robustness(loaded, source, split or "test", epsilon or (), how, where, limit, output, force)
+    note_weights(network, loaded.weights)
     if json:
         emit_json(document)
     else:
@@ -197,8 +197,8 @@ def synthesize(
     from cnn_cli.interpret.synthesize import Ascent, transforms_of
 
     how, where = Ascent(parametrization, transforms_of(transforms), steps, seed), pick(device)
-    opened = open_for_picture(network, False, None, None, None, models, weights, OFFER)
-    document = s.show_synthesis(opened, how, wanted or (), all_classes, layer, channels, size, where, output, force)
+    loaded = open_for_picture(network, False, None, None, None, models, weights, OFFER)
+    document = s.show_synthesis(loaded, how, wanted or (), all_classes, layer, channels, size, where, output, force)
     if json:
         emit_json(document)
     else:

@@ -38,11 +38,11 @@ def predict(
     from cnn_cli.interpret import predict as p
     from cnn_cli.training import eval_report as score
 
-    form, opened = style(csv, markdown, json), score.trained(network, tuple(models or ()), weights)
+    form, loaded = style(csv, markdown, json), score.trained(network, tuple(models or ()), weights)
     document = p.predict(
-        opened, images or [], index=index or (), split=split, data=data, data_dir=data_dir, top=top, device=pick(device)
+        loaded, images or [], index=index or (), split=split, data=data, data_dir=data_dir, top=top, device=pick(device)
     )
-    note_weights(network, opened.weights, opened.notes)
+    note_weights(network, loaded.weights, loaded.notes)
     if json:
         emit_json(document)
     else:

@@ -115,15 +115,17 @@ def evaluate(
     if split not in (None, *score.SPLITS):
         raise UsageError(f"--split must be test, val or train, not {split!r}")
     form = style(csv, markdown, json)
-    opened = score.trained(network, tuple(models or ()), weights)
-    document, remarks = score.score(opened, data, data_dir, split, batch_size, workers, pick(device))
-    note_weights(network, opened.weights, remarks)
+    loaded = score.trained(network, tuple(models or ()), weights)
+    document, remarks = score.score(loaded, data, data_dir, split, batch_size, workers, pick(device))
+    note_weights(network, loaded.weights, remarks)
     if json:
         emit_json(document)
     else:
         emit(score.report(document) if form == "text" else score.class_table(document, form))
-    if target := output or opened.run:
+    if target := output or loaded.run:
         note(
             "\n"
-            + "\n".join(str(p.resolve()) for p in score.write(target, document, score.suffix(document, opened.about)))
+            + "\n".join(
+                str(p.resolve()) for p in score.write(target, document, score.suffix(document, loaded.metadata))
+            )
         )

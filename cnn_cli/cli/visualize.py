@@ -15,7 +15,7 @@ from cnn_cli.errors import UsageError
 from cnn_cli.values import LARGE
 
 if TYPE_CHECKING:
-    from cnn_cli.checkpoints.checkpoint import Opened
+    from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 
 Untrained = Annotated[bool, typer.Option("--untrained", help="Fresh weights, as before training.")]
 Seed = Annotated[
@@ -60,13 +60,13 @@ def visualize_filters(
     _check_filters(layer, all, sort, compare, every_epoch, untrained, per_filter)
     from cnn_cli.interpret import gallery as g
 
-    opened = open_for_picture(network, untrained, seed, input, set, models, weights)
+    loaded = open_for_picture(network, untrained, seed, input, set, models, weights)
     if every_epoch:
-        shown = g.show_film(opened, output, force)
+        shown = g.show_film(loaded, output, force)
     elif all:
-        shown = g.show_all(opened, output, seed or 0, force, sort or "")
+        shown = g.show_all(loaded, output, seed or 0, force, sort or "")
     else:
-        shown = g.show_filters(opened, layer, output, seed or 0, per_filter, force, sort or "", compare)
+        shown = g.show_filters(loaded, layer, output, seed or 0, per_filter, force, sort or "", compare)
     if json:
         emit_json(shown)
     else:
@@ -125,9 +125,9 @@ def visualize_features(
     from cnn_cli.interpret import features
     from cnn_cli.interpret.inputs import load_inputs
 
-    opened = open_for_picture(network, untrained, seed, input, set, models, weights)
-    inputs = load_inputs(opened, images or [], index=index or (), split=split, data=data, data_dir=data_dir)
-    shown = features.show_features(opened, inputs, layer or (), output, seed or 0, per_channel, force)
+    loaded = open_for_picture(network, untrained, seed, input, set, models, weights)
+    inputs = load_inputs(loaded, images or [], index=index or (), split=split, data=data, data_dir=data_dir)
+    shown = features.show_features(loaded, inputs, layer or (), output, seed or 0, per_channel, force)
     if json:
         emit_json(shown)
     else:
@@ -156,24 +156,24 @@ def open_for_picture(
     models: list[Path] | None,
     weights: str | None = None,
     offer: str = "or see fresh weights with --untrained",
-) -> "Opened":
+) -> "LoadedNetwork":
     """NETWORK with its trained weights, or certainly without any; UsageError, which ends in `offer`, without any."""
     if seed is not None and not untrained:
         raise UsageError("--seed draws fresh weights; use it with --untrained")
     if weights and untrained:
         raise UsageError("--weights and --untrained exclude each other; choose one")
-    from cnn_cli.checkpoints.checkpoint import open_network
+    from cnn_cli.checkpoints.checkpoint import load_network
     from cnn_cli.checkpoints.runs import ROOT
 
     size, args = input_size(input), arguments(set)
-    opened = open_network(network, models=models or (), args=args, input=size, trained=not untrained, weights=weights)
-    for remark in opened.notes:
+    loaded = load_network(network, models=models or (), args=args, input=size, trained=not untrained, weights=weights)
+    for remark in loaded.notes:
         note(remark)
     if untrained:
-        return replace(opened, weights=None, about=None, run=None)
-    if opened.weights is None:
+        return replace(loaded, weights=None, metadata=None, run=None)
+    if loaded.weights is None:
         raise UsageError(
-            f"no run of {opened.plan.network} in {ROOT.resolve()}; train it with `cnn train {network}`, "
+            f"no run of {loaded.plan.network} in {ROOT.resolve()}; train it with `cnn train {network}`, "
             f"name a run folder or a checkpoint, {offer}"
         )
-    return opened
+    return loaded

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_cli.checkpoints.checkpoint import Opened
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data import Data, Part, Source, batches, fit
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.attack import Attack, Attacked, attack_images, robustness
@@ -33,12 +33,18 @@ def usual_epsilon(norm: str, channels: int) -> float:
 
 
 def attack_of(
-    opened: Opened, method: str, norm: str, steps: int | None, step_size: float | None, target: str | None, seed: int
+    loaded: LoadedNetwork,
+    method: str,
+    norm: str,
+    steps: int | None,
+    step_size: float | None,
+    target: str | None,
+    seed: int,
 ) -> Attack:
     """The attack that the options ask for; UsageError for a class that does not exist, or settings without effect."""
     if method == "fgsm" and (steps is not None or step_size is not None):
         raise UsageError("FGSM is a single step of length epsilon; --steps and --step-size are for --method pgd")
-    aim = None if target is None else class_index(target, class_names(opened))
+    aim = None if target is None else class_index(target, class_names(loaded))
     return Attack(method, norm, 10 if steps is None else steps, step_size, target=aim, seed=seed)
 
 
@@ -51,7 +57,7 @@ def epsilons_for(given: Sequence[float], norm: str, channels: int, whole: bool) 
 
 
 def show_attack(
-    opened: Opened,
+    loaded: LoadedNetwork,
     inputs: Inputs,
     given: Sequence[float],
     how: Attack,
@@ -60,18 +66,18 @@ def show_attack(
     force: bool = False,
 ) -> dict[str, Any]:
     """Attack images and write the picture → what `cnn attack --json` prints."""
-    classes, scores = class_names(opened), scores_of(opened).to(device)
+    classes, scores = class_names(loaded), scores_of(loaded).to(device)
     epsilons = epsilons_for(given, how.norm, inputs.pixels.shape[1], whole=False)
     word = (Path(inputs.names[0]).stem.replace(" ", "-"),) if len(inputs.names) == 1 else ()
-    path = output or place(opened, "attack", *word)
+    path = output or place(loaded, "attack", *word)
     image.check_target(path, force)
     watched = tracked(epsilons, len(epsilons), "attacking")
     results = [r for e in watched for r in attack_images(scores, inputs.pixels.to(device), inputs.labels, [e], how)]
-    drawing = draw(results, inputs, classes, how, f"{opened.plan.network}: adversarial examples", [origin(opened)])
+    drawing = draw(results, inputs, classes, how, f"{loaded.plan.network}: adversarial examples", [origin(loaded)])
     image.save(drawing.image, path)
     return {
-        "network": opened.plan.network,
-        "checkpoint": str(opened.weights),
+        "network": loaded.plan.network,
+        "checkpoint": str(loaded.weights),
         "picture": str(path),
         "body": list(drawing.body),
         "attack": settings(how, classes),
@@ -80,7 +86,7 @@ def show_attack(
 
 
 def show_robustness(
-    opened: Opened,
+    loaded: LoadedNetwork,
     source: Source,
     split: str,
     given: Sequence[float],
@@ -91,20 +97,20 @@ def show_robustness(
     force: bool = False,
 ) -> dict[str, Any]:
     """Attack a split (or `limit` images of it) and draw the curve → what `cnn attack --split --json` prints."""
-    classes, scores = class_names(opened), scores_of(opened).to(device)
-    epsilons = epsilons_for(given, how.norm, opened.plan.input[0], whole=True)
-    path = output or place(opened, "attack", how.method, how.norm, split)
+    classes, scores = class_names(loaded), scores_of(loaded).to(device)
+    epsilons = epsilons_for(given, how.norm, loaded.plan.input[0], whole=True)
+    path = output or place(loaded, "attack", how.method, how.norm, split)
     image.check_target(path, force, (".png", ".svg", ".pdf"))
-    data = fit(_drawn(source, split, limit, how.seed), opened.preprocessing, device)
+    data = fit(_drawn(source, split, limit, how.seed), loaded.preprocessing, device)
     measured = robustness(scores, _batches(data, split, device), epsilons, how)
-    title = f"{opened.plan.network} on {Path(source.name).name}, {split}: accuracy under attack"
+    title = f"{loaded.plan.network} on {Path(source.name).name}, {split}: accuracy under attack"
     aim = "" if how.target is None else f", target {classes[how.target]}"
     robustness_curve(
         measured["results"], path, title, f"{how.title}{aim}; {measured['n']:,} images", how.target is not None
     )
     return {
-        "network": opened.plan.network,
-        "checkpoint": str(opened.weights),
+        "network": loaded.plan.network,
+        "checkpoint": str(loaded.weights),
         "data": source.name,
         "split": split,
         "picture": str(path),
@@ -251,8 +257,8 @@ def _batches(data: Data, split: str, device: torch.device) -> Iterator[tuple[Ten
     return tracked(parts, -(-len(images) // _BATCH), "attacking")
 
 
-def source_of(opened: Opened, split: str, data: str | None, data_dir: Path | None, limit: int | None) -> Source:
+def source_of(loaded: LoadedNetwork, split: str, data: str | None, data_dir: Path | None, limit: int | None) -> Source:
     """The split that is to be attacked. UsageError for a limit below 1."""
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, not {limit}")
-    return whole_split(opened, split, data, data_dir)
+    return whole_split(loaded, split, data, data_dir)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.checkpoints.checkpoint import Opened
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.errors import UsageError, closest, listed
 from cnn_cli.language.plan import Plan
 
@@ -73,20 +73,20 @@ def layer_names(network: nn.Module, plan: Plan) -> list[str]:
     return [layer.name for layer in plan.layers if layer.name in modules and len(layer.output_shape) == 3]
 
 
-def choose_layer(opened: Opened, network: nn.Module, name: str | None = None) -> str:
+def choose_layer(loaded: LoadedNetwork, network: nn.Module, name: str | None = None) -> str:
     """The layer that is meant: `name`, or the last convolution. UsageError names the nearest and those there are."""
-    modules, names = dict(network.named_modules()), layer_names(network, opened.plan)
+    modules, names = dict(network.named_modules()), layer_names(network, loaded.plan)
     if name is None:
         if found := [n for n in names if isinstance(modules[n], _CONVOLUTIONS)]:
             return found[-1]
         raise UsageError(
-            f"{opened.plan.network} has no convolution; name another layer with --layer: {listed(names)}"
+            f"{loaded.plan.network} has no convolution; name another layer with --layer: {listed(names)}"
             if names
-            else f"{opened.plan.network} has no layer that puts out maps, so there is nothing to show"
+            else f"{loaded.plan.network} has no layer that puts out maps, so there is nothing to show"
         )
     if name in names:
         return name
-    shape = next((layer.output_shape for layer in opened.plan.layers if layer.name == name), None)
+    shape = next((layer.output_shape for layer in loaded.plan.layers if layer.name == name), None)
     if shape is not None:
         what = f"layer {name} puts out {'x'.join(map(str, shape)) or 'one number'}, no maps"
     else:

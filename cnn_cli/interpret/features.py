@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.checkpoints.checkpoint import Opened
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.capture import choose_layer
 from cnn_cli.interpret.inputs import Inputs
@@ -156,7 +156,7 @@ def opinion_panel(network: Scores, pixels: Tensor, classes: Sequence[str], label
 
 
 def show_features(
-    opened: Opened,
+    loaded: LoadedNetwork,
     inputs: Inputs,
     layers: Sequence[str] = (),
     output: Path | None = None,
@@ -168,43 +168,43 @@ def show_features(
 
     `layers` as `cnn summary` names them; without any, as `default_layers` has it. Paths as in `places`.
     """
-    network = restored(opened, seed)
-    chosen = [choose_layer(opened, network, name) for name in dict.fromkeys(layers)] or default_layers(
-        network, opened.plan
+    network = restored(loaded, seed)
+    chosen = [choose_layer(loaded, network, name) for name in dict.fromkeys(layers)] or default_layers(
+        network, loaded.plan
     )
     if not chosen:
-        chosen = [choose_layer(opened, network)]  # which says what is missing
+        chosen = [choose_layer(loaded, network)]  # which says what is missing
     if len(chosen) > _LAYERS:
         raise UsageError(f"{len(chosen)} layers are named, and one picture takes {_LAYERS}; name fewer")
-    paths = places(opened, "features", inputs.names, output, force)
-    came, count, pictures = origin(opened, seed), len(paths), []
+    paths = places(loaded, "features", inputs.names, output, force)
+    came, count, pictures = origin(loaded, seed), len(paths), []
     silent: dict[str, set[int]] = {}
     for i, path in enumerate(tracked(paths, count, "drawing")):
-        maps = maps_of(network, opened.plan, inputs.pixels[i], chosen)
+        maps = maps_of(network, loaded.plan, inputs.pixels[i], chosen)
         for m in maps:
             silent[m.layer] = silent.get(m.layer, set(m.silent)) & set(m.silent)
-        opinion, words = _opinion(opened, network, inputs, i)
-        drawing = draw_maps(maps, inputs.pixels[i], opened.plan.network, [words, came], opinion, per_channel)
+        opinion, words = _opinion(loaded, network, inputs, i)
+        drawing = draw_maps(maps, inputs.pixels[i], loaded.plan.network, [words, came], opinion, per_channel)
         image.save(drawing.page.image, path)
         pictures.append(_document(inputs.names[i], path, maps, drawing))
     always = [{"layer": name, "zero_on_all_images": sorted(channels)} for name, channels in silent.items()]
     return {
-        "network": opened.plan.network,
-        "checkpoint": opened.weights and str(opened.weights),
+        "network": loaded.plan.network,
+        "checkpoint": loaded.weights and str(loaded.weights),
         "origin": came,
         "pictures": pictures,
         "layers": always,
     }
 
 
-def _opinion(opened: Opened, network: nn.Module, inputs: Inputs, i: int) -> tuple[Panel | None, str]:
+def _opinion(loaded: LoadedNetwork, network: nn.Module, inputs: Inputs, i: int) -> tuple[Panel | None, str]:
     """The panel and the line of words on image number i; no panel where the network has no list of classes."""
-    classes, label = class_names(opened), inputs.labels[i]
+    classes, label = class_names(loaded), inputs.labels[i]
     truth = f", true class {classes[label]}" if label is not None else ""
-    fits = len(opened.plan.output) == 1 and max(2, opened.plan.output[0]) == len(classes)
-    if not fits or not opened.weights:
+    fits = len(loaded.plan.output) == 1 and max(2, loaded.plan.output[0]) == len(classes)
+    if not fits or not loaded.weights:
         return None, f"{inputs.names[i]}{truth}"
-    return opinion_panel(Scores(network, opened.plan), inputs.pixels[i], classes, label), f"{inputs.names[i]}{truth}"
+    return opinion_panel(Scores(network, loaded.plan), inputs.pixels[i], classes, label), f"{inputs.names[i]}{truth}"
 
 
 def _document(name: str, path: Path, maps: Sequence[Maps], drawing: Drawing) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.checkpoints.checkpoint import Opened, open_network
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork, load_network
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.atlas import Drawing, draw_all, draw_filters
 from cnn_cli.interpret.filters import Filters, Health, choose, convolutions, describe, filters_of, health, likeness
@@ -16,7 +16,7 @@ from cnn_cli.pictures.film import STRIP, write_film
 
 
 def show_filters(
-    opened: Opened,
+    loaded: LoadedNetwork,
     layer: str | None = None,
     output: Path | None = None,
     seed: int = 0,
@@ -31,33 +31,33 @@ def show_filters(
     working directory; an existing file is a UsageError unless `force`. Fresh weights are drawn from `seed`. `compare`
     is "untrained" (the weights with which the run began) or a run or checkpoint to show beside it.
     """
-    filters = filters_of(restored(opened, seed), layer)
-    path = output or place(opened, *_parts(filters.layer, sort, compare))
+    filters = filters_of(restored(loaded, seed), layer)
+    path = output or place(loaded, *_parts(filters.layer, sort, compare))
     image.check_target(path, force)
-    came = origin(opened, seed)
-    others, other_came = _others(opened, filters.layer, compare) if compare else (None, "")
-    drawing = draw_filters(filters, opened.plan.network, came, per_filter, sort, others, other_came)
+    came = origin(loaded, seed)
+    others, other_came = _others(loaded, filters.layer, compare) if compare else (None, "")
+    drawing = draw_filters(filters, loaded.plan.network, came, per_filter, sort, others, other_came)
     image.save(drawing.page.image, path)
     kept = likeness(filters, others).tolist() if others else None
     compared = {"origin": other_came, "likeness": kept} if others else None
-    return _head(opened, path, came) | _document(filters, drawing) | {"compared": compared}
+    return _head(loaded, path, came) | _document(filters, drawing) | {"compared": compared}
 
 
 def show_all(
-    opened: Opened, output: Path | None = None, seed: int = 0, force: bool = False, sort: str = ""
+    loaded: LoadedNetwork, output: Path | None = None, seed: int = 0, force: bool = False, sort: str = ""
 ) -> dict[str, Any]:
     """Write the atlas of all convolutions, strongest filters first unless `sort` says otherwise; as above."""
-    network = restored(opened, seed)
+    network = restored(loaded, seed)
     choose(network)  # which says what is missing where there is none
-    path = output or place(opened, "filters")
+    path = output or place(loaded, "filters")
     image.check_target(path, force)
     names = list(convolutions(network))
     layers = [filters_of(network, name) for name in tracked(names, len(names), "reading")]
-    came, marks = origin(opened, seed), [health(layer) for layer in layers]
-    page, shown = draw_all(layers, opened.plan.network, came, sort or "norm")
+    came, marks = origin(loaded, seed), [health(layer) for layer in layers]
+    page, shown = draw_all(layers, loaded.plan.network, came, sort or "norm")
     image.save(page.image, path)
     rows = [_facts(f, h) | {"shown": n} for f, h, n in zip(layers, marks, shown, strict=False)]
-    return _head(opened, path, came) | {"body": list(page.body), "layers": rows}
+    return _head(loaded, path, came) | {"body": list(page.body), "layers": rows}
 
 
 def report(document: dict[str, Any]) -> str:
@@ -79,21 +79,21 @@ def _parts(layer: str, sort: str, compare: str | None) -> Sequence[str]:
     return ["filters", layer, *([f"by-{sort}"] if sort else []), *([f"beside-{beside}"] if compare else [])]
 
 
-def _others(opened: Opened, layer: str, compare: str) -> tuple[Filters, str]:
+def _others(loaded: LoadedNetwork, layer: str, compare: str) -> tuple[Filters, str]:
     """The filters to compare with, and where they come from."""
     if compare == "untrained":
-        seed = int(opened.about.data.get("seed", 0)) if opened.about else 0
-        fresh = replace(opened, weights=None, about=None, run=None)
+        seed = int(loaded.metadata.data.get("seed", 0)) if loaded.metadata else 0
+        fresh = replace(loaded, weights=None, metadata=None, run=None)
         return filters_of(restored(fresh, seed), layer), f"untrained (seed {seed})"
-    other = open_network(compare)
+    other = load_network(compare)
     if other.weights is None:
         raise UsageError(f"--compare {compare}: there is no run of it; name a run folder or a checkpoint, or untrained")
     return filters_of(restored(other), layer), origin(other)
 
 
-def _head(opened: Opened, path: Path, came: str) -> dict[str, Any]:
-    weights = opened.weights and str(opened.weights)
-    return {"network": opened.plan.network, "picture": str(path), "checkpoint": weights, "origin": came}
+def _head(loaded: LoadedNetwork, path: Path, came: str) -> dict[str, Any]:
+    weights = loaded.weights and str(loaded.weights)
+    return {"network": loaded.plan.network, "picture": str(path), "checkpoint": weights, "origin": came}
 
 
 def _document(filters: Filters, drawing: Drawing) -> dict[str, Any]:
@@ -119,12 +119,12 @@ def _facts(filters: Filters, marks: Health) -> dict[str, Any]:
     }
 
 
-def show_film(opened: Opened, output: Path | None = None, force: bool = False) -> dict[str, Any]:
+def show_film(loaded: LoadedNetwork, output: Path | None = None, force: bool = False) -> dict[str, Any]:
     """Write the film strip of a run → what --every-epoch prints. CnnError for a run that kept no frames."""
-    if opened.run is None:
+    if loaded.run is None:
         raise UsageError("--every-epoch needs a run folder, which keeps the filters of every epoch")
-    path = output or opened.run / STRIP
+    path = output or loaded.run / STRIP
     image.check_target(path, force)
-    page, layer, epochs = write_film(opened.run, opened.plan.network, opened.plan.input[0] == 3, path)
+    page, layer, epochs = write_film(loaded.run, loaded.plan.network, loaded.plan.input[0] == 3, path)
     facts = {"description": f"layer {layer}, epochs {epochs[0]} to {epochs[-1]}", "layer": layer, "epochs": epochs}
-    return _head(opened, path, origin(opened)) | facts | {"body": list(page.body)}
+    return _head(loaded, path, origin(loaded)) | facts | {"body": list(page.body)}

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnn_cli.checkpoints.checkpoint import Opened
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data import Part, Source, only
 from cnn_cli.data.batches import fitted
 from cnn_cli.data.decode import SUFFIXES
@@ -32,7 +32,7 @@ class Inputs:
 
 
 def load_inputs(
-    opened: Opened,
+    loaded: LoadedNetwork,
     images: Sequence[str],
     *,
     index: Sequence[int] = (),
@@ -48,18 +48,18 @@ def load_inputs(
     """
     if not images and not index:
         raise UsageError("no image is named; name files or folders, or take images of the data set: --index 0")
-    _check_channels(opened)
+    _check_channels(loaded)
     paths = files_of(images)
     if (count := len(paths) + len(index)) > limit:
         raise UsageError(f"{count:,} images are named, and one picture takes {limit}; name fewer")
-    shots = [fitted(path, opened.preprocessing) for path in paths]
+    shots = [fitted(path, loaded.preprocessing) for path in paths]
     names = [str(p) for p in paths]
     labels: list[int | None] = [None] * len(paths)
     if index:
-        source = whole_split(opened, split, data, data_dir, strict=False)
-        shots += [_numbered(opened, source, split, i) for i in index]
+        source = whole_split(loaded, split, data, data_dir, strict=False)
+        shots += [_numbered(loaded, source, split, i) for i in index]
         names += [f"{Path(source.name).name} {split} {i}" for i in index]
-        labels += [_label(opened, source, int(source.parts[split].labels[i])) for i in index]
+        labels += [_label(loaded, source, int(source.parts[split].labels[i])) for i in index]
     return Inputs(torch.cat(shots).float().div_(255), tuple(names), tuple(labels))
 
 
@@ -86,25 +86,25 @@ def files_of(images: Sequence[str]) -> list[Path]:
 
 
 def whole_split(
-    opened: Opened, split_name: str, data: str | None, data_dir: Path | None = None, *, strict: bool = True
+    loaded: LoadedNetwork, split_name: str, data: str | None, data_dir: Path | None = None, *, strict: bool = True
 ) -> Source:
     """One split of the training's data set (or of `data`) as a source of one part, its labels in the network's order.
 
     With strict=False classes that the network does not know are kept, and the labels are those of the source.
     UsageError for a split that is not there, for unknown classes, and where no data set is known.
     """
-    about = opened.about.data if opened.about else {}
-    own = str(about.get("name") or opened.plan.train.get("data") or "")
+    metadata = loaded.metadata.data if loaded.metadata else {}
+    own = str(metadata.get("name") or loaded.plan.train.get("data") or "")
     if not data and not own:
-        raise UsageError(f"{opened.plan.network} knows no data set; name one with --data")
+        raise UsageError(f"{loaded.plan.network} knows no data set; name one with --data")
     if split_name not in SPLITS:
         raise UsageError(f"--split must be test, val or train, not {split_name!r}")
-    chosen = only(divided(own, about, data, data_dir), split_name)
-    return matched(chosen, opened.classes) if strict and opened.classes else chosen
+    chosen = only(divided(own, metadata, data, data_dir), split_name)
+    return matched(chosen, loaded.classes) if strict and loaded.classes else chosen
 
 
-def _check_channels(opened: Opened) -> None:
-    channels = opened.preprocessing.input[0]
+def _check_channels(loaded: LoadedNetwork) -> None:
+    channels = loaded.preprocessing.input[0]
     if channels not in (1, 3):
         raise UsageError(f"the network takes {channels} channels, and an image has 1 (grey) or 3 (colour)")
 
@@ -114,17 +114,17 @@ def _is_image(path: Path, root: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden and not path.is_symlink() and path.is_file()
 
 
-def _numbered(opened: Opened, source: Source, split_name: str, number: int) -> Tensor:
+def _numbered(loaded: LoadedNetwork, source: Source, split_name: str, number: int) -> Tensor:
     """Image `number` of a split as (1, C, H, W) bytes."""
     part: Part = source.parts[split_name]
     if not 0 <= number < len(part.labels):
         last = len(part.labels) - 1
         raise UsageError(f"--index {number}: the {split_name} split of {source.name} has images 0 to {last:,}")
     if isinstance(part.images, Tensor):
-        return adapt(part.images[number : number + 1], opened.preprocessing)
-    return fitted(part.images[number], opened.preprocessing)
+        return adapt(part.images[number : number + 1], loaded.preprocessing)
+    return fitted(part.images[number], loaded.preprocessing)
 
 
-def _label(opened: Opened, source: Source, label: int) -> int | None:
+def _label(loaded: LoadedNetwork, source: Source, label: int) -> int | None:
     name = source.classes[label]
-    return opened.classes.index(name) if name in opened.classes else None
+    return loaded.classes.index(name) if name in loaded.classes else None

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnn_cli.checkpoints.checkpoint import Opened
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.inputs import Inputs, files_of, load_inputs
 from cnn_cli.interpret.progress_bar import tracked
@@ -19,7 +19,7 @@ _BATCH = 64
 
 
 def predict(
-    opened: Opened,
+    loaded: LoadedNetwork,
     images: Sequence[str],
     *,
     index: Sequence[int] = (),
@@ -35,22 +35,22 @@ def predict(
     """
     if top < 1:
         raise UsageError(f"--top {top}: must be 1 or more")
-    loss_for(opened.plan, len(class_names(opened)))  # says what is wrong where the outputs are not those of the classes
+    loss_for(loaded.plan, len(class_names(loaded)))  # says what is wrong where the outputs are not those of the classes
     where = device or torch.device("cpu")
-    network, classes = scores_of(opened).to(where), class_names(opened)
+    network, classes = scores_of(loaded).to(where), class_names(loaded)
     files, rows = [str(path) for path in files_of(images)], []
     parts: list[tuple[list[str], tuple[int, ...]]] = [(files[i : i + _BATCH], ()) for i in range(0, len(files), _BATCH)]
     if index or not parts:
         parts.append(([], tuple(index)))
     for some, numbers in tracked(parts, len(parts), "predicting"):
         inputs = load_inputs(
-            opened, some, index=numbers, split=split, data=data, data_dir=data_dir, limit=max(_BATCH, len(numbers))
+            loaded, some, index=numbers, split=split, data=data, data_dir=data_dir, limit=max(_BATCH, len(numbers))
         )
         shares = probabilities(network, inputs.pixels.to(where)).cpu()
         rows += [_row(inputs, i, shares[i], classes, top) for i in range(len(shares))]
     return {
-        "network": opened.plan.network,
-        "checkpoint": str(opened.weights),
+        "network": loaded.plan.network,
+        "checkpoint": str(loaded.weights),
         "classes": list(classes),
         "images": rows,
     }

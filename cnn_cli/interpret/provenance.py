@@ -6,39 +6,39 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cnn_cli.checkpoints.checkpoint import Opened, restore
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork, restore
 from cnn_cli.data.decode import SUFFIXES
 from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder
 from cnn_cli.pictures import image
 
 
-def restored(opened: Opened, seed: int = 0) -> nn.Module:
+def restored(loaded: LoadedNetwork, seed: int = 0) -> nn.Module:
     """The network in evaluation mode. Where it has no weights they are drawn from `seed`, and no generator moves."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return restore(opened)
+        return restore(loaded)
 
 
-def origin(opened: Opened, seed: int = 0) -> str:
+def origin(loaded: LoadedNetwork, seed: int = 0) -> str:
     """Where the weights come from: `trained on digits, epoch 3 (runs/tiny-cnn-1/best.safetensors)`."""
-    if opened.weights is None or opened.about is None:
+    if loaded.weights is None or loaded.metadata is None:
         return f"untrained (seed {seed})"
-    if "name" not in opened.about.data and "weights" in opened.about.facts:
-        return str(opened.about.facts["weights"])
-    epoch = opened.about.facts.get("epoch")
-    data = Path(str(opened.about.data.get("name", "unknown data"))).name
-    return f"trained on {data}{f', epoch {epoch}' if epoch else ''} ({opened.weights})"
+    if "name" not in loaded.metadata.data and "weights" in loaded.metadata.facts:
+        return str(loaded.metadata.facts["weights"])
+    epoch = loaded.metadata.facts.get("epoch")
+    data = Path(str(loaded.metadata.data.get("name", "unknown data"))).name
+    return f"trained on {data}{f', epoch {epoch}' if epoch else ''} ({loaded.weights})"
 
 
-def place(opened: Opened, *parts: str) -> Path:
+def place(loaded: LoadedNetwork, *parts: str) -> Path:
     """`filters-<layer>.png` in the run folder, else `<network>-filters-<layer>.png` in the working directory."""
-    if opened.run:
-        return opened.run / image.file_name(*parts)
-    return Path(image.file_name(opened.plan.network, *parts))
+    if loaded.run:
+        return loaded.run / image.file_name(*parts)
+    return Path(image.file_name(loaded.plan.network, *parts))
 
 
-def places(opened: Opened, kind: str, names: Sequence[str], output: Path | None, force: bool) -> list[Path]:
+def places(loaded: LoadedNetwork, kind: str, names: Sequence[str], output: Path | None, force: bool) -> list[Path]:
     """A path for a picture of each image: `features-<image>.png` beside the run, or in the folder `output`.
 
     For a single image `output` is the picture itself, unless it is a folder. UsageError, before any work, where one
@@ -52,7 +52,7 @@ def places(opened: Opened, kind: str, names: Sequence[str], output: Path | None,
     elif output:
         paths = [output / image.file_name(kind, word) for word in words]
     else:
-        paths = [place(opened, kind, word) for word in words]
+        paths = [place(loaded, kind, word) for word in words]
     for path in paths:
         image.check_target(path, force)
     if output and paths[0].parent == output:

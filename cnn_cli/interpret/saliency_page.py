@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnn_cli.checkpoints.checkpoint import Opened
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.capture import choose_layer
 from cnn_cli.interpret.inputs import Inputs
@@ -81,7 +81,7 @@ class Map:
 
 
 def show_saliency(
-    opened: Opened,
+    loaded: LoadedNetwork,
     inputs: Inputs,
     methods: Sequence[str] = (),
     wanted: str | None = None,
@@ -99,27 +99,27 @@ def show_saliency(
     """
     need_captum()
     where = device or torch.device("cpu")
-    classes, scores = class_names(opened), scores_of(opened).to(where)
+    classes, scores = class_names(loaded), scores_of(loaded).to(where)
     label = None if wanted is None else class_index(wanted, classes)
-    layer = _layer(opened, scores, methods, layer)
+    layer = _layer(loaded, scores, methods, layer)
     chosen, notes = _suited(scores, methods, layer)
     word = (Path(inputs.names[0]).stem.replace(" ", "-"),) if len(inputs.names) == 1 else ()
-    path = output or place(opened, "saliency", *word)
+    path = output or place(loaded, "saliency", *word)
     image.check_target(path, force)
     with torch.no_grad():
         values = scores(inputs.pixels.to(where))
     of = values.argmax(1) if label is None else torch.full_like(values.argmax(1), label)
     asked = Question(inputs.pixels.to(where), of, layer, seed)
-    fresh = randomised(opened, seed).to(where) if sanity else None
+    fresh = randomised(loaded, seed).to(where) if sanity else None
     found = [_maps(scores, m, asked, fresh) for m in tracked(chosen, len(chosen), "computing maps")]
     rows = [Row(inputs, i, values[i].cpu(), int(of[i]), tuple(maps[i] for maps in found)) for i in range(len(of))]
     aim = "the predicted class" if label is None else classes[label]
-    lines = [*_lines(layer if "grad-cam" in chosen else None, rows), origin(opened)]
-    drawing = draw(rows, classes, f"{opened.plan.network}: what speaks for {aim}", lines)
+    lines = [*_lines(layer if "grad-cam" in chosen else None, rows), origin(loaded)]
+    drawing = draw(rows, classes, f"{loaded.plan.network}: what speaks for {aim}", lines)
     image.save(drawing.image, path)
     return {
-        "network": opened.plan.network,
-        "checkpoint": str(opened.weights),
+        "network": loaded.plan.network,
+        "checkpoint": str(loaded.weights),
         "picture": str(path),
         "body": list(drawing.body),
         "layer": layer if "grad-cam" in chosen else None,
@@ -128,12 +128,12 @@ def show_saliency(
     }
 
 
-def _layer(opened: Opened, scores: Scores, methods: Sequence[str], layer: str | None) -> str | None:
+def _layer(loaded: LoadedNetwork, scores: Scores, methods: Sequence[str], layer: str | None) -> str | None:
     """Grad-CAM's layer; None where the network has none to offer and Grad-CAM was not asked for by name."""
     if layer is not None and methods and "grad-cam" not in methods:
         raise UsageError("--layer is for Grad-CAM; add --method grad-cam, or leave --layer out")
     try:
-        return choose_layer(opened, scores.network, layer)
+        return choose_layer(loaded, scores.network, layer)
     except UsageError:
         if layer is not None or "grad-cam" in methods:
             raise

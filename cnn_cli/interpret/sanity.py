@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.checkpoints.checkpoint import Opened
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.preprocess import normalised
 from cnn_cli.interpret.scores import Scores
 from cnn_cli.network.build import build_plan
@@ -34,12 +34,12 @@ class Areas:
     insertion_random: float
 
 
-def randomised(opened: Opened, seed: int = 0) -> Scores:
+def randomised(loaded: LoadedNetwork, seed: int = 0) -> Scores:
     """The same network with fresh weights, drawn from `seed`; the global generator is put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = normalised(build_plan(opened.plan), opened.preprocessing)
-    return Scores(network.eval(), opened.plan).eval()
+        network = normalised(build_plan(loaded.plan), loaded.preprocessing)
+    return Scores(network.eval(), loaded.plan).eval()
 
 
 def rank_correlation(a: Array, b: Array) -> float | None:

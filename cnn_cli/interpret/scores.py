@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.checkpoints.checkpoint import Opened, restore
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork, restore
 from cnn_cli.errors import CnnError, UsageError, closest, listed
 from cnn_cli.language.plan import Plan
 
@@ -37,21 +37,21 @@ class Scores(nn.Module):
         return torch.cat((-z / 2, z / 2), 1) if z.shape[1] == 1 else z
 
 
-def scores_of(opened: Opened) -> Scores:
+def scores_of(loaded: LoadedNetwork) -> Scores:
     """The scores of an opened network, in evaluation mode on the CPU; CnnError where a weight is not finite."""
-    network = restore(opened)
+    network = restore(loaded)
     for name, values in network.state_dict().items():
         if values.is_floating_point() and (bad := int((~values.isfinite()).sum())):
             raise CnnError(
                 f"{name}: {bad} of {values.numel()} values are not finite numbers, so the network sees nothing; "
                 "the training diverged: train again with a smaller --lr"
             )
-    return Scores(network, opened.plan).eval()
+    return Scores(network, loaded.plan).eval()
 
 
-def class_names(opened: Opened) -> tuple[str, ...]:
+def class_names(loaded: LoadedNetwork) -> tuple[str, ...]:
     """The names of the classes that the scores are for; their numbers where a network has none."""
-    return opened.classes or tuple(str(i) for i in range(max(2, opened.plan.output[0])))
+    return loaded.classes or tuple(str(i) for i in range(max(2, loaded.plan.output[0])))
 
 
 def class_index(text: str, classes: tuple[str, ...]) -> int:

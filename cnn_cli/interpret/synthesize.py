@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnn_cli.checkpoints.checkpoint import Opened
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.errors import UsageError, closest, listed
 from cnn_cli.interpret.capture import untouched
 from cnn_cli.interpret.scores import Scores
@@ -163,12 +163,12 @@ class _Reached(Exception):
     """The layer that is asked has been reached."""
 
 
-def choose(opened: Opened, name: str) -> Layer:
+def choose(loaded: LoadedNetwork, name: str) -> Layer:
     """The layer of that name if it has channels or units; UsageError otherwise."""
-    layers = {a.name: a for a in opened.plan.layers if len(a.output_shape) in (1, 3) and a.type != "Parameter"}
+    layers = {a.name: a for a in loaded.plan.layers if len(a.output_shape) in (1, 3) and a.type != "Parameter"}
     if name in layers:
         return layers[name]
-    found = next((a for a in opened.plan.layers if a.name == name), None)
+    found = next((a for a in loaded.plan.layers if a.name == name), None)
     what = f"layer {name} ({found.type}) has no channels" if found else f"no layer {name!r}"
     raise UsageError(f"{what}.{closest(name, layers)} The layers: {listed(list(layers))}")
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnn_cli.checkpoints.checkpoint import Opened
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.progress_bar import tracked
 from cnn_cli.interpret.provenance import origin, place
@@ -34,7 +34,7 @@ class Units:
 
 
 def units_of(
-    opened: Opened,
+    loaded: LoadedNetwork,
     scores: Scores,
     classes: Sequence[str] = (),
     all_classes: bool = False,
@@ -42,9 +42,9 @@ def units_of(
     channels: str | None = None,
 ) -> Units:
     """The classes or the channels that are meant; UsageError where none or both are, or where one does not exist."""
-    known = class_names(opened)
+    known = class_names(loaded)
     if layer is not None and channels is not None and not classes and not all_classes:
-        found = choose(opened, layer)
+        found = choose(loaded, layer)
         chosen = numbers(channels, found.output_shape[0], "--channels")
         thing = "channel" if len(found.output_shape) == 3 else "unit"
         names = tuple(f"{thing} {n}" for n in chosen)
@@ -59,7 +59,7 @@ def units_of(
 
 
 def show_synthesis(
-    opened: Opened,
+    loaded: LoadedNetwork,
     how: Ascent,
     classes: Sequence[str] = (),
     all_classes: bool = False,
@@ -76,9 +76,9 @@ def show_synthesis(
     take it, and for more images than a picture holds.
     """
     where = device or torch.device("cpu")
-    scores = scores_of(opened).to(where)
-    units = units_of(opened, scores, classes, all_classes, layer, channels)
-    shape = (opened.plan.input[0], size or opened.plan.input[1], size or opened.plan.input[2])
+    scores = scores_of(loaded).to(where)
+    units = units_of(loaded, scores, classes, all_classes, layer, channels)
+    shape = (loaded.plan.input[0], size or loaded.plan.input[1], size or loaded.plan.input[2])
     rows, columns = room((shape[1], shape[2]))
     if len(units.numbers) > rows * columns:
         raise UsageError(
@@ -86,17 +86,17 @@ def show_synthesis(
             "ask for fewer classes or channels"
         )
     name = (units.layer, channels or "") if units.layer else ("classes",) if all_classes else units.names[:3]
-    path = output or place(opened, "synthesis", *name)
+    path = output or place(loaded, "synthesis", *name)
     image.check_target(path, force)
-    _try_size(opened, units.objective, shape, where)
+    _try_size(loaded, units.objective, shape, where)
     watch = partial(tracked, total=how.steps, what="climbing")
-    liked = synthesize(scores, units.objective, units.numbers, shape, background(opened), how, where, watch)
+    liked = synthesize(scores, units.objective, units.numbers, shape, background(loaded), how, where, watch)
     facts = _facts(scores, units, liked)
-    drawing = draw(liked, facts, f"{opened.plan.network}: what {_plural(units)} best", [how.title, origin(opened)])
+    drawing = draw(liked, facts, f"{loaded.plan.network}: what {_plural(units)} best", [how.title, origin(loaded)])
     image.save(drawing.image, path)
     return {
-        "network": opened.plan.network,
-        "checkpoint": str(opened.weights),
+        "network": loaded.plan.network,
+        "checkpoint": str(loaded.weights),
         "picture": str(path),
         "body": list(drawing.body),
         "layer": units.layer,
@@ -106,10 +106,10 @@ def show_synthesis(
     }
 
 
-def background(opened: Opened) -> tuple[float, ...]:
+def background(loaded: LoadedNetwork) -> tuple[float, ...]:
     """The colour that images are drawn towards: the mean that the network subtracts; else black, in colour mid-grey."""
-    channels = opened.plan.input[0]
-    return opened.preprocessing.mean or ((0.0,) if channels == 1 else (0.5,) * channels)
+    channels = loaded.plan.input[0]
+    return loaded.preprocessing.mean or ((0.0,) if channels == 1 else (0.5,) * channels)
 
 
 def draw(liked: Liked, facts: Sequence[dict[str, Any]], title: str, lines: Sequence[str]) -> Page:
@@ -166,14 +166,14 @@ def _plural(units: Units) -> str:
     return f"{units.names[0]} likes" if one else "the classes like"
 
 
-def _try_size(opened: Opened, objective: Objective, shape: tuple[int, int, int], device: torch.device) -> None:
+def _try_size(loaded: LoadedNetwork, objective: Objective, shape: tuple[int, int, int], device: torch.device) -> None:
     """UsageError where the network does not take images of that size."""
     try:
         with torch.no_grad():
             objective(torch.zeros(1, *shape, device=device))
     except (RuntimeError, ValueError):
-        own = "x".join(map(str, opened.plan.input))
+        own = "x".join(map(str, loaded.plan.input))
         raise UsageError(
-            f"--size {shape[1]}: {opened.plan.network} takes {own}, and what is asked for cannot be computed at "
+            f"--size {shape[1]}: {loaded.plan.network} takes {own}, and what is asked for cannot be computed at "
             f"{'x'.join(map(str, shape))}; leave --size out, or take an earlier layer"
         ) from None

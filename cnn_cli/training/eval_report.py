@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cnn_cli.checkpoints.checkpoint import About, Opened, open_network, restore
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, restore
 from cnn_cli.checkpoints.header import BEST, LAST
 from cnn_cli.checkpoints.runs import ROOT
 from cnn_cli.data import Part, Source, data_folder, fit, only, read_source, split
@@ -26,16 +26,16 @@ _MOST_CLASSES = 20  # a confusion matrix of more is told by its largest cells
 SPLITS = ("test", "val", "train")
 
 
-def trained(network: str, models: Sequence[Path] = (), weights: str | None = None) -> Opened:
+def trained(network: str, models: Sequence[Path] = (), weights: str | None = None) -> LoadedNetwork:
     """NETWORK with its weights and what travels with them; UsageError for a network that was not trained yet."""
-    opened = open_network(network, models=models, weights=weights)
-    if opened.about is None:
+    loaded = load_network(network, models=models, weights=weights)
+    if loaded.metadata is None:
         raise UsageError(f"{network} has no finished epoch in {ROOT.resolve()}; train it: cnn train {network}")
-    return opened
+    return loaded
 
 
 def score(
-    opened: Opened,
+    loaded: LoadedNetwork,
     data: str | None,
     data_dir: Path | None,
     split_name: str | None,
@@ -48,37 +48,37 @@ def score(
     None stands for: the training's data; test, else val, else train; the training's batch size, which makes the loss
     the same to the last digit; a worker a CPU.
     """
-    assert opened.about is not None and opened.weights is not None
-    about = opened.about
+    assert loaded.metadata is not None and loaded.weights is not None
+    metadata = loaded.metadata
     asked = asked_for({"batch_size": batch_size, "workers": workers, "data": data}, os.environ)
     batch_size, workers, data = (asked[k].value if k in asked else None for k in ("batch_size", "workers", "data"))
-    own = str(about.data.get("name", ""))
+    own = str(metadata.data.get("name", ""))
     if not (data or own):
         raise UsageError("these weights know no data set; name one with --data")
-    source = divided(own, about.data, data, data_dir)
+    source = divided(own, metadata.data, data, data_dir)
     name = split_name or next((s for s in SPLITS if s in source.parts), "test")
     chosen = only(source, name)
-    classes = about.classes or source.classes  # weights of a bare file: in the order of the data
-    loss = loss_for(opened.plan, len(classes))
-    fitted = fit(matched(chosen, classes), opened.preprocessing, device, workers)
-    as_trained = _as_trained(about)
-    network = fast.prepare(restore(opened).to(device), as_trained["fast"])
-    size = batch_size or int(about.data.get("batch_size", 64))
-    layout, tta = fast.layout(opened.plan, as_trained["fast"]), as_trained["tta"]
+    classes = metadata.classes or source.classes  # weights of a bare file: in the order of the data
+    loss = loss_for(loaded.plan, len(classes))
+    fitted = fit(matched(chosen, classes), loaded.preprocessing, device, workers)
+    as_trained = _as_trained(metadata)
+    network = fast.prepare(restore(loaded).to(device), as_trained["fast"])
+    size = batch_size or int(metadata.data.get("batch_size", 64))
+    layout, tta = fast.layout(loaded.plan, as_trained["fast"]), as_trained["tta"]
     result = evaluate(network, fitted.splits[name], loss, len(classes), size, device, layout=layout, tta=tta)
-    notes = (*opened.notes, *fitted.notes)
-    if opened.weights.name == LAST and not opened.weights.with_name(BEST).is_file():
+    notes = (*loaded.notes, *fitted.notes)
+    if loaded.weights.name == LAST and not loaded.weights.with_name(BEST).is_file():
         notes += ("the run has no finished epoch: these are its weights in the middle of one",)
-    return document(opened.plan.network, source.name, result, classes, opened.weights), notes
+    return document(loaded.plan.network, source.name, result, classes, loaded.weights), notes
 
 
-def _as_trained(about: About) -> dict[str, Any]:
+def _as_trained(metadata: Metadata) -> dict[str, Any]:
     """How the run that made the weights evaluated, so that the figures are the same to the last digit.
 
     A stranger's file may say anything; what makes no sense counts as not said.
     """
     found: dict[str, Any] = {"fast": (), "tta": "none"}
-    settings: Any = about.facts.get("settings")
+    settings: Any = metadata.facts.get("settings")
     for name in found:
         with suppress(ValueError, TypeError, KeyError):
             found[name] = SETTINGS[name].kind.read(settings[name])
@@ -99,7 +99,7 @@ def document(network: str, data: str, result: Result, classes: tuple[str, ...], 
 def divided(own: str, facts: Mapping[str, Any], data: str | None, data_dir: Path | None) -> Source:
     """The data set `own`, divided as in training; or `data`, of which a folder that is not divided is used whole.
 
-    `facts` are those of the training, as in About.data. Named data sets are looked for in `data_dir`, else where the
+    `facts` are those of the training, as in Metadata.data. Named data sets are looked for in `data_dir`, else where the
     training found them, else in the cache.
     """
     source = read_source(data or own, data_folder(data_dir, str(facts.get("folder", ""))))
@@ -164,9 +164,9 @@ def write(folder: Path, document: dict[str, Any], suffix: str = "") -> list[Path
     return [text, picture]
 
 
-def suffix(document: dict[str, Any], about: About | None) -> str:
+def suffix(document: dict[str, Any], metadata: Metadata | None) -> str:
     """Nothing for the run's own test images; else what was evaluated, so that no result replaces another."""
-    if about and document["data"] == about.data.get("name"):
+    if metadata and document["data"] == metadata.data.get("name"):
         return "" if document["split"] == "test" else f"-{document['split']}"
     return "-" + re.sub(r"[^A-Za-z0-9._-]", "_", f"{Path(document['data']).name}-{document['split']}")[:80]
 

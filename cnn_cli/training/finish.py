@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_cli.checkpoints import checkpoint
-from cnn_cli.checkpoints.checkpoint import About
+from cnn_cli.checkpoints.checkpoint import Metadata
 from cnn_cli.checkpoints.header import BEST, LAST
 from cnn_cli.data import ReadError
 from cnn_cli.errors import CnnError, StoppedError
@@ -51,24 +51,26 @@ def finish(job: Job, state: State, check: Callable[[], object]) -> dict[str, Any
     if name:
         result = state.result
         if result is None or result.split != name or name == "val":  # not at hand, or not that of the best weights
-            network = checkpoint.restore(checkpoint.open_network(str(job.run / BEST))).to(state.device)
+            network = checkpoint.restore(checkpoint.load_network(str(job.run / BEST))).to(state.device)
             result = evaluate(
                 fast.prepare(network, job["fast"]),
                 job.data.splits[name],
                 job.loss,
-                len(job.about.classes),
+                len(job.metadata.classes),
                 job["batch_size"],
                 state.device,
                 check,
                 job.layout,
                 job["tta"],
             )
-        score.write(job.run, score.document(job.plan.network, job.data.name, result, job.about.classes, job.run / BEST))
+        score.write(
+            job.run, score.document(job.plan.network, job.data.name, result, job.metadata.classes, job.run / BEST)
+        )
     if (job.run / FRAMES).is_file():
         write_film(job.run, job.plan.network, job.plan.input[0] == 3, job.run / STRIP)
     check()
     learning_curves(state.history, job.run / CURVES, f"{job.plan.network} on {Path(job.data.name).name}")
-    return outcome(job.plan.network, job.about, job.run, state.history)
+    return outcome(job.plan.network, job.metadata, job.run, state.history)
 
 
 def outcome_text(document: dict[str, Any]) -> str:
@@ -83,7 +85,7 @@ def outcome_text(document: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"{name:<{width}}  {path}" for name, path in document["files"].items())])
 
 
-def outcome(network: str, about: About, run: Path, history: list[dict[str, Any]]) -> dict[str, Any]:
+def outcome(network: str, metadata: Metadata, run: Path, history: list[dict[str, Any]]) -> dict[str, Any]:
     """Where everything is, and what came out; from the files of the run."""
     names = {
         "weights": BEST,
@@ -97,8 +99,8 @@ def outcome(network: str, about: About, run: Path, history: list[dict[str, Any]]
     }
     files = {what: str((run / name).resolve()) for what, name in names.items() if (run / name).is_file()}
     result = json.loads((run / "eval.json").read_text()) if "result" in files else None
-    best = checkpoint.open_network(str(run / BEST)).about if "weights" in files else None
+    best = checkpoint.load_network(str(run / BEST)).metadata if "weights" in files else None
     epoch = best.facts["epoch"] if best else None
     last = history[-1] if history else None
-    head = {"network": network, "data": about.data["name"], "run": str(run.resolve()), "epochs": len(history)}
+    head = {"network": network, "data": metadata.data["name"], "run": str(run.resolve()), "epochs": len(history)}
     return head | {"best_epoch": epoch, "last_epoch": last, "result": result, "files": files}

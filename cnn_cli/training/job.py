@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnn_cli.checkpoints.checkpoint import About
+from cnn_cli.checkpoints.checkpoint import Metadata
 from cnn_cli.data import Augmentation, Data, Layout, augment, balanced_order, draws, epoch_order
 from cnn_cli.distributed.world import World
 from cnn_cli.language.freeze import keeps_statistics
@@ -29,7 +29,7 @@ class Job:
     data: Data
     loss: Loss
     objective: Loss
-    about: About
+    metadata: Metadata
     run: Path
     layout: Layout
     here: World
@@ -91,7 +91,7 @@ class Job:
 
     @property
     def augmentation(self) -> Augmentation:
-        fill = self.about.preprocessing.mean
+        fill = self.metadata.preprocessing.mean
         return Augmentation(self["flip"], self["shift"], self["crop"], self["cutout"], fill)
 
     def order(self, epoch: int) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from cnn_cli.checkpoints import checkpoint, transfer
-from cnn_cli.checkpoints.checkpoint import About
+from cnn_cli.checkpoints.checkpoint import Metadata
 from cnn_cli.checkpoints.header import LAST, PREVIOUS, SUFFIXES
 from cnn_cli.checkpoints.runs import ROOT, held_run, new_run, newest_run
 from cnn_cli.data import NAMED, Source, data_folder, fit, read_source, split
@@ -88,8 +88,8 @@ def begin(request: Request) -> dict[str, Any]:
         settings, how = prepared(settings, plan, given)
         moved = transfer.fit(plan, given.tensors, str(given)) if given else None
         known = facts(device, settings) | ({"weights": str(given)} if given else {})
-        about = About(plan.document(), source.classes, how, data_facts(source, settings, folder), known)
-        job = _job(plan, settings, about, source, device, run, here)
+        metadata = Metadata(plan.document(), source.classes, how, data_facts(source, settings, folder), known)
+        job = _job(plan, settings, metadata, source, device, run, here)
         state = _state(job, device, moved)
         save(job, state)  # the first file: with it the run can be resumed, without it the folder goes again
         watch.gentle = True
@@ -117,27 +117,27 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
     here = world()
     with signals(here.size > 1) as watch, held_run(run) if here.first else nullcontext():
         saved = read_last(file)
-        about = checkpoint.about_from(saved["about"], str(file))
-        plan = plan_document(about.spec, str(file))
+        metadata = checkpoint.parse_metadata(saved["about"], str(file))
+        plan = plan_document(metadata.spec, str(file))
         _check_name(request.network, plan.network, run)
         before = {k: Setting(*v) for k, v in saved["settings"].items()}
         settings = _same(before, request, run, saved["step"])
         if (run / CURVES).is_file() and settings["epochs"].value == before["epochs"].value and file.name == LAST:
             if here.first:
                 request.say(f"{run} is finished ({len(saved['history'])} epochs); --epochs N goes on to N")
-            return outcome(plan.network, about, run, saved["history"]) if here.first else {}
+            return outcome(plan.network, metadata, run, saved["history"]) if here.first else {}
         if len(saved["ranks"]) != here.size:
             raise UsageError(_other_size(file, len(saved["ranks"]), here.size))
-        on = str(about.facts["on"]).partition(":")[0] if here.size > 1 else about.facts["on"]
+        on = str(metadata.facts["on"]).partition(":")[0] if here.size > 1 else metadata.facts["on"]
         device, _ = _place(request.device if request.device != "auto" else on, before["deterministic"].value)
         with joined(here, device):
             with here.in_turn():
-                source = read_source(settings["data"].value, data_folder(request.data_dir, about.data["folder"]))
-            if fingerprint(source) != about.data.get("fingerprint"):
+                source = read_source(settings["data"].value, data_folder(request.data_dir, metadata.data["folder"]))
+            if fingerprint(source) != metadata.data.get("fingerprint"):
                 raise UsageError(
                     f"{source.name} has changed since {run} began; a run goes on with the images it began with"
                 )
-            job = _job(plan, settings, about, source, device, run, here)
+            job = _job(plan, settings, metadata, source, device, run, here)
             state = _state(job, device)
             transfer.put(state.network, transfer.fit(plan, saved["network"], str(file), whole=True))
             if state.average:
@@ -245,7 +245,7 @@ def _with_classes(plan: Plan, request: Request, classes: int) -> Plan:
 def _job(
     plan: Plan,
     settings: dict[str, Setting],
-    about: About,
+    metadata: Metadata,
     source: Source,
     device: torch.device,
     run: Path,
@@ -272,9 +272,9 @@ def _job(
         raise UsageError(
             "patience waits for a better epoch on the val split, and there is none; add --val-fraction 0.1"
         )
-    data = fit(divided, about.preprocessing, device, values["workers"])
+    data = fit(divided, metadata.preprocessing, device, values["workers"])
     wanted = objective(loss, values, data.splits["train"].labels)
-    job = Job(plan, settings, data, loss, wanted, about, run, fast.layout(plan, values["fast"]), here)
+    job = Job(plan, settings, data, loss, wanted, metadata, run, fast.layout(plan, values["fast"]), here)
     least = 2 * here.size
     if needs_two(plan, values["freeze"]) and min(values["batch_size"], len(job.data.splits["train"])) < least:
         each = "batch" if here.size == 1 else "process"
@@ -316,7 +316,7 @@ def _state(job: Job, device: torch.device, moved: transfer.Transfer | None = Non
     network = build_plan(job.plan)
     if moved:
         transfer.put(network, moved)
-    network = fast.prepare(normalised(network, job.about.preprocessing).to(device), job["fast"])
+    network = fast.prepare(normalised(network, job.metadata.preprocessing).to(device), job["fast"])
     hold(network, job.freeze)
     last = job.plan.last.name if job.plan.last else ""
     average = copy.deepcopy(network) if job["ema"] is not None else None

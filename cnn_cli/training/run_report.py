@@ -57,11 +57,11 @@ def write_config(job: Job, command: str) -> None:
         "network": job.plan.network,
         "command": command,
         "settings": {name: {"value": s.value, "source": s.source} for name, s in job.settings.items()},
-        "data": job.about.data
-        | {"images": {name: len(s) for name, s in job.data.splits.items()}, "classes": list(job.about.classes)},
-        "preprocessing": job.about.preprocessing.document(),
-        **{k: v for k, v in job.about.facts.items() if k != "settings"},
-        "spec": job.about.spec,
+        "data": job.metadata.data
+        | {"images": {name: len(s) for name, s in job.data.splits.items()}, "classes": list(job.metadata.classes)},
+        "preprocessing": job.metadata.preprocessing.document(),
+        **{k: v for k, v in job.metadata.facts.items() if k != "settings"},
+        "spec": job.metadata.spec,
     }
     write_text(job.run / "config.yaml", yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110))
 
@@ -78,7 +78,7 @@ def opening(job: Job, state: State, remarks: Sequence[str] = ()) -> str:
         ("network", f"{job.plan.network}, input {shape}, {job.plan.params:,} parameters"),
         *zip(("weights", *[""] * len(remarks)), remarks, strict=False),
         *([("frozen", described(job.plan, job.freeze))] if job.freeze else []),
-        ("data", f"{Path(job.data.name).name}: {splits}; {len(job.about.classes)} classes"),
+        ("data", f"{Path(job.data.name).name}: {splits}; {len(job.metadata.classes)} classes"),
         *(("", remark) for remark in job.data.notes),
         *([("", f"too small a last batch ({unseen}) is left out each epoch: BatchNorm needs two")] if unseen else []),
         ("loss", job.objective.name),

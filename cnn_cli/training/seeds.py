@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from cnn_cli.checkpoints.checkpoint import about_from
+from cnn_cli.checkpoints.checkpoint import parse_metadata
 from cnn_cli.checkpoints.header import LAST
 from cnn_cli.checkpoints.runs import ROOT
 from cnn_cli.distributed.world import world
@@ -64,7 +64,7 @@ def _begun(request: launch.Request, folder: Path) -> launch.Request:
     if file is None:
         return request
     saved = read_last(file)
-    plan = plan_document(about_from(saved["about"], str(file)).spec, str(file))
+    plan = plan_document(parse_metadata(saved["about"], str(file)).spec, str(file))
     options = {name: value for name, (value, _) in saved["settings"].items() if value is not None}
     return replace(request, recipe="", options=options, args=plan.args, input=plan.input)
 

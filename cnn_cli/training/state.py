@@ -76,7 +76,7 @@ class State:
 _KEYS = {"about", "settings", "network", "average", "optimizer", "step", "start", "ranks", "history", "best"}
 
 
-def save_last(path: Path, state: State, about: dict[str, Any], settings: dict[str, list[Any]], here: World) -> None:
+def save_last(path: Path, state: State, metadata: dict[str, Any], settings: dict[str, list[Any]], here: World) -> None:
     """Write the state, whole or not at all, in the first process; all must call it. That of before is previous.pt.
 
     settings: {name: [value, source]}. What each process has of its own, random numbers and sums, is kept by its rank.
@@ -86,7 +86,7 @@ def save_last(path: Path, state: State, about: dict[str, Any], settings: dict[st
     if not here.first:
         return
     document = {
-        "about": about,
+        "about": metadata,
         "settings": settings,
         "network": state.network.state_dict(),
         "average": state.average.state_dict() if state.average else None,

@@ -135,7 +135,7 @@ def _finish_epoch(job: Job, state: State, signals: Signals, paced: Paced) -> Non
     network, result = state.result_network, None
     job.here.spread(*state.network.buffers(), *network.buffers())  # each process has seen other images
     if job.evaluated:
-        split, classes = job.data.splits[job.evaluated], len(job.about.classes)
+        split, classes = job.data.splits[job.evaluated], len(job.metadata.classes)
         result = evaluate(
             network,
             split,
@@ -168,9 +168,9 @@ def _finish_epoch(job: Job, state: State, signals: Signals, paced: Paced) -> Non
     rank = ranked(result.accuracy, result.loss) if job.evaluated == "val" and result else [float(len(state.history))]
     if state.best is None or rank > state.best:
         state.best = rank
-        facts = job.about.facts | {"epoch": row["epoch"], "metrics": row}
+        facts = job.metadata.facts | {"epoch": row["epoch"], "metrics": row}
         if job.here.first:
-            save_weights(job.run / BEST, network, replace(job.about, facts=facts))
+            save_weights(job.run / BEST, network, replace(job.metadata, facts=facts))
     if job.here.first:
         add_frame(job.run, row["epoch"], network)
     save(job, state)
@@ -189,7 +189,7 @@ def save(job: Job, state: State) -> None:
     if not state.finite():
         raise DivergedError(_diverged(job, state, "a weight is not finite"))
     settings = {name: list(setting) for name, setting in job.settings.items()}
-    save_last(job.run / LAST, state, job.about.document(), settings, job.here)
+    save_last(job.run / LAST, state, job.metadata.document(), settings, job.here)
     if job.here.first:
         write_log(job, state)
 
