@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
-import several
 import small_runs as small
 import torch
 
@@ -21,7 +21,7 @@ from cnn_cli.training import train
 
 @pytest.fixture(autouse=True)
 def _specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    several.ready(tmp_path, monkeypatch)
+    processes.ready(tmp_path, monkeypatch)
 
 
 def difference(one: Path, other: Path) -> float:
@@ -52,11 +52,11 @@ def difference(one: Path, other: Path) -> float:
     ids=["uneven", "one image left", "weights", "clip and average", "weights of zero", "two outputs", "groups"],
 )
 def test_ten_steps_are_those_of_one_process(tmp_path: Path, size: int, options: tuple[str, ...]) -> None:
-    one = several.trained(tmp_path, 1, "one", *options)
-    many = several.trained(tmp_path, size, "many", *options)
+    one = processes.trained(tmp_path, 1, "one", *options)
+    many = processes.trained(tmp_path, size, "many", *options)
     assert small.last(one)["step"] == small.last(many)["step"] in (10, 11)
     assert 0 < difference(one, many) < 1e-6
-    for a, b in zip(several.rows(one), several.rows(many), strict=True):
+    for a, b in zip(processes.rows(one), processes.rows(many), strict=True):
         assert a["test_accuracy"] == b["test_accuracy"] and a["test_loss"] == pytest.approx(b["test_loss"], abs=1e-6)
         if "--class-weights" not in options:
             assert a["train_accuracy"] == pytest.approx(b["train_accuracy"], abs=1e-12)
@@ -64,9 +64,9 @@ def test_ten_steps_are_those_of_one_process(tmp_path: Path, size: int, options: 
 
 
 def test_two_such_runs_are_bit_equal(tmp_path: Path) -> None:
-    runs = [several.trained(tmp_path, 3, name, "small.yaml", *several.EVERYTHING) for name in ("a", "b")]
+    runs = [processes.trained(tmp_path, 3, name, "small.yaml", *processes.EVERYTHING) for name in ("a", "b")]
     a, b = (small.without_times(small.last(run)) for run in runs)
-    assert small.same(a, b) and several.rows(runs[0]) == several.rows(runs[1])
+    assert small.same(a, b) and processes.rows(runs[0]) == processes.rows(runs[1])
     assert (runs[0] / "best.safetensors").stat().st_size == (runs[1] / "best.safetensors").stat().st_size
 
 
@@ -102,7 +102,7 @@ def test_evaluation_counts_every_image_once(tmp_path: Path) -> None:
     sizes, found = (1, 2, 3, 14, 15, 29, 131, 132), {}
     for size in (1, 2, 3):
         path = tmp_path / f"{size}.json"
-        codes, team = several.run(tmp_path, size, action=partial(_evaluations, sizes, path))
+        codes, team = processes.run(tmp_path, size, action=partial(_evaluations, sizes, path))
         assert codes == [0] * size, team.words()
         found[size] = json.loads(path.read_text())
         assert [n for n, _, _ in found[size]] == [n for n in sizes for _ in range(2)]
@@ -126,11 +126,11 @@ def _streamed(rank: int) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_streamed_images_are_shared_out_and_give_the_same_bits(tmp_path: Path, workers: int) -> None:
     options = ("small.yaml", "--epochs", "1", "--shift", "1")
-    kept = several.trained(tmp_path, 2, "kept", *options)
-    streamed = several.trained(tmp_path, 2, "streamed", *options, "-j", str(workers), action=_streamed)
-    assert small.same(small.last(kept)["network"], small.last(streamed)["network"]) and several.rows(
+    kept = processes.trained(tmp_path, 2, "kept", *options)
+    streamed = processes.trained(tmp_path, 2, "streamed", *options, "-j", str(workers), action=_streamed)
+    assert small.same(small.last(kept)["network"], small.last(streamed)["network"]) and processes.rows(
         kept
-    ) == several.rows(streamed)
+    ) == processes.rows(streamed)
     if not workers:
         read = [{int(i) for i in (tmp_path / f"read-{rank}").read_text().split()} for rank in range(2)]
         assert not read[0] & read[1] and read[0] | read[1] == set(range(1437))
@@ -148,7 +148,7 @@ def _note_what_is_evaluated(rank: int) -> None:
 
 @pytest.mark.parametrize("average", [(), ("--ema", "0.9")], ids=["network", "average"])
 def test_all_processes_evaluate_the_same_buffers(tmp_path: Path, average: tuple[str, ...]) -> None:
-    several.trained(tmp_path, 2, "run", "small.yaml", "--epochs", "1", *average, action=_note_what_is_evaluated)
+    processes.trained(tmp_path, 2, "run", "small.yaml", "--epochs", "1", *average, action=_note_what_is_evaluated)
     assert (tmp_path / "sums-0").read_text() == (tmp_path / "sums-1").read_text()
 
 
@@ -156,7 +156,7 @@ def test_all_processes_evaluate_the_same_buffers(tmp_path: Path, average: tuple[
 
 
 def test_only_the_first_process_writes_and_speaks(tmp_path: Path) -> None:
-    codes, team = several.run(tmp_path, 2, "train", "small.yaml", "--epochs", "2", "--filters-every-epoch")
+    codes, team = processes.run(tmp_path, 2, "train", "small.yaml", "--epochs", "2", "--filters-every-epoch")
     assert codes == [0, 0] and team.said(1) == team.printed(1) == ""
     assert team.said(0).count("cpu, 1 thread, 2 processes") == 1 and team.printed(0).count("accuracy") == 1
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["small-1"]
@@ -164,7 +164,7 @@ def test_only_the_first_process_writes_and_speaks(tmp_path: Path) -> None:
         *("best.safetensors", "config.yaml", "confusion_matrix.png", "curves.png", "eval.json", "filters-by-epoch.png"),
         *("filters-by-epoch.safetensors", "last.pt", "metrics.jsonl", "previous.pt"),
     ]
-    codes, team = several.run(tmp_path, 2, "train", "runs/small-1", "--resume")
+    codes, team = processes.run(tmp_path, 2, "train", "runs/small-1", "--resume")
     assert codes == [0, 0] and team.said(1) == team.printed(1) == "" and "is finished" in team.said(0)
 
 
@@ -180,7 +180,7 @@ def test_only_the_first_process_writes_and_speaks(tmp_path: Path) -> None:
     ids=["option", "network", "data", "seeds", "only the first knows"],
 )
 def test_a_mistake_is_told_once(tmp_path: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
-    codes, team = several.run(tmp_path, 2, "train", *arguments)
+    codes, team = processes.run(tmp_path, 2, "train", *arguments)
     assert codes[0] == code and codes[1] in (code, 1, -signal.SIGTERM)
     assert team.said(0).count(words) == 1 and team.said(1) == "", team.words()
     assert len(team.said(0).splitlines()) <= 4
@@ -191,7 +191,7 @@ def _fail(*_: Any, **__: Any) -> Any:
 
 
 def test_what_only_one_process_finds_wrong_is_told_by_it(tmp_path: Path) -> None:
-    codes, team = several.run(tmp_path, 2, "train", "small.yaml", action=partial(several.at_step, {1: _fail}, 3))
+    codes, team = processes.run(tmp_path, 2, "train", "small.yaml", action=partial(processes.at_step, {1: _fail}, 3))
     assert codes[1] == 1 and team.said(1) == "error: this machine cannot read it\n"
     assert "error" not in team.said(0), team.words()
 
@@ -231,7 +231,7 @@ def test_hosts_of_slurm() -> None:
 
 
 def test_under_srun(tmp_path: Path) -> None:
-    two = several.trained(tmp_path, 2, "two", "small.yaml", "--epochs", "1")
-    codes, team = several.run(tmp_path, 2, "train", "small.yaml", "--epochs", "1", "-o", "srun", env=several.SLURM)
+    two = processes.trained(tmp_path, 2, "two", "small.yaml", "--epochs", "1")
+    codes, team = processes.run(tmp_path, 2, "train", "small.yaml", "--epochs", "1", "-o", "srun", env=processes.SLURM)
     assert codes == [0, 0], team.words()
     assert small.same(small.last(two)["network"], small.last(tmp_path / "srun")["network"])

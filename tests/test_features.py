@@ -237,34 +237,27 @@ def test_what_the_network_says_stands_under_the_image(tmp_path: Path) -> None:
     assert shown["origin"].startswith("trained on digits, epoch 3")
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CNN_MODELS", raising=False)
-    return tmp_path
-
-
-def test_each_image_has_its_picture(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_run(place / "runs" / "tiny-cnn-1", "tiny-cnn")
+def test_each_image_has_its_picture(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(workspace / "runs" / "tiny-cnn-1", "tiny-cnn")
     for name in ("one/a.png", "two/a.png"):
-        save_image(place / name, np.full((28, 28), 90, np.uint8))
+        save_image(workspace / name, np.full((28, 28), 90, np.uint8))
     assert cnn("visualize-features", "tiny-cnn", "one", "two/a.png", "--index", "7", "--json") == 0
     out = json.loads(capsys.readouterr().out)
     names = ["features-a.png", "features-2-a.png", "features-digits-test-7.png"]
     assert [p["picture"] for p in out["pictures"]] == [f"runs/tiny-cnn-1/{name}" for name in names]
-    assert all((place / p["picture"]).stat().st_size for p in out["pictures"])
+    assert all((workspace / p["picture"]).stat().st_size for p in out["pictures"])
     assert [a["layer"] for a in out["pictures"][0]["layers"]] == [str(i) for i in range(6)]
     assert set(out["layers"][1]) == {"layer", "zero_on_all_images"}
     assert cnn("visualize-features", "tiny-cnn", "one", "--index", "0", "-o", "new", "--layer", "4") == 0
-    assert sorted(p.name for p in (place / "new").iterdir()) == ["features-a.png", "features-digits-test-0.png"]
+    assert sorted(p.name for p in (workspace / "new").iterdir()) == ["features-a.png", "features-digits-test-0.png"]
     assert capsys.readouterr().out.startswith("new/features-a.png\nnew/features-digits-test-0.png\ntrained on digits")
 
 
-def test_any_input_size_that_the_network_takes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_input_size_that_the_network_takes(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = "free: {input: [3, 32, 32], layers: [Conv2d: {out_channels: 4, kernel_size: 3}, AdaptiveAvgPool2d: 1, "
-    (place / "free.yaml").write_text(spec + "Flatten, Linear: 10]}")
-    save_image(place / "a.png", np.zeros((40, 70, 3), np.uint8))
-    make_run(place / "run", "free.yaml")
+    (workspace / "free.yaml").write_text(spec + "Flatten, Linear: 10]}")
+    save_image(workspace / "a.png", np.zeros((40, 70, 3), np.uint8))
+    make_run(workspace / "run", "free.yaml")
     assert cnn("visualize-features", "run", "a.png", "--input", "3x40x70", "--json", "-o", "f.png") == 0
     layers = json.loads(capsys.readouterr().out)["pictures"][0]["layers"]
     assert [a["shape"] for a in layers] == [[4, 38, 68], [4, 1, 1]]
@@ -285,19 +278,19 @@ def test_any_input_size_that_the_network_takes(place: Path, capsys: pytest.Captu
         (
             "tiny-cnn --index 0",
             2,
-            "no run of tiny-cnn in {place}/runs; train it with `cnn train tiny-cnn`, "
+            "no run of tiny-cnn in {workspace}/runs; train it with `cnn train tiny-cnn`, "
             "name a run folder or a checkpoint, or see fresh weights with --untrained",
         ),
     ],
 )
 def test_errors_say_what_to_do(
-    arguments: str, code: int, message: str, place: Path, capsys: pytest.CaptureFixture[str]
+    arguments: str, code: int, message: str, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_run(place / "run", "tiny-cnn")
-    (place / "linear.yaml").write_text("linear: {input: [1, 2, 2], layers: [Flatten, Linear: 10]}")
-    (place / "old.png").write_text("mine")
+    make_run(workspace / "run", "tiny-cnn")
+    (workspace / "linear.yaml").write_text("linear: {input: [1, 2, 2], layers: [Flatten, Linear: 10]}")
+    (workspace / "old.png").write_text("mine")
     assert cnn("visualize-features", *arguments.split()) == code
     ends = {"nothing": "so there is nothing to show", "folder": "name a folder with -o"}
-    assert capsys.readouterr() == ("", f"error: {message.format(place=place, **ends)}\n")
-    assert sorted(p.name for p in place.iterdir()) == ["linear.yaml", "old.png", "run"]
-    assert (place / "old.png").read_text() == "mine"
+    assert capsys.readouterr() == ("", f"error: {message.format(workspace=workspace, **ends)}\n")
+    assert sorted(p.name for p in workspace.iterdir()) == ["linear.yaml", "old.png", "run"]
+    assert (workspace / "old.png").read_text() == "mine"

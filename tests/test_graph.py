@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
-from test_receptive import planned
+from test_receptive_field import planned
 from test_summary import cnn
 
 from cnn_cli.analysis.rows import rows

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import small_runs as small
-import torch
 import yaml
 
 from cnn_cli.errors import SpecError, StoppedError, UsageError
@@ -24,11 +23,7 @@ SPEC = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    small.without_pictures(monkeypatch)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def begin(folder: Path, recipe: str, **options: Any) -> dict[str, Any]:

@@ -21,13 +21,7 @@ from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
 from cnn_cli.training import eval_report as score
 from cnn_cli.training import launch, optimizer, train
 
-
-@pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread, a folder of its own, no drawing."""
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    small.without_pictures(monkeypatch)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 # --- Stopping and going on ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from math import ceil, floor
 from typing import Any
 
 import pytest
-from test_receptive import GLOBAL, MENU, branching, chain, planned
+from test_receptive_field import GLOBAL, MENU, branching, chain, planned
 from test_summary import cnn
 
 from cnn_cli.analysis import input_sizes as inputs

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from test_receptive import GLOBAL, MENU, planned
+from test_receptive_field import GLOBAL, MENU, planned
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import small_runs as small
 import torch
-from published import SMALL, drawn, state_of, without_counters
+from pretrained_files import SMALL, drawn, state_of, without_counters
 from torch import Tensor, nn
 
 from cnn_cli.checkpoints import transfer

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_receptive import MENU, planned
+from test_receptive_field import MENU, planned
 from test_summary import cnn
 
 from cnn_cli.analysis import verification as v

@@ -266,16 +266,9 @@ def make_run(folder: Path, network: str, seed: int) -> nn.Module:
     return module
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CNN_MODELS", raising=False)
-    return tmp_path
-
-
-def test_the_newest_run_is_drawn_into_its_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_run(place / "runs" / "tiny-cnn-9", "tiny-cnn", 1)
-    network = make_run(place / "runs" / "tiny-cnn-10", "tiny-cnn", 2)
+def test_the_newest_run_is_drawn_into_its_folder(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(workspace / "runs" / "tiny-cnn-9", "tiny-cnn", 1)
+    network = make_run(workspace / "runs" / "tiny-cnn-10", "tiny-cnn", 2)
     assert cnn("visualize-filters", "tiny-cnn", "--layer", "4") == 0
     path = Path("runs/tiny-cnn-10/filters-4.png")
     weights = network.get_parameter("4.weight").detach()
@@ -287,17 +280,17 @@ def test_the_newest_run_is_drawn_into_its_folder(place: Path, capsys: pytest.Cap
     drawing = atlas.draw_filters(
         filters.filters_of(network, "4"), "tiny-cnn", "trained on digits, epoch 3 (runs/tiny-cnn-10/best.safetensors)"
     )
-    image.save(drawing.page.image, place / "expected.png")
-    assert path.read_bytes() == (place / "expected.png").read_bytes()
+    image.save(drawing.page.image, workspace / "expected.png")
+    assert path.read_bytes() == (workspace / "expected.png").read_bytes()
 
 
 @pytest.mark.parametrize(
     "name", ["runs/tiny-cnn-1", "runs/tiny-cnn-1/", "runs/tiny-cnn-1/best.safetensors", "moved.safetensors"]
 )
 def test_a_run_folder_and_a_checkpoint_are_drawn_too(
-    name: str, place: Path, capsys: pytest.CaptureFixture[str]
+    name: str, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_run(place / "runs" / "tiny-cnn-1", "tiny-cnn", 1)
+    make_run(workspace / "runs" / "tiny-cnn-1", "tiny-cnn", 1)
     shutil.copy("runs/tiny-cnn-1/best.safetensors", "moved.safetensors")
     assert cnn("visualize-filters", name, "--json") == 0
     out = json.loads(capsys.readouterr().out)
@@ -307,8 +300,8 @@ def test_a_run_folder_and_a_checkpoint_are_drawn_too(
     assert out["checkpoint"].endswith(".safetensors")
 
 
-def test_untrained_weights_are_those_of_the_seed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_run(place / "runs" / "alexnet-1", "tiny-cnn", 1)  # not looked at
+def test_untrained_weights_are_those_of_the_seed(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(workspace / "runs" / "alexnet-1", "tiny-cnn", 1)  # not looked at
     assert cnn("visualize-filters", "alexnet", "--untrained", "--seed", "7", "--json") == 0
     out = json.loads(capsys.readouterr().out)
     torch.manual_seed(7)
@@ -318,8 +311,8 @@ def test_untrained_weights_are_those_of_the_seed(place: Path, capsys: pytest.Cap
     assert out["colour"] and out["largest_weight"] == weights.abs().max().item()
 
 
-def test_a_trained_run_can_be_shown_untrained(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_run(place / "runs" / "tiny-cnn-1", "tiny-cnn", 1)
+def test_a_trained_run_can_be_shown_untrained(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(workspace / "runs" / "tiny-cnn-1", "tiny-cnn", 1)
     assert cnn("visualize-filters", "runs/tiny-cnn-1", "--untrained", "-o", "fresh.png", "--json") == 0
     out = json.loads(capsys.readouterr().out)
     torch.manual_seed(0)
@@ -332,10 +325,10 @@ def test_names_cannot_lead_a_picture_elsewhere() -> None:
     assert len(image.file_name("a" * 1000)) < 255
 
 
-def test_a_picture_is_replaced_only_by_force(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_run(place / "runs" / "tiny-cnn-1", "tiny-cnn", 1)
+def test_a_picture_is_replaced_only_by_force(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(workspace / "runs" / "tiny-cnn-1", "tiny-cnn", 1)
     assert cnn("visualize-filters", "tiny-cnn") == 0
-    path = place / "runs" / "tiny-cnn-1" / "filters-0.png"
+    path = workspace / "runs" / "tiny-cnn-1" / "filters-0.png"
     path.write_bytes(b"mine")
     capsys.readouterr()
     assert cnn("visualize-filters", "tiny-cnn") == 2
@@ -352,7 +345,7 @@ def test_a_picture_is_replaced_only_by_force(place: Path, capsys: pytest.Capture
         (
             "tiny-cnn",
             2,
-            "no run of tiny-cnn in {place}/runs; train it with `cnn train tiny-cnn`, "
+            "no run of tiny-cnn in {workspace}/runs; train it with `cnn train tiny-cnn`, "
             "name a run folder or a checkpoint, or see fresh weights with --untrained",
         ),
         (
@@ -372,26 +365,26 @@ def test_a_picture_is_replaced_only_by_force(place: Path, capsys: pytest.Capture
     ],
 )
 def test_errors_say_what_to_do(
-    arguments: str, code: int, message: str, place: Path, capsys: pytest.CaptureFixture[str]
+    arguments: str, code: int, message: str, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (place / "linear.yaml").write_text("linear: {input: [1, 2, 2], layers: [Flatten, Linear: 2]}")
-    (place / "runs").mkdir()
+    (workspace / "linear.yaml").write_text("linear: {input: [1, 2, 2], layers: [Flatten, Linear: 2]}")
+    (workspace / "runs").mkdir()
     assert cnn("visualize-filters", *arguments.split()) == code
-    assert capsys.readouterr() == ("", f"error: {message.format(place=place)}\n")
-    assert sorted(p.name for p in place.iterdir()) == ["linear.yaml", "runs"]
+    assert capsys.readouterr() == ("", f"error: {message.format(workspace=workspace)}\n")
+    assert sorted(p.name for p in workspace.iterdir()) == ["linear.yaml", "runs"]
 
 
-def test_a_folder_that_is_missing_leaves_nothing_behind(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_missing_leaves_nothing_behind(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cnn("visualize-filters", "tiny-cnn", "--untrained", "-o", "no/such/f.png") == 1
     assert capsys.readouterr().err.startswith("error: cannot write no/such/f.png")
-    assert list(place.iterdir()) == []
+    assert list(workspace.iterdir()) == []
 
 
-def test_diverged_weights_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    network = make_run(place / "runs" / "tiny-cnn-1", "tiny-cnn", 1)
+def test_diverged_weights_are_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = make_run(workspace / "runs" / "tiny-cnn-1", "tiny-cnn", 1)
     nn.init.constant_(network.get_parameter("0.weight"), math.nan)
     plan = find("tiny-cnn")
     metadata = Metadata(plan.document(), tuple("0123456789"), Preprocessing(plan.input))
-    save_weights(place / "nan.safetensors", network, metadata)
+    save_weights(workspace / "nan.safetensors", network, metadata)
     assert cnn("visualize-filters", "nan.safetensors") == 1
     assert "layer 0: 9 of 9 weights are not finite numbers" in capsys.readouterr().err

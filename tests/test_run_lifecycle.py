@@ -14,12 +14,7 @@ from cnn_cli.checkpoints import checkpoint
 from cnn_cli.errors import UsageError
 from cnn_cli.training.ema import follow
 
-
-@pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    small.without_pictures(monkeypatch)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_the_average_follows_as_pytorchs_does() -> None:

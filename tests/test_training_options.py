@@ -22,11 +22,7 @@ from cnn_cli.training.optimizer import Optimizer, learning_rate, make_optimizer
 PLAIN = small.SPEC.replace("    - Dropout: 0.2\n", "").replace("    - BatchNorm2d\n", "")
 
 
-@pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    small.without_pictures(monkeypatch)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def network(seed: int = 0) -> nn.Sequential:

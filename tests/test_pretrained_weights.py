@@ -11,7 +11,7 @@ import pytest
 import small_runs as small
 import torch
 from PIL import Image
-from published import SMALL, entry_of, folder_of_images, photograph, publish, state_of, without_counters
+from pretrained_files import SMALL, entry_of, folder_of_images, photograph, publish, state_of, without_counters
 from small_networks import cnn
 from torch import Tensor
 from torchvision import models

@@ -25,7 +25,7 @@ from cnn_cli.training import train
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["several", "cnn_cli.training.launch", "torch.distributed", "torch._dynamo", "sklearn.datasets"]
+    ["processes", "cnn_cli.training.launch", "torch.distributed", "torch._dynamo", "sklearn.datasets"]
 )
 Action = Callable[[int], None]
 PLAIN = """

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
-import several
 import small_runs as small
 import torch
 
@@ -23,7 +23,7 @@ slow = pytest.mark.skipif(not os.environ.get("CNN_SLOW_TESTS"), reason="set CNN_
 
 @pytest.fixture(autouse=True)
 def _specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    several.ready(tmp_path, monkeypatch)
+    processes.ready(tmp_path, monkeypatch)
 
 
 # --- Stopping and going on -------------------------------------------------------------------------------------------
@@ -36,7 +36,7 @@ def _often(rank: int) -> None:
 
 def _stop_at(step: int, ranks: tuple[int, ...], rank: int) -> None:
     _often(rank)
-    several.at_step(dict.fromkeys(ranks, small.interrupt), step, rank)
+    processes.at_step(dict.fromkeys(ranks, small.interrupt), step, rank)
 
 
 @pytest.mark.parametrize(
@@ -46,23 +46,23 @@ def test_stopped_and_resumed_is_as_if_never_stopped(
     tmp_path: Path, size: int, step: int, ranks: tuple[int, ...]
 ) -> None:
     """1150 images make nine steps of 128 an epoch: in the middle of an epoch and, at the ninth, at its end."""
-    options = ("small.yaml", *several.EVERYTHING)
-    whole = several.trained(tmp_path, size, "whole", *options)
-    codes, team = several.run(tmp_path, size, "train", *options, "-o", "part", action=partial(_stop_at, step, ranks))
+    options = ("small.yaml", *processes.EVERYTHING)
+    whole = processes.trained(tmp_path, size, "whole", *options)
+    codes, team = processes.run(tmp_path, size, "train", *options, "-o", "part", action=partial(_stop_at, step, ranks))
     assert codes[0] == 143 and small.last(tmp_path / "part")["step"] == step, team.words()
     way = f"go on with: torchrun --nproc-per-node {size} -m cnn_cli train part --resume"
     assert [team.said(rank).count(way) for rank in range(size)] == [1] + [0] * (size - 1)
     assert all(team.said(rank) == "" for rank in range(1, size))
-    codes, team = several.run(tmp_path, size, "train", "part", "--resume")
+    codes, team = processes.run(tmp_path, size, "train", "part", "--resume")
     assert codes == [0] * size, team.words()
     assert small.same(*(small.without_times(small.last(run)) for run in (tmp_path / "part", whole)))
-    assert several.rows(tmp_path / "part") == several.rows(whole)
+    assert processes.rows(tmp_path / "part") == processes.rows(whole)
     assert (tmp_path / "part" / "best.safetensors").is_file()
 
 
 def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
-    several.trained(tmp_path, 2, "two", "small.yaml", "--epochs", "1")
-    several.trained(tmp_path, 1, "one", "small.yaml", "--epochs", "1")
+    processes.trained(tmp_path, 2, "two", "small.yaml", "--epochs", "1")
+    processes.trained(tmp_path, 1, "one", "small.yaml", "--epochs", "1")
     for run, size, way in (
         ("two", 1, "two was trained by 2 processes, and here is 1; go on with torchrun --nproc-per-node 2 "),
         ("two", 3, "two was trained by 2 processes, and here are 3; go on with torchrun --nproc-per-node 2 "),
@@ -72,7 +72,7 @@ def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
             "one was trained by 1 process, and here are 2; go on with cnn train one --resume without torchrun",
         ),
     ):
-        codes, team = several.run(tmp_path, size, "train", run, "--resume", "--epochs", "2")
+        codes, team = processes.run(tmp_path, size, "train", run, "--resume", "--epochs", "2")
         assert codes[0] == 2 and team.said(0).count(way) == 1, team.words()
 
 
@@ -102,8 +102,8 @@ def _about_gloo() -> None:
 )
 @pytest.mark.parametrize("size", [2, pytest.param(3, marks=slow)])
 def test_what_fails_in_one_process_is_told_by_it(tmp_path: Path, size: int, action: Any, code: int, words: str) -> None:
-    codes, team = several.run(
-        tmp_path, size, "train", "small.yaml", "-o", "run", action=partial(several.at_step, {1: action}, 15)
+    codes, team = processes.run(
+        tmp_path, size, "train", "small.yaml", "-o", "run", action=partial(processes.at_step, {1: action}, 15)
     )
     assert codes[1] == code and all(codes), team.words()
     assert team.said(1).startswith(words), team.words()
@@ -113,12 +113,12 @@ def test_what_fails_in_one_process_is_told_by_it(tmp_path: Path, size: int, acti
 
 def _an_image_goes_bad(rank: int) -> None:
     data.free_memory = lambda *_: 0  # type: ignore[attr-defined]
-    several.at_step({1: lambda: Path("images/7/7.png").write_bytes(b"bad")}, 12, rank)
+    processes.at_step({1: lambda: Path("images/7/7.png").write_bytes(b"bad")}, 12, rank)
 
 
 def test_an_image_that_goes_bad_in_one_process(tmp_path: Path) -> None:
-    options = several.images(tmp_path)
-    codes, team = several.run(tmp_path, 2, "train", *options, "--epochs", "9", "-o", "run", action=_an_image_goes_bad)
+    options = processes.images(tmp_path)
+    codes, team = processes.run(tmp_path, 2, "train", *options, "--epochs", "9", "-o", "run", action=_an_image_goes_bad)
     said = sorted(team.said(rank).count("error: ") for rank in range(2))
     assert all(codes) and said == [0, 1] and team.words().count("7.png") == 1, team.words()
     assert "the run goes on from its last saved state with --resume" in team.words()
@@ -126,7 +126,7 @@ def test_an_image_that_goes_bad_in_one_process(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_is_told_once(tmp_path: Path) -> None:
-    codes, team = several.run(tmp_path, 2, "train", "plain.yaml:rough", "-o", "run")
+    codes, team = processes.run(tmp_path, 2, "train", "plain.yaml:rough", "-o", "run")
     assert codes[0] == 3 and codes[1] in (3, -signal.SIGTERM)
     assert team.said(0).count("error: the loss is not finite in epoch 1") == 1 and team.said(1) == ""
     assert all(t.isfinite().all() for t in small.last(tmp_path / "run")["network"].values())
@@ -138,9 +138,9 @@ def test_a_loss_that_is_not_finite_is_told_once(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_process_that_dies_or_hangs_is_named(tmp_path: Path, size: int, victim: int, srun: bool, number: int) -> None:
-    env = {**several.SLURM, "SLURM_STEP_NUM_TASKS": str(size)} if srun else None
+    env = {**processes.SLURM, "SLURM_STEP_NUM_TASKS": str(size)} if srun else None
     options = ("small.yaml", "-o", "run", "--epochs", "3000")
-    with several.team(tmp_path, size, "train", *options, env=env, more={"CNN_TIMEOUT": "2"}) as team:
+    with processes.team(tmp_path, size, "train", *options, env=env, more={"CNN_TIMEOUT": "2"}) as team:
         team.until(lambda: "   2/3000" in team.said(0))
         team.send(number, victim)
         started = time.monotonic()
@@ -155,7 +155,7 @@ def test_a_process_that_dies_or_hangs_is_named(tmp_path: Path, size: int, victim
     assert sum(text.count("error: ") for text in said) == sum(text.count(named) for text in said) == 1, team.words()
     epochs = len(small.last(tmp_path / "run")["history"])
     assert epochs >= 2
-    codes, team = several.run(tmp_path, size, "train", "run", "--resume", "--epochs", "3000", action=_stop_soon)
+    codes, team = processes.run(tmp_path, size, "train", "run", "--resume", "--epochs", "3000", action=_stop_soon)
     assert codes[0] == 143 and small.last(tmp_path / "run")["step"] > 12 * epochs, team.words()
 
 
@@ -186,7 +186,7 @@ def torchrun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def test_torchrun_stops_and_goes_on(tmp_path: Path) -> None:
     """SIGTERM reaches the whole group of each process, data workers included, and costs no step."""
-    options = ("train", *several.images(tmp_path), "--epochs", "400")
+    options = ("train", *processes.images(tmp_path), "--epochs", "400")
     process = torchrun(tmp_path, *options, "-o", "run")
     log = tmp_path / "run" / "metrics.jsonl"
     end = time.monotonic() + 60

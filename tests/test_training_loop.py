@@ -17,13 +17,7 @@ from cnn_cli.errors import UsageError
 from cnn_cli.training import launch, optimizer, train
 from cnn_cli.training.evaluate import Result
 
-
-@pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread, a folder of its own, no drawing."""
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    small.without_pictures(monkeypatch)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 # --- The same mathematics -------------------------------------------------------------------------------------------

@@ -24,12 +24,7 @@ from cnn_cli.training.state import read_last
 batches = sys.modules["cnn_cli.data.batches"]  # data.batches is the function of that name
 
 
-@pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread, a folder of its own, no drawing."""
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    small.without_pictures(monkeypatch)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 # --- Memory ---------------------------------------------------------------------------------------------------------

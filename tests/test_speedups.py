@@ -20,11 +20,7 @@ from cnn_cli.training import speedups as fast
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    small.without_pictures(monkeypatch)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def plan(tmp_path: Path, layers: str, size: int = 12) -> Any:

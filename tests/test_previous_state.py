@@ -15,13 +15,7 @@ from cnn_cli.errors import CnnError, StoppedError, UsageError
 from cnn_cli.training import launch, train
 from cnn_cli.training.state import read_last
 
-
-@pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread, a folder of its own, no drawing."""
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    small.without_pictures(monkeypatch)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def damage(path: Path) -> None:
