@@ -15,7 +15,7 @@ class CnnError(Exception):
     """
 
     exit_code = 1
-    mine: bool | None = None
+    to_report: bool | None = None
 
 
 class UsageError(CnnError):

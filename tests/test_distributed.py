@@ -14,7 +14,7 @@ import torch
 
 from cnn_cli import data
 from cnn_cli.distributed.process_group import first_host
-from cnn_cli.distributed.world import ALONE, World, world
+from cnn_cli.distributed.world import ALONE, World, current_world
 from cnn_cli.errors import CnnError
 from cnn_cli.training import train
 
@@ -72,16 +72,16 @@ def test_two_such_runs_are_bit_equal(tmp_path: Path) -> None:
 
 def _evaluations(sizes: tuple[int, ...], found: Path, rank: int) -> None:
     """In each process: how splits of these sizes are evaluated, of random images; the first process writes it down."""
-    from cnn_cli.distributed.process_group import joined
+    from cnn_cli.distributed.process_group import join_process_group
     from cnn_cli.language.registry import find
     from cnn_cli.network.build import build
     from cnn_cli.tasks.loss import loss_for
     from cnn_cli.training.evaluate import evaluate
 
-    here, cpu, results = world(), torch.device("cpu"), []
+    world, cpu, results = current_world(), torch.device("cpu"), []
     torch.manual_seed(0)
     plan, network = find("plain.yaml:plain"), build("plain.yaml:plain")
-    with joined(here, cpu):
+    with join_process_group(world, cpu):
         for n in sizes:
             draw = torch.Generator().manual_seed(n)
             images = torch.randint(0, 256, (n, 1, 8, 8), generator=draw, dtype=torch.uint8)
@@ -89,11 +89,11 @@ def _evaluations(sizes: tuple[int, ...], found: Path, rank: int) -> None:
             calls: list[int] = []
             for tta in ("none", "flip-shift"):
                 after = partial(calls.append, n)
-                result = evaluate(network, split, loss_for(plan, 10), 10, 7, cpu, after, tta=tta, here=here)
+                result = evaluate(network, split, loss_for(plan, 10), 10, 7, cpu, after, tta=tta, world=world)
                 results.append([result.n, result.loss, result.matrix])
-            assert len(here.gather(len(calls))) in (0, here.size)
-            assert here.most(len(calls), -len(calls)) == [len(calls), -len(calls)]
-    if here.first:
+            assert len(world.gather(len(calls))) in (0, world.size)
+            assert world.max(len(calls), -len(calls)) == [len(calls), -len(calls)]
+    if world.is_main:
         found.write_text(json.dumps(results))
     sys.exit(0)
 
@@ -208,7 +208,7 @@ def test_what_only_one_process_finds_wrong_is_told_by_it(tmp_path: Path) -> None
     ],
 )
 def test_who_a_process_is(variables: dict[str, str], expected: World) -> None:
-    assert world(variables) == expected
+    assert current_world(variables) == expected
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_who_a_process_is(variables: dict[str, str], expected: World) -> None:
 )
 def test_variables_that_make_no_sense(variables: dict[str, str]) -> None:
     with pytest.raises(CnnError, match=r"this looks like one of several processes, but .* makes no sense; unset them"):
-        world(variables)
+        current_world(variables)
 
 
 def test_hosts_of_slurm() -> None:

@@ -15,7 +15,7 @@ import small_runs as small
 import torch
 
 from cnn_cli import data
-from cnn_cli.distributed.world import Paced
+from cnn_cli.distributed.world import Poll
 from cnn_cli.training import train
 
 slow = pytest.mark.skipif(not os.environ.get("CNN_SLOW_TESTS"), reason="set CNN_SLOW_TESTS=1")
@@ -31,7 +31,7 @@ def _specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _often(rank: int) -> None:
     """Ask at every step whether to stop."""
-    Paced.agree = lambda self, *questions, now=False: self.here.agree(*questions)  # type: ignore[method-assign]
+    Poll.any = lambda self, *questions, now=False: self.world.any(*questions)  # type: ignore[method-assign]
 
 
 def _stop_at(step: int, ranks: tuple[int, ...], rank: int) -> None:

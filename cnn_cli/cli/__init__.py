@@ -13,8 +13,8 @@ from cnn_cli.cli import inspect, summary, train, predict, visualize, explain  # 
 # isort: on
 from cnn_cli.cli.app import app
 from cnn_cli.cli.output import note
-from cnn_cli.distributed.process_group import LINGER, speaks
-from cnn_cli.distributed.world import world
+from cnn_cli.distributed.process_group import REPORT_DELAY, should_report
+from cnn_cli.distributed.world import current_world
 from cnn_cli.errors import CnnError
 
 __all__ = ["app", "main"]
@@ -30,7 +30,7 @@ def main() -> None:
     except CnnError as error:
         if debug:
             raise
-        if speaks(error):
+        if should_report(error):
             note(f"error: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
@@ -47,10 +47,10 @@ def main() -> None:
 @contextmanager
 def _one_voice() -> Iterator[None]:
     """Of several processes the first says what all would say; another one only why it failed, if it still can."""
-    here = world()
-    if here.size > 1:  # before PyTorch is loaded: of a lost connection it writes forty lines itself
+    world = current_world()
+    if world.size > 1:  # before PyTorch is loaded: of a lost connection it writes forty lines itself
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    if here.first:
+    if world.is_main:
         yield
         return
     said = StringIO()
@@ -59,6 +59,6 @@ def _one_voice() -> Iterator[None]:
             yield
     except SystemExit as end:  # a wrong option, of which the app has told already
         if end.code:
-            time.sleep(LINGER)
+            time.sleep(REPORT_DELAY)
             note(said.getvalue())
         raise

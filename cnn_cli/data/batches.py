@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from cnn_cli.data.decode import decode
 from cnn_cli.data.preprocess import Preprocessing, adapt
-from cnn_cli.distributed.world import world
+from cnn_cli.distributed.world import current_world
 from cnn_cli.errors import CnnError, StoppedError
 
 
@@ -225,7 +225,7 @@ def _leave_signals_to_main(worker: int) -> None:
     the step at which they stop.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_soon if world().size > 1 else signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _end_soon if current_world().size > 1 else signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_OUTSIDE)
 

@@ -18,63 +18,63 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cnn_cli.distributed.world import World, world
+from cnn_cli.distributed.world import World, current_world
 from cnn_cli.errors import CnnError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
 E = TypeVar("E", bound=Exception)
-PATIENCE = 300.0  # seconds without a word from another process before the job counts as hanging
-LINGER = 5.0  # seconds that the other processes leave the first to say what is wrong
+DEFAULT_TIMEOUT = 300.0  # seconds without a word from another process before the job counts as hanging
+REPORT_DELAY = 5.0  # seconds that the other processes leave the first to say what is wrong
 
 
-def speaks(error: CnnError) -> bool:
+def should_report(error: CnnError) -> bool:
     """Whether this process is the one to say it. Of several that fail alike, each by itself, it is the first.
 
     Another one waits: its launcher ends it when the first has spoken, and if not, only this one knows what is wrong.
     """
     try:
-        if error.mine or (error.mine is None and world().first):
+        if error.to_report or (error.to_report is None and current_world().is_main):
             return True
     except CnnError:  # nobody knows who is the first
         return True
-    time.sleep(LINGER if error.mine is None else LINGER / 2)
-    return error.mine is None
+    time.sleep(REPORT_DELAY if error.to_report is None else REPORT_DELAY / 2)
+    return error.to_report is None
 
 
 @contextmanager
-def joined(here: World, device: "torch.device") -> Iterator[None]:
+def join_process_group(world: World, device: "torch.device") -> Iterator[None]:
     """The process group inside the `with`. CnnError where another process is gone, or silent for too long.
 
     Whatever ends one process ends all, and one of them says why: the error of the others has `mine` False.
     """
-    if here.size == 1:
+    if world.size == 1:
         yield
         return
     import torch.distributed as dist
 
-    store, processes = _meet(here, device)
+    store, processes = _meet(world, device)
     try:
         yield
         with suppress(RuntimeError):
             dist.barrier()  # nobody leaves while another still needs the meeting point, which the first may hold
     except Exception as error:
-        first = _first_to_fail(here, store)
+        first = _first_to_fail(world, store)
         _leave(error)
-        missing = [0] if first is None else _missing(here, store) if first or here.first else []
+        missing = [0] if first is None else _missing(world, store) if first or world.is_main else []
         if first is False:
             raise _silent(error) from None
         if missing and _about_others(error):
             _end_siblings([processes[rank] for rank in missing])
-            raise _mine(CnnError(_lost(here, missing, error))) from None
+            raise _mine(CnnError(_lost(world, missing, error))) from None
         raise _mine(error) from error.__cause__
     else:
         with suppress(RuntimeError):
             dist.destroy_process_group()
 
 
-def _meet(here: World, device: "torch.device") -> tuple[Any, list[tuple[str, int]]]:
+def _meet(world: World, device: "torch.device") -> tuple[Any, list[tuple[str, int]]]:
     """Find the others → the store that all share, and the machine and process number of each.
 
     A signal ends the waiting at once, since nothing is there to be saved.
@@ -84,20 +84,20 @@ def _meet(here: World, device: "torch.device") -> tuple[Any, list[tuple[str, int
 
     _meeting_point(os.environ)
     try:
-        patience = timedelta(seconds=float(os.environ.get("CNN_TIMEOUT", PATIENCE)))
+        patience = timedelta(seconds=float(os.environ.get("CNN_TIMEOUT", DEFAULT_TIMEOUT)))
     except ValueError:
         raise UsageError(f"CNN_TIMEOUT must be seconds, not {os.environ['CNN_TIMEOUT']!r}") from None
     backend = f"cpu:gloo,{device.type}:nccl" if device.type == "cuda" else "gloo"
     try:
         with _default_signals():
-            store, _, _ = next(rendezvous("env://", here.rank, here.size, timeout=patience))
-            dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.size, timeout=patience)
-            processes: list[tuple[str, int]] = [("", 0)] * here.size
+            store, _, _ = next(rendezvous("env://", world.rank, world.size, timeout=patience))
+            dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=patience)
+            processes: list[tuple[str, int]] = [("", 0)] * world.size
             dist.all_gather_object(processes, (socket.gethostname(), os.getpid()))
     except (dist.DistError, RuntimeError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise CnnError(
-            f"process {here.rank} could not join the {here.size} processes at {where}: {_brief(error)}"
+            f"process {world.rank} could not join the {world.size} processes at {where}: {_brief(error)}"
         ) from None
     return store, processes
 
@@ -116,23 +116,23 @@ def _default_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _first_to_fail(here: World, store: Any) -> bool | None:
+def _first_to_fail(world: World, store: Any) -> bool | None:
     """Leave a mark, and see whether no other process has failed before; None where the meeting point is gone."""
-    if not here.first:
+    if not world.is_main:
         time.sleep(0.5)  # where all fail alike, the first process is the first
     answers: list[int] = []
 
     def ask() -> None:
         with suppress(RuntimeError):
             answers.append(store.add("cnn/failed", 1))
-            store.set(f"cnn/here/{here.rank}", "yes")
+            store.set(f"cnn/here/{world.rank}", "yes")
 
     asking = threading.Thread(target=ask, daemon=True)  # a process that hangs may hold the meeting point
     asking.start()
     asking.join(5)
     if not answers:
         return None
-    if answers[0] > 1 and not here.first and threading.current_thread() is threading.main_thread():
+    if answers[0] > 1 and not world.is_main and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to be said or saved
     return answers[0] == 1
 
@@ -162,9 +162,9 @@ def _about_others(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
-def _missing(here: World, store: Any) -> list[int]:
+def _missing(world: World, store: Any) -> list[int]:
     """Who leaves no mark within two seconds: all that run notice the end of the group, while the first stays for it."""
-    missing, end = list(range(here.size)), time.monotonic() + 2
+    missing, end = list(range(world.size)), time.monotonic() + 2
     try:
         while missing and time.monotonic() < end:
             time.sleep(0.05)
@@ -185,11 +185,11 @@ def _end_siblings(processes: list[tuple[str, int]]) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _lost(here: World, missing: list[int], error: Exception) -> str:
+def _lost(world: World, missing: list[int], error: Exception) -> str:
     who = f"process {missing[0]}" if len(missing) == 1 else f"processes {', '.join(map(str, missing))}"
     verb = "has ended or hangs" if len(missing) == 1 else "have ended or hang"
     return (
-        f"{who} of {here.size} (counted from 0) {verb}: {_brief(error)}\n"
+        f"{who} of {world.size} (counted from 0) {verb}: {_brief(error)}\n"
         "the run goes on from its last saved state with --resume"
     )
 
@@ -202,14 +202,14 @@ def _brief(error: Exception) -> str:
 
 def _mine(error: E) -> E:
     if isinstance(error, CnnError):
-        error.mine = True
+        error.to_report = True
     return error
 
 
 def _silent(error: Exception) -> CnnError:
     """The same exit code, without a word."""
     silent = error if isinstance(error, CnnError) else CnnError("another process says why")
-    silent.mine = False
+    silent.to_report = False
     return silent
 
 

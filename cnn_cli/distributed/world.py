@@ -23,27 +23,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """This process among `size`, numbered from 0; `local` counts those on this machine. Alone: World()."""
+    """This process among `size`, numbered from 0; `local_rank` counts those on this machine. Alone: World()."""
 
     rank: int = 0
     size: int = 1
-    local: int = 0
+    local_rank: int = 0
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def way_on(self, run: Path) -> str:
+    def resume_command(self, run: Path) -> str:
         """The command by which as many processes go on with a run."""
         start = ["torchrun", "--nproc-per-node", str(self.size), "-m", "cnn_cli"] if self.size > 1 else ["cnn"]
         return shlex.join([*start, "train", str(run), "--resume"])
 
-    def share(self, index: "Tensor") -> "Tensor":
+    def shard(self, index: "Tensor") -> "Tensor":
         """This process's part of some numbers (n,): every size-th. All parts together are the whole, each once."""
         return index[self.rank :: self.size]
 
-    def add(self, *tensors: "Tensor") -> None:
+    def sum(self, *tensors: "Tensor") -> None:
         """Each tensor becomes its sum over all processes, in place."""
         if self.size > 1:
             import torch.distributed as dist
@@ -51,7 +51,7 @@ class World:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
-    def spread(self, *tensors: "Tensor") -> None:
+    def broadcast(self, *tensors: "Tensor") -> None:
         """Each tensor becomes what it is in the first process, in place."""
         if self.size > 1:
             import torch.distributed as dist
@@ -65,11 +65,11 @@ class World:
             return [value]
         import torch.distributed as dist
 
-        values: list[Any] | None = [None] * self.size if self.first else None
+        values: list[Any] | None = [None] * self.size if self.is_main else None
         dist.gather_object(value, values)
         return values or []
 
-    def tell(self, value: T) -> T:
+    def broadcast_object(self, value: T) -> T:
         """The first process's value, in all of them."""
         if self.size == 1:
             return value
@@ -79,11 +79,11 @@ class World:
         dist.broadcast_object_list(values)
         return values[0]
 
-    def agree(self, *questions: bool) -> list[bool]:
+    def any(self, *questions: bool) -> list[bool]:
         """For each question whether any process says yes."""
-        return [bool(answer) for answer in self.most(*questions)]
+        return [bool(answer) for answer in self.max(*questions)]
 
-    def most(self, *numbers: float) -> list[float]:
+    def max(self, *numbers: float) -> list[float]:
         """The largest of each number over all processes."""
         if self.size == 1:
             return list(numbers)
@@ -97,38 +97,38 @@ class World:
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """First one process of each machine, then the others: what the one downloads, the others find."""
-        if self.local:
-            self.agree()
+        if self.local_rank:
+            self.any()
         yield
-        if not self.local:
-            self.agree()
+        if not self.local_rank:
+            self.any()
 
 
 ALONE = World()
 
 
-class Paced:
+class Poll:
     """A question to all processes at every step, asked about once a second: asking makes each wait for the others.
 
     The steps at which it is asked are the same in all, since they follow from the time of the slowest.
     """
 
-    def __init__(self, here: World) -> None:
-        self.here, self.steps, self.every, self.clock = here, 0, 1, time.monotonic()
+    def __init__(self, world: World) -> None:
+        self.world, self.steps, self.every, self.clock = world, 0, 1, time.monotonic()
 
-    def agree(self, *questions: bool, now: bool = False) -> list[bool]:
-        """As World.agree(), or no to all where it is not time to ask. now: ask in any case."""
+    def any(self, *questions: bool, now: bool = False) -> list[bool]:
+        """As World.any(), or no to all where it is not time to ask. now: ask in any case."""
         self.steps += 1
-        if self.here.size == 1:
+        if self.world.size == 1:
             return list(questions)
         if self.steps < self.every and not now:
             return [False] * len(questions)
-        seconds, *answers = self.here.most((time.monotonic() - self.clock) / self.steps, *questions)
+        seconds, *answers = self.world.max((time.monotonic() - self.clock) / self.steps, *questions)
         self.steps, self.every, self.clock = 0, round(min(100, max(1, 1 / max(seconds, 1e-3)))), time.monotonic()
         return [bool(answer) for answer in answers]
 
 
-def world(environ: Mapping[str, str] = os.environ) -> World:
+def current_world(environ: Mapping[str, str] = os.environ) -> World:
     """As torchrun or srun started this process; alone where neither did. CnnError for variables that make no sense."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if "RANK" not in environ and environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":

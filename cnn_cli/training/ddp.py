@@ -7,13 +7,15 @@ from cnn_cli.distributed.world import World
 from cnn_cli.training.speedups import computing
 
 
-def wrapped(network: nn.Module, shape: tuple[int, ...], precision: str, device: torch.device, here: World) -> nn.Module:
+def wrapped(
+    network: nn.Module, shape: tuple[int, ...], precision: str, device: torch.device, world: World
+) -> nn.Module:
     """The network as it is called in training; by itself where there is one process. shape: (C, H, W) of an image.
 
     After its first step the engine lays out its sums anew, in the order in which gradients come, and of three processes
     or more that changes bits. So it takes a step that does not count: a run that goes on is then as one never stopped.
     """
-    if here.size == 1:
+    if world.size == 1:
         return network
     engine = nn.parallel.DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
     kept = [buffer.clone() for buffer in network.buffers()]

@@ -53,7 +53,7 @@ def evaluate(
     after_batch: Callable[[], object] = lambda: None,
     layout: Layout = WHOLE,
     tta: str = "none",
-    here: World = ALONE,
+    world: World = ALONE,
 ) -> Result:
     """Run the network over the split in evaluation mode; `after_batch` may raise to stop.
 
@@ -64,8 +64,8 @@ def evaluate(
     network.eval()
     matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     total = torch.zeros((), dtype=sum_type(device), device=device)
-    parts = torch.split(here.share(torch.arange(len(split), device=split.home)), batch_size)
-    together = math.ceil(len(split) // here.size / batch_size)  # batches that every process has
+    parts = torch.split(world.shard(torch.arange(len(split), device=split.home)), batch_size)
+    together = math.ceil(len(split) // world.size / batch_size)  # batches that every process has
     loaded = batches(split, parts, device, layout if tta == "none" else replace(layout, size=None))
     for i, (x, y) in enumerate(loaded):
         outputs = network(x) if tta == "none" else _mean_over_views(network, x, layout, tta)
@@ -73,7 +73,7 @@ def evaluate(
         matrix += confusion(y, loss.predictions(outputs), classes)
         if i < together:
             after_batch()
-    here.add(matrix, total)
+    world.sum(matrix, total)
     return Result(split.name, total.item() / max(1, len(split)), matrix.tolist())
 
 

@@ -18,25 +18,25 @@ from cnn_cli.training.evaluate import evaluate
 from cnn_cli.training.job import Job
 from cnn_cli.training.signals import Signals, Stop
 from cnn_cli.training.state import State
-from cnn_cli.training.train import LOG, train, way_on
+from cnn_cli.training.train import LOG, resume_hint, train
 
 CURVES = "curves.png"  # the last file of a run: where it is, the run is finished
 
 
 def to_the_end(job: Job, state: State, watch: Signals) -> dict[str, Any]:
     """Train and report. Where the report is stopped or a file cannot be written, the error names the way to go on."""
-    stopped = f"stopped; every epoch is done, the report is not\n{way_on(job)}"
+    stopped = f"stopped; every epoch is done, the report is not\n{resume_hint(job)}"
     try:
         train(job, state, watch)
-        return finish(job, state, watch.check) if job.here.first else {}
+        return finish(job, state, watch.check) if job.world.is_main else {}
     except Stop:
         raise StoppedError(stopped, watch.received) from None
     except ReadError as error:
         if watch.soon():
             raise StoppedError(stopped, watch.received) from None
-        raise CnnError(f"{error}\n{way_on(job)}") from None
+        raise CnnError(f"{error}\n{resume_hint(job)}") from None
     except WriteError as error:
-        raise CnnError(f"{error}\n{way_on(job)}") from None
+        raise CnnError(f"{error}\n{resume_hint(job)}") from None
 
 
 def finish(job: Job, state: State, check: Callable[[], object]) -> dict[str, Any]:

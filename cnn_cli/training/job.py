@@ -32,7 +32,7 @@ class Job:
     metadata: Metadata
     run: Path
     layout: Layout
-    here: World
+    world: World
 
     def __getitem__(self, name: str) -> Any:
         """The value of a setting; None where it has no meaning in this run."""
@@ -52,7 +52,7 @@ class Job:
         """Images an epoch: all, but for last ones that BatchNorm could make nothing of."""
         n = len(self.data.splits["train"])
         rest = n % self["batch_size"]
-        return n - rest if 0 < rest < 2 * self.here.size and needs_two(self.plan, self.freeze) else n
+        return n - rest if 0 < rest < 2 * self.world.size and needs_two(self.plan, self.freeze) else n
 
     @cached_property
     def steps(self) -> int:
@@ -115,13 +115,13 @@ class Job:
         """This process's part of each batch, and what its mean loss counts in the mean over all processes."""
         labels = self.data.splits["train"].labels
         for whole in parts:
-            if self.here.size == 1:
+            if self.world.size == 1:
                 yield whole, 1.0
                 continue
-            mine = self.here.share(whole)
-            weight, total = (self.objective.total_weight(labels[part]) for part in (mine, whole))
+            own = self.world.shard(whole)
+            weight, total = (self.objective.total_weight(labels[part]) for part in (own, whole))
             if weight:
-                yield mine, weight * self.here.size / total
+                yield own, weight * self.world.size / total
             else:  # every process takes every step: here with an image that does not count
                 yield max(whole.unsqueeze(1), key=lambda one: self.objective.total_weight(labels[one])), 0.0
 

@@ -23,8 +23,8 @@ from cnn_cli.checkpoints.runs import ROOT, held_run, new_run, newest_run
 from cnn_cli.data import NAMED, Source, data_folder, fit, read_source, split
 from cnn_cli.data.preprocess import normalised
 from cnn_cli.device import free_memory, keep_freed_memory, pick
-from cnn_cli.distributed.process_group import joined
-from cnn_cli.distributed.world import World, world
+from cnn_cli.distributed.process_group import join_process_group
+from cnn_cli.distributed.world import World, current_world
 from cnn_cli.errors import CnnError, UsageError, closest
 from cnn_cli.files import put_back
 from cnn_cli.language.freeze import frozen, hold, trained
@@ -72,11 +72,15 @@ def begin(request: Request) -> dict[str, Any]:
     if request.film:
         check_film(plan)
     frozen(plan, settings["freeze"].value)
-    device, here = _place(request.device, settings["deterministic"].value)
+    device, world = _place(request.device, settings["deterministic"].value)
     settings = _settled(settings, device)
-    with signals(here.size > 1) as watch, joined(here, device), _folder(plan.network, request.output, here) as run:
+    with (
+        signals(world.size > 1) as watch,
+        join_process_group(world, device),
+        _folder(plan.network, request.output, world) as run,
+    ):
         folder = data_folder(request.data_dir)
-        with here.in_turn():
+        with world.in_turn():
             given = begins_with(settings, plan)
             source = read_source(settings["data"].value, folder)
         settings["data"] = Setting(source.name, settings["data"].source)  # a folder by its full path from here on
@@ -89,11 +93,11 @@ def begin(request: Request) -> dict[str, Any]:
         moved = transfer.fit(plan, given.tensors, str(given)) if given else None
         known = facts(device, settings) | ({"weights": str(given)} if given else {})
         metadata = Metadata(plan.document(), source.classes, how, data_facts(source, settings, folder), known)
-        job = _job(plan, settings, metadata, source, device, run, here)
+        job = _job(plan, settings, metadata, source, device, run, world)
         state = _state(job, device, moved)
         save(job, state)  # the first file: with it the run can be resumed, without it the folder goes again
         watch.gentle = True
-        if here.first:
+        if world.is_main:
             write_config(job, request.command)
             if request.film:
                 begin_film(run, state.network)
@@ -114,8 +118,8 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
         raise UsageError("a run goes on with its own settings; leave out --recipe, or start a new run without --resume")
     if request.film and not (run / FRAMES).is_file():
         raise UsageError(f"{run} keeps no filters of its epochs; a film begins with its run: leave the option out")
-    here = world()
-    with signals(here.size > 1) as watch, held_run(run) if here.first else nullcontext():
+    world = current_world()
+    with signals(world.size > 1) as watch, held_run(run) if world.is_main else nullcontext():
         saved = read_last(file)
         metadata = checkpoint.parse_metadata(saved["about"], str(file))
         plan = plan_document(metadata.spec, str(file))
@@ -123,27 +127,27 @@ def resume(request: Request, run: Path) -> dict[str, Any]:
         before = {k: Setting(*v) for k, v in saved["settings"].items()}
         settings = _same(before, request, run, saved["step"])
         if (run / CURVES).is_file() and settings["epochs"].value == before["epochs"].value and file.name == LAST:
-            if here.first:
+            if world.is_main:
                 request.say(f"{run} is finished ({len(saved['history'])} epochs); --epochs N goes on to N")
-            return outcome(plan.network, metadata, run, saved["history"]) if here.first else {}
-        if len(saved["ranks"]) != here.size:
-            raise UsageError(_other_size(file, len(saved["ranks"]), here.size))
-        on = str(metadata.facts["on"]).partition(":")[0] if here.size > 1 else metadata.facts["on"]
+            return outcome(plan.network, metadata, run, saved["history"]) if world.is_main else {}
+        if len(saved["ranks"]) != world.size:
+            raise UsageError(_other_size(file, len(saved["ranks"]), world.size))
+        on = str(metadata.facts["on"]).partition(":")[0] if world.size > 1 else metadata.facts["on"]
         device, _ = _place(request.device if request.device != "auto" else on, before["deterministic"].value)
-        with joined(here, device):
-            with here.in_turn():
+        with join_process_group(world, device):
+            with world.in_turn():
                 source = read_source(settings["data"].value, data_folder(request.data_dir, metadata.data["folder"]))
             if fingerprint(source) != metadata.data.get("fingerprint"):
                 raise UsageError(
                     f"{source.name} has changed since {run} began; a run goes on with the images it began with"
                 )
-            job = _job(plan, settings, metadata, source, device, run, here)
+            job = _job(plan, settings, metadata, source, device, run, world)
             state = _state(job, device)
             transfer.put(state.network, transfer.fit(plan, saved["network"], str(file), whole=True))
             if state.average:
                 transfer.put(state.average, transfer.fit(plan, saved["average"], str(file), whole=True))
-            restore_last(saved, state, here)
-            if here.first:
+            restore_last(saved, state, world)
+            if world.is_main:
                 if file.name == PREVIOUS:
                     put_back(file, run / LAST)
                 (run / CURVES).unlink(missing_ok=True)  # it says that the run is finished, which it is not any more
@@ -197,17 +201,17 @@ def recipe_of(plan: Plan, name: str) -> dict[str, Any]:
 
 def _place(name: str, deterministic: bool) -> tuple[torch.device, World]:
     """The device of this process, and where it stands among others."""
-    here = world()
+    world = current_world()
     if deterministic:  # before anything runs on a GPU
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     device = pick(name)
-    if here.size > 1 and device.type == "cuda":
+    if world.size > 1 and device.type == "cuda":
         if ":" in name:
             raise UsageError(f"--device {name} is for one process; among several each takes its own: --device cuda")
-        device = torch.device("cuda", here.local % torch.cuda.device_count())
+        device = torch.device("cuda", world.local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
-    return device, here
+    return device, world
 
 
 def _settled(settings: dict[str, Setting], device: torch.device) -> dict[str, Setting]:
@@ -218,19 +222,19 @@ def _settled(settings: dict[str, Setting], device: torch.device) -> dict[str, Se
 
 
 @contextmanager
-def _folder(network: str, output: Path | None, here: World) -> Iterator[Path]:
+def _folder(network: str, output: Path | None, world: World) -> Iterator[Path]:
     """The new run's folder, made and held by the first process."""
-    if not here.first:
-        yield here.tell(Path())
+    if not world.is_main:
+        yield world.broadcast_object(Path())
         return
     with new_run(network, output) as run:
-        yield here.tell(run)
+        yield world.broadcast_object(run)
 
 
 def _other_size(file: Path, then: int, now: int) -> str:
     """A run's random numbers belong to its processes, one generator each."""
     named = f" {shlex.quote(str(file))}" if file.name == PREVIOUS else ""
-    way = World(size=then).way_on(file.parent) + named + " without torchrun" * (then == 1)
+    way = World(size=then).resume_command(file.parent) + named + " without torchrun" * (then == 1)
     count = f"{then} process{'es' * (then > 1)}, and here {'is' if now == 1 else 'are'} {now}"
     return f"{file.parent} was trained by {count}; go on with {way}"
 
@@ -249,7 +253,7 @@ def _job(
     source: Source,
     device: torch.device,
     run: Path,
-    here: World,
+    world: World,
 ) -> Job:
     """Data fitted, loss chosen, and everything checked that would otherwise fail at the first step."""
     values = {name: setting.value for name, setting in settings.items()}
@@ -257,7 +261,7 @@ def _job(
         keep_freed_memory()
     loss = loss_for(plan, len(source.classes))
     images = sum(len(part.labels) for part in source.parts.values())
-    _check_memory(plan, settings, device, math.ceil(min(values["batch_size"], images) / here.size))
+    _check_memory(plan, settings, device, math.ceil(min(values["batch_size"], images) / world.size))
     for name in ("shift", "cutout"):
         if values[name] >= min(plan.input[1:]):
             raise UsageError(
@@ -274,10 +278,10 @@ def _job(
         )
     data = fit(divided, metadata.preprocessing, device, values["workers"])
     wanted = objective(loss, values, data.splits["train"].labels)
-    job = Job(plan, settings, data, loss, wanted, metadata, run, fast.layout(plan, values["fast"]), here)
-    least = 2 * here.size
+    job = Job(plan, settings, data, loss, wanted, metadata, run, fast.layout(plan, values["fast"]), world)
+    least = 2 * world.size
     if needs_two(plan, values["freeze"]) and min(values["batch_size"], len(job.data.splits["train"])) < least:
-        each = "batch" if here.size == 1 else "process"
+        each = "batch" if world.size == 1 else "process"
         message = f"a BatchNorm of this network sees one value a channel; it needs two images a {each}"
         raise UsageError(f"{message}: --batch-size {least} or more")
     return job
@@ -320,8 +324,8 @@ def _state(job: Job, device: torch.device, moved: transfer.Transfer | None = Non
     hold(network, job.freeze)
     last = job.plan.last.name if job.plan.last else ""
     average = copy.deepcopy(network) if job["ema"] is not None else None
-    if job.here.rank:  # dropout differs from process to process, the weights do not
-        torch.manual_seed(job["seed"] + 7919 * job.here.rank)
+    if job.world.rank:  # dropout differs from process to process, the weights do not
+        torch.manual_seed(job["seed"] + 7919 * job.world.rank)
     return State(network, make_optimizer(network, job.values, last), device, average)
 
 

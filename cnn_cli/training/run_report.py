@@ -83,7 +83,7 @@ def opening(job: Job, state: State, remarks: Sequence[str] = ()) -> str:
         *([("", f"too small a last batch ({unseen}) is left out each epoch: BatchNorm needs two")] if unseen else []),
         ("loss", job.objective.name),
         *([("optimizer", str(g)) for g in state.optimizer.groups] if len(state.optimizer.groups) > 1 else []),
-        ("device", describe(state.device) + (f", {job.here.size} processes" if job.here.size > 1 else "")),
+        ("device", describe(state.device) + (f", {job.world.size} processes" if job.world.size > 1 else "")),
         *_by_source(job.settings),
         ("run", str(job.run)),
     ]

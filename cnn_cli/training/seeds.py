@@ -11,7 +11,7 @@ from typing import Any
 from cnn_cli.checkpoints.checkpoint import parse_metadata
 from cnn_cli.checkpoints.header import LAST
 from cnn_cli.checkpoints.runs import ROOT
-from cnn_cli.distributed.world import world
+from cnn_cli.distributed.world import current_world
 from cnn_cli.errors import StoppedError, UsageError
 from cnn_cli.files import make_folder, make_numbered_folder, write_text
 from cnn_cli.language.registry import plan_document
@@ -30,7 +30,7 @@ def begin(request: launch.Request, count: int, run: Path | None = None, resume: 
     """
     if count < 2:
         raise UsageError(f"--seeds must be at least 2, not {count}; for one run name its --seed")
-    if world().size > 1:
+    if current_world().size > 1:
         raise UsageError("--seeds is for one process; start each seed by itself under torchrun")
     plan = launch.plan_of(request)
     settings = resolve(request.options, os.environ, plan.train, launch.recipe_of(plan, request.recipe))

@@ -76,14 +76,14 @@ class State:
 _KEYS = {"about", "settings", "network", "average", "optimizer", "step", "start", "ranks", "history", "best"}
 
 
-def save_last(path: Path, state: State, metadata: dict[str, Any], settings: dict[str, list[Any]], here: World) -> None:
+def save_last(path: Path, state: State, metadata: dict[str, Any], settings: dict[str, list[Any]], world: World) -> None:
     """Write the state, whole or not at all, in the first process; all must call it. That of before is previous.pt.
 
     settings: {name: [value, source]}. What each process has of its own, random numbers and sums, is kept by its rank.
     """
     own = {"loss": state.loss.cpu(), "correct": state.correct.cpu(), "seen": state.seen, "seconds": state.seconds}
-    ranks = here.gather(own | {"random": _random_states(state.device)})
-    if not here.first:
+    ranks = world.gather(own | {"random": _random_states(state.device)})
+    if not world.is_main:
         return
     document = {
         "about": metadata,
@@ -102,10 +102,10 @@ def save_last(path: Path, state: State, metadata: dict[str, Any], settings: dict
     write_bytes(path, buffer.getvalue(), keep=path.with_name(PREVIOUS))
 
 
-def restore_last(document: dict[str, Any], state: State, here: World) -> None:
+def restore_last(document: dict[str, Any], state: State, world: World) -> None:
     """Put back all but the weights; the last thing to do before training goes on, since it sets the random numbers."""
     state.optimizer.load_state_dict(document["optimizer"])
-    own = document["ranks"][here.rank]
+    own = document["ranks"][world.rank]
     state.loss.copy_(own["loss"])
     state.correct.copy_(own["correct"])
     state.seen, state.seconds = own["seen"], own["seconds"]

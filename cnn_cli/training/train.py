@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cnn_cli.checkpoints.checkpoint import save_weights
 from cnn_cli.checkpoints.header import BEST, LAST
 from cnn_cli.data import ReadError, batches, mix
-from cnn_cli.distributed.world import Paced
+from cnn_cli.distributed.world import Poll
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
 from cnn_cli.files import write_text
 from cnn_cli.language.freeze import set_training
@@ -39,13 +39,13 @@ def train(job: Job, state: State, signals: Signals) -> None:
     signals.gentle = True
     done = state.step * job["batch_size"]
     try:
-        with Progress(job["epochs"], job.total * job["batch_size"], done, job.evaluated, job.here.first) as progress:
+        with Progress(job["epochs"], job.total * job["batch_size"], done, job.evaluated, job.world.is_main) as progress:
             _epochs(job, state, signals, progress)
     except Stop:
         save(job, state)
         raise StoppedError(_stopped(job, state), signals.received or 15) from None
     except ReadError as error:
-        if job.here.size > 1:
+        if job.world.size > 1:
             raise CnnError(f"{error}\nthe run goes on from its last saved state with --resume") from None
         save(job, state)
         if signals.soon():
@@ -64,8 +64,8 @@ def train(job: Job, state: State, signals: Signals) -> None:
 
 
 def _epochs(job: Job, state: State, signals: Signals, progress: Progress) -> None:
-    network = wrapped(state.network, job.plan.input, job["precision"], state.device, job.here)
-    settings, saved, paced = job.values, time.monotonic(), Paced(job.here)
+    network = wrapped(state.network, job.plan.input, job["precision"], state.device, job.world)
+    settings, saved, poll = job.values, time.monotonic(), Poll(job.world)
     while not job.done(state):
         epoch, done = job.place(state)
         clock = time.perf_counter()
@@ -86,15 +86,15 @@ def _epochs(job: Job, state: State, signals: Signals, progress: Progress) -> Non
                 progress.show(epoch, loss, correct, state.seen / state.seconds)
             if state.step % _CHECK_EVERY == 0:
                 _check_loss(job, state)
-            saved = _pause(job, state, signals, saved, paced)
+            saved = _pause(job, state, signals, saved, poll)
         _check_loss(job, state)
         state.seconds += time.perf_counter() - clock  # with what the device had still to do
         progress.evaluating(epoch)
-        _finish_epoch(job, state, signals, paced)
+        _finish_epoch(job, state, signals, poll)
         saved = time.monotonic()
         progress.row(state.history[-1])
         if not job.done(state):
-            saved = _pause(job, state, signals, saved, paced, now=True)
+            saved = _pause(job, state, signals, saved, poll, now=True)
     if state.step < job.total:
         progress.line(f"stopped early: no better epoch among the last {job['patience']}")
 
@@ -116,10 +116,10 @@ def _step(job: Job, state: State, network: nn.Module, x: Tensor, y: Tensor, shar
     state.count(loss, job.loss.predictions(outputs), y if own >= 0.5 else others, counts=bool(share))
 
 
-def _pause(job: Job, state: State, signals: Signals, saved: float, paced: Paced, now: bool = False) -> float:
+def _pause(job: Job, state: State, signals: Signals, saved: float, poll: Poll, now: bool = False) -> float:
     """Stop if a signal has arrived, save if it is time to → when it was saved. Several processes do so together."""
-    late = job.here.first and time.monotonic() - saved > SAVE_EVERY
-    stop, late = paced.agree(bool(signals.received), late, now=now)
+    late = job.world.is_main and time.monotonic() - saved > SAVE_EVERY
+    stop, late = poll.any(bool(signals.received), late, now=now)
     if stop:
         raise Stop
     if not late:
@@ -128,12 +128,12 @@ def _pause(job: Job, state: State, signals: Signals, saved: float, paced: Paced,
     return time.monotonic()
 
 
-def _finish_epoch(job: Job, state: State, signals: Signals, paced: Paced) -> None:
+def _finish_epoch(job: Job, state: State, signals: Signals, poll: Poll) -> None:
     """Evaluate, write the epoch down, keep the weights if they are the best so far, save."""
     started, trained = time.perf_counter(), state.seconds
     epoch, done = job.place(state)
     network, result = state.result_network, None
-    job.here.spread(*state.network.buffers(), *network.buffers())  # each process has seen other images
+    job.world.broadcast(*state.network.buffers(), *network.buffers())  # each process has seen other images
     if job.evaluated:
         split, classes = job.data.splits[job.evaluated], len(job.metadata.classes)
         result = evaluate(
@@ -143,13 +143,13 @@ def _finish_epoch(job: Job, state: State, signals: Signals, paced: Paced) -> Non
             classes,
             job["batch_size"],
             state.device,
-            lambda: _stop_if_asked(signals, paced),
+            lambda: _stop_if_asked(signals, poll),
             job.layout,
             job["tta"],
-            job.here,
+            job.world,
         )
     sums = torch.stack([state.loss, state.correct.to(state.loss.dtype), torch.full_like(state.loss, state.seen)])
-    job.here.add(sums)
+    job.world.sum(sums)
     loss, correct, seen = sums.tolist()
     row = {
         "epoch": epoch if done == job.steps else job["epochs"],
@@ -169,15 +169,15 @@ def _finish_epoch(job: Job, state: State, signals: Signals, paced: Paced) -> Non
     if state.best is None or rank > state.best:
         state.best = rank
         facts = job.metadata.facts | {"epoch": row["epoch"], "metrics": row}
-        if job.here.first:
+        if job.world.is_main:
             save_weights(job.run / BEST, network, replace(job.metadata, facts=facts))
-    if job.here.first:
+    if job.world.is_main:
         add_frame(job.run, row["epoch"], network)
     save(job, state)
 
 
-def _stop_if_asked(signals: Signals, paced: Paced) -> None:
-    if any(paced.agree(bool(signals.received))):
+def _stop_if_asked(signals: Signals, poll: Poll) -> None:
+    if any(poll.any(bool(signals.received))):
         raise Stop
 
 
@@ -189,8 +189,8 @@ def save(job: Job, state: State) -> None:
     if not state.finite():
         raise DivergedError(_diverged(job, state, "a weight is not finite"))
     settings = {name: list(setting) for name, setting in job.settings.items()}
-    save_last(job.run / LAST, state, job.metadata.document(), settings, job.here)
-    if job.here.first:
+    save_last(job.run / LAST, state, job.metadata.document(), settings, job.world)
+    if job.world.is_main:
         write_log(job, state)
 
 
@@ -206,7 +206,7 @@ def _measure(result: Result | None, split: str, key: str) -> float | None:
 
 
 def _check_loss(job: Job, state: State) -> None:
-    if any(job.here.agree(not math.isfinite(state.loss.item()))):
+    if any(job.world.any(not math.isfinite(state.loss.item()))):
         raise DivergedError(_diverged(job, state, "the loss is not finite"))
 
 
@@ -224,12 +224,12 @@ def _saved(job: Job, state: State) -> str:
     epoch, step = job.place(state)
     if step == 0 and state.step >= job.total:
         epoch, step = epoch - 1, job.steps
-    return f"saved at epoch {epoch}, step {step} of {job.steps}\n{way_on(job)}"
+    return f"saved at epoch {epoch}, step {step} of {job.steps}\n{resume_hint(job)}"
 
 
-def way_on(job: Job) -> str:
+def resume_hint(job: Job) -> str:
     """The line that names the command to go on with a run."""
-    return f"go on with: {job.here.way_on(job.run)}"
+    return f"go on with: {job.world.resume_command(job.run)}"
 
 
 def _out_of_memory(error: Exception) -> bool:
