@@ -7,8 +7,10 @@ and the disk is told of that too (fsync of the folder). Without both a power cut
 
 import errno
 import os
+import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 from cnn_cli.errors import CnnError
@@ -19,6 +21,10 @@ _LOCK = ".lock"
 
 class WriteError(CnnError):
     """A file could not be written. What it was to replace is intact."""
+
+
+class DownloadError(CnnError):
+    """A download failed; the message is the reason alone."""
 
 
 def write_bytes(path: Path, data: bytes, keep: Path | None = None) -> None:
@@ -204,3 +210,22 @@ def _sync_folder(folder: Path) -> None:
 
 def _size(n: int) -> str:
     return f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n / 1e3:.1f} kB"
+
+
+@contextmanager
+def downloading(message: str) -> Iterator[None]:
+    """Announce a download and run it inside the `with`; what it prints goes to stderr. DownloadError with the reason.
+
+    A connection that is silent for 30 seconds counts as broken, so that no start hangs forever.
+    """
+    print(message, file=sys.stderr, flush=True)
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except (OSError, RuntimeError, EOFError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise DownloadError(lines[-1].removeprefix("<urlopen error ").removesuffix(">")) from None
+    finally:
+        socket.setdefaulttimeout(timeout)

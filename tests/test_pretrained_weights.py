@@ -18,7 +18,7 @@ from torchvision import models
 
 import cnn_cli
 from cnn_cli.checkpoints.checkpoint import load_network, restore
-from cnn_cli.checkpoints.pretrained import find_published
+from cnn_cli.checkpoints.pretrained import find_pretrained
 from cnn_cli.data.batches import fitted
 from cnn_cli.errors import CnnError, StoppedError, UsageError
 from cnn_cli.training import launch
@@ -91,7 +91,7 @@ def test_published_weights_say_what_they_say_in_torchvision(
 def test_images_are_resized_and_cut_as_the_preset_does(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     """Within two of 255 levels, and equal in 95 % of the values: Pillow and PyTorch round at other places."""
     picture, preset = photograph(tmp_path / "a.png", *size), entry_of(name).transforms()
-    how = find_published("torchvision", name).preprocessing
+    how = find_pretrained("torchvision", name).preprocessing
     ours = fitted(picture, how)[0].float()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preset.mean, preset.std))
     theirs = ((preset(Image.open(picture)) * std + mean) * 255).round()
@@ -104,7 +104,7 @@ def test_every_published_weight_is_understood() -> None:
     names = [n for n in models.list_models(module=models) if not n.startswith(("vit_", "swin", "maxvit"))]
     for name in names:
         for member in models.get_model_weights(name):
-            entry, preset = find_published(str(member), "any"), member.transforms()
+            entry, preset = find_pretrained(str(member), "any"), member.transforms()
             assert re.search(r"-[0-9a-f]{8,}\.pth$", entry.file)
             assert entry.preprocessing.input == (3, preset.crop_size[0], preset.crop_size[0])
             assert entry.preprocessing.resize_size == preset.resize_size[0] >= preset.crop_size[0]
@@ -134,7 +134,7 @@ def test_the_input_size_of_weights_comes_along(tmp_path: Path, monkeypatch: pyte
 )  # fmt: skip
 def test_unknown_weights(text: str, network: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
-        find_published(text, network)
+        find_pretrained(text, network)
     assert message in str(error.value)
 
 
@@ -177,8 +177,8 @@ def test_without_a_network_the_file_and_its_place_are_named(tmp_path: Path, monk
     assert str(error.value) == (
         f"ResNet18_Weights.IMAGENET1K_V1 is not in {tmp_path}/torch/hub/checkpoints and could not be downloaded "
         "(no route to host)\n"
-        "put resnet18-f37072fd.pth there, from https://download.pytorch.org/models/resnet18-f37072fd.pth, "
-        "and run again (TORCH_HOME names another cache)"
+        "download https://download.pytorch.org/models/resnet18-f37072fd.pth to this folder and run again "
+        "(TORCH_HOME sets another cache)"
     )
 
 
@@ -217,7 +217,7 @@ def test_training_begins_with_published_weights(tmp_path: Path, monkeypatch: pyt
     assert "input 3x96x96" in said and "\nweights    ShuffleNet" in said and "\nfrozen     341,792 of 343,842" in said
     assert re.search(r"weights' +resize crop, normalize \{mean: \[0\.485", said)
     loaded = load_network(str(run))
-    assert loaded.preprocessing == find_published("torchvision", "shufflenet_v2_x0_5").preprocessing
+    assert loaded.preprocessing == find_pretrained("torchvision", "shufflenet_v2_x0_5").preprocessing
     assert loaded.classes == ("cat", "dog")
     published, own = torch.load(path), cnn_cli.load(run).state_dict()
     assert all(own[k].equal(v) for k, v in published.items() if not k.startswith("fc."))

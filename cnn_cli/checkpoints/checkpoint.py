@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cnn_cli import __version__
-from cnn_cli.checkpoints import pretrained as published
-from cnn_cli.checkpoints import transfer
+from cnn_cli.checkpoints import pretrained, transfer
 from cnn_cli.checkpoints.header import BEST, LAST, SUFFIXES, read_document
 from cnn_cli.checkpoints.runs import newest_run
 from cnn_cli.checkpoints.tensorfile import read_tensors, write_tensors
@@ -159,13 +158,13 @@ def find_weights(text: str, network: str) -> Weights:
     A file of torchvision's own is known by its name and hash. CnnError for a file that is missing or damaged.
     """
     path = Path(text).expanduser()
-    if text != published.BEST and path.is_dir():
+    if text != pretrained.TORCHVISION and path.is_dir():
         path = _weights_of(path)
-    elif text == published.BEST or path.suffix not in SUFFIXES:
-        return _published(published.find_published(text, network))
-    elif entry := published.named(path.name, network):
-        published.check_hash(path)
-        return _published(entry, path)
+    elif text == pretrained.TORCHVISION or path.suffix not in SUFFIXES:
+        return _pretrained(pretrained.find_pretrained(text, network))
+    elif entry := pretrained.find_by_file(path.name, network):
+        pretrained.check_hash(path)
+        return _pretrained(entry, path)
     tensors, document = read_tensors(path)
     metadata = parse_metadata(document, str(path)) if document is not None else None
     own = (metadata.classes, metadata.preprocessing) if metadata else ((), None)
@@ -207,8 +206,8 @@ def _open_file(
     return LoadedNetwork(plan_document(metadata.spec, str(path), args, input), path, metadata, run)
 
 
-def _published(entry: published.Published, path: Path | None = None) -> Weights:
-    path = path or published.fetched(entry)
+def _pretrained(entry: pretrained.Pretrained, path: Path | None = None) -> Weights:
+    path = path or pretrained.local_file(entry)
     tensors, _ = read_tensors(path)
     return Weights(entry.name, path, tensors, entry.classes, entry.preprocessing)
 

@@ -1,9 +1,7 @@
 """The weights that torchvision publishes: their names, their files in PyTorch's cache, what they expect of images."""
 
-import contextlib
 import hashlib
 import re
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +12,9 @@ from typing import Any
 
 from cnn_cli.data.preprocess import Preprocessing
 from cnn_cli.errors import CnnError, UsageError, closest
-from cnn_cli.files import make_folder
+from cnn_cli.files import DownloadError, downloading, make_folder
 
-BEST = "torchvision"  # the best weights that torchvision has for the network of the same name
+TORCHVISION = "torchvision"  # the best weights that torchvision has for the network of the same name
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")  # the beginning of the file's SHA-256, in its name
 # Both were first trained in TensorFlow. torchvision normalises as for all networks, and inside undoes that:
 # x · 0.229/0.5 + (0.485 − 0.5)/0.5, and so for each channel.
@@ -25,7 +23,7 @@ _IMAGENET = (("0.485", "0.229"), ("0.456", "0.224"), ("0.406", "0.225"))
 
 
 @dataclass(frozen=True)
-class Published:
+class Pretrained:
     """An entry of torchvision's list. `classes` in the order of the network's outputs."""
 
     name: str
@@ -38,7 +36,7 @@ class Published:
         return self.url.rpartition("/")[2]
 
 
-def find_published(text: str, network: str) -> Published:
+def find_pretrained(text: str, network: str) -> Pretrained:
     """`torchvision`, `IMAGENET1K_V1` or `ResNet18_Weights.IMAGENET1K_V1`, the first two for a network of torchvision.
 
     UsageError with the names that there are.
@@ -49,23 +47,27 @@ def find_published(text: str, network: str) -> Published:
     if family:
         known = {f"{e.__class__.__name__}.{n}": e for found in entries.values() for n, e in found.items()}
         if text in known:
-            return _published(known[text])
+            return _pretrained(known[text])
         raise UsageError(f"--weights {text}: torchvision has no weights of that name.{closest(text, known)}")
     if not own:
-        none = f"torchvision has none for {network!r}" + ("" if name == BEST else ", and no file or run has this name")
+        none = f"torchvision has none for {network!r}" + (
+            "" if name == TORCHVISION else ", and no file or run has this name"
+        )
         raise UsageError(f"--weights {text}: {none}; name a file (.pth, .safetensors), a run or Family_Weights.NAME")
-    if name not in (*own, BEST):
-        raise UsageError(f"--weights {text}: no such file, run or weight; {network} has {', '.join([BEST, *own])}")
-    return _published(own["DEFAULT" if name == BEST else name])
+    if name not in (*own, TORCHVISION):
+        raise UsageError(
+            f"--weights {text}: no such file, run or weight; {network} has {', '.join([TORCHVISION, *own])}"
+        )
+    return _pretrained(own["DEFAULT" if name == TORCHVISION else name])
 
 
-def named(file: str, network: str) -> Published | None:
+def find_by_file(file: str, network: str) -> Pretrained | None:
     """The entry of torchvision for this network that has this file name, hash and all."""
     found = _entries().get(network, {}) if _HASH.search(file) else {}
-    return next((e for e in map(_published, found.values()) if e.file == file), None)
+    return next((e for e in map(_pretrained, found.values()) if e.file == file), None)
 
 
-def fetched(entry: Published) -> Path:
+def local_file(entry: Pretrained) -> Path:
     """The entry's file in PyTorch's cache (TORCH_HOME), downloaded if need be, its hash checked every time.
 
     Not by torch.hub.load_state_dict_from_url: that checks no file of the cache, and writes to stdout. CnnError where it
@@ -92,25 +94,20 @@ def check_hash(path: Path) -> None:
         raise CnnError(f"{path} is damaged: its SHA-256 begins with {found[:8]}; delete it, and run again")
 
 
-def _download(entry: Published, path: Path) -> None:
+def _download(entry: Pretrained, path: Path) -> None:
     import torch
 
-    print(f"{entry.name}: downloading {entry.url} into {path.parent}", file=sys.stderr, flush=True)
-    hash_prefix, timeout = _HASH.search(entry.file), socket.getdefaulttimeout()
-    socket.setdefaulttimeout(30)  # a network that swallows packets must not hang the start for ever
+    stated = _HASH.search(entry.file)
+    make_folder(path.parent)
     try:
-        make_folder(path.parent)
-        with contextlib.redirect_stdout(sys.stderr):
-            prefix = hash_prefix[1] if hash_prefix else None
-            torch.hub.download_url_to_file(entry.url, str(path), prefix, progress=sys.stderr.isatty())
-    except (OSError, RuntimeError, EOFError) as error:
-        reason = str(error).removeprefix("<urlopen error ").removesuffix(">") or type(error).__name__
+        with downloading(f"{entry.name}: downloading {entry.url} to {path.parent}"):
+            hash_prefix = stated[1] if stated else None
+            torch.hub.download_url_to_file(entry.url, str(path), hash_prefix, progress=sys.stderr.isatty())
+    except DownloadError as error:
         raise CnnError(
-            f"{entry.name} is not in {path.parent} and could not be downloaded ({reason})\n"
-            f"put {entry.file} there, from {entry.url}, and run again (TORCH_HOME names another cache)"
+            f"{entry.name} is not in {path.parent} and could not be downloaded ({error})\n"
+            f"download {entry.url} to this folder and run again (TORCH_HOME sets another cache)"
         ) from None
-    finally:
-        socket.setdefaulttimeout(timeout)
 
 
 @lru_cache(maxsize=1)
@@ -121,7 +118,7 @@ def _entries() -> dict[str, Mapping[str, Any]]:
     return {name: models.get_model_weights(name).__members__ for name in models.list_models(module=models)}
 
 
-def _published(entry: Any) -> Published:
+def _pretrained(entry: Any) -> Pretrained:
     preset = entry.transforms()
     mean, std = tuple(preset.mean), tuple(preset.std)
     if type(entry).__name__ in _TRANSFORM_INPUT:
@@ -135,7 +132,7 @@ def _published(entry: Any) -> Published:
         interpolation=preset.interpolation.value,
     )
     classes = tuple(entry.meta["categories"] or ())  # VGG16's IMAGENET1K_FEATURES have none, and no head
-    return Published(f"{type(entry).__name__}.{entry.name}", entry.url, classes, how)
+    return Pretrained(f"{type(entry).__name__}.{entry.name}", entry.url, classes, how)
 
 
 def _composed(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:

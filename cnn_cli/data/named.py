@@ -1,8 +1,6 @@
 """The table of named data sets, and how each is read. All fit in memory as bytes."""
 
 import contextlib
-import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from cnn_cli.data.source import Part, Source
 from cnn_cli.errors import CnnError
+from cnn_cli.files import DownloadError, downloading
 
 _DIGITS = tuple("0123456789")
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -96,25 +95,18 @@ def _download(name: str, entry: NamedSet, data_dir: Path) -> None:
 
     folder = data_dir / entry.folder
     there = all((folder / f).is_file() for f in entry.files)
-    print(f"{name}: {'unpacking' if there else 'downloading into'} {folder}", file=sys.stderr, flush=True)
     made = [p for p in (folder, folder.parent, data_dir) if not p.exists()]
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(30)  # a network that swallows packets must not hang the start for ever
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with downloading(f"{name}: {'unpacking' if there else 'downloading to'} {folder}"):
             getattr(datasets, entry.torchvision)(data_dir, download=True)
-    except (OSError, RuntimeError, EOFError) as error:
+    except DownloadError as error:
         for empty in made:
             with contextlib.suppress(OSError):
                 empty.rmdir()
-        raise CnnError(_missing(name, entry, folder, error)) from None
-    finally:
-        socket.setdefaulttimeout(timeout)
+        raise CnnError(_missing(name, entry, folder, str(error))) from None
 
 
-def _missing(name: str, entry: NamedSet, folder: Path, error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    reason = (lines[-1] if lines else type(error).__name__).removeprefix("<urlopen error ").removesuffix(">")
+def _missing(name: str, entry: NamedSet, folder: Path, reason: str) -> str:
     missing = [f for f in entry.files if not (folder / f).is_file()]
     if not missing:
         return f"{name}: the files in {folder} could not be read or written ({reason}); delete them, and run again"
