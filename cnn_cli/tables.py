@@ -3,12 +3,15 @@ formats them."""
 
 import csv
 import io
+import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Protocol, runtime_checkable
+
+_NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|-inf", re.I)
 
 
 @dataclass(frozen=True)
@@ -75,15 +78,15 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def short(value: int) -> str:
-    """A large number to three digits: 4.09 G, 118 M, 69.1 k."""
-    for unit, size in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 1000)):
+def format_count(value: int, unit: str = "") -> str:
+    """A large number to three digits: 4.09 G, 118 M, 69.1 k; with a unit, 4.09 GMACs."""
+    for prefix, size in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 1000)):
         if value >= size * 0.9995:
-            return f"{value / size:#.3g} {unit}".replace(". ", " ")
-    return str(value)
+            return f"{value / size:#.3g} {prefix}{unit}".replace(". ", " ")
+    return f"{value} {unit}".rstrip()
 
 
-def memory(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes in the unit a reader expects, powers of 1000."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
         if count >= size * 0.9995:
@@ -91,35 +94,44 @@ def memory(count: int) -> str:
     return f"{count} B"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share as people read it: 91.7%, and never 100% for less than all."""
+    return f"{min(share, 1 - 10 ** -(digits + 2)) if share < 1 else 1:.{digits}%}"
+
+
+def wrapped(line: str) -> str:
+    """A line of prose as lines that fit the terminal; those after the first are indented further."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return "\n".join(_wrap(line, terminal_width(), indent))
+
+
 def render(table: Table, style: str = "text", width: int | None = None) -> str:
-    """The table as `text` (wrapped to `width` characters), `markdown` or `csv`."""
+    """The table as `text` (no line longer than `width`, by default the terminal's), `markdown` or `csv`."""
     if style == "csv":
         return _csv(table)
-    if style == "markdown":
-        return _markdown(table)
-    return _text(table, width or terminal_width())
+    return _markdown(table) if style == "markdown" else _text(table, width or terminal_width())
 
 
 def _csv(table: Table) -> str:
-    """Raw values; a text that a spreadsheet would take for a formula gets an apostrophe before it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([c.key for c in table.columns])
-    for row in table.rows:
-        values = [row.get(c.key) for c in table.columns]
-        texts = ["" if v is None else str(v) if isinstance(v, int | float) else cell(v) for v in values]
-        guarded = [
-            f"'{t}" if t[:1] in "=+-@" and not isinstance(v, int | float) and t else t
-            for t, v in zip(texts, values, strict=True)
-        ]
-        writer.writerow(guarded)
+    writer.writerows([_raw(row.get(c.key)) for c in table.columns] for row in table.rows)
     return out.getvalue().rstrip("\n")
+
+
+def _raw(value: Any) -> str:
+    """A plain number, or text; text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    if isinstance(value, int | float):
+        return str(value)
+    text = cell(value)
+    return f"'{text}" if text.startswith(("=", "+", "@", "-")) and not _NEGATIVE.fullmatch(text) else text
 
 
 def _cells(table: Table, brief: bool = False) -> list[list[str]]:
     """All cells as text, the total last."""
-    found = [*table.rows, *([table.total] if table.total is not None else [])]
-    return [[c.text(row.get(c.key), brief) for c in table.columns] for row in found]
+    rows = [*table.rows, *([table.total] if table.total is not None else [])]
+    return [[c.text(row.get(c.key), brief) for c in table.columns] for row in rows]
 
 
 def _markdown(table: Table) -> str:
@@ -131,44 +143,83 @@ def _markdown(table: Table) -> str:
 
 
 def _text(table: Table, width: int) -> str:
-    titles, cells = [c.title for c in table.columns], _cells(table)
-    if sum(widths := _natural([titles, *cells])) + 2 * (len(widths) - 1) > width:
-        cells = _cells(table, brief=True)
-    widths = _narrowed(table.columns, _natural([titles, *cells]), width)
-    line = "─" if (sys.stdout.encoding or "utf-8").lower().startswith("utf") else "-"
-    rule = line * (sum(widths) + 2 * (len(widths) - 1))
-    body = [part for row in cells[: len(table.rows)] for part in _row(table.columns, row, widths)]
-    total = [rule, *_row(table.columns, cells[-1], widths)] if table.total is not None else []
-    return "\n".join([*_row(table.columns, titles, widths), rule, *body, *total])
+    """First numbers are shortened, then prose wraps, then names; columns that still do not fit follow in a second
+    table, which begins with the first column again."""
+    for brief, level in ((False, 0), (True, 0), (True, 1), (True, 2)):
+        cells = [[c.title for c in table.columns], *_cells(table, brief)]
+        widths = _widths(table.columns, cells, width, level)
+        if _total(widths) <= width:
+            return _drawn(table, cells, widths)
+    count = next((n for n in range(len(widths) - 1, 1, -1) if _total(widths[:n]) <= width), min(2, len(widths)))
+    if count < len(widths):
+        parts = (table.columns[:count], (table.columns[0], *table.columns[count:]))
+        return "\n\n".join(_text(Table(columns, table.rows, table.total), width) for columns in parts)
+    return _drawn(table, cells, [max(1, widths[0] - _total(widths) + width), *widths[1:]])
 
 
-def _natural(cells: list[list[str]]) -> list[int]:
-    return [max(len(part) for text in column for part in text.split("\n")) for column in zip(*cells, strict=True)]
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
-def _narrowed(columns: tuple[Column, ...], widths: list[int], width: int) -> list[int]:
-    """Where the natural widths are too much, columns that wrap give way, the widest first."""
-    widths = list(widths)
-    while sum(widths) + 2 * (len(widths) - 1) > width:
-        wrapping = [i for i, c in enumerate(columns) if c.wraps and widths[i] > 12]
-        if not wrapping:
-            break
-        widths[max(wrapping, key=lambda i: widths[i])] -= 1
+_LEAST, _WORD = (0, 12, 8), (0, 24, 16)  # by level: the least width of text that wraps, and the longest word kept whole
+
+
+def _widths(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int, level: int) -> list[int]:
+    """The widths of all columns: natural ones, or where those are too much, the widest give way as far as `level`
+    allows."""
+    widths, floors = [], []
+    for column, (title, *texts) in zip(columns, zip(*cells, strict=True), strict=True):
+        body = max((len(line) for text in texts for line in text.split("\n")), default=0)
+        widths.append(max(len(title), body))
+        wraps = column.wraps or (level == 2 and not column.number)
+        words = max((_longest(text, _WORD[level]) for text in texts), default=0) if wraps and level else 0
+        least = min(body, max(_LEAST[level], words)) if wraps else body
+        floors.append(max(_longest(title, _WORD[level]), least) if level else widths[-1])
+    while _total(widths) > width and (wide := [i for i, w in enumerate(widths) if w > floors[i]]):
+        widths[max(wide, key=lambda i: widths[i])] -= 1
     return widths
 
 
-def _row(columns: tuple[Column, ...], cells: list[str], widths: list[int]) -> list[str]:
-    """One row as lines: cells that wrap go on below themselves."""
-    wrapped = [
-        _wrap(text, w) if c.wraps else text.split("\n") for c, text, w in zip(columns, cells, widths, strict=True)
-    ]
+def _drawn(table: Table, cells: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
+    title, *rows = [_row(table.columns, row, widths) for row in cells]
+    line = "─" if (sys.stdout.encoding or "utf-8").lower().startswith("utf") else "-"
+    rule = [line * _total(widths)]
+    total = [rule, rows.pop()] if table.total is not None else []
+    return "\n".join(line for lines in (title, rule, *rows, *total) for line in lines)
+
+
+def _row(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """One row as lines; long cells continue below themselves."""
+    columns_of_lines = [_wrap(text, w) for text, w in zip(cells, widths, strict=True)]
     lines = []
-    for n in range(max(len(w) for w in wrapped)):
-        parts = [w[n] if n < len(w) else "" for w in wrapped]
+    for parts in zip_longest(*columns_of_lines, fillvalue=""):
         padded = [p.rjust(w) if c.number else p.ljust(w) for c, p, w in zip(columns, parts, widths, strict=True)]
         lines.append("  ".join(padded).rstrip())
     return lines
 
 
-def _wrap(text: str, width: int) -> list[str]:
-    return [line for part in text.split("\n") for line in textwrap.wrap(part, width, break_on_hyphens=False) or [""]]
+def _wrap(text: str, width: int, indent: str = "") -> list[str]:
+    """The text in lines of at most `width` characters, those after the first behind `indent`."""
+    lines = []
+    for part in text.split("\n"):
+        line = ""
+        for piece in _pieces(part, width - len(indent)):
+            if line.strip() and len(line) + len(piece.rstrip()) > width:
+                lines.append(line.rstrip())
+                line = indent
+            line += piece
+        lines.append(line.rstrip())
+    return lines
+
+
+def _pieces(text: str, width: int, breaks: Sequence[str] = (" ", "/", "._-")) -> list[str]:
+    """Words with the space behind them; those longer than `width` are broken behind a slash, a dot or anywhere."""
+    if not breaks:
+        return [text[i : i + width] for i in range(0, len(text), width)]
+    pieces = re.findall(rf"[^{breaks[0]}]*[{breaks[0]}]+|[^{breaks[0]}]+", text)
+    return [q for p in pieces for q in ([p] if len(p.rstrip()) <= width else _pieces(p, width, breaks[1:]))]
+
+
+def _longest(text: str, width: int) -> int:
+    """Of the words of a text, broken where they are longer than `width`."""
+    return max((len(piece.rstrip()) for part in text.split("\n") for piece in _pieces(part, width)), default=0)

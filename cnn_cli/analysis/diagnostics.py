@@ -1,4 +1,4 @@
-"""`cnn check`: every mistake and every doubt about files and networks, told without running anything."""
+"""`cnn check`: all mistakes and warnings in files and networks, found without running anything."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ ENDINGS = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What was looked at, and what was found."""
+class Diagnostics:
+    """How many networks were checked, and their mistakes and warnings."""
 
     networks: int
     problems: tuple[Problem, ...]
@@ -28,27 +28,30 @@ class Checked:
 
     def verdict(self) -> str:
         warnings = len(self.problems) - len(self.errors)
-        mistakes = _count(len(self.errors), "mistake") if self.errors else "no mistakes"
-        doubts = f", {_count(warnings, 'warning')}" if warnings else ""
-        return f"{_count(self.networks, 'network')} checked: {mistakes}{doubts}"
+        parts = [_count(len(self.errors), "mistake") if self.errors else "no mistakes"]
+        parts += [_count(warnings, "warning")] * bool(warnings)
+        return f"{_count(self.networks, 'network')} checked: {', '.join(parts)}"
+
+    def text(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
 
     def document(self) -> dict[str, Any]:
         keys = ("file", "line", "column", "where", "message", "warning")
         return {"networks": self.networks, "problems": [{k: getattr(p, k) for k in keys} for p in self.problems]}
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
-def checked(
+def diagnose(
     sources: Sequence[str], models: Sequence[Path], args: dict[str, Any], input: Sequence[int] | None
-) -> Checked:
-    """Check files (all networks in them), networks as every command names them, or, with none named, all there are."""
+) -> Diagnostics:
+    """Check files (all networks in them), networks as other commands name them, or, with no source, all known ones."""
     problems: list[Problem] = []
     networks = 0
     if not all(source.strip() for source in sources):
-        raise UsageError("an empty name; name files or networks, or nothing for all of them")
+        raise UsageError("a file or network name is empty; name one, or leave it out to check all networks")
     for source in sources or ("",):
         try:
             for file in _files(source, models):
@@ -59,7 +62,7 @@ def checked(
                 networks += 1
         except SpecError as error:
             problems += error.problems
-    return Checked(networks, tuple(sorted(set(problems))))
+    return Diagnostics(networks, tuple(sorted(set(problems))))
 
 
 def _network(source: str, models: Sequence[Path], args: dict[str, Any], input: Sequence[int] | None) -> Plan:
@@ -82,31 +85,31 @@ def _file(file: SpecFile, args: dict[str, Any], input: Sequence[int] | None) -> 
     used: set[str] = set()
     for name in args:
         if not any(name in spec.args for spec in file.networks.values()):
-            raise UsageError(f"no network of {file.origin} has an argument {name!r}; leave --set {name} out")
+            raise UsageError(f"no network of {file.origin} has an argument {name!r}; remove --set {name}")
     layers = 0
     for spec in file.networks.values():
         if layers > MOST_LAYERS:
-            message = f"the networks up to here have more than {MOST_LAYERS:,} layers together; split the file"
+            message = f"the networks before this one have more than {MOST_LAYERS:,} layers in total; split the file"
             return [*problems, Problem(file.origin, spec.node.line, 1, spec.name, message)]
-        result = planned(spec, {k: v for k, v in args.items() if k in spec.args}, input)
-        problems += result.problems
-        used |= result.blocks
-        layers += len(result.layers)
+        plan = planned(spec, {k: v for k, v in args.items() if k in spec.args}, input)
+        problems += plan.problems
+        used |= plan.blocks
+        layers += len(plan.layers)
         own = {n: b for n, b in spec.blocks.items() if n not in file.blocks or file.blocks[n] is not b}
-        problems += _unused(file, f"{spec.name}, ", own, result.blocks | _named(own))
+        problems += _unused(file, f"{spec.name}, ", own, plan.blocks | _named(own))
     if all(p.warning for p in problems):
         problems += _unused(file, "", file.blocks, used | _named(file.blocks))
     return problems
 
 
 def _named(blocks: Mapping[str, Block]) -> set[str]:
-    """The words in the bodies of blocks: a block that another one names, in a part that is never repeated, is used."""
+    """The words in the bodies of blocks: a block that another one names is used, though it may be repeated 0 times."""
     bodies = [node for b in blocks.values() for node in (b.layers, *b.args.values())]
     return {word for body in bodies for word in words(body)}
 
 
 def _unused(file: SpecFile, where: str, blocks: Mapping[str, Block], used: Collection[str]) -> list[Problem]:
-    message = "no network uses this block; use it or remove it"
+    message = "unused block; use it or remove it"
     return [
         Problem(file.origin, b.line, b.column, f"{where}blocks.{name}", message, True)
         for name, b in blocks.items()

@@ -18,7 +18,7 @@ from cnn_cli.errors import UsageError, closest
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import sizes
 from cnn_cli.layers.formulas import window
-from cnn_cli.tables import Column, Table, memory, terminal_width
+from cnn_cli.tables import Column, Table, format_bytes, terminal_width
 from cnn_cli.values import product
 
 
@@ -102,7 +102,7 @@ def _explanation(plan: Plan, layer: Layer, found: dict[str, Sight]) -> Explanati
         count = (
             f"{'·'.join(map(str, layer.output_shape))} = {values:,}" if len(layer.output_shape) > 1 else f"{values:,}"
         )
-        parts["memory"] = (f"{count} values, {memory(4 * values)} for an image in float32",)
+        parts["memory"] = (f"{count} values, {format_bytes(4 * values)} for an image in float32",)
     return Explanation(layer, taught.what, {heading: lines for heading, lines in parts.items() if lines})
 
 

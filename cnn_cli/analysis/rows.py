@@ -55,7 +55,7 @@ class Row:
         }
 
 
-def rows(plan: Plan, *, frozen: Sequence[str] = (), depth: int | None = None) -> list[Row]:
+def layer_rows(plan: Plan, *, frozen: Sequence[str] = (), depth: int | None = None) -> list[Row]:
     """A row for each layer, join and parameter, in the order of computation; shapes are without the batch.
 
     frozen: patterns of what is not trained, as in freeze.is_frozen. depth: fold what lies deeper than so many names.
@@ -70,16 +70,31 @@ def rows(plan: Plan, *, frozen: Sequence[str] = (), depth: int | None = None) ->
     return [_folded(name, list(group), owner) for name, group in groups]
 
 
-def totals(plan: Plan, found: Sequence[Row]) -> dict[str, int]:
+def totals(plan: Plan, rows: Sequence[Row]) -> dict[str, int]:
     """Sums over the rows. `bytes` is the size of parameters and buffers as float32 (counters as int64)."""
     return {
-        "params": sum(row.params for row in found),
-        "trainable_params": sum(row.trainable for row in found),
-        "buffers": sum(row.buffers for row in found),
-        "macs": sum(row.macs for row in found),
-        "flops": 2 * sum(row.macs for row in found),
+        "params": sum(row.params for row in rows),
+        "trainable_params": sum(row.trainable for row in rows),
+        "buffers": sum(row.buffers for row in rows),
+        "macs": sum(row.macs for row in rows),
+        "flops": 2 * sum(row.macs for row in rows),
         "bytes": sum(_bytes(t) for layer in plan.layers for t in layer.tensors),
-        "activation_bytes": sum(row.activation_bytes for row in found),
+        "activation_bytes": sum(row.activation_bytes for row in rows),
+    }
+
+
+def network_document(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
+    """What the JSON documents of `summary` and `shapes` have in common."""
+    only = auxiliary(plan)
+    return {
+        "network": plan.network,
+        "description": plan.description,
+        "reference": plan.reference,
+        "input": list(plan.input),
+        "output": list(plan.output),
+        "layers": [row.document() for row in rows],
+        "total": totals(plan, rows),
+        **({"only_in_training": only} if only else {}),
     }
 
 

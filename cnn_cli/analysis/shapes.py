@@ -1,9 +1,54 @@
-"""What plain `cnn shapes` prints: every layer with what comes in, what goes out, and the arithmetic between the two."""
+"""`cnn shapes`: every layer with its input and output shapes, and the arithmetic between the two."""
 
-from cnn_cli.analysis.rows import described, relative
+from dataclasses import dataclass
+from typing import Any
+
+from cnn_cli.analysis.rows import described, layer_rows, network_document, relative
+from cnn_cli.analysis.summary import title
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import sizes
 from cnn_cli.tables import Column, Table, terminal_width
+
+
+@dataclass(frozen=True)
+class ShapeDerivation:
+    """The layers of a plan, up to its first mistake, each with the arithmetic of its sizes and parameters."""
+
+    plan: Plan
+
+    def document(self) -> dict[str, Any]:
+        document = network_document(self.plan.checked(), layer_rows(self.plan))
+        for row, layer in zip(document["layers"], self.plan.layers, strict=True):
+            row["arithmetic"] = arithmetic(layer)
+        return document
+
+    def table(self) -> Table:
+        lines = [
+            {
+                "name": layer.name,
+                "layer": described(layer),
+                "input": " and ".join(sizes(shape) for shape in layer.input_shapes),
+                "output": sizes(layer.output_shape),
+                "arithmetic": "\n".join(arithmetic(layer)),
+            }
+            for layer in self.plan.layers
+        ]
+        keys = ("name", "layer", "input", "output", "arithmetic")
+        return Table(tuple(Column(key, key, wraps=True) for key in keys), lines)
+
+    def text(self) -> str:
+        """A line for each layer, and below it its arithmetic; in columns where they fit the terminal."""
+        heads = [(layer.name, _layer_text(layer), passage(layer)) for layer in self.plan.layers]
+        name, kind, shapes = (max((len(head[n]) for head in heads), default=0) for n in range(3))
+        fits = name + kind + shapes + 4 <= terminal_width()
+        lines = [title(self.plan), ""]
+        for layer, head in zip(self.plan.layers, heads, strict=True):
+            if fits:
+                lines.append(f"{head[0]:<{name}}  {head[1]:<{kind}}  {head[2]}")
+            else:
+                lines += [f"{head[0]}  {head[1]}", f"    {head[2]}"]
+            lines += [f"{'':<{name if fits else 0}}    {line}" for line in arithmetic(layer)]
+        return "\n".join(lines)
 
 
 def arithmetic(layer: Layer) -> list[str]:
@@ -16,43 +61,11 @@ def arithmetic(layer: Layer) -> list[str]:
 
 def passage(layer: Layer) -> str:
     """`64x8x8 and 32x8x8 → 96x8x8`."""
-    came = " and ".join(sizes(shape) for shape in layer.input_shapes)
-    return f"{came} → {sizes(layer.output_shape)}" if came else sizes(layer.output_shape)
+    inputs = " and ".join(sizes(shape) for shape in layer.input_shapes)
+    return f"{inputs} → {sizes(layer.output_shape)}" if inputs else sizes(layer.output_shape)
 
 
-def text(plan: Plan) -> str:
-    """A line for each layer, and below it its arithmetic; in columns where they fit the terminal."""
-    names = max((len(layer.name) for layer in plan.layers), default=0)
-    kinds = max((len(_full(layer)) for layer in plan.layers), default=0)
-    ways = max((len(passage(layer)) for layer in plan.layers), default=0)
-    fits = names + kinds + ways + 4 <= terminal_width()
-    lines = []
-    for layer in plan.layers:
-        if fits:
-            lines.append(f"{layer.name:<{names}}  {_full(layer):<{kinds}}  {passage(layer)}")
-        else:
-            lines += [f"{layer.name}  {_full(layer)}", f"    {passage(layer)}"]
-        lines += [f"{'':<{names if fits else 0}}    {line}" for line in arithmetic(layer)]
-    return "\n".join(lines)
-
-
-def table(plan: Plan) -> Table:
-    """The same as a table, for CSV and Markdown."""
-    found = [
-        {
-            "name": layer.name,
-            "layer": described(layer),
-            "input": " and ".join(sizes(shape) for shape in layer.input_shapes),
-            "output": sizes(layer.output_shape),
-            "arithmetic": "\n".join(arithmetic(layer)),
-        }
-        for layer in plan.layers
-    ]
-    keys = ("name", "layer", "input", "output", "arithmetic")
-    return Table(tuple(Column(key, key, wraps=True) for key in keys), found)
-
-
-def _full(layer: Layer) -> str:
+def _layer_text(layer: Layer) -> str:
     """The layer with what it joins: `Add bn3, downsample.1`."""
-    joined = ", ".join(relative(name, layer.name) for name in layer.takes) if layer.rule.joins else ""
-    return f"{described(layer)} {joined}".strip()
+    inputs = ", ".join(relative(name, layer.name) for name in layer.takes) if layer.rule.joins else ""
+    return f"{described(layer)} {inputs}".strip()

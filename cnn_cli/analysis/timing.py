@@ -1,8 +1,7 @@
-"""`cnn summary --time`: how long each layer takes, forward and backward, measured on the device.
+"""`cnn summary --time`: the forward and backward time of each layer, measured on the device.
 
-Every layer runs alone on inputs of its own sizes, warmed up, again and again; the median of these runs counts. What
-layers gain or lose by running one after the other (caches, overlap) shows in the time of the whole network beside
-their sum.
+Every layer runs alone on inputs of its sizes; the median of several runs after a warm-up counts. What layers gain or
+lose by running one after the other (caches, overlap) shows in the time of the network in one piece, beside their sum.
 """
 
 import time
@@ -25,34 +24,34 @@ MOST = 0.8  # of the free memory
 
 
 @dataclass(frozen=True)
-class Times:
-    """Milliseconds (forward, backward) by row, those of the whole network, and where and how they were measured."""
+class Timing:
+    """Milliseconds (forward, backward) by row and of the network in one piece, and how they were measured."""
 
     rows: dict[str, tuple[float, float]]
-    whole: tuple[float, float]
+    network: tuple[float, float]
     batch: int
     device: str
 
-    def folded(self, depth: int | None) -> "Times":
-        """The sums over the rows that `--depth` folds into one."""
+    def folded(self, depth: int | None) -> "Timing":
+        """Sums over the rows that `--depth` folds into one."""
         if depth is None:
             return self
         sums: dict[str, tuple[float, float]] = {}
         for name, (forward, backward) in self.rows.items():
-            own = ".".join(name.split(".")[:depth])
-            before = sums.get(own, (0.0, 0.0))
-            sums[own] = (before[0] + forward, before[1] + backward)
+            group = ".".join(name.split(".")[:depth])
+            before = sums.get(group, (0.0, 0.0))
+            sums[group] = (before[0] + forward, before[1] + backward)
         return replace(self, rows=sums)
 
-    def __str__(self) -> str:
-        forward, backward = self.whole
+    def text(self) -> str:
+        forward, backward = self.network
         return (
-            f"time for a batch of {self.batch} on {self.device}, median of up to {RUNS} runs, each layer alone; "
-            f"the whole network at once: {forward:.3g} ms forward, {backward:.3g} ms backward"
+            f"Time: batch of {self.batch} on {self.device}, each layer run alone, median of up to {RUNS} runs; "
+            f"the network in one piece: {forward:.3g} ms forward, {backward:.3g} ms backward."
         )
 
 
-def measure(plan: Plan, device: torch.device, batch: int = 1) -> Times:
+def measure_times(plan: Plan, device: torch.device, batch: int = 1) -> Timing:
     """Time every layer of a freshly built network on `device`; CnnError where that has too little memory."""
     need = training(plan, batch, "sgd").total
     if need > MOST * free_memory(device):
@@ -62,29 +61,29 @@ def measure(plan: Plan, device: torch.device, batch: int = 1) -> Times:
     torch.manual_seed(0)
     network = build_plan(plan).to(device).train()
     images = torch.rand(batch, *plan.input, device=device)
-    arrivals = _arrivals(network, images)
+    inputs = _inputs(network, images)
     rows = {}
     for layer in plan.layers:
-        if layer.name in arrivals:
-            rows[layer.name] = _timed(network.get_submodule(layer.name), arrivals.pop(layer.name), device)
-    return Times(rows, _timed(network, [images], device), batch, describe(device))
+        if layer.name in inputs:
+            rows[layer.name] = _timed(network.get_submodule(layer.name), inputs.pop(layer.name), device)
+    return Timing(rows, _timed(network, [images], device), batch, describe(device))
 
 
-def _arrivals(network: nn.Module, images: Tensor) -> dict[str, list[Tensor]]:
-    """What arrives at each module, by its name."""
-    found: dict[str, list[Tensor]] = {}
+def _inputs(network: nn.Module, images: Tensor) -> dict[str, list[Tensor]]:
+    """The inputs of each module, by its name."""
+    arguments: dict[str, list[Tensor]] = {}
 
-    def note(name: str) -> Callable[[nn.Module, Any], None]:
-        return lambda module, inputs: found.__setitem__(name, [i.detach() for i in inputs])
+    def record(name: str) -> Callable[[nn.Module, Any], None]:
+        return lambda module, inputs: arguments.__setitem__(name, [i.detach() for i in inputs])
 
-    handles = [module.register_forward_pre_hook(note(name)) for name, module in network.named_modules()]
+    handles = [module.register_forward_pre_hook(record(name)) for name, module in network.named_modules()]
     try:
         with torch.no_grad():
             network(images)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return arguments
 
 
 def _timed(module: nn.Module, inputs: list[Tensor], device: torch.device) -> tuple[float, float]:
@@ -99,13 +98,8 @@ def _timed(module: nn.Module, inputs: list[Tensor], device: torch.device) -> tup
         start = _now(device)
         output = module(*leaves)
         middle = _now(device)
-        results = (
-            list(output.values())
-            if isinstance(output, dict)
-            else list(output)
-            if isinstance(output, tuple)
-            else [output]
-        )
+        results = list(output.values()) if isinstance(output, dict) else output
+        results = [results] if isinstance(results, Tensor) else list(results)
         torch.autograd.grad(results, wanted, [torch.ones_like(r) for r in results], allow_unused=True)
         forward.append(middle - start)
         backward.append(_now(device) - middle)
@@ -113,7 +107,7 @@ def _timed(module: nn.Module, inputs: list[Tensor], device: torch.device) -> tup
 
 
 def _now(device: torch.device) -> float:
-    """The time when all work so far is done."""
+    """The time, once the device has finished all work so far."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()

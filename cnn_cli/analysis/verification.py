@@ -1,5 +1,4 @@
-"""`cnn summary --verify`: the network is built and run, and every number of its rows compared with what PyTorch
-says."""
+"""`cnn summary --verify`: build and run the network, and compare every number of its rows with PyTorch's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import sizes
 from cnn_cli.network.build import build_plan
 
-MOST_BYTES, MOST_MACS = 2 * 10**9, 5 * 10**10  # beyond this the run is on meta tensors, which have sizes and no values
+MOST_BYTES, MOST_MACS = 2 * 10**9, 5 * 10**10  # larger networks run on meta tensors, which have shapes but no values
 BATCH = 2
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How often a number was compared, on which tensors, and every disagreement in words."""
+class Verification:
+    """How many numbers were compared, on which tensors, and every disagreement in words."""
 
     compared: int
     tensors: str
@@ -29,7 +28,7 @@ class Verdict:
     def document(self) -> dict[str, Any]:
         return {"compared": self.compared, "tensors": self.tensors, "disagreements": list(self.disagreements)}
 
-    def __str__(self) -> str:
+    def text(self) -> str:
         head = f"verified with PyTorch {torch.__version__} on {self.tensors}"
         if not self.disagreements:
             return f"{head}: {self.compared} numbers compared, all agree (parameters, buffers, shapes, MACs)"
@@ -37,7 +36,7 @@ class Verdict:
         return f"{head}: {len(self.disagreements)} of {self.compared} numbers disagree: {wrong}"
 
 
-def verify(plan: Plan) -> Verdict:
+def verify(plan: Plan) -> Verification:
     """Parameters against sum(numel), shapes against a forward pass, MACs against FlopCounterMode, for each row and in
     total."""
     memory = inference(plan, BATCH)
@@ -49,23 +48,24 @@ def verify(plan: Plan) -> Verdict:
     shapes, flops = _run(network, images)
     compared, wrong = 0, []
     for layer in plan.layers:
-        for what, ours, theirs in _facts(layer, network, shapes, flops):
+        for quantity, ours, theirs in _numbers(layer, network, shapes, flops):
             compared += 1
             if ours != theirs:
-                wrong.append(f"{layer.name} ({layer.type}): {what} {_shown(ours)}, PyTorch has {_shown(theirs)}")
+                wrong.append(f"{layer.name} ({layer.type}): {quantity} {_shown(ours)}, PyTorch has {_shown(theirs)}")
     totals = (
         ("parameters", plan.params, sum(p.numel() for p in network.parameters())),
         ("MACs", plan.macs, flops.get("Global", 0)),
     )
-    wrong += [f"total: {what} {ours:,}, PyTorch has {theirs:,}" for what, ours, theirs in totals if ours != theirs]
-    return Verdict(compared + len(totals), "real tensors" if real else "meta tensors (too large to run)", tuple(wrong))
+    wrong += [f"total: {name} {ours:,}, PyTorch has {theirs:,}" for name, ours, theirs in totals if ours != theirs]
+    tensors = "real tensors" if real else "meta tensors (too large to run)"
+    return Verification(compared + len(totals), tensors, tuple(wrong))
 
 
 def _run(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
     """The output shape and the MACs of one image, by the name of the module."""
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def note(name: str) -> Any:
+    def record(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             first = output[0] if isinstance(output, tuple) else output
             if isinstance(first, torch.Tensor):
@@ -73,7 +73,7 @@ def _run(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, tuple[int,
 
         return hook
 
-    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules()]
+    handles = [module.register_forward_hook(record(name)) for name, module in network.named_modules()]
     counter = FlopCounterMode(display=False)
     try:
         with counter:  # gradients stay on: without them, fused kernels would be counted as nothing
@@ -82,16 +82,16 @@ def _run(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, tuple[int,
         for handle in handles:
             handle.remove()
     root = type(network).__name__
-    found = counter.get_flop_counts()
+    counts = counter.get_flop_counts()
     return shapes, {
-        name.removeprefix(f"{root}.") or root: sum(ops.values()) // (2 * BATCH) for name, ops in found.items()
+        name.removeprefix(f"{root}.") or root: sum(ops.values()) // (2 * BATCH) for name, ops in counts.items()
     }
 
 
-def _facts(
+def _numbers(
     layer: Layer, network: nn.Module, shapes: dict[str, Any], flops: dict[str, int]
 ) -> Sequence[tuple[str, Any, Any]]:
-    """(what, ours, PyTorch's) of one row."""
+    """(quantity, ours, PyTorch's) of one row."""
     if layer.type == "Parameter":
         tensor = network.get_parameter(layer.name)
         return [("parameters", layer.params, tensor.numel()), ("shape", layer.output_shape, tuple(tensor.shape))]

@@ -7,28 +7,24 @@ import typer
 from cnn_cli.cli import options
 from cnn_cli.cli.app import app
 from cnn_cli.cli.options import arguments, input_size, style
-from cnn_cli.cli.output import emit, emit_json, note
+from cnn_cli.cli.output import emit, emit_json, emit_result, note
+from cnn_cli.errors import SpecError
 
 
 @app.command("list")
-def list_networks(
+def list_command(
     models: options.Models = None,
     json: options.Json = False,
     csv: options.Csv = False,
     markdown: options.Markdown = False,
 ) -> None:
     """All networks, with inputs and parameter counts."""
-    from cnn_cli.analysis.summary import network_table
-    from cnn_cli.language.registry import planned, registry
-    from cnn_cli.tables import render
+    from cnn_cli.analysis.networks import list_networks
 
-    form = style(csv, markdown, json)
-    plans = [planned(spec, None, None).checked() for spec in registry(models or ()).values()]
-    if json:
-        keys = ("network", "input", "params", "description", "reference", "args")
-        emit_json([{key: getattr(p, key) for key in keys} for p in plans])
-    else:
-        emit(render(network_table(plans), form))
+    result = list_networks(models or ())
+    emit_result(result, style(csv, markdown, json), json)
+    if result.problems:
+        raise SpecError(result.problems)
 
 
 @app.command()
@@ -42,14 +38,14 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Find every mistake in specs. Each comes with its line and what to write; nothing is run."""
-    from cnn_cli.analysis.diagnostics import checked
+    from cnn_cli.analysis.diagnostics import diagnose
 
-    result = checked(sources or [], tuple(models or ()), arguments(set), input_size(input))
+    result = diagnose(sources or [], tuple(models or ()), arguments(set), input_size(input))
     if json:
         emit_json(result.document())
     else:
-        for problem in result.problems:
-            emit(str(problem))
+        if result.problems:
+            emit(result.text())
         note(result.verdict())
     raise typer.Exit(2 if result.errors else 0)
 

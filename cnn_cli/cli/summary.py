@@ -8,7 +8,7 @@ import typer
 from cnn_cli.cli import options
 from cnn_cli.cli.app import app
 from cnn_cli.cli.options import arguments, input_size, style
-from cnn_cli.cli.output import emit, emit_json, note
+from cnn_cli.cli.output import emit, emit_json, emit_result, note
 from cnn_cli.errors import CnnError, UsageError
 
 Optimizer = Annotated[
@@ -54,53 +54,34 @@ def summary(
     markdown: options.Markdown = False,
 ) -> None:
     """Layers, shapes, parameters, MACs and memory. No weights or data are needed."""
-    from cnn_cli.analysis import summary as s
+    from cnn_cli.analysis.summary import choose_columns, setup, summarize
 
-    plan = drafted(network, models, set, input)
-    given = s.setup(plan, batch_size, optimizer, precision, freeze)
-    form, keys = style(csv, markdown, json), s.columns(columns, timed, bool(given.frozen))
-    times = _times(plan.checked(), device, batch_size, depth) if timed else None
+    form, plan = style(csv, markdown, json), drafted(network, models, set, input)
+    chosen = setup(plan, batch_size, optimizer, precision, freeze)
+    keys = choose_columns(columns, timed, bool(chosen.frozen))
+    timing = _measure(plan.checked(), device, batch_size) if timed else None
     if graph:
         _draw(plan.checked(), graph, depth, force)
-    if json:
-        emit_json(s.document(plan.checked(), frozen=given.frozen, depth=depth, given=given, times=times and times.rows))
-    else:
-        _table(plan, keys, depth, given, times, form)
+    emit_result(summarize(plan, chosen, columns=keys, depth=depth, timing=timing), form, json)
+    plan.checked()
     if verify:
         _verify(plan)
 
 
-def _table(plan: Any, keys: Any, depth: int | None, given: Any, times: Any, form: str) -> None:
-    """The rows that could be told, then the mistakes if there are any, else what stands under the table."""
-    from cnn_cli.analysis import summary as s
-    from cnn_cli.analysis.rows import rows, totals
-    from cnn_cli.tables import render
-
-    found = rows(plan, frozen=given.frozen, depth=depth)
-    total = totals(plan, found)
-    table = render(s.table(found, total, keys, times and times.rows), form)
-    emit(table if form != "text" else f"{s.title(plan)}\n\n{table}")
-    plan.checked()
-    if form == "text":
-        emit(f"\n{s.notes(plan, total, given, keys)}")
-        if times:
-            emit(s.wrapped(str(times)))
-
-
-def _times(plan: Any, device: str, batch_size: int | None, depth: int | None) -> Any:
-    from cnn_cli.analysis.timing import measure
+def _measure(plan: Any, device: str, batch_size: int | None) -> Any:
+    from cnn_cli.analysis.timing import measure_times
     from cnn_cli.device import pick
 
-    return measure(plan, pick(device), batch_size or 1).folded(depth)
+    return measure_times(plan, pick(device), batch_size or 1)
 
 
 def _verify(plan: Any) -> None:
     from cnn_cli.analysis.verification import verify
 
-    verdict = verify(plan)
-    if verdict.disagreements:
-        raise CnnError(f"{verdict}; please report this")
-    note(str(verdict))
+    result = verify(plan)
+    if result.disagreements:
+        raise CnnError(f"{result.text()}; please report this")
+    note(result.text())
 
 
 def _draw(plan: Any, path: Path, depth: int | None, force: bool) -> None:
@@ -135,37 +116,26 @@ def shapes(
     markdown: options.Markdown = False,
 ) -> None:
     """How the sizes come about. What comes into each layer, what goes out, and the arithmetic between."""
+    from cnn_cli.analysis.input_sizes import find_input_sizes
+    from cnn_cli.analysis.shapes import ShapeDerivation
+
     if (valid_inputs or sizes) and (explain or layer):
         raise UsageError("--explain and --valid-inputs are two questions; ask one of them")
     form = style(csv, markdown, json)
     plan = drafted(network, models, set, input)
     if valid_inputs or sizes:
-        _valid_inputs(plan, sizes, json, form)
+        emit_result(find_input_sizes(plan, sizes), form, json)
     elif explain or layer:
         _explain(plan.checked(), layer, json, form)
     else:
-        _shapes(plan, json, form)
+        emit_result(ShapeDerivation(plan), form, json)
     plan.checked()
-
-
-def _shapes(plan: Any, json: bool, form: str) -> None:
-    from cnn_cli.analysis import shapes
-    from cnn_cli.analysis import summary as s
-    from cnn_cli.tables import render
-
-    if json:
-        document = s.document(plan.checked())
-        for row, layer in zip(document["layers"], plan.layers, strict=True):
-            row["arithmetic"] = shapes.arithmetic(layer)
-        emit_json(document)
-    else:
-        emit(render(shapes.table(plan), form) if form != "text" else f"{s.title(plan)}\n\n{shapes.text(plan)}")
 
 
 def _explain(plan: Any, layer: str | None, json: bool, form: str) -> None:
     from cnn_cli.analysis import explain as e
-    from cnn_cli.analysis.summary import title, wrapped
-    from cnn_cli.tables import render
+    from cnn_cli.analysis.summary import title
+    from cnn_cli.tables import render, wrapped
 
     found = e.explain(plan, layer)
     lost = e.never_used(plan) if layer is None else []
@@ -177,21 +147,6 @@ def _explain(plan: Any, layer: str | None, json: bool, form: str) -> None:
     else:
         ends = [wrapped(line) for line in lost]
         emit("\n".join([title(plan), "", e.text(found), *([""] if ends else []), *ends]))
-
-
-def _valid_inputs(plan: Any, sizes: str | None, json: bool, form: str) -> None:
-    from cnn_cli.analysis import input_sizes as inputs
-    from cnn_cli.tables import render
-
-    found = inputs.search(plan)
-    shapes = inputs.listed(sizes, plan, found)
-    if json:
-        emit_json(inputs.document(plan, found, shapes))
-    elif form != "text":
-        emit(render(inputs.table(plan, shapes), form))
-    else:
-        emit(f"{plan.network}: square inputs from 1x1 to {found.tried}x{found.tried}\n\n{inputs.text(found)}\n")
-        emit(render(inputs.table(plan, shapes)))
 
 
 @app.command()
@@ -207,21 +162,12 @@ def diff(
     markdown: options.Markdown = False,
 ) -> None:
     """Two networks side by side. Layers added, removed and changed, and what that does to the counts."""
-    from cnn_cli.analysis import comparison as d
-    from cnn_cli.analysis.rows import rows
+    from cnn_cli.analysis.comparison import compare
     from cnn_cli.analysis.summary import setup
-    from cnn_cli.tables import render
 
     form = style(csv, markdown, json)
     first, second = (drafted(name, models, None, None).checked() for name in (a, b))
-    given = setup(first, batch_size, optimizer, precision)
-    pairs = d.align(rows(first), rows(second))
-    if json:
-        emit_json(d.document(first, second, given, pairs))
-    elif form != "text":
-        emit(render(d.table(pairs), form))
-    else:
-        emit(f"{render(d.totals_table(first, second, given))}\n\n{d.text(pairs)}")
+    emit_result(compare(first, second, setup(first, batch_size, optimizer, precision)), form, json)
 
 
 def drafted(network: str, models: list[Path] | None, set: list[str] | None, input: str | None) -> Any:

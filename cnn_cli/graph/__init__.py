@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from cnn_cli.analysis.summary import sentence
 from cnn_cli.errors import UsageError
 from cnn_cli.files import write_bytes
 from cnn_cli.graph.boxes import boxes
 from cnn_cli.language.plan import Plan
+from cnn_cli.layers import sizes
+from cnn_cli.tables import format_count
 
 KINDS = (".svg", ".png", ".mmd", ".dot")
 READABLE = 60  # boxes; beyond this a drawing without --depth folds what lies deepest
@@ -37,7 +38,7 @@ def drawing(plan: Plan, kind: str, depth: int | None = None) -> bytes:
         return (text.mermaid if kind == ".mmd" else text.dot)(plan.network, found, arrows).encode()
     from cnn_cli.graph.figure import figure
 
-    picture = figure(plan.network, sentence(plan), found, arrows)
+    picture = figure(plan.network, _caption(plan), found, arrows)
     if kind == ".svg":
         from cnn_cli.graph.svg import svg
 
@@ -53,3 +54,9 @@ def readable_depth(plan: Plan) -> int | None:
         return None
     deepest = max(layer.name.count(".") + 1 for layer in plan.layers)
     return next((d for d in range(deepest - 1, 1, -1) if len(boxes(plan, d)[0]) <= READABLE), 1)
+
+
+def _caption(plan: Plan) -> str:
+    """What a drawing says under the name."""
+    macs = format_count(plan.macs, "MACs")
+    return f"{sizes(plan.input)} → {sizes(plan.output)}, {plan.params:,} parameters, {macs}"

@@ -8,10 +8,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from cnn_cli.analysis.receptive_field import producer
-from cnn_cli.analysis.rows import Row, rows
+from cnn_cli.analysis.rows import Row, layer_rows
 from cnn_cli.language.plan import Plan
 from cnn_cli.layers import Shape, sizes
-from cnn_cli.tables import short
+from cnn_cli.tables import format_count
 
 _FOLLOWING = frozenset({"activation", "normalisation", "random"})
 
@@ -44,7 +44,7 @@ class Arrow:
 
 def boxes(plan: Plan, depth: int | None) -> tuple[list[Box], list[Arrow]]:
     """The boxes in the order of computation, the input first, and the arrows between them."""
-    found = rows(plan, depth=depth)
+    found = layer_rows(plan, depth=depth)
     taken = Counter(producer(name, {r.name for r in found} | {"input"}) for row in found for name in row.takes)
     heads = [Box("input", "input", "input")]
     place = {"input": 0}  # the number of the box that a row ended up in
@@ -83,7 +83,10 @@ def _follows(row: Row, last: Row) -> bool:
 def _box(row: Row) -> Box:
     if not row.type:
         return Box(
-            "block", row.name, row.name, (row.text, *((f"{short(row.params)} parameters",) if row.params else ()))
+            "block",
+            row.name,
+            row.name,
+            (row.text, *((f"{format_count(row.params)} parameters",) if row.params else ())),
         )
     first, second, *more = [*row.text.split(", "), "", ""]  # a long list of settings goes on in a smaller line
     if len(row.text) <= 26:
