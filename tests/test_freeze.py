@@ -12,8 +12,8 @@ from test_summary import peak
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from cnn_cli.analysis.diagnostics import checked
-from cnn_cli.analysis.rows import rows, totals
+from cnn_cli.analysis.diagnostics import diagnose
+from cnn_cli.analysis.rows import layer_rows, totals
 from cnn_cli.analysis.summary import estimates, setup
 from cnn_cli.data import epoch_order, read_source
 from cnn_cli.errors import CnnError, StoppedError, UsageError
@@ -98,7 +98,7 @@ def test_patterns_that_do_not_fit(patterns: list[str], message: str) -> None:
 def test_the_specs_own_pattern_is_checked_at_its_place() -> None:
     text = SPEC.replace("epochs: 2", "freeze: [feature]")
     Path("small.yaml").write_text(text)
-    (problem,) = checked(["small.yaml"], (), {}, None).problems
+    (problem,) = diagnose(["small.yaml"], (), {}, None).problems
     line, column = len(text.splitlines()), text.splitlines()[-1].index("[feature]") + 1
     assert str(problem) == (
         f"small.yaml:{line}:{column}: small, train: "
@@ -251,7 +251,7 @@ def test_frozen_parts_need_no_memory_of_the_optimizer(tmp_path: Path) -> None:
 
 def test_summary_counts_what_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
     plan = find("resnet18")
-    found = rows(plan, frozen=["layer*", "*.bias"])
+    found = layer_rows(plan, frozen=["layer*", "*.bias"])
     network = build_plan(plan)
     hold(network, ["layer*", "*.bias"])
     learning = {n: p.numel() for n, p in network.named_parameters() if p.requires_grad}

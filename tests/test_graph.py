@@ -11,7 +11,7 @@ from PIL import Image
 from test_receptive_field import planned
 from test_summary import cnn
 
-from cnn_cli.analysis.rows import rows
+from cnn_cli.analysis.rows import layer_rows
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.graph import READABLE, draw, drawing, readable_depth
 from cnn_cli.graph.boxes import Arrow, Box, boxes
@@ -37,7 +37,7 @@ def drawn(name: str, depth: int | None) -> Figure:
 def test_every_layer_is_in_a_box_and_every_arrow_has_its_shape(name: str, depth: int | None) -> None:
     plan = find(name)
     found, arrows = boxes(plan, depth)
-    rowed = rows(plan, depth=depth)
+    rowed = layer_rows(plan, depth=depth)
     inside = sum(1 + len(box.after) for box in found) - sum(box.kind == "input" for box in found)
     assert inside == len(rowed)
     shapes = {"x".join(map(str, row.output_shape)) for row in rowed} | {"x".join(map(str, plan.input))}

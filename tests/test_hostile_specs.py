@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_cli.analysis.diagnostics import checked
+from cnn_cli.analysis.diagnostics import diagnose
 from cnn_cli.cli.output import clean
 from cnn_cli.errors import SpecError, UsageError
 from cnn_cli.language.registry import draft
@@ -187,7 +187,7 @@ def test_ten_thousand_mistakes_are_told_in_time(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(net("[" + "{Linear: x}, relu, " * 9_000 + "]"))
     start = time.process_time()
-    result = checked([str(path)], (), {}, None)
+    result = diagnose([str(path)], (), {}, None)
     assert time.process_time() - start < 5 * SECONDS
     assert len(result.errors) == 18_000
 
@@ -196,8 +196,8 @@ def test_networks_that_are_large_together_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     large = "{input: [1, 2, 2], layers: [{repeat: 1000, layers: [ReLU, ReLU, ReLU, ReLU, ReLU, ReLU]}]}"
     path.write_text("".join(f"n{i}: {large}\n" for i in range(400)))
-    result = checked([str(path)], (), {}, None)
-    message = "the networks up to here have more than 100,000 layers together; split the file"
+    result = diagnose([str(path)], (), {}, None)
+    message = "the networks before this one have more than 100,000 layers in total; split the file"
     assert [(p.line, p.column, p.where, p.message) for p in result.problems] == [(18, 1, "n17", message)]
 
 

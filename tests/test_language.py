@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from cnn_cli.analysis.diagnostics import checked
+from cnn_cli.analysis.diagnostics import diagnose
 from cnn_cli.errors import SpecError, UsageError
 from cnn_cli.language.names import TAKEN
 from cnn_cli.language.parse import parse
@@ -37,7 +37,7 @@ def sections(text: str) -> dict[str, tuple[str, list[str]]]:
 def test_mistakes(spec: str, answer: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("m.yaml").write_text(spec)
-    result = checked(["m.yaml"], (), {}, None)
+    result = diagnose(["m.yaml"], (), {}, None)
     assert [str(p).removeprefix("m.yaml:") for p in result.problems] == answer
     for problem in result.problems:
         assert 1 <= problem.line <= spec.count("\n") + 1

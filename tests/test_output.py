@@ -32,7 +32,7 @@ def test_a_full_disk(arguments: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("check", "error: an empty name; name files or networks, or nothing for all of them\n"),
+        ("check", "error: a file or network name is empty; name one, or leave it out to check all networks\n"),
         ("eval", "error: an empty name; `cnn list` shows all networks\n"),
     ],
 )

@@ -10,8 +10,8 @@ import pytest
 from test_receptive_field import GLOBAL, MENU, branching, chain, planned
 from test_summary import cnn
 
-from cnn_cli.analysis import input_sizes as inputs
 from cnn_cli.analysis.explain import Explanation, explain, never_used, table, text
+from cnn_cli.analysis.input_sizes import describe_sides, find_input_sizes, parse_sides, replan
 from cnn_cli.analysis.lessons import LESSONS, lesson
 from cnn_cli.analysis.receptive_field import never_read, sights, unused
 from cnn_cli.errors import UsageError
@@ -198,36 +198,55 @@ def unet(plus: int = 0) -> Plan:
 @pytest.mark.parametrize("name", ["fashion-convnet", "alexnet", "lenet-5", "squeezenet1_0", "unet"])
 def test_sizes_that_fit_are_those_that_can_be_planned(name: str) -> None:
     plan = unet() if name == "unet" else find(name)
-    found = inputs.search(plan)
+    result = find_input_sizes(plan)
     tried = range(1, 90)
-    plans = {size: inputs.resized(plan, (plan.input[0], size, size)) for size in tried}
+    plans = {size: replan(plan, (plan.input[0], size, size)) for size in tried}
     fitting = [size for size in tried if not plans[size].errors]
-    assert [n for n in found.fitting if n in tried] == fitting
+    assert [n for n in result.fitting if n in tried] == fitting
     for size in fitting:  # nothing dropped by any layer means that every pixel is used
-        if size in found.exact:
+        if size in result.exact:
             assert unused(plans[size], sights(plans[size])) == ([], [])
         else:
             assert any(never_read(layer) for layer in plans[size].layers)
 
 
 def test_patterns_of_sizes() -> None:
-    assert inputs.text(inputs.search(find("fashion-convnet"))) == (
-        "smallest input   10x10\nfits             every size from 10\nfits exactly     10, 14, 18, … (4·k + 2)"
+    assert (
+        find_input_sizes(find("fashion-convnet"))
+        .text()
+        .startswith(
+            "fashion-convnet: square inputs from 1x1 to 256x256\n\n"
+            "smallest      10x10\nvalid         every size from 10\nwithout loss  10, 14, 18, … (4·k + 2)\n\n"
+        )
     )
-    assert inputs.text(inputs.search(unet())).endswith("fits exactly     4, 8, 12, … (multiples of 4)")
-    assert inputs.pattern([63, 64, 65, 95, 96, 97, 127, 128, 129], 158) == "63–65, 95–97, 127–129, … (again every 32)"
-    assert inputs.pattern([], 100) == "none up to 100"
-    assert inputs.pattern([28], 100) == "28"
+    assert "\nwithout loss  4, 8, 12, … (multiples of 4)\n" in find_input_sizes(unet()).text()
+    assert describe_sides([63, 64, 65, 95, 96, 97, 127, 128, 129], 158) == "63–65, 95–97, 127–129, … (again every 32)"
+    assert describe_sides([], 100) == "none up to 100"
+    assert describe_sides([28], 100) == "28"
 
 
 def test_sizes_that_are_asked_for() -> None:
     plan = find("fashion-convnet")
-    assert inputs.listed("28, 32x48", plan, inputs.search(plan)) == [(1, 28, 28), (1, 32, 48)]
+    assert parse_sides("28, 32x48", plan) == [(1, 28, 28), (1, 32, 48)]
     for wrong in ("28x28x28", "0", "a", "", "12,", "-3"):
         with pytest.raises(UsageError, match="--sizes takes sides in pixels"):
-            inputs.listed(wrong, plan, inputs.search(plan))
-    text = render(inputs.table(plan, [(1, 9, 9), (1, 28, 28)]), width=100)
+            parse_sides(wrong, plan)
+    text = render(find_input_sizes(plan, "9,28").table(), width=100)
     assert "1x9x9" in text and "5 (MaxPool2d): " in text and "2 rows, 2 columns unused" in text
+
+
+def test_one_dimensional_inputs_change_in_length_only() -> None:
+    layers = [{"Conv2d": {"out_channels": 4, "kernel_size": [1, 9], "stride": [1, 4]}}, {"AdaptiveAvgPool2d": 1}]
+    plan = plan_document({"audio": {"input": [1, 1, 800], "layers": [*layers, "Flatten", {"Linear": 2}]}}, "test")
+    result = find_input_sizes(plan)
+    assert result.text().startswith("audio: inputs from 1x1 to 1x1066\n\nsmallest      1x9\nvalid         every size")
+    assert result.exact[:3] == (9, 13, 17) and all(p.input[:2] == (1, 1) for p in result.plans)
+
+
+@pytest.mark.parametrize("sides", ["26", "1"])
+def test_a_table_in_which_no_row_or_each_row_has_a_note(sides: str) -> None:
+    result = cnn("shapes", "fashion-convnet", "--valid-inputs", "--sizes", sides)
+    assert result.returncode == 0 and f"1x{sides}x{sides}" in result.stdout
 
 
 def test_command_line() -> None:

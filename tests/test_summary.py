@@ -15,14 +15,13 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from cnn_cli.analysis import memory
-from cnn_cli.analysis.rows import auxiliary, relative, rows, totals
-from cnn_cli.analysis.summary import DEFAULT, columns, document, estimates, notes, setup, table
+from cnn_cli.analysis.rows import auxiliary, layer_rows, relative, totals
+from cnn_cli.analysis.summary import choose_columns, estimates, setup, summarize
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document, registry
 from cnn_cli.layers import LAYERS
 from cnn_cli.network.build import build_plan
-from cnn_cli.tables import render
 
 PUBLISHED = sorted(set(torchvision.models.list_models(module=torchvision.models)) & set(registry()))
 SUMS = ("params", "trainable_params", "buffers", "macs", "flops", "activation_bytes")
@@ -43,7 +42,7 @@ def test_totals_are_those_that_torchvision_publishes(name: str) -> None:
     """num_params and _ops (GMACs to three decimals) in the description of the weights; _ops is that of evaluation."""
     published = list(torchvision.models.get_model_weights(name))
     plan = find(name)
-    total, aside = totals(plan, rows(plan)), auxiliary(plan)
+    total, aside = totals(plan, layer_rows(plan)), auxiliary(plan)
     params, macs = total["params"], total["macs"] - aside.get("macs", 0)
     assert published[0].meta["num_params"] in (params, params - aside.get("params", 0))
     sized = [w for w in published if w.transforms.keywords["crop_size"] == plan.input[1]]
@@ -53,10 +52,10 @@ def test_totals_are_those_that_torchvision_publishes(name: str) -> None:
 @pytest.mark.parametrize("name", ["fashion-convnet", "googlenet", "densenet121", "convnext_tiny"])
 def test_totals_are_sums_of_rows_however_they_are_folded(name: str) -> None:
     plan = find(name)
-    found = rows(plan)
+    found = layer_rows(plan)
     assert totals(plan, found)["params"] == sum(row.params for row in found) == plan.params
     for depth in (1, 2, 3, 9):
-        folded = rows(plan, depth=depth)
+        folded = layer_rows(plan, depth=depth)
         assert {k: totals(plan, folded)[k] for k in SUMS} == {k: totals(plan, found)[k] for k in SUMS}
         assert [layer.name for row in folded for layer in row.layers] == [row.name for row in found]
         assert len({row.name for row in folded}) == len(folded)
@@ -65,8 +64,8 @@ def test_totals_are_sums_of_rows_however_they_are_folded(name: str) -> None:
 
 def test_a_folded_row_is_a_row() -> None:
     plan = find("resnet50")
-    row = next(r for r in rows(plan, depth=2) if r.name == "layer2.0")
-    inside = [r for r in rows(plan) if r.name.startswith("layer2.0.")]
+    row = next(r for r in layer_rows(plan, depth=2) if r.name == "layer2.0")
+    inside = [r for r in layer_rows(plan) if r.name.startswith("layer2.0.")]
     assert row.takes == ("layer1.2",) and row.input_shapes == ((256, 56, 56),) and row.output_shape == (512, 28, 28)
     assert row.text == "4 Conv2d + 8 more" and row.type == "" and row.settings == {}
     assert row.params == sum(r.params for r in inside) and row.field == inside[-1].field
@@ -75,7 +74,7 @@ def test_a_folded_row_is_a_row() -> None:
 def test_every_row_knows_where_its_input_comes_from() -> None:
     plan = find("resnet18")
     names = {"input"}
-    for row in rows(plan):
+    for row in layer_rows(plan):
         assert row.takes and set(row.takes) <= names, row.name
         names.add(row.name)
     assert relative("layer1.0.bn2", "layer1.0.add") == "bn2"
@@ -117,48 +116,44 @@ def test_parameters_used_twice_count_once() -> None:
     plan = planned(layers, (5, 5))
     assert plan is not None
     module = build_plan(plan)
-    assert totals(plan, rows(plan))["params"] == sum(p.numel() for p in module.parameters()) == 4 * 4 + 4 + 4
+    assert totals(plan, layer_rows(plan))["params"] == sum(p.numel() for p in module.parameters()) == 4 * 4 + 4 + 4
 
 
 def test_frozen_layers_are_counted_apart() -> None:
     plan = find("alexnet")
-    found = rows(plan, frozen=["features"])
+    found = layer_rows(plan, frozen=["features"])
     total = totals(plan, found)
     assert total["trainable_params"] == sum(
         layer.params for layer in plan.layers if layer.name.startswith("classifier")
     )
     assert total["params"] == 61_100_840
-    text = notes(plan, total, setup(plan, 1, "sgd", None))
+    text = summarize(plan, setup(plan, 1, "sgd")).text()
     assert "58,631,144 trainable, 2,469,696 frozen" in text
-    fewer = estimates(plan, setup(plan, 1, "adam", None, ["features"]))[1]
-    assert fewer.optimizer < estimates(plan, setup(plan, 1, "adam", None))[1].optimizer
+    fewer = estimates(plan, setup(plan, 1, "adam", freeze=["features"]))[1]
+    assert fewer.optimizer < estimates(plan, setup(plan, 1, "adam"))[1].optimizer
 
 
 def test_columns_are_chosen_and_checked() -> None:
-    keys = columns("name, rf,rf-stride ,memory")
+    keys = choose_columns("name, rf,rf-stride ,memory")
     assert keys == ("name", "rf", "rf-stride", "memory")
-    with pytest.raises(UsageError, match=r"no column 'mac'\. Did you mean 'macs'\? Known: name, type, "):
-        columns("name,mac")
+    with pytest.raises(UsageError, match=r"unknown column 'mac'\. Did you mean 'macs'\? Choose from name, type, "):
+        choose_columns("name,mac")
     with pytest.raises(UsageError, match="forward is measured; add --time"):
-        columns("name,forward")
+        choose_columns("name,forward")
     plan = find("fashion-convnet")
-    found = rows(plan)
-    lines = render(table(found, totals(plan, found), keys), width=80).split("\n")
-    assert lines[0].split() == ["name", "sees", "moves", "by", "memory"]
+    lines = summarize(plan, setup(plan), columns=keys).text().split("\n")[3:]
+    assert lines[0].split() == ["name", "receptive", "field", "stride", "(jump)", "activations"]
     assert lines[8].split() == ["6", "10x10", "4x4", "0", "B"]
 
 
-@pytest.mark.parametrize("width", [60, 80, 140])
+@pytest.mark.parametrize("width", [40, 60, 80, 140])
 @pytest.mark.parametrize("name", ["fashion-convnet", "googlenet", "resnet152"])
 def test_tables_fit_the_terminal(name: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     plan = find(name)
-    found = rows(plan)
-    total = totals(plan, found)
-    text = render(table(found, total, DEFAULT)) + "\n" + notes(plan, total, setup(plan, None, None, None))
-    wide = [line for line in text.split("\n") if len(line) > width]
-    assert not wide or (width == 60 and name != "fashion-convnet")
-    assert all(row.name in text for row in found), "names stay whole"
+    text = summarize(plan, setup(plan)).text()
+    assert max(len(line) for line in text.split("\n")) <= width
+    assert width < 80 or all(layer.name in text for layer in plan.layers), "names stay whole"
 
 
 @pytest.mark.parametrize(("name", "batch"), [("fashion-convnet", 64), ("resnet18", 4)])
@@ -262,24 +257,24 @@ def test_estimates_follow_batch_precision_and_optimizer() -> None:
     assert adam.optimizer == 2 * sgd.optimizer == 2 * 4 * plan.params
     assert sgd.document()["total"] == sum(v for k, v in sgd.document().items() if k != "total")
     with pytest.raises(UsageError, match=r"--precision must be float32, float16, bfloat16, not 'half'"):
-        setup(plan, None, None, "half")
+        setup(plan, precision="half")
     with pytest.raises(UsageError, match="--batch-size must be a whole number from 1, not 0"):
-        setup(plan, 0, None, None)
+        setup(plan, 0)
     with pytest.raises(UsageError, match="--optimizer must be sgd, adam, adamw or muon, not 'rmsprop'"):
-        setup(plan, None, "rmsprop", None)
+        setup(plan, optimizer="rmsprop")
 
 
 def test_auxiliary_outputs_work_only_in_training() -> None:
     plan = find("googlenet")
     assert auxiliary(plan)["params"] == 13_004_888 - 6_624_904
-    assert document(plan, given=setup(plan, None, None, None))["only_in_training"] == auxiliary(plan)
+    assert summarize(plan, setup(plan)).document()["only_in_training"] == auxiliary(plan)
     assert memory.inference(plan).activations < memory.training(plan, 1, "sgd").activations
 
 
 def test_a_network_of_a_hundred_billion_parameters_costs_no_more(tmp_path: Path) -> None:
     layers = [{"Linear": 2**17} for _ in range(6)]
     plan: Plan = plan_document({"huge": {"input": [1, 1, 2**16], "layers": ["Flatten", *layers]}}, "test")
-    assert totals(plan, rows(plan))["params"] > 9 * 10**10
+    assert totals(plan, layer_rows(plan))["params"] > 9 * 10**10
     assert memory.training(plan, 1, "adam").total > 10**12
 
 

@@ -5,9 +5,13 @@ import io
 
 import pytest
 
-from cnn_cli.tables import Column, Table, memory, render, short
+from cnn_cli.tables import Column, Table, format_bytes, format_count, render
 
-COLUMNS = (Column("name", "name"), Column("note", "note", wraps=True), Column("n", "count", number=True, brief=short))
+COLUMNS = (
+    Column("name", "name"),
+    Column("note", "note", wraps=True),
+    Column("n", "count", number=True, brief=format_count),
+)
 ROWS = [
     {"name": "a.very.long.name.of.a.layer", "note": "words that may well go on in another line", "n": 1_234_567},
     {"name": "b", "note": "a | b", "n": None},
@@ -41,10 +45,58 @@ def test_every_cell_survives_in_every_style() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+1", "-1"])
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+1", "-a", "-1+2", "--1"])
 def test_csv_holds_no_formulas(text: str) -> None:
     table = Table((Column("a", "a"), Column("n", "n", number=True)), [{"a": text, "n": -1}])
     assert render(table, "csv") == f"a,n\n'{text},-1"
+
+
+@pytest.mark.parametrize("text", ["-1", "-0.5", "-2.5e-07", "-1e3", "-.5", "−5"])
+def test_csv_holds_plain_numbers(text: str) -> None:
+    assert render(Table((Column("a", "a"),), [{"a": text}]), "csv") == f"a\n{text}"
+
+
+WORDS = [
+    "cat",
+    "tram-line",
+    "images/truck/IMG_20240101_1234567.png",
+    "layer1.0.downsample.1",
+    "a b c d e f",
+    "",
+    "x" * 90,
+]
+
+
+@pytest.mark.parametrize("width", [40, 55, 80, 120])
+@pytest.mark.parametrize("numbers", [0, 1, 5, 30])
+def test_no_line_is_longer_than_the_terminal(width: int, numbers: int) -> None:
+    columns = (
+        Column("name", "name"),
+        Column("prose", "a long title", wraps=True),
+        Column("empty", ""),
+        *(Column(str(n), f"class {n}", number=True) for n in range(numbers)),
+    )
+    rows = [{"name": a, "prose": b, **{str(n): 10 ** (n % 12) for n in range(numbers)}} for a in WORDS for b in WORDS]
+    text = render(Table(columns, rows, {"name": "total"}), width=width)
+    assert max(map(len, text.split("\n"))) <= width
+    squeezed = "".join(text.split())
+    assert all(f"{10 ** (n % 12):,}" in squeezed for n in range(numbers)) and squeezed.count("total") >= 1
+
+
+def test_file_names_break_behind_a_slash() -> None:
+    rows = [{"image": "images/validation/truck/0001.png", "class": "a long description of it"}] * 2
+    text = render(Table((Column("image", "image", wraps=True), Column("class", "class", wraps=True)), rows), width=40)
+    assert [line.split("  ")[0] for line in text.split("\n")[2:4]] == ["images/validation/", "truck/0001.png"]
+
+
+def test_wide_tables_repeat_their_first_column() -> None:
+    columns = (Column("class", "true"), *(Column(str(n), str(n), number=True) for n in range(20)))
+    rows = [{"class": "cat", **{str(n): 1000 + n for n in range(20)}}]
+    parts = render(Table(columns, rows), width=80).split("\n\n")
+    assert [part.split()[0] for part in parts] == ["true", "true"]
+    assert " ".join(part.split("\n")[2].removeprefix("cat") for part in parts).split() == [
+        f"{1000 + n:,}" for n in range(20)
+    ]
 
 
 def test_a_table_without_rows() -> None:
@@ -59,9 +111,9 @@ def test_a_table_without_rows() -> None:
     ],
 )
 def test_short_numbers_have_three_digits(value: int, text: str) -> None:
-    assert short(value) == text
+    assert format_count(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (512, "512 B"), (1000, "1.0 kB"), (999_960, "1.0 MB")])
 def test_bytes(value: int, text: str) -> None:
-    assert memory(value) == text
+    assert format_bytes(value) == text

@@ -93,7 +93,7 @@ class Comparison:
 
     def totals_table(self) -> Table:
         """The sums of both networks side by side."""
-        titles = {
+        titles: dict[str, tuple[str, Callable[[int], str]]] = {
             "layers": ("layers", "{:,}".format),
             "params": ("parameters", "{:,}".format),
             "macs": ("MACs", format_count),

@@ -1,0 +1,111 @@
+"""Two networks aligned: what was done to the one to get the other is what is found."""
+
+import json
+from typing import Any
+
+import pytest
+from test_summary import cnn
+
+from cnn_cli.analysis.comparison import ADDED, CHANGED, REMOVED, SAME, Comparison, align, compare, signed
+from cnn_cli.analysis.rows import layer_rows
+from cnn_cli.analysis.summary import setup
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import find, plan_document
+from cnn_cli.tables import render
+
+BASE: list[Any] = [
+    {"Conv2d": {"out_channels": 8, "kernel_size": 3}},
+    "ReLU",
+    {"MaxPool2d": 2},
+    {"Conv2d": {"out_channels": 16, "kernel_size": 3}},
+    "ReLU",
+    "Flatten",
+    {"Linear": 10},
+]
+
+
+def network(layers: Any) -> Plan:
+    return plan_document({"net": {"input": [1, 28, 28], "layers": layers}}, "test")
+
+
+def compared(a: Any, b: Any) -> Comparison:
+    return compare(network(a), network(b), setup(network(a)))
+
+
+def changes(comparison: Comparison) -> list[str]:
+    return [pair.change for pair in comparison.pairs]
+
+
+def test_a_network_is_the_same_as_itself() -> None:
+    result = compared(BASE, BASE)
+    assert changes(result) == [SAME] * 7
+    assert result.verdict() == "all 7 layers are equal" and "equal layers" not in result.text()
+
+
+@pytest.mark.parametrize("place", range(1, 7))
+def test_an_inserted_layer_is_found_though_all_names_move(place: int) -> None:
+    longer = [*BASE[:place], "BatchNorm2d" if place < 6 else "Dropout", *BASE[place:]]
+    assert changes(compared(BASE, longer)) == [*[SAME] * place, ADDED, *[SAME] * (7 - place)]
+    assert changes(compared(longer, BASE)) == [*[SAME] * place, REMOVED, *[SAME] * (7 - place)]
+
+
+def test_a_changed_layer_and_what_follows_from_it() -> None:
+    wider = [{"Conv2d": {"out_channels": 12, "kernel_size": 5}}, *BASE[1:]]
+    result = compared(BASE, wider)
+    first, fourth = result.pairs[0], result.pairs[3]
+    assert first.differences() == ["out_channels 8 → 12", "kernel_size 3x3 → 5x5", "output 8x26x26 → 12x24x24"]
+    assert fourth.differences() == ["in_channels 8 → 12", "output 16x11x11 → 16x10x10"]
+    assert changes(result) == [CHANGED] * 7 and result.verdict() == "7 changed; 0 equal"
+
+
+def test_chosen_names_lead() -> None:
+    a = {"first": BASE[0], "act": "ReLU", "second": BASE[3], "last": "ReLU"}
+    b = {"first": BASE[0], "act": "ReLU", "more": BASE[3], "extra": "ReLU", "second": BASE[3], "last": "ReLU"}
+    added = [p.after and p.after.name for p in compared(a, b).pairs if p.change == ADDED]
+    assert added == ["more", "extra"]
+
+
+def test_resnet34_is_resnet18_with_more_blocks() -> None:
+    pairs = align(layer_rows(find("resnet18")), layer_rows(find("resnet34")))
+    assert {p.change for p in pairs} == {SAME, ADDED}
+    added = {p.after.name.rsplit(".", 1)[0] for p in pairs if p.change == ADDED and p.after}
+    assert added == {
+        f"layer{n}.{m}" for n, blocks in ((1, [2]), (2, [2, 3]), (3, [2, 3, 4, 5]), (4, [2])) for m in blocks
+    }
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [("vgg11", "vgg16_bn"), ("resnet18", "densenet121"), ("fashion-convnet", "lenet-5")]
+)
+def test_differences_add_up(a: str, b: str) -> None:
+    first, second = find(a), find(b)
+    comparison = compare(first, second, setup(first))
+    assert [p.before.name for p in comparison.pairs if p.before] == [layer.name for layer in first.layers]
+    assert [p.after.name for p in comparison.pairs if p.after] == [layer.name for layer in second.layers]
+    result = comparison.document()
+    for key in ("params", "macs"):
+        assert sum(layer[key] for layer in result["layers"]) == result["difference"][key]
+        assert result["difference"][key] == result["b"]["total"][key] - result["a"]["total"][key]
+    total = comparison.table().total
+    assert total is not None
+    assert (total["params"], total["macs"]) == (second.params - first.params, second.macs - first.macs)
+
+
+def test_texts() -> None:
+    assert [signed(n) for n in (1234, 0, -5)] == ["+1,234", "0", "−5"]
+    a, b = find("vgg11"), find("vgg13")
+    lines = render(compare(a, b, setup(a)).totals_table(), width=100)
+    assert "A vgg11" in lines and "+184,512" in lines and "×1.49" in lines
+    a, b = find("resnet18"), find("resnet34")
+    assert "18 equal layers" in render(compare(a, b, setup(a)).table(), width=100)
+
+
+def test_command_line() -> None:
+    result = cnn("diff", "vgg11", "vgg13", "--json")
+    assert result.returncode == 0 and json.loads(result.stdout)["difference"]["params"] == 184_512
+    assert "4 added; 30 equal" in cnn("diff", "vgg11", "vgg13").stdout
+    assert cnn("diff", "vgg11", "vgg13", "--csv").stdout.split("\n")[0::2][:2] == [
+        "mark,a,b,layer,params,macs",
+        'added,,features.3,"Conv2d 64, 3x3, padding 1",36928,1852899328',
+    ]
+    assert cnn("diff", "vgg11", "vgg99").returncode == 2
