@@ -144,7 +144,9 @@ def _markdown(table: Table) -> str:
 
 def _text(table: Table, width: int) -> str:
     """First numbers are shortened, then prose wraps, then names; columns that still do not fit follow in a second
-    table, which begins with the first column again."""
+    table, which begins with the first column again. Columns without any value are left out."""
+    valued = tuple(c for c in table.columns if any(row.get(c.key) not in (None, "") for row in table.rows))
+    table = Table(valued, table.rows, table.total) if valued else table
     for brief, level in ((False, 0), (True, 0), (True, 1), (True, 2)):
         cells = [[c.title for c in table.columns], *_cells(table, brief)]
         widths = _widths(table.columns, cells, width, level)
