@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cnn_cli.errors import UsageError, closest
-from cnn_cli.values import Choice, Flag, Kind, ListOf, Null, Number, OneOf, Text, Whole, maybe, shown
+from cnn_cli.values import Choice, Flag, Integer, Kind, ListOf, Null, Number, OneOf, Text, maybe, shown
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ _GROUP: dict[str, Kind] = {
     "weight_decay": Number(0),
     "momentum": Number(0, 1),
     "nesterov": Flag(),
-    "ns_steps": Whole(1, 99),
+    "ns_steps": Integer(1, 99),
 }
 
 
@@ -109,13 +109,13 @@ class Field:
 SETTINGS: dict[str, Field] = {
     "data": Field(maybe(Text()), None, "a data set's name, or a folder of images"),
     "epochs": Field(Number(0, above=True), 10, "how often every training image is seen, in all; 1.5 is one and a half"),
-    "batch_size": Field(Whole(1), 64, "images a step, of all processes together"),
+    "batch_size": Field(Integer(1), 64, "images a step, of all processes together"),
     "optimizer": Field(Choice(OPTIMIZERS), "adam", "PyTorch's SGD, Adam, AdamW, or Muon (for convolutions too)"),
     "lr": Field(Number(0, above=True), None, "learning rate [sgd 0.01, adam and adamw 0.001, muon 0.02]"),
     "weight_decay": Field(Number(0), None, "PyTorch's weight_decay [0, adamw 0.01]"),
     "momentum": Field(Number(0, 1), None, "of sgd and muon [sgd 0.9, muon 0.95]", _WITH_MOMENTUM),
     "nesterov": Field(Flag(), None, "Nesterov's momentum, of sgd and muon [sgd false, muon true]", _WITH_MOMENTUM),
-    "ns_steps": Field(Whole(1, 99), None, "Newton-Schulz steps of muon [5]", ("optimizer", ("muon",))),
+    "ns_steps": Field(Integer(1, 99), None, "Newton-Schulz steps of muon [5]", ("optimizer", ("muon",))),
     "groups": Field(
         ListOf(ParameterGroup(), least=0, most=100),
         (),
@@ -142,9 +142,9 @@ SETTINGS: dict[str, Field] = {
     "flip": Field(
         Choice(("none", "random", "alternating")), "none", "mirror images: none, random, or alternating by epoch"
     ),
-    "shift": Field(Whole(0), 0, "move images by up to so many pixels each way"),
+    "shift": Field(Integer(0), 0, "move images by up to so many pixels each way"),
     "crop": Field(Number(0, 1, above=True), 1, "enlarge a part of the image, of at least this share of its area"),
-    "cutout": Field(Whole(0), 0, "blank a square of so many pixels"),
+    "cutout": Field(Integer(0), 0, "blank a square of so many pixels"),
     "mixup": Field(Number(0), 0, "mix pairs of images; alpha of the Beta distribution of their shares"),
     "cutmix": Field(Number(0), 0, "paste a part of another image; alpha, as of mixup"),
     "ema": Field(maybe(Number(0, 1)), None, "evaluate and keep the moving average of the weights, with this decay"),
@@ -154,9 +154,9 @@ SETTINGS: dict[str, Field] = {
     "val_fraction": Field(
         Number(0, 0.9), 0, "part of the training images held out to choose by, where the data has no val split"
     ),
-    "patience": Field(maybe(Whole(1)), None, "stop after so many epochs without a better one on the val split"),
+    "patience": Field(maybe(Integer(1)), None, "stop after so many epochs without a better one on the val split"),
     "shuffle": Field(Flag(), True, "a new order of the images every epoch"),
-    "seed": Field(Whole(0), 0, "of the weights, the order, augmentation, dropout and the validation split"),
+    "seed": Field(Integer(0), 0, "of the weights, the order, augmentation, dropout and the validation split"),
     "resize": Field(
         Choice(("stretch", "crop", "pad")), "stretch", "how images of another shape are fitted to the input"
     ),
@@ -174,7 +174,7 @@ SETTINGS: dict[str, Field] = {
     "deterministic": Field(
         Flag(), False, "only operations that give the same bits again; an error where there is none"
     ),
-    "workers": Field(maybe(Whole(0, 256)), None, "processes or threads that decode images [one a CPU, at most 8]"),
+    "workers": Field(maybe(Integer(0, 256)), None, "processes or threads that decode images [one a CPU, at most 8]"),
 }
 
 BY_OPTIMIZER: dict[str, dict[str, Any]] = {

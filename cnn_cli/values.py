@@ -1,7 +1,7 @@
 """Kinds of values that a setting may take: read one, or say as JSON Schema what is allowed.
 
 The layer table and the training settings are both written in these kinds, so that a wrong value is refused in the same
-words everywhere: "must be a whole number from 1, not 0".
+words everywhere: "must be an integer of at least 1, not 0".
 """
 
 import math
@@ -46,8 +46,9 @@ def _flow(value: Any, depth: int) -> str:
 
 
 def _range(least: float | None, most: float | None) -> str:
-    low = "" if least is None else f" from {least}"
-    return low + ("" if most is None else f" to {most}")
+    if least is None or most is None:
+        return f" of at least {least}" if least is not None else f" of at most {most}" if most is not None else ""
+    return f" from {least} to {most}"
 
 
 _MEANT = {"none": "null", "yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
@@ -70,8 +71,8 @@ LARGE = 2**31 - 1  # what PyTorch's sizes hold; a limit that large is not worth 
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A whole number within [least, most]."""
+class Integer:
+    """An integer within [least, most]."""
 
     least: int | None = None
     most: int | None = LARGE
@@ -80,7 +81,7 @@ class Whole:
         ok = isinstance(value, int) and not isinstance(value, bool)
         if not ok or (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
             told = self.most if self.most is None or self.most < LARGE or (ok and value > self.most) else None
-            words = f"must be a whole number{_range(self.least, told)}, not {shown(value)}"
+            words = f"must be an integer{_range(self.least, told)}, not {shown(value)}"
             raise ValueError(words + _instead(value, number=True))
         return int(value)
 
@@ -104,7 +105,7 @@ class Number:
         low = ok and (self.least is None or (value > self.least if self.above else value >= self.least))
         if not low or (self.most is not None and value > self.most):
             bounds = _range(self.least, self.most)
-            words = bounds.replace("from", "above") if self.above else bounds
+            words = re.sub("from|of at least", "above", bounds) if self.above else bounds
             raise ValueError(f"must be a number{words}, not {shown(value)}{_instead(value, number=True)}")
         return value  # type: ignore[no-any-return]  # 1 stays 1: PyTorch treats both alike, and it prints as written
 

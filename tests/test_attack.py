@@ -81,7 +81,7 @@ def test_fgsm_is_the_sign_of_the_gradient(tmp_path: Path) -> None:
 
 
 def test_epsilon_is_in_pixels_whatever_the_normalisation(tmp_path: Path) -> None:
-    """A network that normalises, and the same network with the normalisation folded into its first layer."""
+    """A network that normalises, and the same network with the normalization folded into its first layer."""
     scores = scored(tmp_path, "linear", mean=(0.3,), std=(0.05,))
     folded = scored(tmp_path / "plain", "linear").network
     linear = folded[1] if isinstance(folded, nn.Sequential) else None

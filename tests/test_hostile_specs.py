@@ -72,10 +72,10 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     "1e999": (net("[{Dropout: 1e999}]"), "too large or too long"),
     ".nan": (net("[{Dropout: .nan}]"), "p must be a number from 0 to 1, not '.nan'"),
     ".inf": (net("[{Dropout: -.inf}]"), "p must be a number from 0 to 1, not '-.inf'"),
-    "a bad date": (net("[{Linear: 2001-99-99}]"), "must be a whole number"),
-    "a sexagesimal number": (net("[{Linear: 190:20:30}]"), "must be a whole number"),
-    "an octal number": (net("[{Linear: 010}]"), "must be a whole number from 1, not '010'; write 10"),
-    "true for 1": (net("[{Conv2d: {in_channels: true, out_channels: 1, kernel_size: 1}}]"), "must be a whole number"),
+    "a bad date": (net("[{Linear: 2001-99-99}]"), "must be an integer"),
+    "a sexagesimal number": (net("[{Linear: 190:20:30}]"), "must be an integer"),
+    "an octal number": (net("[{Linear: 010}]"), "must be an integer of at least 1, not '010'; write 10"),
+    "true for 1": (net("[{Conv2d: {in_channels: true, out_channels: 1, kernel_size: 1}}]"), "must be an integer"),
     "a million copies": (net("[{ReLU: , repeat: 1000000}]"), "from 0 to 1000"),
     "copies of copies": (
         net("[{repeat: 1000, layers: [{repeat: 1000, layers: [{ReLU: , repeat: 1000}]}]}]"),
@@ -114,7 +114,7 @@ CASES: dict[str, tuple[str | bytes, str]] = {
         net("[{Conv2d: {out_channels: 512, kernel_size: 1}}]", "", "[3, 100000, 100000]"),
         "5.12e+12",
     ),
-    "an input beyond all": (net("[ReLU]", "", "[3, 1e9, 1000000000000]"), "must be a whole number from 1 to 100000"),
+    "an input beyond all": (net("[ReLU]", "", "[3, 1e9, 1000000000000]"), "must be an integer from 1 to 100000"),
     "2 MB": ("a: b\n" * 400_001, "the file has more than 1,000,000 bytes"),
     "100,000 values": (net("[" + "a," * 120_000 + "]"), "more than 100,000 values"),
     "5,000 networks": (MANY, "a file has at most 500"),
@@ -146,8 +146,11 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     "a child called __class__": (net("{__class__: ReLU}"), "is no name for a layer"),
     "a layer of another module": (net("[os.system, {torch.load: x}]"), "is no layer"),
     "a long word": (net("[R" + "e" * 500_000 + "]"), "unknown layer 'Reee"),
-    "a long word for a value": (net("[{Linear: " + "e" * 500_000 + "}]"), "must be a whole number from 1, not 'eee"),
-    "a long list for a value": (net("[{Linear: [" + "1," * 9_000 + "]}]"), "must be a whole number from 1, not [1, 1"),
+    "a long word for a value": (net("[{Linear: " + "e" * 500_000 + "}]"), "must be an integer of at least 1, not 'eee"),
+    "a long list for a value": (
+        net("[{Linear: [" + "1," * 9_000 + "]}]"),
+        "must be an integer of at least 1, not [1,",
+    ),
 }
 
 

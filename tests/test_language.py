@@ -179,7 +179,7 @@ def test_behind_a_wrong_repeat_nothing_has_a_shape() -> None:
 
 
 def test_a_repeat_that_is_no_number() -> None:
-    with pytest.raises(SpecError, match=r"repeat must be a whole number from 0 to 1000, not \[1, 2\]"):
+    with pytest.raises(SpecError, match=r"repeat must be an integer from 0 to 1000, not \[1, 2\]"):
         made("- {ReLU: , repeat: [1, 2]}")
 
 

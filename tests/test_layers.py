@@ -24,7 +24,7 @@ from cnn_cli.language.registry import plan_document
 from cnn_cli.layers import LAYERS, REQUIRED, LayerType, parameters
 from cnn_cli.network import modules
 from cnn_cli.network.build import build_plan
-from cnn_cli.values import Choice, Flag, Number, Whole
+from cnn_cli.values import Choice, Flag, Integer, Number
 
 RANDOM_SETTINGS = int(os.environ.get("CNN_EXAMPLES", 30))  # for each setting of a layer, beside every single value
 
@@ -116,9 +116,9 @@ STRICTER = [
     Stricter("", "takes channels x", "PyTorch reads such a batch as one image without a batch, or warns"),
     Stricter("", "(0 is the batch)", "no layer may mix the images of a batch"),
     Stricter("Permute", "dims must be 0 (the batch)", "the batch stays where it is"),
-    Stricter("", "from 1", "sizes of 0 make empty tensors, and negative ones are slips"),
+    Stricter("", "of at least 1", "sizes of 0 make empty tensors, and negative ones are slips"),
     Stricter("ConvTranspose", "takes everything away", "sizes of 0 make empty tensors"),
-    Stricter("Pad", "from 0", "negative paddings crop: they are mostly slips"),
+    Stricter("Pad", "of at least 0", "negative paddings crop: they are mostly slips"),
     Stricter("Norm", "eps must be", "a negative eps gives NaN"),
     Stricter("DropBlock2d", "must be odd", "PyTorch looks only where p > 0"),
     Stricter("DropBlock2d", "eps must be", "a negative eps gives NaN"),
@@ -290,7 +290,7 @@ def test_settings_are_the_arguments_of_the_class(name: str) -> None:
 
 
 WRONG: list[tuple[Any, Any]] = [
-    (Whole, [True, "3", 1.5, None, [], {}, 10**30]),
+    (Integer, [True, "3", 1.5, None, [], {}, 10**30]),
     (Number, [True, "0.5", None, [], {}]),
     (Flag, [0, 1, "yes", None, []]),
     (Choice, [True, 0, None, [], "nonsense"]),

@@ -258,7 +258,7 @@ def test_estimates_follow_batch_precision_and_optimizer() -> None:
     assert sgd.document()["total"] == sum(v for k, v in sgd.document().items() if k != "total")
     with pytest.raises(UsageError, match=r"--precision must be float32, float16, bfloat16, not 'half'"):
         setup(plan, precision="half")
-    with pytest.raises(UsageError, match="--batch-size must be a whole number from 1, not 0"):
+    with pytest.raises(UsageError, match="--batch-size must be an integer of at least 1, not 0"):
         setup(plan, 0)
     with pytest.raises(UsageError, match="--optimizer must be sgd, adam, adamw or muon, not 'rmsprop'"):
         setup(plan, optimizer="rmsprop")

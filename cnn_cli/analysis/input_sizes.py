@@ -13,7 +13,7 @@ from cnn_cli.analysis.receptive_field import never_read, producer, sights, unuse
 from cnn_cli.errors import UsageError
 from cnn_cli.language.expand import plan as expand
 from cnn_cli.language.plan import Layer, Plan
-from cnn_cli.layers import Misfit, Shape, sizes
+from cnn_cli.layers import Shape, ShapeError, sizes
 from cnn_cli.tables import Column, Table, format_count, render
 
 SECONDS = 2  # that a search may take
@@ -167,7 +167,7 @@ def _pass_through(layer: Layer, arrives: tuple[Shape, ...]) -> tuple[Shape | Non
             return None, nothing
         settings = {**layer.settings, **inferred}
         out = rule.output(settings, arrives if rule.joins else arrives[0] if arrives else ())  # type: ignore[arg-type]
-    except Misfit:
+    except ShapeError:
         return None, nothing
     if not arrives or rule.joins:
         return out, nothing

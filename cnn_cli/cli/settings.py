@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cnn_cli.settings import SETTINGS, Field
-from cnn_cli.values import Flag, ListOf, Number, Whole
+from cnn_cli.values import Flag, Integer, ListOf, Number
 
 _SHORT = {"batch_size": "-b", "workers": "-j"}
 _METAVARS = {
@@ -65,6 +65,6 @@ def _option(name: str, row: Field) -> Any:
 
 def _metavar(row: Field) -> str:
     kinds = getattr(row.kind, "kinds", (row.kind,))
-    if any(isinstance(k, Whole) for k in kinds):
+    if any(isinstance(k, Integer) for k in kinds):
         return "INTEGER"
     return "NUMBER" if any(isinstance(k, Number) for k in kinds) else "NAME"

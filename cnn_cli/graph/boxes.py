@@ -1,7 +1,7 @@
 """What a drawing of a network shows: a box for each layer or folded group, and arrows with the shapes that flow along
 them.
 
-Normalisation, activation and dropout that just follow a layer stand in its box, as the textbooks draw them.
+Normalization, activation and dropout that just follow a layer stand in its box, as the textbooks draw them.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from cnn_cli.language.plan import Plan
 from cnn_cli.layers import Shape, sizes
 from cnn_cli.tables import format_count
 
-_FOLLOWING = frozenset({"activation", "normalisation", "random"})
+_FOLLOWING = frozenset({"activation", "normalization", "random"})
 
 
 @dataclass(frozen=True)

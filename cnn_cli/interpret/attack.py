@@ -1,7 +1,7 @@
 """Adversarial examples: the smallest of changes to an image that change what the network says.
 
 FGSM (Goodfellow, Shlens, Szegedy 2015) and projected gradient descent (Madry et al. 2018), in pixel units: the ball of
-radius epsilon is one of pixels in [0, 1], whatever normalisation the network has inside.
+radius epsilon is one of pixels in [0, 1], whatever normalization the network has inside.
 """
 
 from collections.abc import Iterable, Sequence

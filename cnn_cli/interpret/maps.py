@@ -58,7 +58,7 @@ def default_layers(network: nn.Module, plan: Plan) -> list[str]:
 
 
 def _activated(layer: Layer, after: dict[str, Layer]) -> str:
-    """The activation that a convolution's output goes through next, with at most a normalisation between; or itself."""
+    """The activation that a convolution's output goes through next, with at most a normalization between; or itself."""
     following = after.get(layer.name)
     if following and "Norm" in following.type:
         following = after.get(following.name)
@@ -69,7 +69,7 @@ def _activated(layer: Layer, after: dict[str, Layer]) -> str:
 def maps_of(network: nn.Module, plan: Plan, pixels: Tensor, layers: Sequence[str]) -> list[Maps]:
     """The maps that `layers` make of one image (C, H, W), in the order of computation.
 
-    The strongest channels come first. Layers that keep channels apart (activations, pooling, normalisation) have the
+    The strongest channels come first. Layers that keep channels apart (activations, pooling, normalization) have the
     order of the last of them, so that a channel stands in one column down the page. CnnError for values not finite.
     """
     names = [n for n in layer_names(network, plan) if n in layers]

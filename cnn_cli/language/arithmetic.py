@@ -52,7 +52,7 @@ def _tokens(text: str) -> list[str]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if not match:
-            hint = "; write // to divide whole numbers" if text[at:].lstrip()[:1] == "/" else ""
+            hint = "; write // to divide integers" if text[at:].lstrip()[:1] == "/" else ""
             raise ValueError(
                 f"{text[at:].lstrip()[:1]!r} is not allowed in ${{{text}}}: only + - * // % and parentheses{hint}"
             )
@@ -98,7 +98,7 @@ def _unary(r: _Reader) -> int | float:
 def _apply(operator: str, a: int | float, b: int | float) -> int | float:
     if operator in ("//", "%"):
         if isinstance(a, float) or isinstance(b, float):
-            raise ValueError(f"{operator} takes whole numbers, not {a} and {b}; write whole numbers")
+            raise ValueError(f"{operator} takes integers, not {a} and {b}; write integers")
         if b == 0:
             raise ValueError(f"{a} {operator} 0 has no value; write a divisor that is not 0")
         result: int | float = a // b if operator == "//" else a % b

@@ -9,7 +9,7 @@ from cnn_cli.language.arithmetic import evaluate
 from cnn_cli.language.parse import Spec
 from cnn_cli.language.plan import Layer
 from cnn_cli.language.yamltext import Node
-from cnn_cli.layers import Misfit, Shape, TooSmall, Uneven, sizes
+from cnn_cli.layers import Shape, ShapeError, TooSmall, Uneven, sizes
 from cnn_cli.values import shown
 
 MOST_NESTED = 64  # levels: blocks that use themselves end here
@@ -79,17 +79,17 @@ class Here:
 
 @dataclass
 class Walk:
-    """What the walk collects. `doubts` are warnings that only mean something in a spec without mistakes."""
+    """What the walk collects. `warnings` are warnings that only mean something in a spec without mistakes."""
 
     spec: Spec
     problems: list[Problem]
-    doubts: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     types: set[str] = field(default_factory=set)  # of the layers so far
     steps: int = 0
     nested: int = 0
     params: int = 0
-    misfit: tuple[Problem, bool] | None = None  # the first that another input size might mend; whether a larger one
+    shape_error: tuple[Problem, bool] | None = None  # the first that another input may mend; if a larger one
     blocks: set[str] = field(default_factory=set)
     outermost: dict[str, Flow] = field(default_factory=dict)
     noted: dict[tuple[int, int], str] = field(default_factory=dict)  # place → what the first problem there is about
@@ -103,17 +103,17 @@ class Walk:
             self.problems.append(found)
         return news
 
-    def doubt(self, place: tuple[int, int], where: str, message: str) -> None:
+    def warn(self, place: tuple[int, int], where: str, message: str) -> None:
         """Note what is probably not meant."""
-        self.doubts.append(Problem(self.spec.origin, *place, f"{self.spec.name}, {where}", message, True))
+        self.warnings.append(Problem(self.spec.origin, *place, f"{self.spec.name}, {where}", message, True))
 
-    def misfits(self, place: tuple[int, int], where: str, misfit: Misfit, flows: Sequence[Flow]) -> None:
+    def shape_problem(self, place: tuple[int, int], where: str, error: ShapeError, flows: Sequence[Flow]) -> None:
         """Note that what arrives does not fit: what was needed, what came and from where, and what to write."""
         first, *others = (f"{sizes(f.shape or ())}{{}} from {f.source}" for f in flows)
         came = " and ".join([first.format(" arrives"), *(other.format("") for other in others)])
-        news = self.problem(place, where, f"{misfit.need}, but {came}; {misfit.fix}")
-        if news and self.misfit is None and isinstance(misfit, TooSmall | Uneven):
-            self.misfit = (self.problems[-1], isinstance(misfit, TooSmall))
+        news = self.problem(place, where, f"{error.need}, but {came}; {error.fix}")
+        if news and self.shape_error is None and isinstance(error, TooSmall | Uneven):
+            self.shape_error = (self.problems[-1], isinstance(error, TooSmall))
 
     def step(self, node: Node, here: Here, count: int = 1) -> None:
         """Count parts of the network; Full if there are too many."""

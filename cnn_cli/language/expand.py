@@ -33,14 +33,14 @@ def plan(spec: Spec, args: dict[str, Node] | None = None, input: Shape | None = 
     """
     spec = replace(spec, args=spec.args | (args or {}), input=tuple(input or spec.input))
     result = _expand(spec)
-    if result.misfit is None:
+    if result.shape_error is None:
         return result
-    problem, small = result.misfit
+    problem, small = result.shape_error
     others = {(p.line, p.column) for p in result.errors if p != problem}
 
     def mended(shape: Shape) -> bool:
         other = _expand(replace(spec, input=shape))
-        return other.misfit is None and {(p.line, p.column) for p in other.errors} <= others
+        return other.shape_error is None and {(p.line, p.column) for p in other.errors} <= others
 
     fact, _, fix = problem.message.rpartition("; ")
     told = replace(problem, message=f"{fact}; {hint(mended, spec.input, small, fix)}")
@@ -63,7 +63,7 @@ def _expand(spec: Spec) -> Plan:
         _no_scores(walk, flow)
     if all(p.warning for p in walk.problems):
         _unused_args(walk)
-        walk.problems += walk.doubts
+        walk.problems += walk.warnings
     return Plan(
         spec,
         spec.input,
@@ -73,7 +73,7 @@ def _expand(spec: Spec) -> Plan:
         {name: node.plain for name, node in spec.args.items()},
         tuple(sorted(set(walk.problems))),
         frozenset(walk.blocks),
-        walk.misfit,
+        walk.shape_error,
     )
 
 
@@ -107,7 +107,7 @@ def _no_scores(walk: Walk, flow: Flow) -> None:
     """Warn of a network that is to be trained, but does not end in one score for each class."""
     if walk.spec.train and flow.shape and len(flow.shape) > 1:
         message = f"gives {sizes(flow.shape)}, and `train` needs one score for each class; end with Flatten and Linear"
-        walk.doubt(walk.spec.node.keys["layers"], "layers", message)
+        walk.warn(walk.spec.node.keys["layers"], "layers", message)
 
 
 def _unused_args(walk: Walk) -> None:
@@ -121,7 +121,7 @@ def _unused_args(walk: Walk) -> None:
             if name not in named:
                 where = f"blocks.{owner}.args.{name}" if owner else f"args.{name}"
                 message = f"nothing uses this argument; write ${name} where it belongs, or remove it"
-                walk.doubt((node.line, node.column), where, message)
+                walk.warn((node.line, node.column), where, message)
 
 
 def _part(walk: Walk, node: Node, here: Here) -> Part:

@@ -2,18 +2,18 @@
 
 from typing import Any
 
-from cnn_cli.layers.base import LayerType, Misfit, Setting, Settings, Shape, Tensor, Uneven, sizes
-from cnn_cli.values import Choice, ListOf, Number, OneOf, Whole, product
+from cnn_cli.layers.base import LayerType, Setting, Settings, Shape, ShapeError, Tensor, Uneven, sizes
+from cnn_cli.values import Choice, Integer, ListOf, Number, OneOf, product
 
 
 def _common(s: Settings, shapes: tuple[Shape, ...]) -> Shape:
     """Shapes in which a 1 stretches, as in PyTorch's broadcasting; images have one rank, parameters no more axes."""
     images = [shape for shape, bare in zip(shapes, s["bare"], strict=True) if not bare]
     if not images:
-        raise Misfit("joins parameters with the output of a layer", "name one, or write one Parameter")
+        raise ShapeError("joins parameters with the output of a layer", "name one, or write one Parameter")
     rank = max(len(shape) for shape in images)
     if any(len(shape) != rank for shape in images) or any(len(shape) > rank for shape in shapes):
-        raise Misfit("joins shapes with as many axes", "put the join before Flatten, or flatten both")
+        raise ShapeError("joins shapes with as many axes", "put the join before Flatten, or flatten both")
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     out = tuple(max(axis) for axis in zip(*padded, strict=True))
     if any(n not in (1, m) for shape in padded for n, m in zip(shape, out, strict=True)):
@@ -57,11 +57,11 @@ def _sides(large: Shape, small: Shape) -> str:
 
 def _concat(s: Settings, shapes: tuple[Shape, ...]) -> Shape:
     if any(s["bare"]):
-        raise Misfit("stacks outputs of layers, not parameters", "use Add or Multiply")
+        raise ShapeError("stacks outputs of layers, not parameters", "use Add or Multiply")
     if len({shape[1:] for shape in shapes}) > 1:
         other = next(shape for shape in shapes if shape[1:] != shapes[0][1:])
         if len(other) != len(shapes[0]):
-            raise Misfit("stacks channels of equal height and width", mend(shapes))
+            raise ShapeError("stacks channels of equal height and width", mend(shapes))
         small, large = sorted((shapes[0], other), key=lambda shape: product(shape[1:]))
         raise Uneven("stacks channels of equal height and width", _sides(large, small))
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
@@ -70,7 +70,7 @@ def _concat(s: Settings, shapes: tuple[Shape, ...]) -> Shape:
 def _chunk(s: Settings, shape: Shape) -> Shape:
     if shape[0] % s["chunks"]:
         need = f"the channels must be a multiple of {s['chunks']}"
-        raise Misfit(need, f"write a number that divides {shape[0]}")
+        raise ShapeError(need, f"write a number that divides {shape[0]}")
     return (shape[0] // s["chunks"], *shape[1:])
 
 
@@ -82,12 +82,12 @@ JOIN_TYPES = {
     "Add": LayerType("Add", "", {}, output=_add, words=_add_words, joins=True),  # type: ignore[arg-type]
     "Multiply": LayerType("Multiply", "", {}, output=_common, words=_add_words, joins=True),  # type: ignore[arg-type]
     "Concat": LayerType("Concat", "", {}, output=_concat, joins=True),  # type: ignore[arg-type]
-    "Chunk": LayerType("Chunk", "", {"chunks": Setting(Whole(1, 1024))}, output=_chunk),
+    "Chunk": LayerType("Chunk", "", {"chunks": Setting(Integer(1, 1024))}, output=_chunk),
     "Parameter": LayerType(
         "Parameter",
         "",
         {
-            "shape": Setting(ListOf(Whole(1))),
+            "shape": Setting(ListOf(Integer(1))),
             "init": Setting(OneOf((Number(), Choice(("zeros", "ones", "normal")))), "zeros"),
         },
         output=lambda s, shape: tuple(s["shape"]),

@@ -8,7 +8,7 @@ from cnn_cli.errors import closest
 from cnn_cli.language.context import UNKNOWN, Flow, Full, Here, Walk, deep_value
 from cnn_cli.language.plan import Group, Layer
 from cnn_cli.language.yamltext import Node
-from cnn_cli.layers import REQUIRED, LayerType, Misfit, sizes
+from cnn_cli.layers import REQUIRED, LayerType, ShapeError, sizes
 from cnn_cli.values import product, shown
 
 MOST_VALUES = 10**12  # parameters of a network, or activation values of one layer: more is a slip
@@ -53,15 +53,15 @@ def finish(
     shapes = tuple(f.shape or () for f in flows)
     try:
         out = rule.output(settings, shapes if rule.joins else shapes[0] if shapes else ())  # type: ignore[arg-type]
-    except Misfit as misfit:
-        walk.misfits(written.place, written.where, misfit, flows)
+    except ShapeError as error:
+        walk.shape_problem(written.place, written.where, error, flows)
         return nothing(here)
     rows = tuple(f.row for f in flows)
     layer = Layer(here.path, rule.name, rule, settings, names, rows, shapes, out, written.place[0])
     _bounded(walk, layer, written)
-    doubt = rule.doubt(layer.input_shape, walk.types)
-    if doubt and not any(rule.settings[name].inferred for name in names):  # who writes in_features means it
-        walk.problem(written.place, written.where, doubt, warning=True)
+    warning = rule.warning(layer.input_shape, walk.types)
+    if warning and not any(rule.settings[name].inferred for name in names):  # who writes in_features means it
+        walk.problem(written.place, written.where, warning, warning=True)
     walk.layers.append(layer)
     walk.types.add(layer.type)
     return layer, Flow(out, here.path, settings.get("chunks", 0), bare=rule.name == "Parameter")
@@ -90,8 +90,8 @@ def _complete(walk: Walk, written: Written, given: Given) -> dict[str, Any] | No
         return None
     try:
         inferred = rule.infer(here.flow.shape) if here.flow.shape is not None else {}
-    except Misfit as misfit:
-        walk.misfits(written.place, written.where, misfit, (here.flow,))
+    except ShapeError as error:
+        walk.shape_problem(written.place, written.where, error, (here.flow,))
         return None
     for place, message in _contradictions(here.flow, given, read, inferred):
         walk.problem(place, written.where, message)

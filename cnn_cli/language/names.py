@@ -8,9 +8,9 @@ from typing import Any
 from cnn_cli.errors import closest
 from cnn_cli.language.context import UNKNOWN, Closure, Flow, Here, Scope, Walk, value
 from cnn_cli.language.yamltext import Node
-from cnn_cli.values import Whole, shown
+from cnn_cli.values import Integer, shown
 
-_REPEAT = Whole(0, 1000)
+_REPEAT = Integer(0, 1000)
 _COPY = re.compile(r"\{(\d{1,9})\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _WORDS = """
@@ -138,4 +138,4 @@ def idle(walk: Walk, siblings: Siblings, children: list[str], here: Here) -> Non
     for key in children:
         if key not in taken and key not in outputs:
             message = "nothing takes its output; join it, name it in `from:` or `outputs:`, or remove it"
-            walk.doubt(siblings.place(key), here.child(key, here.flow, here.scope).shown, message)
+            walk.warn(siblings.place(key), here.child(key, here.flow, here.scope).shown, message)

@@ -9,12 +9,12 @@ from cnn_cli.errors import Problem, closest
 from cnn_cli.language.yamltext import Node, read
 from cnn_cli.layers import LAYERS
 from cnn_cli.settings import read_train
-from cnn_cli.values import Whole, shown
+from cnn_cli.values import Integer, shown
 
 JOINS = ("Add", "Multiply", "Concat")
 BUILT_IN = (*JOINS, "Chunk", "Parameter")  # what the language itself knows beside the layer table
 NETWORK_KEYS = ("description", "reference", "input", "args", "blocks", "layers", "outputs", "train", "recipes")
-SIZE = Whole(1, 100_000)
+SIZE = Integer(1, 100_000)
 MOST_NETWORKS = 500  # in a file
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.I)  # what Windows takes for a device, not a folder

@@ -70,7 +70,7 @@ class Plan:
     args: dict[str, Any]
     problems: tuple[Problem, ...]
     blocks: frozenset[str]  # those that it uses
-    misfit: tuple[Problem, bool] | None  # the first problem that another input size might mend; whether a larger one
+    shape_error: tuple[Problem, bool] | None  # the first problem that another input size may mend; if a larger one
 
     @property
     def network(self) -> str:

@@ -9,7 +9,7 @@ from cnn_cli.language.joins import JOIN_TYPES
 from cnn_cli.language.parse import NETWORK_KEYS, SIZE
 from cnn_cli.layers import LAYERS, REQUIRED, LayerType
 from cnn_cli.settings import train_schema
-from cnn_cli.values import Kind, Whole
+from cnn_cli.values import Integer, Kind
 
 Schema = dict[str, Any]
 
@@ -79,7 +79,7 @@ def _part() -> Schema:
     bare = [name for name, layer in LAYERS.items() if not _required(layer)]
     own: dict[str, Schema] = {
         "from": {"type": "string", "description": "the sibling whose output this takes; `input` is what enters"},
-        "repeat": _or_argument(Whole(0, 1000).schema()),
+        "repeat": _or_argument(Integer(0, 1000).schema()),
         "layers": _PART,
     }
     mapping: Schema = {

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cnn_cli.layers.base import LayerType, Misfit, Setting, Settings, Shape, Tensor, axis, grid, image, register
-from cnn_cli.values import Choice, Number, Whole
+from cnn_cli.layers.base import LayerType, Setting, Settings, Shape, ShapeError, Tensor, axis, grid, image, register
+from cnn_cli.values import Choice, Integer, Number
 
 _ACTIVATION = frozenset({"activation"})
 
@@ -54,13 +54,13 @@ _activation(
 
 def _slopes(s: Settings, shape: Shape) -> Shape:
     if s["num_parameters"] not in (1, shape[0]):
-        raise Misfit(f"num_parameters {s['num_parameters']} needs as many channels", f"write 1 or {shape[0]}")
+        raise ShapeError(f"num_parameters {s['num_parameters']} needs as many channels", f"write 1 or {shape[0]}")
     return shape
 
 
 _activation(
     "PReLU",
-    {"num_parameters": Setting(Whole(1), 1), "init": Setting(_NUMBER, 0.25)},
+    {"num_parameters": Setting(Integer(1), 1), "init": Setting(_NUMBER, 0.25)},
     output=_slopes,
     tensors=lambda s: (Tensor("weight", (s["num_parameters"],)),),
     count=lambda s: f"{s['num_parameters']}",
@@ -75,15 +75,15 @@ def _along(s: Settings, shape: Shape) -> Shape:
 def _halved(s: Settings, shape: Shape) -> Shape:
     index = axis(s["dim"], shape)
     if shape[index] % 2:
-        raise Misfit(f"halves axis {s['dim']}, which must be even", "change the layer that gives it, or dim")
+        raise ShapeError(f"halves axis {s['dim']}, which must be even", "change the layer that gives it, or dim")
     return (*shape[:index], shape[index] // 2, *shape[index + 1 :])
 
 
 # PyTorch's own default for dim is deprecated; 1, the channels or classes, is what it meant for images and vectors.
 for _name in ("Softmax", "Softmin", "LogSoftmax"):
-    _activation(_name, {"dim": Setting(Whole(-8, 8), 1)}, output=_along)
+    _activation(_name, {"dim": Setting(Integer(-8, 8), 1)}, output=_along)
 _activation(
-    "GLU", {"dim": Setting(Whole(-8, 8), -1)}, output=_halved, words=lambda s, i, o: ["half gates the other half"]
+    "GLU", {"dim": Setting(Integer(-8, 8), -1)}, output=_halved, words=lambda s, i, o: ["half gates the other half"]
 )
 _activation("Softmax2d", output=lambda s, shape: image(shape))
 
@@ -99,7 +99,7 @@ def _odd(s: Settings, shape: Shape) -> Shape:
     block = min(s["block_size"], *image(shape)[1:])
     if block % 2 == 0:
         cut = "" if block == s["block_size"] else f", cut to {block},"
-        raise Misfit(f"block_size {s['block_size']}{cut} must be odd", f"write block_size: {max(block - 1, 1)}")
+        raise ShapeError(f"block_size {s['block_size']}{cut} must be odd", f"write block_size: {max(block - 1, 1)}")
     return shape
 
 
@@ -116,7 +116,7 @@ register(
     LayerType(
         "DropBlock2d",
         "torchvision.ops",
-        {"p": Setting(Number(0, 1)), "block_size": Setting(Whole(1)), "eps": Setting(Number(0), 1e-6)},
+        {"p": Setting(Number(0, 1)), "block_size": Setting(Integer(1)), "eps": Setting(Number(0), 1e-6)},
         output=_odd,
         traits=_RANDOM,
     )

@@ -11,7 +11,7 @@ Settings = Mapping[str, Any]
 REQUIRED: Any = object()
 
 
-class Misfit(ValueError):
+class ShapeError(ValueError):
     """What arrives does not fit: `need` says what was needed, `fix` what to write; the walk adds what arrives."""
 
     def __init__(self, need: str, fix: str) -> None:
@@ -19,11 +19,11 @@ class Misfit(ValueError):
         self.need, self.fix = need, fix
 
 
-class TooSmall(Misfit):
+class TooSmall(ShapeError):
     """A larger input of the network would fit."""
 
 
-class Uneven(Misfit):
+class Uneven(ShapeError):
     """An input of the network whose sides are multiples of some number would fit."""
 
 
@@ -49,11 +49,11 @@ class Tensor:
 class LayerType:
     """A row of the layer table: a class of torch.nn or torchvision.ops and its rules.
 
-    `output(settings, shape)` is the shape that comes out; it raises Misfit for an input that PyTorch's own kernel
+    `output(settings, shape)` is the shape that comes out; it raises ShapeError for an input that PyTorch's own kernel
     would refuse. `tensors(settings)` are its parameters and buffers in the order of state_dict(). `macs(settings, in,
     out)` are its multiply-accumulate operations for one image, weights only (no bias), as FlopCounterMode counts them
     (FLOPs = 2·MACs). `check(settings)` raises ValueError for settings that contradict each other; `words(settings, in,
-    out)` is the arithmetic; `doubt(in, types before)` is a warning where the input is legal, but hardly meant.
+    out)` is the arithmetic; `warning(in, types before)` is a warning where the input is legal, but hardly meant.
     """
 
     name: str
@@ -66,7 +66,7 @@ class LayerType:
     check: Callable[[Settings], None] = lambda s: None
     words: Callable[[Settings, Shape, Shape], list[str]] = lambda s, i, o: []
     count: Callable[[Settings], str] = lambda s: ""
-    doubt: Callable[[Shape, Collection[str]], str] = lambda shape, before: ""
+    warning: Callable[[Shape, Collection[str]], str] = lambda shape, before: ""
     traits: frozenset[str] = frozenset()
     joins: bool = False  # takes several inputs: `output` gets all shapes, `words` and `macs` the first
 
@@ -90,16 +90,16 @@ _FORMS = {1: "channels x length", 2: "channels x height x width"}
 
 
 def grid(shape: Shape, axes: int) -> Shape:
-    """`shape` if it is channels with `axes` more axes, else Misfit: 2 for images, 1 for what a layer …1d takes."""
+    """`shape` if it is channels with `axes` more axes, else ShapeError: 2 for images, 1 for what a layer …1d takes."""
     if len(shape) != axes + 1:
         one = "write {Flatten: 2} before it, or use the layer …2d" if len(shape) == 3 else "features have no length"
         two = "put it before Flatten" if len(shape) == 1 else "use the layer …1d, or put it before what flattens"
-        raise Misfit(f"takes {_FORMS[axes]}", one if axes == 1 else two)
+        raise ShapeError(f"takes {_FORMS[axes]}", one if axes == 1 else two)
     return shape
 
 
 def image(shape: Shape) -> Shape:
-    """`shape` if it is channels x height x width, else Misfit."""
+    """`shape` if it is channels x height x width, else ShapeError."""
     return grid(shape, 2)
 
 
@@ -112,7 +112,7 @@ def axis(dim: int, shape: Shape) -> int:
     """PyTorch's `dim`, where 0 is the batch, as an index into a shape without the batch."""
     index = dim - 1 if dim > 0 else len(shape) + dim
     if dim == 0 or not 0 <= index < len(shape):
-        raise Misfit(f"needs an axis {dim} behind the batch", f"write one from 1 to {len(shape)} (0 is the batch)")
+        raise ShapeError(f"needs an axis {dim} behind the batch", f"write one from 1 to {len(shape)} (0 is the batch)")
     return index
 
 

@@ -6,9 +6,9 @@ Every rule here counts axes by the settings, which hold one value for each axis 
 from collections.abc import Sequence
 from typing import Any
 
-from cnn_cli.layers.base import LayerType, Misfit, Setting, Settings, Shape, Tensor, TooSmall, grid, register, sizes
+from cnn_cli.layers.base import LayerType, Setting, Settings, Shape, ShapeError, Tensor, TooSmall, grid, register, sizes
 from cnn_cli.layers.formulas import transposed, transposed_words, window, window_words
-from cnn_cli.values import Choice, Flag, OneOf, Sizes, Whole, product
+from cnn_cli.values import Choice, Flag, Integer, OneOf, Sizes, product
 
 
 def _groups(s: Settings) -> None:
@@ -26,7 +26,7 @@ def _axes(s: Settings) -> list[tuple[int, int, int, int]]:
 
 def _in_groups(s: Settings, shape: Shape) -> None:
     if shape[0] % s["groups"]:
-        raise Misfit(f"groups {s['groups']} must divide the channels", f"write a number that divides {shape[0]}")
+        raise ShapeError(f"groups {s['groups']} must divide the channels", f"write a number that divides {shape[0]}")
 
 
 def _conv(s: Settings, shape: Shape) -> Shape:
@@ -120,15 +120,15 @@ def _transposed_words(s: Settings, i: Shape, o: Shape) -> list[str]:
 
 def _register(axes: int) -> None:
     """Conv1d and ConvTranspose1d, or Conv2d and ConvTranspose2d."""
-    positive, zeros, ones = Sizes(Whole(1), axes), (0,) * axes, (1,) * axes
+    positive, zeros, ones = Sizes(Integer(1), axes), (0,) * axes, (1,) * axes
     head = {
-        "in_channels": Setting(Whole(1), inferred=True),
-        "out_channels": Setting(Whole(1)),
+        "in_channels": Setting(Integer(1), inferred=True),
+        "out_channels": Setting(Integer(1)),
         "kernel_size": Setting(positive),
         "stride": Setting(positive, ones),
     }
-    dilation, groups, bias = Setting(positive, ones), Setting(Whole(1), 1), Setting(Flag(), True)
-    paddings = Sizes(Whole(0), axes)
+    dilation, groups, bias = Setting(positive, ones), Setting(Integer(1), 1), Setting(Flag(), True)
+    paddings = Sizes(Integer(0), axes)
     shared: dict[str, Any] = {
         "infer": lambda shape: {"in_channels": grid(shape, axes)[0]},
         "traits": frozenset({"convolution"}),

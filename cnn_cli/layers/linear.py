@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from cnn_cli.layers.base import LayerType, Setting, Settings, Shape, Tensor, image, register, sizes
-from cnn_cli.values import Choice, Flag, Whole, product
+from cnn_cli.values import Choice, Flag, Integer, product
 
 
 def _linear(s: Settings, shape: Shape) -> Shape:
@@ -33,8 +33,8 @@ register(
         "Linear",
         "torch.nn",
         {
-            "in_features": Setting(Whole(1, 2**53), inferred=True),
-            "out_features": Setting(Whole(1, 2**53)),
+            "in_features": Setting(Integer(1, 2**53), inferred=True),
+            "out_features": Setting(Integer(1, 2**53)),
             "bias": Setting(Flag(), True),
         },
         output=_linear,
@@ -42,7 +42,7 @@ register(
         tensors=_linear_tensors,
         macs=lambda s, i, o: product(o) * s["in_features"],
         count=_linear_count,
-        doubt=_unflattened,
+        warning=_unflattened,
     )
 )
 
@@ -64,8 +64,8 @@ register(
         "SqueezeExcitation",
         "torchvision.ops",
         {
-            "input_channels": Setting(Whole(1), inferred=True),
-            "squeeze_channels": Setting(Whole(1)),
+            "input_channels": Setting(Integer(1), inferred=True),
+            "squeeze_channels": Setting(Integer(1)),
             "activation": Setting(_GATES, "ReLU"),
             "scale_activation": Setting(_GATES, "Sigmoid"),
         },

@@ -5,7 +5,7 @@ from typing import Any
 
 from cnn_cli.layers.base import LayerType, Setting, Settings, Shape, TooSmall, grid, register
 from cnn_cli.layers.convolution import by_axis
-from cnn_cli.values import Number, Sizes, Whole
+from cnn_cli.values import Integer, Number, Sizes
 
 
 def _pairs(s: Settings) -> list[tuple[int, int]]:
@@ -35,7 +35,7 @@ def _words(s: Settings, i: Shape, o: Shape) -> list[str]:
 
 
 def _register(axes: int) -> None:
-    padding = Setting(Sizes(Whole(0), 2 * axes))
+    padding = Setting(Sizes(Integer(0), 2 * axes))
     value = Setting(Number())
     rows: list[tuple[str, dict[str, Setting], int | None]] = [
         ("ZeroPad", {"padding": padding}, None),

@@ -5,7 +5,7 @@ from typing import Any
 from cnn_cli.layers.base import LayerType, Setting, Settings, Shape, grid, register, sizes
 from cnn_cli.layers.convolution import by_axis, windows
 from cnn_cli.layers.formulas import window_words
-from cnn_cli.values import Flag, ListOf, Number, OneOf, Sizes, Whole, maybe
+from cnn_cli.values import Flag, Integer, ListOf, Number, OneOf, Sizes, maybe
 
 
 def _axes(s: Settings) -> list[tuple[Any, ...]]:
@@ -43,13 +43,13 @@ def _adaptive_words(s: Settings, i: Shape, o: Shape) -> list[str]:
 
 def _register(axes: int) -> None:
     """All that pools along so many axes."""
-    positive, zeros, ones = Sizes(Whole(1), axes), (0,) * axes, (1,) * axes
+    positive, zeros, ones = Sizes(Integer(1), axes), (0,) * axes, (1,) * axes
     window = {"kernel_size": Setting(positive), "stride": Setting(maybe(positive), None)}
-    padding, ceil = Setting(Sizes(Whole(0), axes), zeros), Setting(Flag(), False)
-    divisor = {"divisor_override": Setting(maybe(Whole(1)), None)} if axes == 2 else {}  # AvgPool1d has none
+    padding, ceil = Setting(Sizes(Integer(0), axes), zeros), Setting(Flag(), False)
+    divisor = {"divisor_override": Setting(maybe(Integer(1)), None)} if axes == 2 else {}  # AvgPool1d has none
     count = {"count_include_pad": Setting(Flag(), True), **divisor}
-    kept = ListOf(maybe(Whole(1)), 2, 2)  # null keeps a side as it is
-    size = {"output_size": Setting(OneOf((Sizes(Whole(1)), kept)) if axes == 2 else Sizes(Whole(1), 1))}
+    kept = ListOf(maybe(Integer(1)), 2, 2)  # null keeps a side as it is
+    size = {"output_size": Setting(OneOf((Sizes(Integer(1)), kept)) if axes == 2 else Sizes(Integer(1), 1))}
     windowed: dict[str, Any] = {"output": _pool, "words": _words, "traits": frozenset({"pooling"})}
     adaptive: dict[str, Any] = windowed | {"output": _adaptive, "words": _adaptive_words}
     rows: list[tuple[str, dict[str, Setting], dict[str, Any]]] = [

@@ -5,10 +5,10 @@ from typing import Any
 
 from cnn_cli.layers.base import (
     LayerType,
-    Misfit,
     Setting,
     Settings,
     Shape,
+    ShapeError,
     TooSmall,
     Uneven,
     axis,
@@ -18,7 +18,7 @@ from cnn_cli.layers.base import (
     sizes,
 )
 from cnn_cli.layers.convolution import by_axis, windows
-from cnn_cli.values import Choice, Flag, ListOf, Number, OneOf, Sizes, Whole, maybe, product
+from cnn_cli.values import Choice, Flag, Integer, ListOf, Number, OneOf, Sizes, maybe, product
 
 
 def _register(
@@ -34,7 +34,7 @@ def _times(shape: Shape) -> str:
 def _span(s: Settings, shape: Shape) -> tuple[int, int]:
     start, end = axis(s["start_dim"], shape), axis(s["end_dim"], shape)
     if start > end:
-        raise Misfit(f"start_dim {s['start_dim']} must not lie behind end_dim {s['end_dim']}", "exchange the two")
+        raise ShapeError(f"start_dim {s['start_dim']} must not lie behind end_dim {s['end_dim']}", "exchange the two")
     return start, end
 
 
@@ -48,7 +48,7 @@ def _flatten_words(s: Settings, i: Shape, o: Shape) -> list[str]:
     return [f"{_times(i[start : end + 1])} = {product(i[start : end + 1])}"]
 
 
-_DIM = Whole(-8, 8)
+_DIM = Integer(-8, 8)
 _register("Flatten", {"start_dim": Setting(_DIM, 1), "end_dim": Setting(_DIM, -1)}, _flatten, _flatten_words)
 
 
@@ -58,11 +58,11 @@ def _unflatten(s: Settings, shape: Shape) -> Shape:
     full = tuple(shape[index] // rest if n == -1 and rest else n for n in parts)
     if parts.count(-1) > 1 or product(full) != shape[index]:
         need = f"the sizes {_times(parts)} need an axis {s['dim']} of their product"
-        raise Misfit(need, f"write sizes whose product is {shape[index]}")
+        raise ShapeError(need, f"write sizes whose product is {shape[index]}")
     return (*shape[:index], *full, *shape[index + 1 :])
 
 
-_SIZE = OneOf((Whole(1), Choice((-1,))))
+_SIZE = OneOf((Integer(1), Choice((-1,))))
 _register(
     "Unflatten",
     {"dim": Setting(_DIM), "unflattened_size": Setting(ListOf(_SIZE))},
@@ -75,7 +75,9 @@ def _permute(s: Settings, shape: Shape) -> Shape:
     dims = s["dims"]
     if len(dims) != len(shape) + 1:
         order = ", ".join(str(n) for n in (0, *range(2, len(shape) + 1), 1))
-        raise Misfit(f"dims of {len(dims)} numbers needs {len(dims) - 1} axes", f"write {len(shape) + 1}: [{order}]")
+        raise ShapeError(
+            f"dims of {len(dims)} numbers needs {len(dims) - 1} axes", f"write {len(shape) + 1}: [{order}]"
+        )
     return tuple(shape[d - 1] for d in dims[1:])
 
 
@@ -87,7 +89,7 @@ def _every_axis(s: Settings) -> None:
 
 _register(
     "Permute",
-    {"dims": Setting(ListOf(Whole(0, 8)))},
+    {"dims": Setting(ListOf(Integer(0, 8)))},
     _permute,
     lambda s, i, o: [f"axes in the order {', '.join(str(d) for d in s['dims'])}: {sizes(i)} becomes {sizes(o)}"],
     module="torchvision.ops",
@@ -99,7 +101,7 @@ def _shuffle(s: Settings, shape: Shape) -> Shape:
     c, h, w = image(shape)
     r = s["upscale_factor"]
     if c % (r * r):
-        raise Misfit(f"the channels must be a multiple of {r}·{r} = {r * r}", "change the out_channels before it")
+        raise ShapeError(f"the channels must be a multiple of {r}·{r} = {r * r}", "change the out_channels before it")
     return (c // (r * r), h * r, w * r)
 
 
@@ -121,19 +123,19 @@ def _unshuffle_words(s: Settings, i: Shape, o: Shape) -> list[str]:
     return [f"channels {i[0]}·{r}·{r} = {o[0]}, sides {i[1]}/{r} = {o[1]}"]
 
 
-_register("PixelShuffle", {"upscale_factor": Setting(Whole(1))}, _shuffle, _shuffle_words)
-_register("PixelUnshuffle", {"downscale_factor": Setting(Whole(1))}, _unshuffle, _unshuffle_words)
+_register("PixelShuffle", {"upscale_factor": Setting(Integer(1))}, _shuffle, _shuffle_words)
+_register("PixelUnshuffle", {"downscale_factor": Setting(Integer(1))}, _unshuffle, _unshuffle_words)
 
 
 def _channel_shuffle(s: Settings, shape: Shape) -> Shape:
     if image(shape)[0] % s["groups"]:
-        raise Misfit(f"groups {s['groups']} must divide the channels", f"write a number that divides {shape[0]}")
+        raise ShapeError(f"groups {s['groups']} must divide the channels", f"write a number that divides {shape[0]}")
     return shape
 
 
 _register(
     "ChannelShuffle",
-    {"groups": Setting(Whole(1))},
+    {"groups": Setting(Integer(1))},
     _channel_shuffle,
     lambda s, i, o: [f"channels dealt out: {i[0]} = {s['groups']} groups of {i[0] // s['groups']}"],
 )
@@ -170,7 +172,7 @@ def _upsample_words(s: Settings, i: Shape, o: Shape) -> list[str]:
 
 
 _UPSAMPLE = {
-    "size": Setting(maybe(Sizes(Whole(1))), None),
+    "size": Setting(maybe(Sizes(Integer(1))), None),
     "scale_factor": Setting(maybe(Sizes(Number(0, 1024, above=True))), None),
 }
 _register(
@@ -203,18 +205,18 @@ def _fold(s: Settings, shape: Shape) -> Shape:
     window, places = product(s["kernel_size"]), _places(s, s["output_size"])
     if grid(shape, 1)[0] % window:
         need = f"the channels must be a multiple of {_times(s['kernel_size'])} = {window}"
-        raise Misfit(need, "write the kernel_size of the Unfold before it")
+        raise ShapeError(need, "write the kernel_size of the Unfold before it")
     if shape[1] != product(places):
         need = f"output_size {sizes(s['output_size'])} needs {_times(places)} = {product(places)} windows"
-        raise Misfit(need, "write the settings of the Unfold before it")
+        raise ShapeError(need, "write the settings of the Unfold before it")
     return (shape[0] // window, *s["output_size"])
 
 
 _WINDOW = {
-    "kernel_size": Setting(Sizes(Whole(1))),
-    "dilation": Setting(Sizes(Whole(1)), (1, 1)),
-    "padding": Setting(Sizes(Whole(0)), (0, 0)),
-    "stride": Setting(Sizes(Whole(1)), (1, 1)),
+    "kernel_size": Setting(Sizes(Integer(1))),
+    "dilation": Setting(Sizes(Integer(1)), (1, 1)),
+    "padding": Setting(Sizes(Integer(0)), (0, 0)),
+    "stride": Setting(Sizes(Integer(1)), (1, 1)),
 }
 _register(
     "Unfold",
@@ -224,7 +226,7 @@ _register(
 )
 _register(
     "Fold",
-    {"output_size": Setting(Sizes(Whole(1))), **_WINDOW},
+    {"output_size": Setting(Sizes(Integer(1))), **_WINDOW},
     _fold,
     lambda s, i, o: [f"{i[0]}/({_times(s['kernel_size'])}) = {o[0]} channels, from {i[1]} windows"],
 )

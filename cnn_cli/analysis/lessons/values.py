@@ -1,4 +1,4 @@
-"""Lessons of layers that work on each value, or on all of them: activations, dropout, normalisation, Linear."""
+"""Lessons of layers that work on each value, or on all of them: activations, dropout, normalization, Linear."""
 
 from math import prod
 

@@ -1,13 +1,13 @@
-"""Normalisation: a mean and a deviation taken away, and usually two numbers learned for each channel."""
+"""Normalization: a mean and a deviation taken away, and usually two numbers learned for each channel."""
 
 from typing import Any
 
 from cnn_cli.layers.base import (
     LayerType,
-    Misfit,
     Setting,
     Settings,
     Shape,
+    ShapeError,
     Tensor,
     TooSmall,
     grid,
@@ -15,7 +15,7 @@ from cnn_cli.layers.base import (
     register,
     sizes,
 )
-from cnn_cli.values import Flag, ListOf, Number, Whole, maybe, product
+from cnn_cli.values import Flag, Integer, ListOf, Number, maybe, product
 
 _EPS = Setting(Number(0), 1e-5)
 _EPS_ABOVE = Setting(Number(0, above=True), 1e-5)  # PyTorch's batch statistics refuse 0
@@ -49,7 +49,7 @@ def _channel_norm(name: str, output: Any, affine: bool, track: bool) -> None:
             name,
             "torch.nn",
             {
-                "num_features": Setting(Whole(1), inferred=True),
+                "num_features": Setting(Integer(1), inferred=True),
                 "eps": _EPS_ABOVE if name.startswith("Batch") else _EPS,
                 "momentum": _MOMENTUM,
                 "affine": Setting(Flag(), affine),
@@ -59,14 +59,14 @@ def _channel_norm(name: str, output: Any, affine: bool, track: bool) -> None:
             infer=lambda shape: {"num_features": shape[0]},
             tensors=_per_channel,
             count=_two_each("num_features", "affine"),
-            traits=frozenset({"normalisation", "batch statistics"} if name.startswith("Batch") else {"normalisation"}),
+            traits=frozenset({"normalization", "batch statistics"} if name.startswith("Batch") else {"normalization"}),
         )
     )
 
 
 def _features(s: Settings, shape: Shape) -> Shape:
     if len(shape) > 2:
-        raise Misfit("takes features, or channels x length", "use BatchNorm2d")
+        raise ShapeError("takes features, or channels x length", "use BatchNorm2d")
     return _alone(s, shape)
 
 
@@ -102,18 +102,18 @@ register(
     LayerType(
         "FrozenBatchNorm2d",
         "torchvision.ops",
-        {"num_features": Setting(Whole(1), inferred=True), "eps": _EPS},
+        {"num_features": Setting(Integer(1), inferred=True), "eps": _EPS},
         output=lambda s, shape: image(shape),
         infer=lambda shape: {"num_features": shape[0]},
         tensors=_frozen_tensors,
-        traits=frozenset({"normalisation"}),
+        traits=frozenset({"normalization"}),
     )
 )
 
 
 def _group(s: Settings, shape: Shape) -> Shape:
     if shape[0] % s["num_groups"]:
-        raise Misfit(
+        raise ShapeError(
             f"num_groups {s['num_groups']} must divide the channels", f"write a number that divides {shape[0]}"
         )
     if product(shape) == s["num_groups"]:
@@ -126,8 +126,8 @@ register(
         "GroupNorm",
         "torch.nn",
         {
-            "num_groups": Setting(Whole(1)),
-            "num_channels": Setting(Whole(1), inferred=True),
+            "num_groups": Setting(Integer(1)),
+            "num_channels": Setting(Integer(1), inferred=True),
             "eps": _EPS,
             "affine": Setting(Flag(), True),
         },
@@ -135,7 +135,7 @@ register(
         infer=lambda shape: {"num_channels": shape[0]},
         tensors=lambda s: _affine(s["num_channels"], s["affine"]),
         count=_two_each("num_channels", "affine"),
-        traits=frozenset({"normalisation"}),
+        traits=frozenset({"normalization"}),
     )
 )
 
@@ -144,7 +144,7 @@ def _last_axes(s: Settings, shape: Shape) -> Shape:
     tail = s["normalized_shape"]
     if shape[-len(tail) :] != tail:
         fix = f"write normalized_shape: {list(shape[-len(tail) :])}"
-        raise Misfit(f"normalized_shape {sizes(tail)} must be the last sizes of what arrives", fix)
+        raise ShapeError(f"normalized_shape {sizes(tail)} must be the last sizes of what arrives", fix)
     return shape
 
 
@@ -168,7 +168,7 @@ for _name, _more in (("LayerNorm", {"bias": Setting(Flag(), True)}), ("RMSNorm",
             _name,
             "torch.nn",
             {
-                "normalized_shape": Setting(ListOf(Whole(1), single=True)),
+                "normalized_shape": Setting(ListOf(Integer(1), single=True)),
                 "eps": _EPS if _name == "LayerNorm" else Setting(maybe(Number(0)), None),
                 "elementwise_affine": Setting(Flag(), True),
                 **_more,
@@ -176,7 +176,7 @@ for _name, _more in (("LayerNorm", {"bias": Setting(Flag(), True)}), ("RMSNorm",
             output=_last_axes,
             tensors=_layer_norm_tensors,
             count=_layer_norm_count,
-            traits=frozenset({"normalisation"}),
+            traits=frozenset({"normalization"}),
         )
     )
 
@@ -184,12 +184,12 @@ register(
     LayerType(
         "LayerNorm2d",
         "cnn_cli.network.modules",
-        {"num_channels": Setting(Whole(1), inferred=True), "eps": Setting(Number(0), 1e-6)},
+        {"num_channels": Setting(Integer(1), inferred=True), "eps": Setting(Number(0), 1e-6)},
         output=lambda s, shape: image(shape),
         infer=lambda shape: {"num_channels": shape[0]},
         tensors=lambda s: _affine(s["num_channels"], True),
         count=lambda s: f"2·{s['num_channels']} = {2 * s['num_channels']:,}",
-        traits=frozenset({"normalisation"}),
+        traits=frozenset({"normalization"}),
     )
 )
 register(
@@ -197,12 +197,12 @@ register(
         "LocalResponseNorm",
         "torch.nn",
         {
-            "size": Setting(Whole(1, 10_000)),
+            "size": Setting(Integer(1, 10_000)),
             "alpha": Setting(Number(), 1e-4),
             "beta": Setting(Number(), 0.75),
             "k": Setting(Number(), 1.0),
         },
         output=lambda s, shape: image(shape),
-        traits=frozenset({"normalisation"}),
+        traits=frozenset({"normalization"}),
     )
 )
