@@ -13,12 +13,12 @@ from test_summary import cnn
 
 from cnn_cli.analysis.rows import layer_rows
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.graph import READABLE, draw, drawing, readable_depth
-from cnn_cli.graph.boxes import Arrow, Box, boxes
-from cnn_cli.graph.figure import COLOURS, Curve, Figure, Rect, figure
-from cnn_cli.graph.layout import layout
-from cnn_cli.graph.svg import svg
-from cnn_cli.graph.text import dot, mermaid
+from cnn_cli.graph import READABLE, draw, readable_depth, render
+from cnn_cli.graph.boxes import Arrow, Box, collect_boxes
+from cnn_cli.graph.figure import COLORS, Curve, Figure, Rect, compose
+from cnn_cli.graph.layout import lay_out
+from cnn_cli.graph.markup import to_dot, to_mermaid
+from cnn_cli.graph.rendering import render_figure
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find
 
@@ -30,13 +30,13 @@ CROSSED = [(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 5), (4, 6), (5, 6), (0, 6
 
 def drawn(name: str, depth: int | None) -> Figure:
     plan = find(name)
-    return figure(name, "caption", *boxes(plan, depth if depth is not None else readable_depth(plan)))
+    return compose(name, "caption", *collect_boxes(plan, depth if depth is not None else readable_depth(plan)))
 
 
 @pytest.mark.parametrize(("name", "depth"), NETWORKS, ids=str)
 def test_every_layer_is_in_a_box_and_every_arrow_has_its_shape(name: str, depth: int | None) -> None:
     plan = find(name)
-    found, arrows = boxes(plan, depth)
+    found, arrows = collect_boxes(plan, depth)
     rowed = layer_rows(plan, depth=depth)
     inside = sum(1 + len(box.after) for box in found) - sum(box.kind == "input" for box in found)
     assert inside == len(rowed)
@@ -48,14 +48,14 @@ def test_every_layer_is_in_a_box_and_every_arrow_has_its_shape(name: str, depth:
 
 
 def test_shortcuts_are_arrows() -> None:
-    found, arrows = boxes(find("resnet18"), None)
+    found, arrows = collect_boxes(find("resnet18"), None)
     add = next(n for n, box in enumerate(found) if box.title == "Add")
     assert sorted(found[arrow.start].name for arrow in arrows if arrow.end == add) == ["layer1.0.conv2", "maxpool"]
     assert found[add].after == ("ReLU",)
 
 
 def test_what_follows_a_layer_stands_in_its_box() -> None:
-    found, _ = boxes(find("resnet18"), 1)
+    found, _ = collect_boxes(find("resnet18"), 1)
     assert found[1] == Box(
         "convolution", "conv1", "Conv2d 64, 7x7", ("stride 2, padding 3, no bias",), ("BatchNorm2d", "ReLU")
     )
@@ -68,11 +68,17 @@ def test_an_output_that_two_take_is_no_part_of_another_box() -> None:
         {"a": {"Conv2d": {"out_channels": 4, "kernel_size": 1}}, "b": "ReLU", "c": {"Add": ["a", "b"]}}, (4, 4)
     )
     assert plan is not None
-    assert [box.title.split()[0] for box in boxes(plan, None)[0]] == ["input", "Conv2d", "ReLU", "Add", "output"]
+    assert [box.title.split()[0] for box in collect_boxes(plan, None)[0]] == [
+        "input",
+        "Conv2d",
+        "ReLU",
+        "Add",
+        "output",
+    ]
 
 
 def test_places_of_a_rank_keep_apart_and_arrows_lead_down() -> None:
-    found = layout(WIDTHS, CROSSED)
+    found = lay_out(WIDTHS, CROSSED)
     for rank in found.ranks:
         for left, right in pairwise(rank):
             a, b = found.places[left], found.places[right]
@@ -97,7 +103,7 @@ def test_boxes_do_not_overlap_and_all_is_on_the_page(name: str, depth: int | Non
         for piece in curve.pieces:
             assert all(0 <= x <= picture.width and 0 <= y <= picture.height for x, y in piece)
         assert all(a[3] == b[0] for a, b in pairwise(curve.pieces)), "an unbroken line"
-    assert {s.fill for s in rects} <= {fill for fill, _ in COLOURS.values()}
+    assert {s.fill for s in rects} <= {fill for fill, _ in COLORS.values()}
 
 
 def _is_behind(a: Rect, b: Rect | None) -> bool:
@@ -112,26 +118,32 @@ def test_drawings_are_of_a_shape_that_fits_a_slide(name: str, depth: int | None)
 
 def test_svg_is_xml_with_all_texts() -> None:
     plan = find("resnet18")
-    root = ElementTree.fromstring(drawing(plan, ".svg"))
+    root = ElementTree.fromstring(render(plan, ".svg"))
     texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"resnet18", "input", "output", "conv1", "Conv2d 64, 7x7", "BatchNorm2d · ReLU", "512x7x7"} <= texts
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) - 1 == len(boxes(plan, None)[1])
+    groups = [e.get("id", "") for e in root.iter("{http://www.w3.org/2000/svg}g")]
+    assert sum(name.startswith("arrow-") for name in groups) == len(collect_boxes(plan, None)[1])
+
+
+def test_pdf_is_one_page_whose_texts_are_letters() -> None:
+    content = render(find("resnet18"), ".pdf", 1)
+    assert content.startswith(b"%PDF-") and content.count(b"/Type /Page\n") + content.count(b"/Type /Page ") == 1
+    assert b"/Subtype /Type3" not in content and b"DejaVuSans" in content
+    assert content == render(find("resnet18"), ".pdf", 1), "the same network, the same file"
 
 
 def test_png_is_a_picture() -> None:
-    image = Image.open(io.BytesIO(drawing(find("fashion-convnet"), ".png")))
-    assert image.format == "PNG" and image.mode == "RGB" and 600 < image.width < 2500
-    colours = {colour for _, colour in image.getcolors(10**6) or []}
+    image = Image.open(io.BytesIO(render(find("fashion-convnet"), ".png")))
+    assert image.format == "PNG" and 600 < image.width < 2500
+    colors = {color for _, color in image.convert("RGB").getcolors(10**6) or []}
     for kind in ("convolution", "pooling", "linear"):
-        fill = COLOURS[kind][0]
-        assert tuple(int(fill[n : n + 2], 16) for n in (1, 3, 5)) in colours
+        fill = COLORS[kind][0]
+        assert tuple(int(fill[n : n + 2], 16) for n in (1, 3, 5)) in colors
 
 
 def test_a_figure_too_large_for_a_picture_says_so() -> None:
-    from cnn_cli.graph.png import png
-
-    with pytest.raises(CnnError, match=r"too large for a PNG; fold it with --depth, or write an \.svg"):
-        png(Figure(100.0, 20_000.0, ()))
+    with pytest.raises(CnnError, match=r"too large for a PNG; fold it with --depth, or write an \.svg or \.pdf"):
+        render_figure(Figure(100.0, 20_000.0, ()), "png")
 
 
 HOSTILE = 'x"]; evil <script>&\\\n\x1b[0m'
@@ -139,35 +151,35 @@ HOSTILE = 'x"]; evil <script>&\\\n\x1b[0m'
 
 def test_names_are_escaped_where_they_are_written() -> None:
     found, arrows = [Box("input", HOSTILE, HOSTILE), Box("linear", "b", HOSTILE, (HOSTILE,))], [Arrow(0, 1, HOSTILE)]
-    root = ElementTree.fromstring(svg(figure(HOSTILE, HOSTILE, found, arrows)))
+    root = ElementTree.fromstring(render_figure(compose(HOSTILE, HOSTILE, found, arrows), "svg"))
     assert not [e for e in root.iter() if e.tag.endswith("script")]
-    text = dot(HOSTILE, found, arrows)
+    text = to_dot(HOSTILE, found, arrows)
     outside = re.sub(r'"(\\.|[^"\\])*"', '""', text)
     assert "evil" not in outside and "\x1b" not in text and text.count("\n") == 7
-    text = mermaid(HOSTILE, found, arrows)
+    text = to_mermaid(HOSTILE, found, arrows)
     assert "<script>" not in text and "\x1b" not in text and 'x"' not in text.replace('\\"', "").replace("x#34;", "")
 
 
 def test_mermaid_and_dot_have_every_box_and_arrow() -> None:
     plan = find("googlenet")
-    found, arrows = boxes(plan, 2)
-    text = mermaid("googlenet", found, arrows)
+    found, arrows = collect_boxes(plan, 2)
+    text = to_mermaid("googlenet", found, arrows)
     assert len(re.findall(r"^  n\d+ -->\|", text, re.M)) == len(arrows)
     assert len(re.findall(r":::\w+$", text, re.M)) == len(found)
-    text = dot("googlenet", found, arrows)
+    text = to_dot("googlenet", found, arrows)
     assert text.count(" -> ") == len(arrows) and text.count("fillcolor=") == len(found) and text.endswith("}\n")
 
 
 @pytest.mark.parametrize("name", ["resnet152", "densenet201", "googlenet"])
 def test_large_networks_are_folded_until_they_can_be_read(name: str) -> None:
     plan = find(name)
-    assert len(boxes(plan, readable_depth(plan))[0]) <= READABLE
+    assert len(collect_boxes(plan, readable_depth(plan))[0]) <= READABLE
     assert readable_depth(find("fashion-convnet")) is None
 
 
 def test_files(tmp_path: Path) -> None:
     plan: Plan = find("fashion-convnet")
-    for kind in (".svg", ".png", ".mmd", ".dot", ".SVG"):
+    for kind in (".svg", ".pdf", ".png", ".mmd", ".dot", ".SVG"):
         path = tmp_path / f"net{kind}"
         if path.exists():  # where names differ in case only
             continue
@@ -175,8 +187,8 @@ def test_files(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="exists already; --force overwrites it"):
             draw(plan, path)
         draw(plan, path, force=True)
-    with pytest.raises(UsageError, match=r"a drawing is written as \.svg, \.png, \.mmd, \.dot; choose such a name"):
-        draw(plan, tmp_path / "net.pdf")
+    with pytest.raises(UsageError, match=r"unknown format; the name must end in \.svg, \.pdf, \.png, \.mmd, \.dot"):
+        draw(plan, tmp_path / "net.jpg")
     with pytest.raises(CnnError, match="cannot write"):
         draw(plan, tmp_path / "none" / "net.svg")
 

@@ -40,7 +40,8 @@ def summary(
     ] = False,
     device: options.Device = "auto",
     graph: Annotated[
-        Path | None, typer.Option("--graph", metavar="FILE", help="Draw the network: FILE.svg, .png, .mmd or .dot.")
+        Path | None,
+        typer.Option("--graph", metavar="FILE", help="Draw the network: .svg, .pdf, .png, .mmd or .dot."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file of --graph.")] = False,
     verify: Annotated[

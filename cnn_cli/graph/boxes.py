@@ -18,7 +18,7 @@ _FOLLOWING = frozenset({"activation", "normalization", "random"})
 
 @dataclass(frozen=True)
 class Box:
-    """A box: what it is (which gives its colour), the row's name, its title, a further line, and what follows in the
+    """A box: what it is (which gives its color), the row's name, its title, a further line, and what follows in the
     same box."""
 
     kind: str  # input, block, convolution, linear, pooling, join, parameter, shape or point
@@ -42,7 +42,7 @@ class Arrow:
     shape: str
 
 
-def boxes(plan: Plan, depth: int | None) -> tuple[list[Box], list[Arrow]]:
+def collect_boxes(plan: Plan, depth: int | None) -> tuple[list[Box], list[Arrow]]:
     """The boxes in the order of computation, the input first, and the arrows between them."""
     found = layer_rows(plan, depth=depth)
     taken = Counter(producer(name, {r.name for r in found} | {"input"}) for row in found for name in row.takes)

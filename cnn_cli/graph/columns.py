@@ -33,7 +33,7 @@ class Grid:
         return max(self.heights)
 
 
-def columns(plan: Layout, heights: Sequence[float], gaps: Sequence[float], column_gap: float) -> Grid:
+def arrange_in_columns(plan: Layout, heights: Sequence[float], gaps: Sequence[float], column_gap: float) -> Grid:
     """Cut the ranks (of these heights) into the columns that bring the drawing closest to ASPECT."""
     grids = [_grid(plan, heights, ends, gaps, column_gap) for ends in _cuts(plan, heights)]
     whole = [g for g in grids if min(g.heights) >= LEAST * g.height] or grids[:1]

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from cnn_cli.graph.boxes import Arrow, Box
-from cnn_cli.graph.columns import Grid, columns
-from cnn_cli.graph.layout import Layout, layout
+from cnn_cli.graph.columns import Grid, arrange_in_columns
+from cnn_cli.graph.layout import Layout, lay_out
 
 Point = tuple[float, float]
 Piece = tuple[Point, Point, Point, Point]  # of a cubic curve: start, two controls, end
 
 INK, SOFT, LINE, PAPER = "#1f2933", "#5f6c7b", "#7b8794", "#ffffff"
-# Fill and border, told apart by people with any colour vision: lightness differs as well as hue (after Okabe and Ito).
-COLOURS = {
+# Fill and border, told apart by people with any color vision: lightness differs as well as hue (after Okabe and Ito).
+COLORS = {
     "input": ("#ffffff", "#7b8794"),
     "block": ("#eef2f6", "#52606d"),
     "convolution": ("#d6e6f5", "#2a6496"),
@@ -48,7 +48,7 @@ class Text:
     y: float  # of the baseline
     text: str
     size: float
-    colour: str
+    color: str
     bold: bool = False
     anchor: str = "middle"  # or start
     halo: bool = False  # a white rim, so that a line behind does not disturb
@@ -77,12 +77,12 @@ def width_of(text: str, size: float, bold: bool = False) -> float:
     return units * size * (1.08 if bold else 1.0)
 
 
-def figure(name: str, caption: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> Figure:
+def compose(name: str, caption: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> Figure:
     """The drawing of these boxes under their name; long chains go on in further columns."""
     sizes = [_size(box) for box in boxes]
-    plan = layout([w for w, _ in sizes], [(a.start, a.end) for a in arrows])
+    plan = lay_out([w for w, _ in sizes], [(a.start, a.end) for a in arrows])
     heights = [max((sizes[n][1] for n in rank if n < len(boxes)), default=0.0) for rank in plan.ranks]
-    grid = columns(plan, heights, _gaps(plan), COLUMN_GAP)
+    grid = arrange_in_columns(plan, heights, _gaps(plan), COLUMN_GAP)
     canvas = _Canvas(plan, grid, heights, sizes, MARGIN + HEAD + (72 if len(grid.right) > 1 else 44))
     shapes: list[Rect | Text | Curve] = [Curve(tuple(canvas.way(way))) for way in plan.ways]
     for number, box in enumerate(boxes):
@@ -185,7 +185,7 @@ def _towards(a: Point, b: Point, distance: float) -> Point:
 
 
 def _texts(box: Box) -> list[tuple[str, float, bool, str]]:
-    """(text, size, bold, colour) of the lines in a box."""
+    """(text, size, bold, color) of the lines in a box."""
     named = box.kind not in ("input", "block") and box.name != box.title
     above = [(box.name, SMALL, False, SOFT)] if named and box.kind != "join" else []
     return [*above, (box.title, TITLE, True, INK), *((line, SMALL, False, INK) for line in box.texts)]
@@ -200,12 +200,12 @@ def _size(box: Box) -> tuple[float, float]:
 
 def _drawn(box: Box, x: float, y: float, size: tuple[float, float]) -> Iterator[Rect | Text]:
     width, height = size
-    fill, border = COLOURS[box.kind]
+    fill, border = COLORS[box.kind]
     left, top = x - width / 2, y - height / 2
     if box.kind == "block":  # two sheets: there is more inside
         yield Rect(left + 4, top + 4, width, height, fill, border)
     yield Rect(left, top, width, height, fill, border, height / 2 if box.kind in ("join", "input") else 6.0)
     baseline = top + 6.5
-    for text, points, bold, colour in _texts(box):
+    for text, points, bold, color in _texts(box):
         baseline += points * 1.35
-        yield Text(x, baseline - points * 0.3, text, points, colour, bold)
+        yield Text(x, baseline - points * 0.3, text, points, color, bold)

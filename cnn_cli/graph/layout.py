@@ -35,7 +35,7 @@ class Layout:
     ranks: list[list[int]]
 
 
-def layout(widths: Sequence[float], arrows: Sequence[tuple[int, int]]) -> Layout:
+def lay_out(widths: Sequence[float], arrows: Sequence[tuple[int, int]]) -> Layout:
     """Ranks and x positions of boxes of these widths; `arrows` lead from smaller numbers to larger ones."""
     places = [Place(rank, width) for rank, width in zip(_ranks(len(widths), arrows), widths, strict=True)]
     ways = [_way(places, start, end) for start, end in arrows]

@@ -1,12 +1,12 @@
-"""Drawings as text for other tools: Mermaid (GitHub and GitLab draw it in Markdown) and DOT (Graphviz)."""
+"""Graphs as text for other tools: Mermaid, which GitHub and GitLab draw in Markdown, and DOT, for Graphviz."""
 
 from collections.abc import Sequence
 
 from cnn_cli.graph.boxes import Arrow, Box
-from cnn_cli.graph.figure import COLOURS
+from cnn_cli.graph.figure import COLORS
 
 
-def mermaid(name: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
+def to_mermaid(name: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
     """A Mermaid flowchart, from top to bottom."""
     lines = ["---", f"title: {_plain(name)}", "---", "flowchart TD"]
     for number, box in enumerate(boxes):
@@ -16,11 +16,11 @@ def mermaid(name: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
         lines.append(f'  n{number}{left}"{_entities("<br>", _lines(box))}"{right}:::{box.kind}')
     lines += [f'  n{a.start} -->|"{_entity(a.shape)}"| n{a.end}' for a in arrows]
     kinds = dict.fromkeys(box.kind for box in boxes)
-    lines += [f"  classDef {kind} fill:{COLOURS[kind][0]},stroke:{COLOURS[kind][1]},color:#1f2933" for kind in kinds]
+    lines += [f"  classDef {kind} fill:{COLORS[kind][0]},stroke:{COLORS[kind][1]},color:#1f2933" for kind in kinds]
     return "\n".join(lines) + "\n"
 
 
-def dot(name: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
+def to_dot(name: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
     """A DOT digraph, from top to bottom."""
     lines = [
         f"digraph {_quoted(name)} {{",
@@ -28,7 +28,7 @@ def dot(name: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
     ]
     lines.append('  edge [fontname="DejaVu Sans", fontsize=9, color="#7b8794"];')
     for number, box in enumerate(boxes):
-        fill, border = COLOURS[box.kind]
+        fill, border = COLORS[box.kind]
         label = "\\n".join(_escaped(line) for line in _lines(box))
         lines.append(f'  n{number} [label="{label}", fillcolor="{fill}", color="{border}"];')
     lines += [f'  n{a.start} -> n{a.end} [label="{_escaped(a.shape)}"];' for a in arrows]
