@@ -39,7 +39,7 @@ class Normalization:
 
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
-FAST = ("channels-last", "fused-optimizer", "pool-before-relu", "crop-unused", "keep-memory")
+FAST = ("channels-last", "fused-optimizer", "pool-before-relu", "crop-unused", "keep-memory", "cuda-graph")
 _WITH_MOMENTUM = ("optimizer", ("sgd", "muon"))  # the optimizers with a momentum that can be set
 _GROUP: dict[str, Kind] = {
     "parameters": ListOf(Text(), most=100, single=True),

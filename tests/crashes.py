@@ -24,8 +24,8 @@ from cnn_cli import cli, data, files
 from cnn_cli.checkpoints.header import read_document
 from cnn_cli.checkpoints.tensorfile import read_tensors
 from cnn_cli.pictures import plots
-from cnn_cli.training import finish as ending
-from cnn_cli.training import launch, train
+from cnn_cli.training import completion, loop
+from cnn_cli.training import run as run_module
 from cnn_cli.training.state import read_last
 
 SPEC = small.SPEC.replace("epochs: 2, batch_size: 128", "epochs: 2, batch_size: 512, val_fraction: 0.2")
@@ -43,7 +43,7 @@ _SERVER.set_forkserver_preload(
         "pydantic.fields",
         "typer._adapters",
         "cnn_cli.cli",
-        "cnn_cli.training.launch",
+        "cnn_cli.training.run",
         "cnn_cli.pictures.plots",
     ]  # what cannot be loaded there is loaded later, in each process
 )
@@ -154,7 +154,7 @@ def _empty_picture(*arguments: Any) -> None:
 
 
 def save_every_step(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(train, "SAVE_EVERY", 0)
+    patch.setattr(loop, "SAVE_EVERY", 0)
 
 
 def stream_the_images(patch: pytest.MonkeyPatch) -> None:
@@ -222,12 +222,12 @@ class Signal:
 
 
 _PHASES: dict[str, tuple[Any, str, int]] = {  # what is called then, and at which of its calls
-    "start-up": (launch, "read_source", 1),
-    "step": (train, "learning_rate", 2),
-    "validation": (train, "evaluate", 1),
+    "start-up": (run_module, "read_source", 1),
+    "step": (loop, "learning_rate", 2),
+    "validation": (loop, "evaluate", 1),
     "saving": (os, "replace", 2),
-    "last validation": (train, "evaluate", 2),
-    "test": (ending, "evaluate", 1),
+    "last validation": (loop, "evaluate", 2),
+    "test": (completion, "evaluate", 1),
     "pictures": (plots, "confusion_picture", 1),
 }
 
@@ -242,7 +242,7 @@ class Memory:
     def __call__(self, patch: pytest.MonkeyPatch) -> None:
         import resource
 
-        original = train.learning_rate
+        original = loop.learning_rate
 
         def learning_rate(done: int, *rest: Any) -> float:
             if done == self.after:
@@ -251,7 +251,7 @@ class Memory:
                 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             return original(done, *rest)
 
-        patch.setattr(train, "learning_rate", learning_rate)
+        patch.setattr(loop, "learning_rate", learning_rate)
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class Diary:
 
     def __call__(self, patch: pytest.MonkeyPatch) -> None:
         file = os.open(self.path, os.O_RDWR | os.O_CREAT)
-        rate, save = train.learning_rate, train.save
+        rate, save = loop.learning_rate, loop.save
 
         def learning_rate(done: int, *rest: Any) -> float:
             os.pwrite(file, (done + 1).to_bytes(8, "little"), 0)
@@ -272,8 +272,8 @@ class Diary:
             save(job, state)
             os.pwrite(file, state.step.to_bytes(8, "little"), 8)
 
-        patch.setattr(train, "learning_rate", learning_rate)
-        patch.setattr(train, "save", saved)
+        patch.setattr(loop, "learning_rate", learning_rate)
+        patch.setattr(loop, "save", saved)
 
     def read(self) -> tuple[int, int]:
         """(the last step begun, the last step saved)."""

@@ -21,11 +21,11 @@ from torch.distributed import TCPStore
 
 from cnn_cli.cli import main
 from cnn_cli.pictures import plots
-from cnn_cli.training import train
+from cnn_cli.training import loop
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["processes", "cnn_cli.training.launch", "torch.distributed", "torch._dynamo", "sklearn.datasets"]
+    ["processes", "cnn_cli.training.run", "torch.distributed", "torch._dynamo", "sklearn.datasets"]
 )
 Action = Callable[[int], None]
 PLAIN = """
@@ -210,11 +210,11 @@ def images(folder: Path) -> tuple[str, ...]:
 
 def at_step(actions: dict[int, Any], step: int, rank: int) -> None:
     """In the process of that rank do something in the middle of a step."""
-    original = train.learning_rate
+    original = loop.learning_rate
 
     def learning_rate(done: int, *rest: Any) -> float:
         if done + 1 == step and rank in actions:
             actions[rank]()
         return original(done, *rest)
 
-    train.learning_rate = learning_rate
+    loop.learning_rate = learning_rate

@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 from cnn_cli.pictures import plots
-from cnn_cli.training import launch, train
+from cnn_cli.training import loop
+from cnn_cli.training import run as run_module
+from cnn_cli.training.request import Request
 
 SPEC = """
 small:
@@ -32,11 +34,11 @@ small:
 """
 
 
-def request(folder: Path, output: str = "run", spec: str = SPEC, **options: Any) -> launch.Request:
+def request(folder: Path, output: str = "run", spec: str = SPEC, **options: Any) -> Request:
     """What `cnn train small.yaml -o output --option …` asks for, in `folder`."""
     (folder / "small.yaml").write_text(spec)
     said: list[str] = []
-    return launch.Request(
+    return Request(
         network=str(folder / "small.yaml"),
         options=options,
         data_dir=folder / "data",
@@ -48,12 +50,12 @@ def request(folder: Path, output: str = "run", spec: str = SPEC, **options: Any)
 
 def begin(folder: Path, output: str = "run", spec: str = SPEC, **options: Any) -> Path:
     """A whole run → its folder."""
-    launch.begin(request(folder, output, spec, **options))
+    run_module.begin(request(folder, output, spec, **options))
     return folder / output
 
 
 def resume(folder: Path, output: str = "run", spec: str = SPEC, **options: Any) -> Path:
-    launch.resume(request(folder, output, spec, **options), folder / output)
+    run_module.resume(request(folder, output, spec, **options), folder / output)
     return folder / output
 
 
@@ -66,7 +68,7 @@ def interrupt_at(epochs: int, state: Any) -> None:
 @contextmanager
 def at_step(step: int, action: Any) -> Iterator[None]:
     """Do something, once, in the middle of the training step number `step`, counted from 1."""
-    original, waiting = train.learning_rate, [action]
+    original, waiting = loop.learning_rate, [action]
 
     def learning_rate(done: int, *rest: Any) -> float:
         if done + 1 == step and waiting:
@@ -74,7 +76,7 @@ def at_step(step: int, action: Any) -> Iterator[None]:
         return original(done, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "learning_rate", learning_rate)
+        patch.setattr(loop, "learning_rate", learning_rate)
         yield
 
 

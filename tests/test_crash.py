@@ -17,7 +17,7 @@ import small_runs as small
 from crashes import TRAIN, Diary, Disk, everything, go_on, save_every_step
 
 from cnn_cli.errors import CnnError
-from cnn_cli.training import launch
+from cnn_cli.training import run as run_module
 from cnn_cli.training.state import read_last
 
 EXHAUSTIVE = os.environ.get("EXHAUSTIVE", "")
@@ -115,7 +115,7 @@ def test_every_call_that_changes_files_fails(tmp_path: Path, unbroken: dict[str,
             crashes.prepare(folder, TRAIN, patch)
             disk(patch)
             try:
-                launch.begin(small.request(folder, spec=crashes.SPEC))
+                run_module.begin(small.request(folder, spec=crashes.SPEC))
             except CnnError as raised:
                 error = raised
         if len(disk.calls) < number:
@@ -129,7 +129,7 @@ def test_every_call_that_changes_files_fails(tmp_path: Path, unbroken: dict[str,
         left = list(folder.rglob("*.cnn-tmp"))
         assert not left or disk.calls[number - 1] == "unlink"
         if (folder / "run" / "best.safetensors").is_file():
-            assert str(error).splitlines()[-1] == f"go on with: cnn train {folder}/run --resume"
+            assert str(error).splitlines()[-1] == f"resume with: cnn train {folder}/run --resume"
         assert small.same(everything(go_on(folder)), unbroken)
     assert failures > (50 if EXHAUSTIVE else 4)
     figure(f"{errno.errorcode[code]} at every call{', from then on' * full}: {failures} survived of {failures}")

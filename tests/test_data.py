@@ -130,11 +130,11 @@ def test_a_flat_folder_of_too_few_images_to_test_on(tmp_path: Path) -> None:
 def test_a_flat_folder_is_divided_class_by_class(pets: Path) -> None:
     whole = loaded(pets)
     assert whole.classes == ("cat", "dog")
-    assert whole.splits["train"].labels.bincount().tolist() == [8, 4]
-    assert whole.splits["test"].labels.bincount().tolist() == [2, 1]
+    assert whole.splits["train"].targets.bincount().tolist() == [8, 4]
+    assert whole.splits["test"].targets.bincount().tolist() == [2, 1]
     assert whole.notes == (f"{pets}: not divided; a fifth of each class (3 images) is held out for testing",)
     with_val = loaded(pets, val_fraction=0.25, seed=3)
-    assert with_val.splits["val"].labels.bincount().tolist() == [2, 1]
+    assert with_val.splits["val"].targets.bincount().tolist() == [2, 1]
     assert with_val.splits["test"].images.equal(whole.splits["test"].images)  # type: ignore[arg-type,union-attr]
     every = torch.cat([s.images for s in with_val.splits.values()])  # type: ignore[misc]
     assert len({t.numpy().tobytes() for t in every}) == 15  # each image in exactly one split
@@ -148,7 +148,7 @@ def test_a_divided_folder_is_taken_as_it_is(tmp_path: Path) -> None:
             small.picture(tmp_path / part / name / "deep" / "1.jpg", seed=ord(name))
     result = loaded(tmp_path)
     assert result.classes == ("a", "b", "c")
-    assert {n: s.labels.tolist() for n, s in result.splits.items()} == {
+    assert {n: s.targets.tolist() for n, s in result.splits.items()} == {
         "train": [0, 1, 2],
         "val": [0, 2],
         "test": [1, 2],

@@ -16,7 +16,7 @@ from cnn_cli import data
 from cnn_cli.distributed.process_group import first_host
 from cnn_cli.distributed.world import ALONE, World, current_world
 from cnn_cli.errors import CnnError
-from cnn_cli.training import train
+from cnn_cli.training import loop
 
 
 @pytest.fixture(autouse=True)
@@ -75,8 +75,8 @@ def _evaluations(sizes: tuple[int, ...], found: Path, rank: int) -> None:
     from cnn_cli.distributed.process_group import join_process_group
     from cnn_cli.language.registry import find
     from cnn_cli.network.build import build
-    from cnn_cli.tasks.loss import loss_for
-    from cnn_cli.training.evaluate import evaluate
+    from cnn_cli.tasks.selection import task_for
+    from cnn_cli.training.evaluation import Inference, evaluate
 
     world, cpu, results = current_world(), torch.device("cpu"), []
     torch.manual_seed(0)
@@ -89,8 +89,9 @@ def _evaluations(sizes: tuple[int, ...], found: Path, rank: int) -> None:
             calls: list[int] = []
             for tta in ("none", "flip-shift"):
                 after = partial(calls.append, n)
-                result = evaluate(network, split, loss_for(plan, 10), 10, 7, cpu, after, tta=tta, world=world)
-                results.append([result.n, result.loss, result.matrix])
+                task = task_for(plan, tuple("0123456789"))
+                result = evaluate(network, split, task, Inference(7, cpu, tta=tta), after, world)
+                results.append([result.n, result.loss, result.document()["confusion_matrix"]])
             assert len(world.gather(len(calls))) in (0, world.size)
             assert world.max(len(calls), -len(calls)) == [len(calls), -len(calls)]
     if world.is_main:
@@ -137,13 +138,13 @@ def test_streamed_images_are_shared_out_and_give_the_same_bits(tmp_path: Path, w
 
 
 def _note_what_is_evaluated(rank: int) -> None:
-    original = train.evaluate
+    original = loop.evaluate
 
     def evaluate(network: torch.nn.Module, *rest: Any) -> Any:
         Path(f"sums-{rank}").write_text(repr([float(t.double().sum()) for t in network.state_dict().values()]))
         return original(network, *rest)
 
-    train.evaluate = evaluate
+    loop.evaluate = evaluate
 
 
 @pytest.mark.parametrize("average", [(), ("--ema", "0.9")], ids=["network", "average"])

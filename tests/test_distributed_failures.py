@@ -16,7 +16,7 @@ import torch
 
 from cnn_cli import data
 from cnn_cli.distributed.world import Poll
-from cnn_cli.training import train
+from cnn_cli.training import loop
 
 slow = pytest.mark.skipif(not os.environ.get("CNN_SLOW_TESTS"), reason="set CNN_SLOW_TESTS=1")
 
@@ -50,7 +50,7 @@ def test_stopped_and_resumed_is_as_if_never_stopped(
     whole = processes.trained(tmp_path, size, "whole", *options)
     codes, team = processes.run(tmp_path, size, "train", *options, "-o", "part", action=partial(_stop_at, step, ranks))
     assert codes[0] == 143 and small.last(tmp_path / "part")["step"] == step, team.words()
-    way = f"go on with: torchrun --nproc-per-node {size} -m cnn_cli train part --resume"
+    way = f"resume with: torchrun --nproc-per-node {size} -m cnn_cli train part --resume"
     assert [team.said(rank).count(way) for rank in range(size)] == [1] + [0] * (size - 1)
     assert all(team.said(rank) == "" for rank in range(1, size))
     codes, team = processes.run(tmp_path, size, "train", "part", "--resume")
@@ -64,12 +64,12 @@ def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
     processes.trained(tmp_path, 2, "two", "small.yaml", "--epochs", "1")
     processes.trained(tmp_path, 1, "one", "small.yaml", "--epochs", "1")
     for run, size, way in (
-        ("two", 1, "two was trained by 2 processes, and here is 1; go on with torchrun --nproc-per-node 2 "),
-        ("two", 3, "two was trained by 2 processes, and here are 3; go on with torchrun --nproc-per-node 2 "),
+        ("two", 1, "two was trained by 2 processes, and there is 1 now; resume with torchrun --nproc-per-node 2 "),
+        ("two", 3, "two was trained by 2 processes, and there are 3 now; resume with torchrun --nproc-per-node 2 "),
         (
             "one",
             2,
-            "one was trained by 1 process, and here are 2; go on with cnn train one --resume without torchrun",
+            "one was trained by 1 process, and there are 2 now; resume with cnn train one --resume without torchrun",
         ),
     ):
         codes, team = processes.run(tmp_path, size, "train", run, "--resume", "--epochs", "2")
@@ -121,7 +121,7 @@ def test_an_image_that_goes_bad_in_one_process(tmp_path: Path) -> None:
     codes, team = processes.run(tmp_path, 2, "train", *options, "--epochs", "9", "-o", "run", action=_an_image_goes_bad)
     said = sorted(team.said(rank).count("error: ") for rank in range(2))
     assert all(codes) and said == [0, 1] and team.words().count("7.png") == 1, team.words()
-    assert "the run goes on from its last saved state with --resume" in team.words()
+    assert "resume the run from its last saved state with --resume" in team.words()
     assert small.last(tmp_path / "run")["step"] == 12
 
 
@@ -161,7 +161,7 @@ def test_a_process_that_dies_or_hangs_is_named(tmp_path: Path, size: int, victim
 
 def _stop_soon(rank: int) -> None:
     _often(rank)
-    original, steps = train.learning_rate, []
+    original, steps = loop.learning_rate, []
 
     def learning_rate(*arguments: Any) -> float:
         steps.append(1)
@@ -169,7 +169,7 @@ def _stop_soon(rank: int) -> None:
             small.interrupt()
         return original(*arguments)
 
-    train.learning_rate = learning_rate
+    loop.learning_rate = learning_rate
 
 
 # --- torchrun itself -------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def _stop_soon(rank: int) -> None:
 
 def torchrun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cnn_cli"]
-    path = str(Path(train.__file__).parents[2])
+    path = str(Path(loop.__file__).parents[2])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.Popen(
         [*command, *arguments], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -196,7 +196,7 @@ def test_torchrun_stops_and_goes_on(tmp_path: Path) -> None:
     process.terminate()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1 and said.count("error: ") == 1, said
-    assert said.count("go on with: torchrun --nproc-per-node 2 -m cnn_cli train run --resume") == 1, said
+    assert said.count("resume with: torchrun --nproc-per-node 2 -m cnn_cli train run --resume") == 1, said
     assert "\nerror: stopped; saved at epoch " in said
     saved = small.last(tmp_path / "run")
     assert saved["step"] > 0 and len(saved["ranks"]) == 2

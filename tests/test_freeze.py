@@ -20,7 +20,7 @@ from cnn_cli.errors import CnnError, StoppedError, UsageError
 from cnn_cli.language.freeze import described, frozen, hold, is_frozen, patterns_of, set_training
 from cnn_cli.language.registry import find
 from cnn_cli.network.build import build_plan
-from cnn_cli.training import launch
+from cnn_cli.training import run as run_module
 from cnn_cli.training.optimizer import make_optimizer
 
 SPEC = """
@@ -233,7 +233,7 @@ def test_a_frozen_batchnorm_takes_a_single_image(tmp_path: Path, pattern: str) -
     with pytest.raises(UsageError, match="two images a batch"):
         small.begin(tmp_path, spec=spec, batch_size=1)
     asked = small.request(tmp_path, spec=spec, batch_size=4, freeze=[pattern], epochs=1)  # 1437 = 4 · 359 + 1
-    launch.begin(asked)
+    run_module.begin(asked)
     said = asked.say.__self__[0]  # type: ignore[attr-defined]
     assert small.last(tmp_path / "run")["step"] == 360
     assert "frozen     256 of 2,074 parameters, and the statistics of 1 layer\n" in said and "left out" not in said

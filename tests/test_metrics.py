@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn_cli.tasks.metrics import confusion, measures
+from cnn_cli.tasks.classification import ClassificationResult, confusion
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -18,7 +18,7 @@ def test_measures_are_scikit_learns(classes: int, pairs: list[tuple[int, int]]) 
     matrix = confusion(torch.tensor(true), torch.tensor(predicted), classes).tolist()
     labels = list(range(classes))
     assert matrix == metrics.confusion_matrix(true, predicted, labels=labels).tolist()
-    found = measures(matrix, [f"c{i}" for i in labels])
+    found = ClassificationResult("test", 0.0, matrix, tuple(f"c{i}" for i in labels)).document()
     precision, recall, f1, n = metrics.precision_recall_fscore_support(true, predicted, labels=labels, zero_division=0)
     assert [c["class"] for c in found["per_class"]] == [f"c{i}" for i in labels]
     assert [c["n"] for c in found["per_class"]] == n.tolist()
@@ -38,4 +38,4 @@ def test_matrices_of_batches_add_up() -> None:
 
 
 def test_no_image_at_all() -> None:
-    assert measures([[0, 0], [0, 0]], ["a", "b"])["accuracy"] == 0
+    assert ClassificationResult("test", 0.0, [[0, 0], [0, 0]], ("a", "b")).score == 0

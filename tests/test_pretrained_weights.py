@@ -21,7 +21,8 @@ from cnn_cli.checkpoints.checkpoint import load_network, restore
 from cnn_cli.checkpoints.pretrained import find_pretrained
 from cnn_cli.data.batches import fitted
 from cnn_cli.errors import CnnError, StoppedError, UsageError
-from cnn_cli.training import launch
+from cnn_cli.training import run as run_module
+from cnn_cli.training.request import Request
 
 NET = "squeezenet1_1"
 DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))([12]\.)")
@@ -201,7 +202,7 @@ def begin(network: str, folder: Path, output: str = "run", size: Any = None, **o
     """A run → its folder and what it said at its start."""
     said: list[str] = []
     given = {"data": str(folder), "epochs": 1, "batch_size": 4, "workers": 0, **options}
-    launch.begin(launch.Request(network, given, input=size, output=Path(output), device="cpu", say=said.append))
+    run_module.begin(Request(network, given, input=size, output=Path(output), device="cpu", say=said.append))
     return Path(output), "\n".join(said)
 
 
@@ -262,10 +263,10 @@ def test_a_resumed_run_needs_the_file_no_more(net: str, tmp_path: Path) -> None:
     with small.at_step(2, small.interrupt), pytest.raises(StoppedError):
         begin(net, pets, "run", **options)
     Path("start.pth").unlink()
-    asked = launch.Request(net, {}, device="cpu", say=lambda _: None)
+    asked = Request(net, {}, device="cpu", say=lambda _: None)
     with pytest.raises(UsageError, match=r"weights is .*start.pth, asked for is start.pth"):
-        launch.resume(launch.Request(net, {"weights": "start.pth"}), Path("run"))
-    launch.resume(asked, Path("run"))
+        run_module.resume(Request(net, {"weights": "start.pth"}), Path("run"))
+    run_module.resume(asked, Path("run"))
     ends = [small.without_times(small.last(r)) for r in (whole, Path("run"))]
     assert small.same(*ends)
 

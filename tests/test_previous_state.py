@@ -12,7 +12,8 @@ import torch
 from cnn_cli import cli, files
 from cnn_cli.checkpoints.checkpoint import load_network
 from cnn_cli.errors import CnnError, StoppedError, UsageError
-from cnn_cli.training import launch, train
+from cnn_cli.training import loop
+from cnn_cli.training import run as run_module
 from cnn_cli.training.state import read_last
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -71,7 +72,7 @@ def test_a_damaged_state_costs_no_more_than_the_time_since_the_one_before(
 ) -> None:
     """The command that the error names goes on from there, and ends as if nothing had happened."""
     whole = small.begin(tmp_path, "whole", epochs=3, batch_size=512)
-    monkeypatch.setattr(train, "SAVE_EVERY", 0)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     with small.at_step(step, small.interrupt), pytest.raises(CnnError):
         small.begin(tmp_path, "a run", epochs=3, batch_size=512)
     run = tmp_path / "a run"
@@ -84,11 +85,11 @@ def test_a_damaged_state_costs_no_more_than_the_time_since_the_one_before(
     first, second = str(error.value).splitlines()
     assert first.startswith(f"{run}/last.pt is damaged (entry data/")
     assert first.endswith(f": wrong checksum) and was not used; {run}/previous.pt is good ({stands})")
-    assert second == f"go on with: cnn train '{run}' --resume '{run}/previous.pt'"
+    assert second == f"resume with: cnn train '{run}' --resume '{run}/previous.pt'"
     assert ((run / "last.pt").read_bytes(), (run / "previous.pt").read_bytes()) == (bad, good)
 
     torch.manual_seed(99)
-    monkeypatch.setattr("sys.argv", shlex.split(second.removeprefix("go on with: ")))
+    monkeypatch.setattr("sys.argv", shlex.split(second.removeprefix("resume with: ")))
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 0
@@ -103,11 +104,11 @@ def test_it_takes_the_place_before_anything_else_is_written(tmp_path: Path, monk
     damage(run / "last.pt")
     before = {p.name: p.read_bytes() for p in run.iterdir()}
     with pytest.raises(UsageError, match="keeps its settings"):
-        launch.resume(small.request(tmp_path, lr=0.5), run / "previous.pt")
+        run_module.resume(small.request(tmp_path, lr=0.5), run / "previous.pt")
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(launch, "write_log", lambda job, state: small.interrupt_at(1, state))
-        launch.resume(small.request(tmp_path), run / "previous.pt")
+        patch.setattr(run_module, "write_log", lambda job, state: small.interrupt_at(1, state))
+        run_module.resume(small.request(tmp_path), run / "previous.pt")
     assert (run / "last.pt").read_bytes() == (run / "previous.pt").read_bytes() == before["previous.pt"]
     small.resume(tmp_path)
     assert len(small.last(run)["history"]) == 2
@@ -117,7 +118,7 @@ def test_the_previous_state_of_a_finished_run_finishes_it_again(tmp_path: Path) 
     run = small.begin(tmp_path, epochs=2)
     expected = small.without_times(small.last(run))
     damage(run / "last.pt")
-    launch.resume(small.request(tmp_path), run / "previous.pt")
+    run_module.resume(small.request(tmp_path), run / "previous.pt")
     assert small.same(small.without_times(small.last(run)), expected)
 
 
@@ -141,13 +142,13 @@ def test_whoever_falls_back_to_the_last_state_names_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
     """In the middle of the first epoch there are no best weights."""
-    monkeypatch.setattr(train, "SAVE_EVERY", 0)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     with small.at_step(5, small.interrupt), pytest.raises(CnnError):
         small.begin(tmp_path)
     run = tmp_path / "run"
     if gone:
         (run / "last.pt").unlink()
-        with pytest.raises(CnnError, match=r"previous\.pt is good \(step 4, 0 epochs done\)\ngo on with: cnn train "):
+        with pytest.raises(CnnError, match=r"previous\.pt is good \(step 4, 0 epochs done\)\nresume with: cnn train "):
             small.resume(tmp_path)
         return
     damage(run / "last.pt")
@@ -155,7 +156,7 @@ def test_whoever_falls_back_to_the_last_state_names_the_one_before(
         lambda: load_network(str(run)),
         lambda: small.begin(tmp_path, "other", weights=str(run)),
     ):
-        with pytest.raises(CnnError, match=r"previous\.pt is good \(step 4, 0 epochs done\)\ngo on with: cnn train "):
+        with pytest.raises(CnnError, match=r"previous\.pt is good \(step 4, 0 epochs done\)\nresume with: cnn train "):
             use()
 
 

@@ -11,7 +11,10 @@ import yaml
 
 from cnn_cli.errors import SpecError, StoppedError, UsageError
 from cnn_cli.language.registry import find
-from cnn_cli.training import launch, seeds
+from cnn_cli.training import run as run_module
+from cnn_cli.training import seeds
+from cnn_cli.training.request import Request
+from cnn_cli.training.resumption import run_to_resume
 
 SPEC = (
     small.SPEC
@@ -28,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 def begin(folder: Path, recipe: str, **options: Any) -> dict[str, Any]:
     request = small.request(folder, recipe, SPEC, **options)
-    launch.begin(launch.Request(**{**vars(request), "recipe": recipe}))
+    run_module.begin(Request(**{**vars(request), "recipe": recipe}))
     settings: dict[str, Any] = yaml.safe_load((folder / recipe / "config.yaml").read_text())["settings"]
     return settings
 
@@ -47,8 +50,8 @@ def test_an_unknown_recipe_is_named(tmp_path: Path) -> None:
         UsageError, match=r"small has no recipe 'quik'. Did you mean 'quick'\? \(its recipes are quick, tuned\)"
     ):
         begin(tmp_path, "quik")
-    with pytest.raises(UsageError, match=r"lenet-5 has no recipe 'fast'. \(it has none: leave --recipe out\)"):
-        launch.begin(launch.Request("lenet-5", {}, recipe="fast"))
+    with pytest.raises(UsageError, match=r"lenet-5 has no recipe 'fast'. \(it has none: leave out --recipe\)"):
+        run_module.begin(Request("lenet-5", {}, recipe="fast"))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,8 @@ def test_what_a_recipe_adds_may_belong_to_what_it_changes(tmp_path: Path) -> Non
 
 
 def test_several_seeds_are_as_many_runs(tmp_path: Path) -> None:
-    document = seeds.begin(small.request(tmp_path, "many", epochs=2, seed=5), 3)
+    result = seeds.train_seeds(small.request(tmp_path, "many", epochs=2, seed=5), 3)
+    document = result.document()
     single = [small.begin(tmp_path, f"one{seed}", epochs=2, seed=seed) for seed in (5, 6, 7)]
     for seed, run in zip((5, 6, 7), single, strict=True):
         assert small.same(small.last(tmp_path / "many" / f"seed-{seed}")["network"], small.last(run)["network"])
@@ -91,41 +95,43 @@ def test_several_seeds_are_as_many_runs(tmp_path: Path) -> None:
     assert document["accuracy"]["mean"] == pytest.approx(statistics.fmean(figures))
     assert document["accuracy"]["deviation"] == pytest.approx(statistics.stdev(figures))
     assert json.loads((tmp_path / "many" / "seeds.json").read_text()) == document
-    text = seeds.report(document)
+    text = result.text()
     assert "small on digits, test, 3 seeds" in text and f"± {statistics.stdev(figures):.2%}" in text
     assert max(map(len, text.splitlines()[:-1])) <= 80
 
 
 def test_several_seeds_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     request = small.request(tmp_path, "many", epochs=1)
-    request = launch.Request(**{**vars(request), "command": "cnn train small.yaml --seeds 2 -o many"})
-    whole = seeds.begin(small.request(tmp_path, "whole", epochs=1), 2)
+    request = Request(**{**vars(request), "command": "cnn train small.yaml --seeds 2 -o many"})
+    whole = seeds.train_seeds(small.request(tmp_path, "whole", epochs=1), 2).document()
     with small.at_step(5, small.interrupt), pytest.raises(StoppedError) as stopped:
-        seeds.begin(request, 2)
-    assert str(stopped.value).endswith("stopped at seed 0\ngo on with: cnn train small.yaml --seeds 2 -o many --resume")
+        seeds.train_seeds(request, 2)
+    assert str(stopped.value).endswith(
+        "stopped at seed 0\nresume with: cnn train small.yaml --seeds 2 -o many --resume"
+    )
     assert stopped.value.exit_code == 143
-    with pytest.raises(UsageError, match="holds files already; go on with them by --resume"):
-        seeds.begin(request, 2)
-    document = seeds.begin(request, 2, None, True)
+    with pytest.raises(UsageError, match="holds files already; resume with --resume"):
+        seeds.train_seeds(request, 2)
+    document = seeds.train_seeds(request, 2, None, True).document()
     assert [r["accuracy"] for r in document["runs"]] == [r["accuracy"] for r in whole["runs"]]
 
 
 def test_seeds_begin_where_asked_and_go_on_in_the_folder_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNN_SEED", "7")
-    request = launch.Request(**{**vars(small.request(tmp_path, epochs=1)), "output": None})
-    document = seeds.begin(request, 2)
+    request = Request(**{**vars(small.request(tmp_path, epochs=1)), "output": None})
+    document = seeds.train_seeds(request, 2).document()
     assert [run["seed"] for run in document["runs"]] == [7, 8] and Path(document["folder"]).name == "small-1"
     with pytest.raises(UsageError, match=r"name the folder of the seeds: cnn train .* FOLDER --seeds N --resume"):
-        seeds.begin(request, 2, None, True)
-    other = launch.Request(**{**vars(request), "options": {}})  # a new seed takes over what the others began with
-    again = seeds.begin(other, 3, Path("runs/small-1"), True)
+        seeds.train_seeds(request, 2, None, True)
+    other = Request(**{**vars(request), "options": {}})  # a new seed takes over what the others began with
+    again = seeds.train_seeds(other, 3, Path("runs/small-1"), True).document()
     assert again["runs"][:2] == document["runs"] and [run["epoch"] for run in again["runs"]] == [1, 1, 1]
 
 
 def test_a_folder_of_seeds_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "many" / "seed-0").mkdir(parents=True)
-    with pytest.raises(UsageError, match="many holds no run to go on with: it holds seeds, so add --seeds N"):
-        launch.run_to_resume(small.request(tmp_path), tmp_path / "many")
+    with pytest.raises(UsageError, match="many holds no run to resume: it holds seeds, so add --seeds N"):
+        run_to_resume(small.request(tmp_path), tmp_path / "many")
 
 
 def test_seeds_need_images_to_compare_on(tmp_path: Path) -> None:
@@ -133,10 +139,10 @@ def test_seeds_need_images_to_compare_on(tmp_path: Path) -> None:
         for n in range(4):
             small.picture(tmp_path / "images" / "train" / label / f"{n}.png", 8, 8, "L", seed=n)
     with pytest.raises(UsageError, match="neither test nor val images to compare seeds on"):
-        seeds.begin(small.request(tmp_path, epochs=1, data=str(tmp_path / "images")), 3)
+        seeds.train_seeds(small.request(tmp_path, epochs=1, data=str(tmp_path / "images")), 3)
     assert not (tmp_path / "run" / "seed-1").exists()
 
 
 def test_one_seed_is_not_several(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--seeds must be at least 2, not 1; for one run name its --seed"):
-        seeds.begin(small.request(tmp_path), 1)
+    with pytest.raises(UsageError, match="--seeds must be at least 2, not 1; for one run, use --seed"):
+        seeds.train_seeds(small.request(tmp_path), 1)

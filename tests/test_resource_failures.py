@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from torch.utils.data import DataLoader
 
 from cnn_cli.checkpoints.tensorfile import read_tensors
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.training import launch, train
-from cnn_cli.training.evaluate import Result
+from cnn_cli.tasks.classification import ClassificationResult
+from cnn_cli.training import loop
+from cnn_cli.training import run as run_module
 from cnn_cli.training.state import read_last
 
 batches = sys.modules["cnn_cli.data.batches"]  # data.batches is the function of that name
@@ -60,7 +62,7 @@ def test_a_worker_that_hangs_is_given_up(tmp_path: Path) -> None:
         "error: a data worker failed (no batch for 2 seconds); "
         "try --workers 0, or fewer if memory or /dev/shm is short",
         "saved at epoch 1, step 2 of 3",
-        "go on with: cnn train run --resume",
+        "resume with: cnn train run --resume",
     ]
     assert small.same(everything(go_on(tmp_path)), everything(go_on(fresh(tmp_path))))
 
@@ -114,7 +116,7 @@ def test_shared_memory_that_is_too_small(tmp_path: Path) -> None:
     assert ended.message == [
         "error: shared memory (/dev/shm) is too small: a batch takes 0.0 MB; try --workers 0, or fewer",
         "saved at epoch 1, step 0 of 3",
-        "go on with: cnn train run --resume",
+        "resume with: cnn train run --resume",
     ]
     assert small.same(everything(go_on(tmp_path)), everything(go_on(fresh(tmp_path))))
 
@@ -155,21 +157,21 @@ def test_weights_that_run_away_after_a_good_epoch(tmp_path: Path, first: int, ra
 
 
 def _run_away(first: int, high: float, patch: pytest.MonkeyPatch) -> None:
-    rate = train.learning_rate
-    patch.setattr(train, "learning_rate", lambda done, *rest: high if done >= first else rate(done, *rest))
+    rate = loop.learning_rate
+    patch.setattr(loop, "learning_rate", lambda done, *rest: high if done >= first else rate(done, *rest))
 
 
 def test_a_loss_that_is_not_finite_on_the_validation_images_is_no_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate, results = train.evaluate, []
+    evaluate, results = loop.evaluate, []
 
-    def evaluated(*arguments: Any) -> Result:
+    def evaluated(*arguments: Any) -> ClassificationResult:
         result = evaluate(*arguments)
         results.append(result)
-        return result if len(results) == 1 else Result(result.split, float("nan"), result.matrix)
+        return result if len(results) == 1 else replace(result, loss=float("nan"))
 
-    monkeypatch.setattr(train, "evaluate", evaluated)
+    monkeypatch.setattr(loop, "evaluate", evaluated)
     run = small.begin(tmp_path, epochs=3, val_fraction=0.2)
     first = small.last(run)["history"][0]
     assert small.last(run)["best"][1] == first["val_accuracy"] and len(results) == 3
@@ -187,17 +189,17 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_data_are_read(
         raise OSError(number, os.strerror(number))
 
     asked = small.request(tmp_path)
-    monkeypatch.setattr(launch, "read_source", lambda *_: pytest.fail("the data were read"))
+    monkeypatch.setattr(run_module, "read_source", lambda *_: pytest.fail("the data were read"))
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(CnnError) as error:
-        launch.begin(asked)
+        run_module.begin(asked)
     said = f"cannot write to {tmp_path}/run: {os.strerror(number)}; name another folder with -o"
     assert str(error.value) == said and error.value.exit_code == 1
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").write_text("mine")
-    monkeypatch.setattr(launch, "read_source", lambda *_: pytest.fail("the data were read"))
+    monkeypatch.setattr(run_module, "read_source", lambda *_: pytest.fail("the data were read"))
     with pytest.raises(UsageError, match="run is a file; name a folder with -o"):
         small.begin(tmp_path)
     assert (tmp_path / "run").read_text() == "mine"

@@ -18,8 +18,9 @@ import torch
 from cnn_cli import data
 from cnn_cli.checkpoints import checkpoint
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
-from cnn_cli.training import eval_report as score
-from cnn_cli.training import launch, optimizer, train
+from cnn_cli.training import loop, optimizer
+from cnn_cli.training import run as run_module
+from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network, trained_network
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -68,9 +69,9 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
     run = small.begin(tmp_path, epochs=1)
     before = {p.name: p.read_bytes() for p in run.iterdir()}
     asked = small.request(tmp_path)
-    launch.resume(asked, run)
+    run_module.resume(asked, run)
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
-    assert asked.say.__self__ == [f"{run} is finished (1 epochs); --epochs N goes on to N"]  # type: ignore[attr-defined]
+    assert asked.say.__self__ == [f"{run} is finished (1 epochs); train longer with --epochs N"]  # type: ignore[attr-defined]
 
 
 def test_a_run_that_went_on_is_not_finished_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +79,7 @@ def test_a_run_that_went_on_is_not_finished_before_its_end(tmp_path: Path, monke
     run = small.begin(tmp_path, epochs=1)
     result = (run / "eval.json").read_bytes()
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
-        killed.setattr(train, "write_log", lambda job, state: small.interrupt_at(2, state))
+        killed.setattr(loop, "write_log", lambda job, state: small.interrupt_at(2, state))
         small.resume(tmp_path, epochs=2)
     assert len(small.last(run)["history"]) == 2 and len((run / "metrics.jsonl").read_text().splitlines()) == 1
     small.resume(tmp_path)
@@ -92,8 +93,8 @@ def test_other_settings_are_listed_and_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         small.resume(tmp_path, epochs=2, lr=0.5, momentum=0.5, batch_size=128)
     assert str(error.value) == (
-        f"{run} keeps its settings, and only epochs may grow: lr is 0.01, asked for is 0.5 (option); "
-        "momentum is None, asked for is 0.5 (option)\nleave them out, or start a new run"
+        f"{run} keeps its settings, only epochs may grow: lr is 0.01, not 0.5 (option); "
+        "momentum is None, not 0.5 (option)\nleave these out, or start a new run"
     )
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
 
@@ -116,7 +117,7 @@ def test_weights_in_the_middle_of_the_first_epoch_say_so(tmp_path: Path) -> None
     said = "the run has no finished epoch: these are its weights in the middle of one"
 
     def notes(name: str) -> tuple[str, ...]:
-        return score.score(score.trained(str(run / name)), None, None, None, None, None, torch.device("cpu"))[1]
+        return evaluate_network(trained_network(str(run / name)), EvaluationRequest(), torch.device("cpu")).notes
 
     assert said not in notes("best.safetensors") + notes("last.pt")  # of a finished run
     (run / "best.safetensors").unlink()
@@ -144,7 +145,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     """A process killed in earnest: what is there is whole, and the end is the same to the last bit."""
     (tmp_path / "small.yaml").write_text(small.SPEC)
     command = [sys.executable, "-m", "cnn_cli", "train", "small.yaml", "--epochs", "20", "-o", "killed"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(launch.__file__).parents[2])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(run_module.__file__).parents[2])}
     run = tmp_path / "killed"
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     log = run / "metrics.jsonl"
@@ -156,7 +157,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     epochs = len(small.last(run)["history"])
     assert 3 <= epochs < 20
     (run / ".last.pt.123.cnn-tmp").write_bytes(b"half")
-    launch.resume(small.request(tmp_path), run)
+    run_module.resume(small.request(tmp_path), run)
     assert len(small.last(run)["history"]) == 20
     assert not list(run.glob(".*"))
     whole = small.begin(tmp_path, epochs=20)
@@ -164,7 +165,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_before_training_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "read_source", lambda *_: small.interrupt())
+    monkeypatch.setattr(run_module, "read_source", lambda *_: small.interrupt())
     with pytest.raises(StoppedError, match="stopped before the first step"):
         small.begin(tmp_path)
     assert not (tmp_path / "run").exists()
@@ -190,7 +191,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, batch: int, step
     with pytest.raises(DivergedError) as error:
         small.begin(tmp_path, spec=spec, optimizer="sgd", lr=1e30, epochs=1, batch_size=batch)
     assert error.value.exit_code == 3
-    assert str(error.value) == (f"the loss is not finite in epoch 1, noticed at step {step} (lr 1e+30); try --lr 1e+29")
+    assert str(error.value) == (f"the loss is not finite in epoch 1, noticed at step {step} (lr 1e+30); try --lr 0.01")
     assert all(t.isfinite().all() for t in small.last(tmp_path / "run")["network"].values())
 
 
@@ -199,12 +200,18 @@ def test_weights_that_are_not_finite_replace_nothing(tmp_path: Path) -> None:
     before = {p.name: p.read_bytes() for p in run.iterdir()}
     network = checkpoint.load(run)
     next(network.parameters()).data.view(-1)[0] = math.nan
-    state = train.State(network, optimizer.Optimizer([], fused=False), torch.device("cpu"))
+    state = loop.State(network, optimizer.Optimizer([], fused=False), torch.device("cpu"), {})
     job: Any = type(
-        "Job", (), {"run": run, "place": lambda self, state: (1, 0), "__getitem__": lambda self, name: 0.01}
+        "Job",
+        (),
+        {
+            "run": run,
+            "place": lambda self, state: (1, 0),
+            "__getitem__": lambda self, name: {"lr": 0.01, "optimizer": "sgd"}[name],
+        },
     )()
     with pytest.raises(DivergedError):
-        train.save(job, state)
+        loop.save(job, state)
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
 
 
@@ -263,7 +270,7 @@ def test_dying_workers_cost_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_the_machine_cannot_hold_is_refused_at_once(tmp_path: Path) -> None:
     spec = small.SPEC.replace("    - Linear: $classes", "    - Linear: 100000000\n    - Linear: $classes")
-    with pytest.raises(CnnError, match=r"small takes over 155\.2 GB to train with batches of 128, and .* GB are free"):
+    with pytest.raises(CnnError, match=r"training small with batches of 128 needs over 155\.2 GB, but .* GB are free"):
         small.begin(tmp_path, spec=spec)
     assert not (tmp_path / "run").exists()
 
@@ -271,8 +278,8 @@ def test_what_the_machine_cannot_hold_is_refused_at_once(tmp_path: Path) -> None
 def test_batchnorm_never_meets_a_single_image(tmp_path: Path) -> None:
     spec = small.SPEC.replace("    - Dropout: 0.2", "    - Linear: 12\n    - BatchNorm1d\n    - ReLU")
     asked = small.request(tmp_path, spec=spec, epochs=1, batch_size=4)  # 1437 = 4 · 359 + 1
-    launch.begin(asked)
-    assert "too small a last batch (1) is left out" in asked.say.__self__[0]  # type: ignore[attr-defined]
+    run_module.begin(asked)
+    assert "last batch of 1 dropped in every epoch (BatchNorm needs at least 2)" in asked.say.__self__[0]  # type: ignore[attr-defined]
     assert small.last(tmp_path / "run")["step"] == 359
-    with pytest.raises(UsageError, match="two images a batch"):
+    with pytest.raises(UsageError, match="two images per batch"):
         small.begin(tmp_path, "other", spec=spec, batch_size=1)

@@ -58,11 +58,11 @@ def test_epochs_may_end_in_the_middle_and_go_on(tmp_path: Path) -> None:
 
 
 def test_the_best_epoch_is_the_same_for_all() -> None:
-    from cnn_cli.training.job import ranked
+    from cnn_cli.tasks.base import rank
 
     order = [(0.9, math.nan), (0.5, 2.0), (0.9, 0.3), (0.9, 0.0)]
-    assert sorted(order, key=lambda pair: ranked(*pair)) == order
-    assert ranked(0.9, None) == ranked(0.9, math.inf)
+    assert sorted(order, key=lambda pair: rank(*pair)) == order
+    assert rank(0.9, None) == rank(0.9, math.inf)
 
 
 def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     before = {p.name: p.read_bytes() for p in run.iterdir()}
     small.resume(tmp_path)  # finished
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
-    with pytest.raises(UsageError, match="patience waits for a better epoch on the val split, and there is none"):
+    with pytest.raises(UsageError, match="patience needs a validation split, and there is none"):
         small.begin(tmp_path, "none", patience=2)
 
 

@@ -44,8 +44,8 @@ def test_stopped_at_any_time(
     assert "Traceback" not in ended.said and "Error" not in ended.said
     assert ended.said.count("stopping after this step; once more stops at once") == 1
     first, second = ended.message
-    assert first.startswith("error: stopped; ") and second == "go on with: cnn train run --resume"
-    assert crashes.here(tmp_path, *shlex.split(second.removeprefix("go on with: "))[1:], "--workers", "0") == 0
+    assert first.startswith("error: stopped; ") and second == "resume with: cnn train run --resume"
+    assert crashes.here(tmp_path, *shlex.split(second.removeprefix("resume with: "))[1:], "--workers", "0") == 0
     assert small.same(everything(tmp_path / "run"), unbroken)
 
 
@@ -67,7 +67,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, unbroken: dict[str, Any],
     patches = (Signal(phase, INT, True, times=2), *((stream_the_images,) if workers else ()))
     ended = crashes.cnn(tmp_path, *TRAIN, "--workers", str(workers), patches=patches)
     assert (ended.code, ended.left) == (130, False), ended.said
-    assert ended.message == ["error: stopped at once; the run goes on from its last saved state with --resume"]
+    assert ended.message == ["error: stopped at once; resume the run from its last saved state with --resume"]
     assert small.same(everything(go_on(tmp_path)), unbroken)
     assert not list((tmp_path / "run").glob(".*"))
 

@@ -72,7 +72,7 @@ def test_a_run_says_what_it_does_and_where_everything_is(cnn: Cnn, folder: Path)
     assert ended.code == 0
     assert ended.err.splitlines()[:5] == [
         "network    small, input 1x10x10, 1,042 parameters",
-        "data       digits: 1,437 images to train, 360 to test; 10 classes",
+        "data       digits: 1,437 training images, 360 for testing; 10 classes",
         "           digits: 1x8x8 enlarged to 1x10x10",
         "loss       cross-entropy",
         "device     cpu, 1 thread",
@@ -146,8 +146,8 @@ def test_resume_in_every_way_it_is_typed(cnn: Cnn, folder: Path) -> None:
     ):
         ended = cnn("train", *arguments, "--epochs", epochs)
         assert ended.code == 0, ended.err
-        assert f"goes on    in epoch {epochs}, after step 0 of 12\n" in ended.err
-    assert cnn("train", "more", "--resume").err == "more is finished (4 epochs); --epochs N goes on to N\n"
+        assert f"resumed    at epoch {epochs}, after step 0 of 12\n" in ended.err
+    assert cnn("train", "more", "--resume").err == "more is finished (4 epochs); train longer with --epochs N\n"
     assert cnn("train", "small.yaml", "--resume").err.startswith("runs/small-1 is finished")
 
 
@@ -238,18 +238,17 @@ def test_labels_are_matched_by_name(cnn: Cnn, tmp_path: Path) -> None:
     assert ended.code == 2
     assert ended.err == (
         f"error: {tmp_path}/mine has classes that the network does not know: three\n"
-        "it was trained on 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; labels are matched by these names\n"
+        "it was trained on 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; labels are matched by class name\n"
     )
 
 
 def test_many_classes_are_told_by_their_largest_confusions() -> None:
-    from cnn_cli.training.eval_report import report
-    from cnn_cli.training.evaluate import Result
+    from cnn_cli.tasks.classification import ClassificationResult
 
     matrix = (np.eye(30, dtype=int) * 5).tolist()
     matrix[4][17], matrix[20][2] = 3, 9
     names = tuple(f"class {i}" for i in range(30))
-    text = report({"network": "n", "data": "d", **Result("test", 0.5, matrix).document(names), "classes": list(names)})
+    text = ClassificationResult("test", 0.5, matrix, names).text()
     table = text.split("most frequent confusions\n")[1].splitlines()
     assert [line.split() for line in table[2:]] == [
         ["class", "20", "class", "2", "9"],
@@ -282,14 +281,14 @@ def test_two_classes_and_one_output(cnn: Cnn, folder: Path, tmp_path: Path) -> N
         (["train", "small.yaml", "--device", "cuda:7"], 2, "--device cuda:7: there "),
         (["train", "small.yaml", "--device", "gpu"], 2, "--device gpu: must be auto, cpu, cuda, cuda:N or mps"),
         (["train", "small.yaml", "--data", "digit"], 2, "--data digit: no such data set or folder. Did you mean"),
-        (["train", "small.yaml", "--set", "classes=3"], 2, "small puts out 3 numbers and the data has 10"),
-        (["train", "small.yaml", "runs/small-1"], 2, "unexpected 'runs/small-1'; to go on with a run, add --resume"),
-        (["train", "runs/small-1"], 2, "runs/small-1 is a run or checkpoint; --resume goes on with a run, and "),
+        (["train", "small.yaml", "--set", "classes=3"], 2, "small outputs 3 scores, but the data has 10"),
+        (["train", "small.yaml", "runs/small-1"], 2, "unexpected 'runs/small-1'; to resume a run, add --resume"),
+        (["train", "runs/small-1"], 2, "runs/small-1 is a run or checkpoint; add --resume to resume a run, "),
         (["train", "small.yaml", "-o", "small.yaml"], 2, "small.yaml is a file; name a folder with -o"),
         (["train", "small.yaml", "-o", "small.yaml/run"], 1, "cannot write to small.yaml/run: Not a directory; "),
         (["train", "lenet-5", "--resume"], 2, "no run of lenet-5 in "),
         (["train", "lenet-5", "--resume", "runs/small-1"], 2, "runs/small-1 is a run of small, not of lenet-5"),
-        (["train", "small.yaml", "--resume", "nowhere"], 2, "nowhere holds no run to go on with: there is no last.pt"),
+        (["train", "small.yaml", "--resume", "nowhere"], 2, "nowhere holds no run to resume: it has no last.pt"),
         (["train", "lenet-5", "--data", "digits", "--val-fraction", "0.95"], 2, "--val-fraction must be a number"),
         (["eval", "lenet-5"], 2, "lenet-5 has no finished epoch in "),
         (["eval", "small", "--split", "dev"], 2, "--split must be test, val or train, not 'dev'"),

@@ -14,8 +14,10 @@ from torch.nn import functional as F
 from cnn_cli.checkpoints import checkpoint
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
-from cnn_cli.training import launch, optimizer, train
-from cnn_cli.training.evaluate import Result
+from cnn_cli.tasks.classification import ClassificationResult
+from cnn_cli.training import loop, optimizer, preparation
+from cnn_cli.training import run as run_module
+from cnn_cli.training.request import Request
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -88,13 +90,13 @@ def test_the_weights_are_those_of_a_loop_written_by_hand(tmp_path: Path, name: s
 
 
 def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "world", lambda: World(5, 8, 1))
-    monkeypatch.setattr(launch, "pick", lambda name: torch.device(name if ":" in name else "cuda"))
+    monkeypatch.setattr(preparation, "pick", lambda name: torch.device(name if ":" in name else "cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    assert launch._place("auto", False)[0] == torch.device("cuda:1")
-    with pytest.raises(UsageError, match="--device cuda:0 is for one process; among several each takes its own"):
-        launch._place("cuda:0", False)
+    world = World(5, 8, 1)
+    assert preparation.choose_device("auto", False, world) == torch.device("cuda:1")
+    with pytest.raises(UsageError, match="--device cuda:0 is for one process; several take one each"):
+        preparation.choose_device("cuda:0", False, world)
 
 
 def test_unshuffled_is_the_order_of_the_files(tmp_path: Path) -> None:
@@ -163,12 +165,12 @@ def scripted(patch: pytest.MonkeyPatch, *results: tuple[int, float]) -> None:
     """Let the evaluations on val come out as (correct of 10, loss), in this order."""
     waiting = list(results)
 
-    def evaluate(network: Any, split: Any, *rest: Any) -> Result:
+    def evaluate(network: Any, split: Any, *rest: Any) -> ClassificationResult:
         assert split.name == "val"
         correct, loss = waiting.pop(0)
-        return Result("val", loss, [[correct, 10 - correct], *[[0] * 10] * 9])
+        return ClassificationResult("val", loss, [[correct, 10 - correct], *[[0] * 10] * 9], tuple("0123456789"))
 
-    patch.setattr(train, "evaluate", evaluate)
+    patch.setattr(loop, "evaluate", evaluate)
 
 
 def test_validation_chooses_and_test_only_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,23 +215,23 @@ def test_without_validation_the_last_epoch_counts(tmp_path: Path) -> None:
 def test_the_loss_follows_the_outputs(tmp_path: Path, end: str, loss: Any, name: str) -> None:
     from cnn_cli.language.registry import find
     from cnn_cli.network.build import build_plan
-    from cnn_cli.tasks.loss import loss_for
+    from cnn_cli.tasks.selection import task_for
 
     (tmp_path / "ends.yaml").write_text(small.SPEC.replace("  train:", f"{end}  train:"))
     plan = find("ends.yaml")
     x, y = torch.rand(5, 1, 8, 8), torch.tensor([0, 3, 9, 1, 1])
     outputs = build_plan(plan).eval()(x)
-    chosen = loss_for(plan, 10)
-    assert chosen.name == name
-    assert chosen(outputs, y).equal(loss(outputs, y))
-    assert chosen.predictions(outputs).equal(outputs.argmax(1))
+    chosen: Any = task_for(plan, tuple("0123456789"))
+    assert chosen.criterion == name
+    assert chosen.objective(outputs, y).equal(loss(outputs, y))
+    assert chosen.main.predict(outputs).equal(outputs.argmax(1))
 
 
 @pytest.mark.parametrize("end", ["", "    - Sigmoid\n"], ids=["logit", "probability"])
 def test_one_output_tells_two_classes_apart(tmp_path: Path, end: str) -> None:
     from cnn_cli.language.registry import find
     from cnn_cli.network.build import build_plan
-    from cnn_cli.tasks.loss import loss_for
+    from cnn_cli.tasks.selection import task_for
 
     (tmp_path / "ends.yaml").write_text(
         small.SPEC.replace("Linear: $classes", "Linear: 1").replace("  train:", f"{end}  train:")
@@ -238,11 +240,11 @@ def test_one_output_tells_two_classes_apart(tmp_path: Path, end: str) -> None:
     outputs, y = build_plan(plan)(torch.rand(6, 1, 8, 8)), torch.tensor([0, 1, 1, 0, 1, 0])
     chance = outputs if end else outputs.sigmoid()
     expected = -(y * chance[:, 0].log() + (1 - y) * (1 - chance[:, 0]).log()).mean()
-    chosen = loss_for(plan, 2)
-    torch.testing.assert_close(chosen(outputs, y), expected)
-    assert chosen.predictions(outputs).tolist() == (chance[:, 0] > 0.5).long().tolist()
-    with pytest.raises(UsageError, match=r"small puts out 1 number and the data has 10 classes"):
-        loss_for(plan, 10)
+    chosen: Any = task_for(plan, ("a", "b"))
+    torch.testing.assert_close(chosen.objective(outputs, y), expected)
+    assert chosen.main.predict(outputs).tolist() == (chance[:, 0] > 0.5).long().tolist()
+    with pytest.raises(UsageError, match=r"small outputs 1 score, but the data has 10 classes"):
+        task_for(plan, tuple("0123456789"))
 
 
 def test_the_number_of_classes_follows_the_data(tmp_path: Path) -> None:
@@ -253,15 +255,15 @@ def test_the_number_of_classes_follows_the_data(tmp_path: Path) -> None:
 def test_classes_that_the_user_set_are_obeyed_or_refused(tmp_path: Path) -> None:
     asked = small.request(tmp_path)
     with pytest.raises(UsageError) as error:
-        launch.begin(launch.Request(**{**vars(asked), "args": {"classes": 7}}))
-    assert str(error.value) == "small puts out 7 numbers and the data has 10 classes; add --set classes=10"
+        run_module.begin(Request(**{**vars(asked), "args": {"classes": 7}}))
+    assert str(error.value) == "small outputs 7 scores, but the data has 10 classes; add --set classes=10"
     assert not (tmp_path / "run").exists()
 
 
 def test_auxiliary_outputs_count_with_their_weights(tmp_path: Path) -> None:
     from cnn_cli.language.registry import find
     from cnn_cli.network.build import build_plan
-    from cnn_cli.tasks.loss import loss_for
+    from cnn_cli.tasks.selection import task_for
 
     (tmp_path / "two.yaml").write_text(
         "two:\n  input: [1, 8, 8]\n  outputs: {fc: 1.0, aux: 0.3}\n  layers:\n    flat: Flatten\n"
@@ -270,8 +272,7 @@ def test_auxiliary_outputs_count_with_their_weights(tmp_path: Path) -> None:
     plan = find("two.yaml")
     network, x, y = build_plan(plan), torch.rand(4, 1, 8, 8), torch.tensor([1, 2, 3, 4])
     outputs = network(x)
-    chosen = loss_for(plan, 10)
+    chosen: Any = task_for(plan, tuple("0123456789"))
     expected = F.cross_entropy(outputs["fc"], y) + 0.3 * F.cross_entropy(outputs["aux"], y)
-    assert chosen(outputs, y).equal(expected)
-    assert chosen.predictions(outputs).equal(outputs["fc"].argmax(1))
-    assert chosen(network.eval()(x), y).equal(F.cross_entropy(outputs["fc"], y))
+    assert chosen.objective(outputs, y).equal(expected)
+    assert chosen.objective(network.eval()(x), y).equal(F.cross_entropy(outputs["fc"], y))

@@ -238,13 +238,14 @@ def test_balanced_weights_are_scikit_learns(tmp_path: Path) -> None:
     from sklearn.utils.class_weight import compute_class_weight
 
     from cnn_cli.language.registry import find
-    from cnn_cli.tasks.loss import loss_for, objective
+    from cnn_cli.tasks.selection import training_task
 
     labels = torch.tensor([0] * 7 + [1] * 2 + [2] * 1 + list(range(3, 10)))
-    loss = objective(loss_for(find("lenet-5"), 10), {"label_smoothing": 0, "class_weights": "balanced"}, labels)
+    settings, classes = {"label_smoothing": 0, "class_weights": "balanced"}, tuple("0123456789")
+    task: Any = training_task(find("lenet-5"), classes, settings, labels)
     expected = compute_class_weight("balanced", classes=labels.unique().numpy(), y=labels.numpy())
-    assert loss.class_weights is not None and loss.class_weights.tolist() == pytest.approx(expected)
-    assert loss.name == "cross-entropy, class weights"
+    assert task.class_weights is not None and task.class_weights.tolist() == pytest.approx(expected)
+    assert task.criterion == "cross-entropy, class weights"
 
 
 def test_balanced_sampling_draws_all_classes_equally_often() -> None:

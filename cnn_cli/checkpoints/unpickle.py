@@ -73,7 +73,7 @@ def _what_else(path: Path) -> str:
             found = f"; nor is {previous} good"
         else:
             command = shlex.join(["cnn", "train", str(path.parent), "--resume", str(previous)])
-            return f"; {previous} is good ({stands})\ngo on with: {command}"
+            return f"; {previous} is good ({stands})\nresume with: {command}"
     return found + (f"; {best} is what there is of the run, for eval or --weights" if best.is_file() else "")
 
 

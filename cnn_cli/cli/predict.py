@@ -36,9 +36,9 @@ def predict(
     """The likeliest classes of images. With their probabilities, by a trained network."""
     from cnn_cli.device import pick
     from cnn_cli.interpret import predict as p
-    from cnn_cli.training import eval_report as score
+    from cnn_cli.training.eval_report import trained_network
 
-    form, loaded = style(csv, markdown, json), score.trained(network, tuple(models or ()), weights)
+    form, loaded = style(csv, markdown, json), trained_network(network, tuple(models or ()), weights)
     document = p.predict(
         loaded, images or [], index=index or (), split=split, data=data, data_dir=data_dir, top=top, device=pick(device)
     )

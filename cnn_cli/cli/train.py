@@ -13,6 +13,7 @@ from cnn_cli.cli.options import arguments, input_size, style
 from cnn_cli.cli.output import emit, emit_json, note, note_weights
 from cnn_cli.cli.settings import with_settings
 from cnn_cli.errors import UsageError
+from cnn_cli.tables import render
 
 Recipe = Annotated[
     str, typer.Option("--recipe", metavar="NAME", help="One of the network's other ways to train, laid over train:.")
@@ -54,14 +55,16 @@ def train(
     default. Several processes: torchrun --nproc-per-node 2 -m cnn_cli train NETWORK.
     """
     if run and not resume:
-        raise UsageError(f"unexpected {str(run)!r}; to go on with a run, add --resume")
+        raise UsageError(f"unexpected {str(run)!r}; to resume a run, add --resume")
     if plain and "fast" in settings:
         raise UsageError("--plain is --fast none; leave one of them out")
-    from cnn_cli.training import finish as ending
-    from cnn_cli.training import launch
-    from cnn_cli.training import seeds as several
+    from cnn_cli.training.request import Request
+    from cnn_cli.training.resumption import run_to_resume
+    from cnn_cli.training.run import begin
+    from cnn_cli.training.run import resume as resume_run
+    from cnn_cli.training.seeds import train_seeds
 
-    request = launch.Request(
+    request = Request(
         network=network,
         options=settings | ({"fast": "none"} if plain else {}),
         recipe=recipe,
@@ -76,15 +79,11 @@ def train(
         say=note,
     )
     if seeds is not None:
-        document = several.begin(request, seeds, run, resume)
-        text = several.report(document)
+        result: Any = train_seeds(request, seeds, run, resume)
     else:
-        document = launch.resume(request, launch.run_to_resume(request, run)) if resume else launch.begin(request)
-        text = ending.outcome_text(document) if document else ""
-    if json and document:
-        emit_json(document)
-    elif document:
-        emit(text)
+        result = resume_run(request, run_to_resume(request, run)) if resume else begin(request)
+    if result:
+        emit_json(result.document()) if json else emit(result.text())
 
 
 @app.command("eval")
@@ -110,22 +109,19 @@ def evaluate(
     The result goes beside the run too, or to the folder -o: eval.json and confusion_matrix.png.
     """
     from cnn_cli.device import pick
-    from cnn_cli.training import eval_report as score
+    from cnn_cli.training import eval_report
 
-    if split not in (None, *score.SPLITS):
+    if split not in (None, *eval_report.SPLITS):
         raise UsageError(f"--split must be test, val or train, not {split!r}")
     form = style(csv, markdown, json)
-    loaded = score.trained(network, tuple(models or ()), weights)
-    document, remarks = score.score(loaded, data, data_dir, split, batch_size, workers, pick(device))
-    note_weights(network, loaded.weights, remarks)
+    loaded = eval_report.trained_network(network, tuple(models or ()), weights)
+    request = eval_report.EvaluationRequest(data, data_dir, split, batch_size, workers)
+    evaluation = eval_report.evaluate_network(loaded, request, pick(device))
+    note_weights(network, loaded.weights, evaluation.notes)
     if json:
-        emit_json(document)
+        emit_json(evaluation.document())
     else:
-        emit(score.report(document) if form == "text" else score.class_table(document, form))
+        emit(evaluation.text() if form == "text" else render(evaluation.table(), form))
     if target := output or loaded.run:
-        note(
-            "\n"
-            + "\n".join(
-                str(p.resolve()) for p in score.write(target, document, score.suffix(document, loaded.metadata))
-            )
-        )
+        paths = eval_report.write_evaluation(target, evaluation)
+        note("\n" + "\n".join(str(path.resolve()) for path in paths))

@@ -59,11 +59,11 @@ class Stream(Dataset[Tensor]):
 
 @dataclass(frozen=True)
 class Split:
-    """Images fitted to a network, (n, C, H, W) bytes or a stream of them, with their labels (n,), int64."""
+    """Images fitted to a network, (n, C, H, W) bytes or a stream of them, with their targets, such as labels (n,)."""
 
     name: str
     images: Tensor | Stream
-    labels: Tensor
+    targets: Tensor
 
     @property
     def home(self) -> torch.device:
@@ -71,7 +71,7 @@ class Split:
         return self.images.device if isinstance(self.images, Tensor) else torch.device("cpu")
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
 
 def fitted(path: Path, how: Preprocessing) -> Tensor:
@@ -133,7 +133,7 @@ def batches(
         images = images.to(device, non_blocking=True)
         if change:
             images = change(images, part.to(device))
-        yield pixels(images, device, layout), split.labels[part.to(split.labels.device)].to(device)
+        yield pixels(images, device, layout), split.targets[part.to(split.targets.device)].to(device)
 
 
 def pixels(images: Tensor, device: torch.device, layout: Layout = WHOLE) -> Tensor:

@@ -190,7 +190,7 @@ def _lost(world: World, missing: list[int], error: Exception) -> str:
     verb = "has ended or hangs" if len(missing) == 1 else "have ended or hang"
     return (
         f"{who} of {world.size} (counted from 0) {verb}: {_brief(error)}\n"
-        "the run goes on from its last saved state with --resume"
+        "resume the run from its last saved state with --resume"
     )
 
 

@@ -14,9 +14,10 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data import Part, Source, only
 from cnn_cli.data.batches import fitted
 from cnn_cli.data.decode import SUFFIXES
+from cnn_cli.data.matching import divided, matched
 from cnn_cli.data.preprocess import adapt
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.training.eval_report import SPLITS, divided, matched
+from cnn_cli.training.eval_report import SPLITS
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from cnn_cli.interpret.inputs import Inputs, files_of, load_inputs
 from cnn_cli.interpret.progress_bar import tracked
 from cnn_cli.interpret.scores import class_names, percent, probabilities, scores_of
 from cnn_cli.tables import Column, Table, render
-from cnn_cli.tasks.loss import loss_for
+from cnn_cli.tasks.selection import task_for
 
 _BATCH = 64
 
@@ -35,7 +35,7 @@ def predict(
     """
     if top < 1:
         raise UsageError(f"--top {top}: must be 1 or more")
-    loss_for(loaded.plan, len(class_names(loaded)))  # says what is wrong where the outputs are not those of the classes
+    task_for(loaded.plan, class_names(loaded))  # says what is wrong where the outputs are not those of the classes
     where = device or torch.device("cpu")
     network, classes = scores_of(loaded).to(where), class_names(loaded)
     files, rows = [str(path) for path in files_of(images)], []

@@ -13,7 +13,7 @@ def wrapped(
     """The network as it is called in training; by itself where there is one process. shape: (C, H, W) of an image.
 
     After its first step the engine lays out its sums anew, in the order in which gradients come, and of three processes
-    or more that changes bits. So it takes a step that does not count: a run that goes on is then as one never stopped.
+    or more that changes bits. So it takes a step that does not count: a resumed run is then as one never stopped.
     """
     if world.size == 1:
         return network

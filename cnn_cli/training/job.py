@@ -1,4 +1,4 @@
-"""A training job: all that does not change while a network trains, and what follows from it for every epoch."""
+"""A training job: everything that does not change while a network trains, and what follows from it for each epoch."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,22 +16,23 @@ from cnn_cli.distributed.world import World
 from cnn_cli.language.freeze import keeps_statistics
 from cnn_cli.language.plan import Plan
 from cnn_cli.settings import Setting
-from cnn_cli.tasks.loss import Loss
+from cnn_cli.tasks.base import Task, rank
+from cnn_cli.training.evaluation import Inference
 from cnn_cli.training.state import State
 
 
 @dataclass(frozen=True)
 class Job:
-    """What does not change while a network trains. `loss` measures, `objective` is what is minimised."""
+    """What does not change while a network trains."""
 
     plan: Plan
     settings: dict[str, Setting]
     data: Data
-    loss: Loss
-    objective: Loss
+    task: Task
     metadata: Metadata
     run: Path
     layout: Layout
+    device: torch.device
     world: World
 
     def __getitem__(self, name: str) -> Any:
@@ -49,19 +50,19 @@ class Job:
 
     @cached_property
     def images(self) -> int:
-        """Images an epoch: all, but for last ones that BatchNorm could make nothing of."""
+        """Images per epoch: all, except last ones that BatchNorm could not normalize."""
         n = len(self.data.splits["train"])
         rest = n % self["batch_size"]
         return n - rest if 0 < rest < 2 * self.world.size and needs_two(self.plan, self.freeze) else n
 
     @cached_property
     def steps(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         return math.ceil(self.images / int(self["batch_size"]))
 
     @cached_property
     def total(self) -> int:
-        """Steps in all; the last epoch may be a part of one."""
+        """Steps in all; the last epoch may be a fraction of one."""
         return max(1, round(float(self["epochs"]) * self.steps))
 
     def epoch(self, state: State) -> int:
@@ -81,7 +82,7 @@ class Job:
         """Whether `patience` epochs have gone by since the best one."""
         if not self["patience"] or not history:
             return False
-        ranks = [ranked(row["val_accuracy"], row["val_loss"]) for row in history]
+        ranks = [rank(row[f"val_{self.task.metric}"], row["val_loss"]) for row in history]
         return len(ranks) - 1 - ranks.index(max(ranks)) >= int(self["patience"])
 
     @property
@@ -90,49 +91,56 @@ class Job:
         return next((name for name in ("val", "test") if name in self.data.splits), "")
 
     @property
+    def inference(self) -> Inference:
+        return Inference(self["batch_size"], self.device, self.layout, self["tta"])
+
+    @property
     def augmentation(self) -> Augmentation:
         fill = self.metadata.preprocessing.mean
         return Augmentation(self["flip"], self["shift"], self["crop"], self["cutout"], fill)
 
     def order(self, epoch: int) -> Tensor:
-        """(images,) the indices of an epoch, as they come, where the images are."""
+        """(images,) the indices of an epoch in their order, on the device that holds the images."""
         split = self.data.splits["train"]
         if self["balanced_sampling"]:
-            order = balanced_order(split.labels, self["seed"], epoch)
+            order = balanced_order(split.targets, self["seed"], epoch)
         else:
             order = epoch_order(len(split), self["seed"], epoch, self["shuffle"])
         return order[: self.images].to(split.home)
 
-    def change(self, epoch: int, device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """What augmentation does to the batches of an epoch; None where there is none."""
-        if not (how := self.augmentation):
-            return None
-        height, width = self.plan.input[1:]
-        table = draws(len(self.data.splits["train"]), self["seed"], epoch, how, (height, width)).to(device)
-        return lambda images, index: augment(images, table[index], how)
+    def batches(self, epoch: int, first: int) -> list[tuple[Tensor, float]]:
+        """The batches of an epoch from the one numbered `first`: indices, and the weight of their loss (`_shares`)."""
+        count = min(self.steps, self.total - (epoch - 1) * self.steps)  # the last epoch may be a fraction of one
+        return list(self._shares(torch.split(self.order(epoch), self["batch_size"])[first:count]))
 
-    def shares(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, float]]:
-        """This process's part of each batch, and what its mean loss counts in the mean over all processes."""
-        labels = self.data.splits["train"].labels
-        for whole in parts:
+    def draws(self, epoch: int) -> Tensor:
+        """What augmentation does to each training image in an epoch, as data.draws()."""
+        height, width = self.plan.input[1:]
+        return draws(len(self.data.splits["train"]), self["seed"], epoch, self.augmentation, (height, width))
+
+    def augment(self, epoch: int) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What augmentation does to the batches of an epoch, (images, their indices) → images; None without any."""
+        if not (augmentation := self.augmentation):
+            return None
+        table = self.draws(epoch).to(self.device)
+        return lambda images, index: augment(images, table[index], augmentation)
+
+    def _shares(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, float]]:
+        """This process's part of each batch, and the weight of its mean loss in the mean over all processes."""
+        targets = self.data.splits["train"].targets
+        for batch in parts:
             if self.world.size == 1:
-                yield whole, 1.0
+                yield batch, 1.0
                 continue
-            own = self.world.shard(whole)
-            weight, total = (self.objective.total_weight(labels[part]) for part in (own, whole))
+            own = self.world.shard(batch)
+            weight, total = (self.task.weight(targets[part]) for part in (own, batch))
             if weight:
                 yield own, weight * self.world.size / total
             else:  # every process takes every step: here with an image that does not count
-                yield max(whole.unsqueeze(1), key=lambda one: self.objective.total_weight(labels[one])), 0.0
-
-
-def ranked(accuracy: float, loss: float | None) -> list[float]:
-    """Higher is better: the accuracy, among equals the lower loss. A loss that is no finite number comes last."""
-    finite = loss is not None and math.isfinite(loss)
-    return [float(finite), accuracy, -loss if finite and loss is not None else 0.0]
+                yield max(batch.unsqueeze(1), key=lambda one: self.task.weight(targets[one])), 0.0
 
 
 def needs_two(plan: Plan, freeze: Sequence[str]) -> bool:
-    """Whether some BatchNorm sees one value a channel and image: of a single image it cannot tell a variance."""
+    """Whether some BatchNorm gets one value per channel and image: a single image has no variance."""
     norms = [a for a in plan.layers if a.type.startswith("BatchNorm") and not keeps_statistics(a, freeze)]
     return any(math.prod(layer.output_shape[1:]) == 1 for layer in norms)

@@ -46,6 +46,7 @@ class Group:
     rate: float = 0.0
     buffers: dict[str, list[Tensor]] = field(default_factory=dict)
     steps: list[Tensor] = field(default_factory=list)
+    rate_tensor: Tensor | None = None
 
     def __str__(self) -> str:
         values = sum(p.numel() for p in self.parameters)
@@ -54,11 +55,15 @@ class Group:
 
 
 class Optimizer:
-    """All groups together. The first is that of the main settings, whose rate is the one that is printed."""
+    """All groups together. The first is that of the main settings, whose rate is the one that is printed.
+
+    `capturable`: a step can be recorded as a CUDA graph, since the rates reach it as tensors.
+    """
 
     def __init__(self, groups: Sequence[Group], fused: bool) -> None:
         """fused: one kernel a step, where PyTorch has it."""
         self.groups, self.fused = list(groups), fused
+        self.capturable = fused and all(g.optimizer != "muon" and p.is_cuda for g in groups for p in g.parameters)
         for group in self.groups:
             group.buffers = {n: [torch.zeros_like(p) for p in group.parameters] for n in _BUFFERS[group.optimizer]}
             group.steps = [torch.zeros((), device=p.device if fused else "cpu") for p in group.parameters]
@@ -67,6 +72,10 @@ class Optimizer:
         """Set every group's rate: the schedule maps its lr to it."""
         for group in self.groups:
             group.rate = schedule(group.lr)
+            if self.capturable:
+                if group.rate_tensor is None:
+                    group.rate_tensor = torch.zeros((), device=group.parameters[0].device)
+                group.rate_tensor.fill_(group.rate)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -113,7 +122,7 @@ def _adam(group: Group, chosen: list[int], fused: bool) -> None:
         amsgrad=False,
         beta1=0.9,
         beta2=0.999,
-        lr=group.rate,
+        lr=group.rate if group.rate_tensor is None else group.rate_tensor,
         weight_decay=group.weight_decay,
         eps=1e-8,
         maximize=False,
@@ -130,7 +139,7 @@ def _sgd(group: Group, chosen: list[int], fused: bool) -> None:
         fused=fused or None,
         weight_decay=group.weight_decay,
         momentum=group.momentum,
-        lr=group.rate,
+        lr=group.rate if group.rate_tensor is None else group.rate_tensor,
         dampening=0,
         nesterov=group.nesterov,
         maximize=False,

@@ -1,4 +1,4 @@
-"""What a person sees while a network trains: one lasting line an epoch, and on a terminal a bar that moves."""
+"""What is printed while a network trains: one line per epoch, and on a terminal a progress bar."""
 
 import sys
 import time
@@ -12,17 +12,20 @@ _INTERVAL = 0.25  # seconds between two looks of the bar at the sums, each of wh
 
 
 class Progress:
-    """The lines go to stderr. `total` and `done` are images, over all epochs. Of several processes only one speaks."""
+    """The lines go to stderr. `total` and `done` are images, over all epochs; `evaluated` is the split, `metric` the
+    task's metric. Only the main process prints."""
 
-    def __init__(self, epochs: float, total: int, done: int, evaluated: str, speaks: bool = True) -> None:
-        self.speaks = speaks
+    def __init__(
+        self, epochs: float, total: int, done: int, evaluated: str, metric: str = "accuracy", is_main: bool = True
+    ) -> None:
+        self.is_main, self.metric = is_main, metric
         self.epochs, self.total, self.done, self.evaluated = epochs, total, done, evaluated
         self.start, self.start_done, self.shown = time.monotonic(), done, 0.0
         self.bar: rich.progress.Progress | None = None
 
     def __enter__(self) -> Self:
-        self.line(header(self.evaluated))
-        if self.speaks and sys.stderr.isatty():
+        self.line(header(self.evaluated, self.metric))
+        if self.is_main and sys.stderr.isatty():
             self.bar = _bar()
             self.task = self.bar.add_task("", total=self.total, completed=self.done, facts=" " * 50)
             self.bar.start()
@@ -43,24 +46,24 @@ class Progress:
         self.shown = now
         return True
 
-    def show(self, epoch: int, loss: float, accuracy: float, speed: float) -> None:
+    def show(self, epoch: int, loss: float, score: float, speed: float) -> None:
         """Move the bar."""
-        self._move(epoch, f"loss {loss:.4f}  {accuracy:6.2%}  {speed:,.0f} images/s  {self._left()} left")
+        self._move(epoch, f"loss {loss:.4f}  {score:6.2%}  {speed:,.0f} images/s  {self._left()} left")
 
     def evaluating(self, epoch: int) -> None:
-        """Say that the epoch is trained and what goes on now."""
+        """Show that the epoch is trained and is being evaluated."""
         self._move(epoch, "evaluating")
 
     def line(self, text: str) -> None:
         """A lasting line, above the bar."""
         if self.bar:
             self.bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
-        elif self.speaks:
+        elif self.is_main:
             print(text, file=sys.stderr, flush=True)
 
     def row(self, row: dict[str, Any]) -> None:
         """The lasting line of an epoch."""
-        self.line(epoch_line(row, self.epochs, self.evaluated))
+        self.line(epoch_line(row, self.epochs, self.evaluated, self.metric))
 
     def _move(self, epoch: int, facts: str) -> None:
         if self.bar:
@@ -72,17 +75,18 @@ class Progress:
         return clock((self.total - self.done) / speed) if speed else "?"
 
 
-def header(evaluated: str) -> str:
-    """The line over the epochs' lines. `evaluated` is val, test or nothing."""
-    split = f"{evaluated:>5} loss  {'accuracy':>8}" if evaluated else ""
-    return f"{'epoch':>7}  {'train loss':>10}  {'accuracy':>8}  {split:>20}  {'lr':>8}  {'images/s':>8}  {'time':>7}"
+def header(evaluated: str, metric: str = "accuracy") -> str:
+    """The titles of the epochs' lines. `evaluated` is val, test or nothing."""
+    split = f"{evaluated:>5} loss  {metric:>8}" if evaluated else ""
+    return f"{'epoch':>7}  {'train loss':>10}  {metric:>8}  {split:>20}  {'lr':>8}  {'images/s':>8}  {'time':>7}"
 
 
-def epoch_line(row: dict[str, Any], epochs: float, evaluated: str) -> str:
+def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str = "accuracy") -> str:
     """A row of metrics.jsonl for people, in 80 columns."""
-    split = f"{_number(row[f'{evaluated}_loss']):>10}  {row[f'{evaluated}_accuracy']:>8.2%}" if evaluated else ""
+    split = f"{_number(row[f'{evaluated}_loss']):>10}  {row[f'{evaluated}_{metric}']:>8.2%}" if evaluated else ""
+    train = f"{_number(row['train_loss']):>10}  {row[f'train_{metric}']:>8.2%}"
     return (
-        f"{row['epoch']:>4g}/{epochs:<2g}  {_number(row['train_loss']):>10}  {row['train_accuracy']:>8.2%}  {split:>20}"
+        f"{row['epoch']:>4g}/{epochs:<2g}  {train}  {split:>20}"
         f"  {row['lr']:>8.3g}  {row['images_per_second']:>8,.0f}  {clock(row['seconds']):>7}"
     )
 

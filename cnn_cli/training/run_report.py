@@ -1,4 +1,4 @@
-"""What a run says of itself: the lines at its start, and config.yaml, which holds all that is needed to repeat it."""
+"""The header that a run prints, and config.yaml, which holds everything needed to repeat it."""
 
 import hashlib
 import platform
@@ -36,7 +36,7 @@ def fingerprint(source: Source) -> str:
     return digest.hexdigest()[:16]
 
 
-def facts(device: torch.device, settings: Mapping[str, Setting]) -> dict[str, Any]:
+def run_facts(device: torch.device, settings: Mapping[str, Setting]) -> dict[str, Any]:
     """Settings, versions and machine: for people, in plain values."""
     versions = {"cnn": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
     values = {name: setting.value for name, setting in settings.items()}
@@ -66,10 +66,10 @@ def write_config(job: Job, command: str) -> None:
     write_text(job.run / "config.yaml", yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110))
 
 
-def opening(job: Job, state: State, remarks: Sequence[str] = ()) -> str:
+def run_header(job: Job, state: State, remarks: Sequence[str] = ()) -> str:
     """The lines before the first epoch: network, weights, data, device, settings by their source, folder.
 
-    remarks: on the weights that the run begins with.
+    remarks: about the initial weights.
     """
     shape = "x".join(map(str, job.plan.input))
     splits = ", ".join(f"{len(s):,} {_PURPOSE[s.name]}" for s in job.data.splits.values())
@@ -80,8 +80,8 @@ def opening(job: Job, state: State, remarks: Sequence[str] = ()) -> str:
         *([("frozen", described(job.plan, job.freeze))] if job.freeze else []),
         ("data", f"{Path(job.data.name).name}: {splits}; {len(job.metadata.classes)} classes"),
         *(("", remark) for remark in job.data.notes),
-        *([("", f"too small a last batch ({unseen}) is left out each epoch: BatchNorm needs two")] if unseen else []),
-        ("loss", job.objective.name),
+        *([("", f"last batch of {unseen} dropped in every epoch (BatchNorm needs at least 2)")] if unseen else []),
+        ("loss", job.task.criterion),
         *([("optimizer", str(g)) for g in state.optimizer.groups] if len(state.optimizer.groups) > 1 else []),
         ("device", describe(state.device) + (f", {job.world.size} processes" if job.world.size > 1 else "")),
         *_by_source(job.settings),
@@ -89,11 +89,11 @@ def opening(job: Job, state: State, remarks: Sequence[str] = ()) -> str:
     ]
     if state.step:
         epoch, step = job.place(state)
-        rows.append(("goes on", f"in epoch {epoch}, after step {step} of {job.steps}"))
+        rows.append(("resumed", f"at epoch {epoch}, after step {step} of {job.steps}"))
     return "\n".join(_wrapped(title, text) for title, text in rows) + "\n"
 
 
-_PURPOSE = {"train": "images to train", "val": "to choose", "test": "to test"}
+_PURPOSE = {"train": "training images", "val": "for validation", "test": "for testing"}
 _SOURCES = {"option": "options", "recipe": "recipe", "spec": "spec", "weights": "weights'", "default": "defaults"}
 _OFF = {"warmup", "label_smoothing", "shift", "crop", "cutout", "mixup", "cutmix", "val_fraction"}  # at their defaults
 

@@ -1,9 +1,10 @@
-"""The same training with several seeds: one figure is an anecdote, a mean with its deviation is evidence."""
+"""The same training with several seeds: one figure is an anecdote, a mean with its standard deviation is evidence."""
 
 import json
 import os
 import shlex
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -17,49 +18,103 @@ from cnn_cli.files import make_folder, make_numbered_folder, write_text
 from cnn_cli.language.registry import plan_document
 from cnn_cli.settings import resolve
 from cnn_cli.tables import Column, Table, render
-from cnn_cli.training import launch
+from cnn_cli.tasks.base import TaskResult
+from cnn_cli.tasks.selection import read_result
+from cnn_cli.training import run
+from cnn_cli.training.completion import RunResult
+from cnn_cli.training.request import Request, recipe_of
 from cnn_cli.training.state import read_last
 
 SUMMARY = "seeds.json"
 
 
-def begin(request: launch.Request, count: int, run: Path | None = None, resume: bool = False) -> dict[str, Any]:
-    """Runs with `count` seeds, a folder each under one → the document of seeds.json.
+@dataclass(frozen=True)
+class SeedsResult:
+    """Runs that differ in their seed alone, and the results of their best weights."""
 
-    resume: in the folder `run`, what is finished stays, what was stopped goes on, and what is missing begins.
+    folder: Path
+    seeds: tuple[int, ...]
+    runs: tuple[RunResult, ...]
+    results: tuple[TaskResult, ...]
+
+    def document(self) -> dict[str, Any]:
+        """What seeds.json holds: the metric and the loss, each with its mean, deviation, least and most."""
+        metric, first = self.results[0].metric, self.runs[0]
+        return {
+            "network": first.network,
+            "data": first.data,
+            "split": self.results[0].split,
+            "folder": str(self.folder.resolve()),
+            metric: _spread([result.score for result in self.results]),
+            "loss": _spread([result.loss for result in self.results]),
+            "runs": [
+                {
+                    "seed": s,
+                    metric: result.score,
+                    "loss": result.loss,
+                    "epoch": r.best_epoch,
+                    "run": str(r.run.resolve()),
+                }
+                for s, r, result in zip(self.seeds, self.runs, self.results, strict=True)
+            ],
+        }
+
+    def text(self) -> str:
+        document, metric = self.document(), self.results[0].metric
+        head = f"{document['network']} on {Path(document['data']).name}, {document['split']}, {len(self.runs)} seeds"
+        figures = f"{metric} {document[metric]['mean']:.2%} ± {document[metric]['deviation']:.2%}"
+        return f"{head}\n\n{render(self.table())}\n\n{figures}\n\n{document['folder']}"
+
+    def table(self) -> Table:
+        metric = self.results[0].metric
+        columns = (
+            Column("seed", "seed", number=True),
+            Column(metric, metric, number=True, show="{:.2%}".format),
+            Column("loss", "loss", number=True, show="{:.4f}".format),
+            Column("epoch", "epoch", number=True),
+        )
+        return Table(columns, self.document()["runs"])
+
+
+def train_seeds(request: Request, count: int, folder: Path | None = None, resume: bool = False) -> SeedsResult:
+    """Train with `count` seeds, each in a folder of its own, and write seeds.json.
+
+    resume: in `folder`, finished runs stay, interrupted ones resume, and missing ones start.
     """
     if count < 2:
-        raise UsageError(f"--seeds must be at least 2, not {count}; for one run name its --seed")
+        raise UsageError(f"--seeds must be at least 2, not {count}; for one run, use --seed")
     if current_world().size > 1:
         raise UsageError("--seeds is for one process; start each seed by itself under torchrun")
-    plan = launch.plan_of(request)
-    settings = resolve(request.options, os.environ, plan.train, launch.recipe_of(plan, request.recipe))
+    plan = request.plan()
+    settings = resolve(request.options, os.environ, plan.train, recipe_of(plan, request.recipe))
     first = int(settings["seed"].value)
-    folder = _folder(request, plan.network, run, resume)
-    before = _begun(request, folder) if resume else request
-    outcomes = []
-    for seed in range(first, first + count):
+    folder = _folder(request, plan.network, folder, resume)
+    before = _same_experiment(request, folder) if resume else request
+    seeds, runs = range(first, first + count), []
+    for seed in seeds:
         own = folder / f"seed-{seed}"
-        one = replace(request, options={**request.options, "seed": seed}, output=own)
-        new = replace(before, options={**before.options, **request.options, "seed": seed}, output=own)
         request.say(f"seed {seed}")
         try:
             if resume and (own / LAST).is_file():
-                outcomes.append(launch.resume(replace(one, recipe="", args={}, input=None), own))
+                options = {**request.options, "seed": seed}
+                trained = run.resume(replace(request, options=options, recipe="", args={}, input=None, output=own), own)
             else:
-                outcomes.append(launch.begin(new))
+                options = {**before.options, **request.options, "seed": seed}
+                trained = run.begin(replace(before, options=options, output=own))
         except StoppedError as error:
-            text = f"stopped at seed {seed}\ngo on with: {_way(request, folder)}"
+            text = f"stopped at seed {seed}\nresume with: {_resume_command(request, folder)}"
             raise StoppedError(text, error.exit_code - 128) from None
-        if outcomes[-1]["result"] is None:
+        assert trained is not None  # one process is the main one
+        if trained.result is None:
             raise UsageError("the data has neither test nor val images to compare seeds on; add --val-fraction 0.1")
-    document = _document(plan.network, folder, outcomes, range(first, first + count))
-    write_text(folder / SUMMARY, json.dumps(document, indent=1, allow_nan=False) + "\n")
-    return document
+        runs.append(trained)
+    result = SeedsResult(folder, tuple(seeds), tuple(runs), tuple(read_result(r.result or {}) for r in runs))
+    write_text(folder / SUMMARY, json.dumps(result.document(), indent=1, allow_nan=False) + "\n")
+    return result
 
 
-def _begun(request: launch.Request, folder: Path) -> launch.Request:
-    """What a new seed takes over from those that have begun: network and settings, so that all are one experiment."""
+def _same_experiment(request: Request, folder: Path) -> Request:
+    """A new seed takes network and settings from those that have begun, so that all are one experiment."""
     file = next((path / LAST for path in sorted(folder.glob("seed-*")) if (path / LAST).is_file()), None)
     if file is None:
         return request
@@ -69,55 +124,25 @@ def _begun(request: launch.Request, folder: Path) -> launch.Request:
     return replace(request, recipe="", options=options, args=plan.args, input=plan.input)
 
 
-def _folder(request: launch.Request, network: str, run: Path | None, resume: bool) -> Path:
+def _folder(request: Request, network: str, folder: Path | None, resume: bool) -> Path:
     """The folder of all seeds: the one named, or the next number."""
-    named = run or request.output
+    named = folder or request.output
     if resume and named is None:
         raise UsageError(f"name the folder of the seeds: cnn train {request.network} FOLDER --seeds N --resume")
     if not resume and named and named.is_dir() and any(named.iterdir()):
-        raise UsageError(f"{named} holds files already; go on with them by --resume, or name another folder with -o")
+        raise UsageError(f"{named} holds files already; resume with --resume, or name another folder with -o")
     if named is None:
         return make_numbered_folder(ROOT, network)
     make_folder(named)
     return named
 
 
-def report(document: dict[str, Any]) -> str:
-    """A row a seed, then mean and deviation."""
-    columns = (
-        Column("seed", "seed", number=True),
-        Column("accuracy", "accuracy", number=True, show="{:.2%}".format),
-        Column("loss", "loss", number=True, show="{:.4f}".format),
-        Column("epoch", "epoch", number=True),
-    )
-    mean, spread = document["accuracy"]["mean"], document["accuracy"]["deviation"]
-    count = len(document["runs"])
-    head = f"{document['network']} on {Path(document['data']).name}, {document['split']}, {count} seeds"
-    figures = f"accuracy {mean:.2%} ± {spread:.2%}"
-    return f"{head}\n\n{render(Table(columns, document['runs']))}\n\n{figures}\n\n{document['folder']}"
-
-
-def _document(network: str, folder: Path, outcomes: list[dict[str, Any]], seeds: range) -> dict[str, Any]:
-    results = [o["result"] for o in outcomes]
-    runs = [
-        {"seed": s, "accuracy": r["accuracy"], "loss": r["loss"], "epoch": o["best_epoch"], "run": o["run"]}
-        for s, r, o in zip(seeds, results, outcomes, strict=True)
-    ]
-    head = {
-        "network": network,
-        "data": results[0]["data"],
-        "split": results[0]["split"],
-        "folder": str(folder.resolve()),
-    }
-    return head | {k: _spread([r[k] for r in runs]) for k in ("accuracy", "loss")} | {"runs": runs}
-
-
-def _spread(values: list[float]) -> dict[str, float]:
+def _spread(values: Sequence[float]) -> dict[str, float]:
     """Mean and sample standard deviation (n − 1)."""
     return {"mean": fmean(values), "deviation": stdev(values), "least": min(values), "most": max(values)}
 
 
-def _way(request: launch.Request, folder: Path) -> str:
+def _resume_command(request: Request, folder: Path) -> str:
     words = shlex.split(request.command)
     output = [] if request.output else ["-o", str(folder)]
     return shlex.join([*words, *output, *([] if "--resume" in words else ["--resume"])])

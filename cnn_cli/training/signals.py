@@ -46,7 +46,7 @@ class Signals:
         if not self.gentle:
             raise StoppedError("stopped before the first step", number)
         if again:
-            raise StoppedError("stopped at once; the run goes on from its last saved state with --resume", number)
+            raise StoppedError("stopped at once; resume the run from its last saved state with --resume", number)
         if not self.together:  # print() could be interrupted in itself
             os.write(2, b"\nstopping after this step; once more stops at once\n")
 

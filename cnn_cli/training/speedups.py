@@ -7,6 +7,8 @@ crop-unused       rows and columns of the image on which no output depends are l
 channels-last     images and convolutions with the channels innermost, for which the kernels are faster. Equal but for
                   rounding.
 fused-optimizer   one kernel for the whole optimizer step. Equal but for rounding.
+cuda-graph        a step is recorded and replayed, so that a GPU does not wait for the host (cuda_graph.py). The same
+                  bits as without it. Not with streamed images, several processes, Muon, mixup or CutMix.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +24,8 @@ from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.network.modules import Graph, chains
 from cnn_cli.settings import FAST
 
-_PAYS = {"cpu": FAST, "cuda": tuple(name for name in FAST if name != "keep-memory")}  # elsewhere nobody has measured
+_ONLY = {"keep-memory": "cpu", "cuda-graph": "cuda"}  # the device that a speedup is for
+_PAYS = {device: tuple(n for n in FAST if _ONLY.get(n, device) == device) for device in ("cpu", "cuda")}
 
 # Layers through which a crop at the lower right moves on: every value depends on its own window alone.
 _WINDOWS = {"Conv2d", "MaxPool2d", "AvgPool2d"}
@@ -30,14 +33,15 @@ _POINTS = {"ReLU", "ReLU6", "LeakyReLU", "ELU", "GELU", "SiLU", "Sigmoid", "Tanh
 
 
 def chosen(fast: str | tuple[str, ...], device: torch.device) -> tuple[str, ...]:
-    """The names that `auto` stands for on this device: what was measured to pay there. Others as they are.
+    """The speedups that `auto` stands for on this device: those that were measured to pay there. Others as they are.
 
-    UsageError for a means that this device has not.
+    UsageError for a speedup of another device.
     """
     if fast == "auto":
         return _PAYS.get(device.type, ())
-    if "keep-memory" in fast and device.type != "cpu":
-        raise UsageError(f"--fast keep-memory is not for {device.type}; leave it out")
+    for name in fast:
+        if _ONLY.get(name, device.type) != device.type:
+            raise UsageError(f"--fast {name} is for {_ONLY[name]} only, and the device is {device.type}; leave it out")
     return tuple(fast)
 
 

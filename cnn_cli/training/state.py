@@ -13,7 +13,7 @@ from cnn_cli.checkpoints.unpickle import unpickle
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import CnnError
 from cnn_cli.files import write_bytes
-from cnn_cli.training.evaluate import Result, sum_type
+from cnn_cli.tasks.base import TaskResult
 from cnn_cli.training.optimizer import Optimizer
 
 
@@ -21,30 +21,25 @@ from cnn_cli.training.optimizer import Optimizer
 class State:
     """What changes while a network trains.
 
-    `step` counts all steps done, `start` those before the epoch under way. The sums are those of that epoch in this
-    process; `loss` and `correct` stay on the device, so that no step waits for them, and in their place. `average` is
-    the moving average of the network, where there is one. `history` has a row for each epoch that was trained and
-    evaluated; `best` is what the weights in best.safetensors reached. `result` is the evaluation after the last epoch,
-    while it is at hand.
+    `step` counts all steps done, `start` those before the current epoch. `totals` are the task's sums over that epoch
+    in this process, and `seen` counts its images; they stay on the device, in place, so that no step waits for them.
+    `average` is the moving average of the weights, if there is one. `history` has a row for each epoch that was trained
+    and evaluated; `best` is the rank of the weights in best.safetensors. `result` is the evaluation after the last
+    epoch, while it is at hand.
     """
 
     network: nn.Module
     optimizer: Optimizer
     device: torch.device
+    totals: dict[str, Tensor]
     average: nn.Module | None = None
     step: int = 0
     start: int = 0
-    loss: Tensor = field(init=False)
-    correct: Tensor = field(init=False)
     seen: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: list[float] | None = None
-    result: Result | None = None
-
-    def __post_init__(self) -> None:
-        self.loss = torch.zeros((), dtype=sum_type(self.device), device=self.device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
+    result: TaskResult | None = None
 
     @property
     def result_network(self) -> nn.Module:
@@ -53,18 +48,9 @@ class State:
 
     def begin_epoch(self) -> None:
         self.start = self.step
-        self.loss.zero_()
-        self.correct.zero_()
+        for total in self.totals.values():
+            total.zero_()
         self.seen, self.seconds = 0, 0.0
-
-    def count(self, loss: Tensor, predictions: Tensor, labels: Tensor, counts: bool = True) -> None:
-        """Add a step: its mean loss, its predictions. counts: False for images that only stand in for none."""
-        self.step += 1
-        if not counts:
-            return
-        self.seen += len(labels)
-        self.loss += loss.detach().to(self.loss.dtype) * len(labels)
-        self.correct += (predictions == labels).sum()
 
     def finite(self) -> bool:
         """Whether every weight is a finite number. Waits for the device."""
@@ -81,7 +67,8 @@ def save_last(path: Path, state: State, metadata: dict[str, Any], settings: dict
 
     settings: {name: [value, source]}. What each process has of its own, random numbers and sums, is kept by its rank.
     """
-    own = {"loss": state.loss.cpu(), "correct": state.correct.cpu(), "seen": state.seen, "seconds": state.seconds}
+    totals = {name: total.cpu() for name, total in state.totals.items()}
+    own = totals | {"seen": state.seen, "seconds": state.seconds}
     ranks = world.gather(own | {"random": _random_states(state.device)})
     if not world.is_main:
         return
@@ -106,8 +93,8 @@ def restore_last(document: dict[str, Any], state: State, world: World) -> None:
     """Put back all but the weights; the last thing to do before training goes on, since it sets the random numbers."""
     state.optimizer.load_state_dict(document["optimizer"])
     own = document["ranks"][world.rank]
-    state.loss.copy_(own["loss"])
-    state.correct.copy_(own["correct"])
+    for name, total in state.totals.items():
+        total.copy_(own[name])
     state.seen, state.seconds = own["seen"], own["seconds"]
     state.step, state.start = document["step"], document["start"]
     state.history, state.best = document["history"], document["best"]

@@ -1,4 +1,4 @@
-"""What a run takes over from the weights that it begins with: input size, preprocessing, and the tensors that fit."""
+"""What a run takes over from its initial weights: input size, preprocessing, and the tensors that fit."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +11,7 @@ from cnn_cli.language.plan import Plan
 from cnn_cli.settings import Setting
 
 
-def begins_with(settings: Mapping[str, Setting], plan: Plan) -> Weights | None:
+def find_initial_weights(settings: Mapping[str, Setting], plan: Plan) -> Weights | None:
     """The weights that the setting `weights` names, or None; CnnError or UsageError where they are not to be had."""
     text = settings["weights"].value
     return find_weights(text, plan.network) if text else None
@@ -24,7 +24,7 @@ def full_path(setting: Setting) -> Setting:
 
 
 def prepared(
-    settings: dict[str, Setting], plan: Plan, given: Weights | None
+    settings: dict[str, Setting], plan: Plan, weights: Weights | None
 ) -> tuple[dict[str, Setting], Preprocessing]:
     """The settings of the images, and what they come to for the plan's input.
 
@@ -32,7 +32,7 @@ def prepared(
     """
     channels, height, width = plan.input
     size = (channels, height, width)
-    theirs = given.preprocessing.at(size) if given and given.preprocessing else None
+    theirs = weights.preprocessing.at(size) if weights and weights.preprocessing else None
     if theirs is None:
         return settings, preprocessing(size, settings["resize"].value, settings["normalize"].value)
     normalize = {"mean": list(theirs.mean), "std": list(theirs.std)} if theirs.mean else None
@@ -45,15 +45,15 @@ def prepared(
     return settings, how
 
 
-def remarks(given: Weights | None, moved: Transfer | None, how: Preprocessing, classes: tuple[str, ...]) -> list[str]:
+def remarks(weights: Weights | None, moved: Transfer | None, how: Preprocessing, classes: tuple[str, ...]) -> list[str]:
     """For the start of a run: the weights, what of them was copied, how images are prepared, and what they expect."""
-    if given is None:
+    if weights is None:
         return []
-    lines = [str(given), str(moved), f"images: {how}"]
-    if moved and not moved.new and given.classes and set(given.classes) != set(classes):
-        lines.insert(2, f"the head is copied too; it was for other classes: {', '.join(given.classes[:3])}, …")
-    if given.preprocessing is None:
+    lines = [str(weights), str(moved), f"images: {how}"]
+    if moved and not moved.new and weights.classes and set(weights.classes) != set(classes):
+        lines.insert(2, f"the head is copied too; it was for other classes: {', '.join(weights.classes[:3])}, …")
+    if weights.preprocessing is None:
         lines[-1] += "; the file does not say what it was trained with"
-    elif how != given.preprocessing:
-        lines.append(f"they were trained with {given.preprocessing}")
+    elif how != weights.preprocessing:
+        lines.append(f"they were trained with {weights.preprocessing}")
     return lines

@@ -1,0 +1,120 @@
+"""What a network is trained for. A task is one file of this folder; the rest of the tool knows only this interface.
+
+The training loop, evaluation, resuming, several processes, seeds and checkpoints ask a task what to minimize, how much
+a target counts, what to add up and which epoch is the best. How other tasks fit in:
+
+Segmentation: targets are masks (N, H, W), moved by the augmentation drawn for their image; `objective` is the mean over
+valid pixels and `weight` their number; `totals` and `Measure` hold a confusion matrix of pixels; the metric is `miou`.
+Detection: targets are boxes, of varying number; `Measure` keeps the detections of every image and gathers them over all
+processes before it computes average precision, which is no sum; the metric is `ap`.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cnn_cli.distributed.world import World
+from cnn_cli.tables import Table
+
+Outputs = Tensor | Mapping[str, Tensor]  # one output, or in training the main and the auxiliary ones by name
+Draw = Callable[[Path, str], None]  # draws a picture into a file, under a title
+
+
+class TaskResult(Protocol):
+    """How a network did on a split."""
+
+    @property
+    def metric(self) -> str:
+        """The name of the task's metric, the key of `score` in documents."""
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def loss(self) -> float: ...
+
+    @property
+    def n(self) -> int:
+        """The number of images."""
+
+    @property
+    def score(self) -> float:
+        """The task's metric; higher is better."""
+
+    def document(self) -> dict[str, Any]:
+        """The figures under the stable keys of eval.json."""
+
+    def text(self) -> str: ...
+
+    def table(self) -> Table: ...
+
+    def headline(self) -> str:
+        """The figures on one line."""
+
+    def pictures(self) -> dict[str, Draw]:
+        """Pictures of the result by the names of their files."""
+
+
+class Measure(Protocol):
+    """Adds up over a split what a result is computed from, without waiting for the device."""
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Count a batch, by the main output."""
+
+    def result(self, split: str, world: World) -> TaskResult:
+        """The result over all processes, each image counted once. Every process must call it."""
+
+
+class Task(Protocol):
+    """What training and evaluation need to know of a task.
+
+    The epoch with the highest metric on the validation split is the best.
+    """
+
+    @property
+    def metric(self) -> str:
+        """The key of its metric, in [0, 1], in metrics.jsonl (`val_accuracy`) and eval.json."""
+
+    @property
+    def criterion(self) -> str:
+        """What is minimized, in words."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def objective(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """What training minimizes: a mean over the batch."""
+
+    def weight(self, targets: Tensor) -> float:
+        """What that mean divides by, so that the means of parts of a batch can be combined."""
+
+    def totals(self, device: torch.device) -> dict[str, Tensor]:
+        """Sums over the training images of an epoch, at zero; all of them add up over batches and processes."""
+
+    def add(self, totals: Mapping[str, Tensor], loss: Tensor, outputs: Outputs, targets: Tensor) -> None:
+        """Add a training step in place, without waiting for the device. loss: that of objective()."""
+
+    def training_figures(self, totals: Mapping[str, Tensor], seen: int) -> tuple[float, float]:
+        """The mean loss and the metric over `seen` training images. Waits for the device."""
+
+    def measure(self, device: torch.device) -> Measure:
+        """An empty measure."""
+
+
+def rank(score: float, loss: float | None) -> list[float]:
+    """Higher is better: the metric, and among equals the lower loss. A loss that is not finite comes last."""
+    finite = loss is not None and abs(loss) < float("inf")
+    return [float(finite), score, -loss if finite and loss is not None else 0.0]
+
+
+def sum_type(device: torch.device) -> torch.dtype:
+    """What sums are kept in: double precision, which Apple's GPUs do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def document_of(result: TaskResult, network: str, data: str, checkpoint: Path) -> dict[str, Any]:
+    """What `cnn eval --json` prints, and eval.json holds."""
+    return {"network": network, "data": data, **result.document(), "checkpoint": str(checkpoint.resolve())}

@@ -1,0 +1,324 @@
+"""Classification: a score per class for each image, and the class with the highest one is predicted.
+
+The loss follows from the network's last layer: logits, probabilities or log-probabilities, one per class, or a single
+one for two classes. Every figure comes from one confusion matrix of whole numbers and one sum of losses.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnn_cli.distributed.world import World
+from cnn_cli.errors import UsageError
+from cnn_cli.language.plan import Plan
+from cnn_cli.tables import Column, Table, render
+from cnn_cli.tasks.base import Draw, Measure, Outputs, TaskResult, sum_type
+
+MAX_MATRIX = 20  # a confusion matrix of more classes is shown by its largest cells
+
+
+@dataclass(frozen=True)
+class Head:
+    """Outputs of one kind, (N, K) or (N, 1): with (N,) labels → their mean loss; alone → (N,) predicted labels."""
+
+    criterion: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+    predict: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The task of a network with these heads: the main one first, auxiliary ones with their weight in the loss.
+
+    `class_weights` (K,) and `label_smoothing` are those of PyTorch's CrossEntropyLoss; they count in training only.
+    """
+
+    classes: tuple[str, ...]
+    heads: Mapping[str, tuple[Head, float]]
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+
+    name = "classification"
+    metric = "accuracy"
+
+    @property
+    def main(self) -> Head:
+        return next(iter(self.heads.values()))[0]
+
+    @property
+    def criterion(self) -> str:
+        extras = [f"label smoothing {self.label_smoothing:g}"] * bool(self.label_smoothing)
+        extras += ["class weights"] * (self.class_weights is not None)
+        return ", ".join([self.main.criterion, *extras])
+
+    def objective(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        if isinstance(outputs, Tensor):
+            return self._training_loss(self.main, outputs, targets)
+        terms = [w * self._training_loss(head, outputs[name], targets) for name, (head, w) in self.heads.items()]
+        return sum(terms[1:], terms[0])
+
+    def _training_loss(self, head: Head, outputs: Tensor, targets: Tensor) -> Tensor:
+        if not self.label_smoothing and self.class_weights is None:
+            return head.loss(outputs.float(), targets)
+        # Log-probabilities, too: cross_entropy takes their log-softmax once more, which changes nothing.
+        return F.cross_entropy(outputs.float(), targets, self.class_weights, label_smoothing=self.label_smoothing)
+
+    def weight(self, targets: Tensor) -> float:
+        return float(len(targets)) if self.class_weights is None else self.class_weights[targets].sum().item()
+
+    def totals(self, device: torch.device) -> dict[str, Tensor]:
+        loss = torch.zeros((), dtype=sum_type(device), device=device)
+        return {"loss": loss, "correct": torch.zeros((), dtype=torch.int64, device=device)}
+
+    def add(self, totals: Mapping[str, Tensor], loss: Tensor, outputs: Outputs, targets: Tensor) -> None:
+        main = outputs if isinstance(outputs, Tensor) else outputs[next(iter(self.heads))]
+        totals["loss"].add_(loss.detach().to(totals["loss"].dtype) * len(targets))
+        totals["correct"].add_((self.main.predict(main) == targets).sum())
+
+    def training_figures(self, totals: Mapping[str, Tensor], seen: int) -> tuple[float, float]:
+        return totals["loss"].item() / seen, totals["correct"].item() / seen
+
+    def measure(self, device: torch.device) -> Measure:
+        return ClassificationMeasure(self, device)
+
+
+class ClassificationMeasure:
+    """A confusion matrix and a sum of losses, without label smoothing and class weights."""
+
+    def __init__(self, task: Classification, device: torch.device) -> None:
+        self.task = task
+        self.matrix = torch.zeros(len(task.classes), len(task.classes), dtype=torch.int64, device=device)
+        self.loss = torch.zeros((), dtype=sum_type(device), device=device)
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        head = self.task.main
+        self.loss += head.loss(outputs.float(), targets).to(self.loss.dtype) * len(targets)
+        self.matrix += confusion(targets, head.predict(outputs), len(self.task.classes))
+
+    def result(self, split: str, world: World) -> TaskResult:
+        world.sum(self.matrix, self.loss)
+        matrix = self.matrix.tolist()
+        return ClassificationResult(split, self.loss.item() / max(1, sum(map(sum, matrix))), matrix, self.task.classes)
+
+
+@dataclass(frozen=True)
+class ClassificationResult:
+    """`matrix` has a row for each true class and a column for each predicted one."""
+
+    split: str
+    loss: float
+    matrix: list[list[int]]
+    classes: tuple[str, ...]
+
+    metric = "accuracy"
+
+    @property
+    def n(self) -> int:
+        return sum(map(sum, self.matrix))
+
+    @property
+    def score(self) -> float:
+        return _ratio(sum(self.matrix[i][i] for i in range(len(self.matrix))), self.n)
+
+    def document(self) -> dict[str, Any]:
+        """As scikit-learn defines the figures, with 0 for a division by 0.
+
+        The two means count the classes that occur: as true labels for the balanced accuracy, as true or predicted ones
+        for F1.
+        """
+        per_class = class_figures(self.matrix, self.classes)
+        predicted = [sum(column) for column in zip(*self.matrix, strict=True)]
+        return {
+            "task": Classification.name,
+            "split": self.split,
+            "n": self.n,
+            "loss": self.loss,
+            "accuracy": self.score,
+            "balanced_accuracy": _mean([c["recall"] for c in per_class if c["n"]]),
+            "macro_f1": _mean([c["f1"] for c, count in zip(per_class, predicted, strict=True) if c["n"] + count]),
+            "per_class": per_class,
+            "confusion_matrix": self.matrix,
+            "classes": list(self.classes),
+        }
+
+    def headline(self) -> str:
+        """`accuracy 91.23%   macro F1 0.912   loss 0.2531`."""
+        d = self.document()
+        differs = abs(d["balanced_accuracy"] - d["accuracy"]) > 5e-5
+        balanced = f"balanced {d['balanced_accuracy']:.2%}   " if differs else ""
+        return f"accuracy {d['accuracy']:.2%}   {balanced}macro F1 {d['macro_f1']:.3f}   loss {d['loss']:.4f}"
+
+    def text(self) -> str:
+        return f"{self.headline()}\n\n{render(self.table())}\n\n{_confusions(self.matrix, self.classes)}"
+
+    def table(self) -> Table:
+        columns = (
+            Column("class", "class", wraps=True),
+            Column("n", "images", number=True),
+            *(
+                Column(k, k.replace("f1", "F1"), number=True, show="{:.3f}".format)
+                for k in ("precision", "recall", "f1")
+            ),
+        )
+        return Table(columns, class_figures(self.matrix, self.classes))
+
+    def pictures(self) -> dict[str, Draw]:
+        return {"confusion_matrix": self._draw}
+
+    def _draw(self, path: Path, title: str) -> None:
+        from cnn_cli.pictures import plots
+
+        plots.confusion_picture(self.matrix, self.classes, path, f"{title}: {self.score:.2%}")
+
+
+def classification_task(plan: Plan, classes: tuple[str, ...]) -> Classification:
+    """The task of a network for these classes; UsageError where its outputs are not one score per class."""
+    outputs = plan.output
+    if len(outputs) != 1 or not outputs[0]:
+        shape = "x".join(map(str, outputs))
+        raise UsageError(
+            f"{plan.network} outputs {shape}, but classification needs one score per class; "
+            "end it with AdaptiveAvgPool2d: 1, Flatten and Linear"
+        )
+    if len(classes) < 2:
+        raise UsageError(f"classification needs at least two classes, and the data has {len(classes)}")
+    count = outputs[0]
+    if count != len(classes) and (count, len(classes)) != (1, 2):
+        fix = (
+            f"add --set classes={len(classes)}" if "classes" in plan.args else f"let its last layer have {len(classes)}"
+        )
+        scores = f"{count} scores" if count > 1 else "1 score"
+        raise UsageError(f"{plan.network} outputs {scores}, but the data has {len(classes)} classes; {fix}")
+    weights = plan.outputs or {"": 1.0}
+    return Classification(classes, {name: (_head(_last_type(plan, name), count), w) for name, w in weights.items()})
+
+
+def with_objective(task: Classification, settings: Mapping[str, Any], labels: Tensor) -> Classification:
+    """The task with label_smoothing and class_weights. labels: (n,) of the training images.
+
+    `balanced` weights are scikit-learn's: n / (classes · count). UsageError where the network's outputs do not suit.
+    """
+    smoothing, chosen = settings["label_smoothing"], settings["class_weights"]
+    if not smoothing and chosen is None:
+        return task
+    if task.main.loss not in (F.cross_entropy, F.nll_loss):
+        setting = "label_smoothing" if smoothing else "class_weights"
+        raise UsageError(f"{setting} needs a network that ends in Linear or LogSoftmax, with one output per class")
+    weights = None if chosen is None else _class_weights(chosen, labels, len(task.classes))
+    return replace(task, label_smoothing=smoothing, class_weights=weights)
+
+
+def read_result(document: Mapping[str, Any]) -> ClassificationResult:
+    """A result from eval.json."""
+    loss = float("inf") if document["loss"] is None else document["loss"]
+    return ClassificationResult(document["split"], loss, document["confusion_matrix"], tuple(document["classes"]))
+
+
+def confusion(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
+    """(n,), (n,) int64 → (K, K) int64 counts: row = true class, column = predicted. Matrices of batches add up."""
+    cells = labels * classes + predictions
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=labels.device)
+    return counts.index_add_(0, cells, torch.ones_like(cells)).view(classes, classes)  # bincount would wait for a GPU
+
+
+def class_figures(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """[{class, n, precision, recall, f1}], as scikit-learn defines them, with 0 for a division by 0."""
+    predicted = [sum(column) for column in zip(*matrix, strict=True)]
+    return [
+        {
+            "class": name,
+            "n": sum(matrix[i]),
+            "precision": _ratio(matrix[i][i], predicted[i]),
+            "recall": _ratio(matrix[i][i], sum(matrix[i])),
+            "f1": _ratio(2 * matrix[i][i], sum(matrix[i]) + predicted[i]),
+        }
+        for i, name in enumerate(classes)
+    ]
+
+
+def _last_type(plan: Plan, output: str) -> str:
+    """The type of the layer that makes an output: the network's, or that of the outermost child of this name."""
+    if not output or (plan.last and plan.last.name.split(".")[0] == output):
+        return plan.last.type if plan.last else ""
+    return next((layer.type for layer in reversed(plan.layers) if layer.name.split(".")[0] == output), "")
+
+
+def _head(last: str, count: int) -> Head:
+    """The head of a network, or of an auxiliary output, with this last layer and so many outputs."""
+    if count == 1 and last == "Sigmoid":
+        return Head("binary cross-entropy of probabilities", _binary_of_probabilities, _above(0.5))
+    if count == 1:
+        return Head("binary cross-entropy", _binary, _above(0.0))
+    if last == "LogSoftmax":
+        return Head("negative log-likelihood", F.nll_loss, _largest)
+    if last == "Softmax":
+        return Head("cross-entropy of probabilities", _nll_of_probabilities, _largest)
+    return Head("cross-entropy", F.cross_entropy, _largest)
+
+
+def _class_weights(chosen: str | tuple[float, ...], labels: Tensor, classes: int) -> Tensor:
+    if chosen == "balanced":
+        counts = torch.bincount(labels, minlength=classes)
+        return len(labels) / (classes * counts.clamp_min(1)).float()
+    if len(chosen) != classes:
+        raise UsageError(f"class_weights has {len(chosen)} values, but there are {classes} classes; give one per class")
+    if not any(chosen):
+        raise UsageError("class_weights are all 0, so nothing would be learned; give one above 0")
+    return torch.tensor(chosen, dtype=torch.float32, device=labels.device)
+
+
+def _binary(outputs: Tensor, labels: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(outputs.squeeze(1), labels.to(outputs.dtype))
+
+
+def _binary_of_probabilities(outputs: Tensor, labels: Tensor) -> Tensor:
+    return F.binary_cross_entropy(outputs.squeeze(1), labels.to(outputs.dtype))
+
+
+def _nll_of_probabilities(outputs: Tensor, labels: Tensor) -> Tensor:
+    """A probability that rounds to 0 would have an infinite loss; the smallest normal number replaces it."""
+    return F.nll_loss(outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log(), labels)
+
+
+def _above(threshold: float) -> Callable[[Tensor], Tensor]:
+    return lambda outputs: (outputs.squeeze(1) > threshold).long()
+
+
+def _largest(outputs: Tensor) -> Tensor:
+    return outputs.argmax(1)
+
+
+def _confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    if len(classes) > MAX_MATRIX:
+        return f"most frequent confusions\n{render(_largest_confusions(matrix, classes))}"
+    columns = (
+        Column("name", "true \\ predicted", wraps=True),
+        *(Column(str(i), str(i), number=True) for i in range(len(classes))),
+    )
+    rows = [
+        {"name": f"{i} {name}", **{str(j): n or "·" for j, n in enumerate(matrix[i])}} for i, name in enumerate(classes)
+    ]
+    return f"confusion matrix\n{render(Table(columns, rows))}"
+
+
+def _largest_confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Table:
+    cells = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if n and i != j]
+    rows = [
+        {"true": classes[i], "predicted": classes[j], "n": n}
+        for n, i, j in sorted(cells, key=lambda cell: (-cell[0], cell[1:]))[:MAX_MATRIX]
+    ]
+    columns = (Column("true", "true", wraps=True), Column("predicted", "predicted", wraps=True))
+    return Table((*columns, Column("n", "images", number=True)), rows)
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,115 @@
+"""The end of a run: report on the best weights, draw the pictures, and say what was reached and where everything is."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnn_cli.checkpoints.checkpoint import Metadata, load_network, restore
+from cnn_cli.checkpoints.header import BEST, LAST
+from cnn_cli.data import ReadError
+from cnn_cli.errors import CnnError, StoppedError
+from cnn_cli.files import WriteError
+from cnn_cli.pictures.film import FRAMES, STRIP, write_film
+from cnn_cli.tasks.selection import read_result
+from cnn_cli.training import speedups
+from cnn_cli.training.eval_report import Evaluation, write_evaluation
+from cnn_cli.training.evaluation import evaluate
+from cnn_cli.training.job import Job
+from cnn_cli.training.loop import LOG, resume_with, train
+from cnn_cli.training.signals import Signals, Stop
+from cnn_cli.training.state import State
+
+CURVES = "curves.png"  # the last file of a run: where it exists, the run is finished
+_FILES = {
+    "weights": BEST,
+    "state": LAST,
+    "log": LOG,
+    "settings": "config.yaml",
+    "curves": CURVES,
+    "result": "eval.json",
+    "confusion": "confusion_matrix.png",
+    "film": STRIP,
+}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run has reached, from the files in its folder. `result` is the document of eval.json, if there is one."""
+
+    network: str
+    data: str
+    run: Path
+    history: list[dict[str, Any]]
+    best_epoch: float | None
+    result: dict[str, Any] | None
+    files: dict[str, str]
+
+    def document(self) -> dict[str, Any]:
+        """What `cnn train --json` prints."""
+        return {
+            "network": self.network,
+            "data": self.data,
+            "run": str(self.run.resolve()),
+            "epochs": len(self.history),
+            "best_epoch": self.best_epoch,
+            "last_epoch": self.history[-1] if self.history else None,
+            "result": self.result,
+            "files": self.files,
+        }
+
+    def text(self) -> str:
+        lines = []
+        if self.result:
+            reached = read_result(self.result)
+            head = f"{self.network} on {Path(self.data).name}, {reached.split}: {reached.n:,} images"
+            lines = [f"{head}, weights of epoch {self.best_epoch}", reached.headline(), ""]
+        width = max(map(len, self.files))
+        return "\n".join([*lines, *(f"{name:<{width}}  {path}" for name, path in self.files.items())])
+
+
+def train_to_completion(job: Job, state: State, watch: Signals) -> RunResult | None:
+    """Train and report; the result in the main process. If the report is stopped or a file cannot be written, the error
+    names the command to resume."""
+    stopped = f"stopped; every epoch is done, the report is not\n{resume_with(job)}"
+    try:
+        train(job, state, watch)
+        return _report(job, state, watch.check) if job.world.is_main else None
+    except Stop:
+        raise StoppedError(stopped, watch.received) from None
+    except ReadError as error:
+        if watch.soon():
+            raise StoppedError(stopped, watch.received) from None
+        raise CnnError(f"{error}\n{resume_with(job)}") from None
+    except WriteError as error:
+        raise CnnError(f"{error}\n{resume_with(job)}") from None
+
+
+def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
+    """Evaluate the best weights, on test or else on val, and draw all pictures. check: may raise to stop."""
+    from cnn_cli.pictures.plots import learning_curves
+
+    check()
+    split = next((job.data.splits[name] for name in ("test", "val") if name in job.data.splits), None)
+    if split:
+        result = state.result
+        if result is None or result.split != split.name or split.name == "val":  # not that of the best weights
+            network = restore(load_network(str(job.run / BEST))).to(state.device)
+            result = evaluate(speedups.prepare(network, job["fast"]), split, job.task, job.inference, check)
+        write_evaluation(job.run, Evaluation(job.plan.network, job.data.name, job.run / BEST, result))
+    if (job.run / FRAMES).is_file():
+        write_film(job.run, job.plan.network, job.plan.input[0] == 3, job.run / STRIP)
+    check()
+    title = f"{job.plan.network} on {Path(job.data.name).name}"
+    learning_curves(state.history, job.run / CURVES, title)
+    return read_run(job.plan.network, job.metadata, job.run, state.history)
+
+
+def read_run(network: str, metadata: Metadata, run: Path, history: list[dict[str, Any]]) -> RunResult:
+    """What a run has reached, from its files."""
+    files = {title: str((run / name).resolve()) for title, name in _FILES.items() if (run / name).is_file()}
+    result = json.loads((run / "eval.json").read_text()) if "result" in files else None
+    best = load_network(str(run / BEST)).metadata if "weights" in files else None
+    epoch = best.facts["epoch"] if best else None
+    return RunResult(network, metadata.data["name"], run, history, epoch, result, files)

@@ -1,0 +1,53 @@
+"""A training step as a CUDA graph: recorded once, then replayed, so that the device never waits for the host.
+
+A small network's step is a hundred kernels of a few microseconds, and launching them one by one takes longer than
+running them. A replay launches all of them at once. What changes from step to step reaches the graph through tensors
+that keep their place: the indices of the batch, the augmentation drawn for this epoch, the learning rates.
+
+Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+WARM_UP = 3  # steps taken one kernel at a time first: libraries choose kernels and allocate workspaces meanwhile
+
+
+class StepGraph:
+    """Calls `step(index)`, index (batch_size,) int64 on the device; from the fourth full batch on by replay.
+
+    `step` must read from and write to tensors only, and never wait for the device. The last, smaller batch of an epoch
+    is taken one kernel at a time. Every call is one step of the training: none is repeated or thrown away.
+    """
+
+    def __init__(self, step: Callable[[Tensor], None], batch_size: int, draws: Tensor) -> None:
+        """draws: what augmentation does to each image in this epoch; the step reads them from this tensor."""
+        self.step, self.draws = step, draws
+        self.index = torch.zeros(batch_size, dtype=torch.int64, device=draws.device)
+        self.warm_up = WARM_UP
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, index: Tensor) -> None:
+        if len(index) < len(self.index):
+            self.step(index)
+            return
+        self.index.copy_(index)
+        if self.warm_up:
+            self.warm_up -= 1
+            self._step_on_side_stream()
+            return
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.step(self.index)
+        self.graph.replay()
+
+    def _step_on_side_stream(self) -> None:
+        """As the recording will be: the default stream cannot be recorded."""
+        stream = torch.cuda.Stream(self.index.device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self.index.device))
+        with torch.cuda.stream(stream):
+            self.step(self.index)
+        torch.cuda.current_stream(self.index.device).wait_stream(stream)

@@ -1,0 +1,59 @@
+"""A network and a split → the task's result, every image counted exactly once."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from cnn_cli.data import WHOLE, Layout, Split, batches, views
+from cnn_cli.distributed.world import ALONE, World
+from cnn_cli.tasks.base import Task, TaskResult
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How batches of images reach a network in evaluation. tta: average over views of each image, as data.views()."""
+
+    batch_size: int
+    device: torch.device
+    layout: Layout = WHOLE
+    tta: str = "none"
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    split: Split,
+    task: Task,
+    inference: Inference,
+    after_batch: Callable[[], object] = lambda: None,
+    world: World = ALONE,
+) -> TaskResult:
+    """Run the network over the split in evaluation mode; `after_batch` may raise to stop.
+
+    Of several processes each evaluates its share of the images, and all call `after_batch` equally often. Waits for the
+    device once, at the end.
+    """
+    network.eval()
+    measure, layout, averaged = task.measure(inference.device), inference.layout, inference.tta != "none"
+    parts = torch.split(world.shard(torch.arange(len(split), device=split.home)), inference.batch_size)
+    in_common = math.ceil(len(split) // world.size / inference.batch_size)  # batches that every process has
+    loaded = batches(split, parts, inference.device, replace(layout, size=None) if averaged else layout)
+    for i, (x, targets) in enumerate(loaded):
+        measure.add(_mean_over_views(network, x, inference) if averaged else network(x), targets)
+        if i < in_common:
+            after_batch()
+    return measure.result(split.name, world)
+
+
+def _mean_over_views(network: nn.Module, x: Tensor, inference: Inference) -> Tensor:
+    """The outputs for views of whole images, each then cropped and laid out as the network needs it."""
+    height, width = inference.layout.size or x.shape[-2:]
+    memory_format = torch.channels_last if inference.layout.channels_last else torch.contiguous_format
+    outputs: list[Tensor] = [
+        weight * network(view[..., :height, :width].contiguous(memory_format=memory_format))
+        for view, weight in views(x, inference.tta)
+    ]
+    return sum(outputs[1:], outputs[0])

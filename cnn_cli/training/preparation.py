@@ -1,0 +1,142 @@
+"""From settings and data to a job and its initial state: everything that can be known to be wrong is found here."""
+
+import copy
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from cnn_cli.checkpoints import transfer
+from cnn_cli.checkpoints.checkpoint import Metadata
+from cnn_cli.data import Source, fit, split
+from cnn_cli.data.preprocess import normalised
+from cnn_cli.device import free_memory, keep_freed_memory, pick
+from cnn_cli.distributed.world import World
+from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.language.freeze import hold, trained
+from cnn_cli.language.plan import Plan
+from cnn_cli.network.build import build_plan
+from cnn_cli.settings import Setting
+from cnn_cli.tasks.selection import task_for, training_task
+from cnn_cli.training import speedups
+from cnn_cli.training.job import Job, needs_two
+from cnn_cli.training.optimizer import make_optimizer
+from cnn_cli.training.run_folder import RunFolder
+from cnn_cli.training.state import State
+
+_COPIES = {"adam": 4, "adamw": 4, "muon": 3, "sgd": 2}  # of each weight: itself, its gradient, the optimizer's state
+
+
+def choose_device(name: str, deterministic: bool, world: World) -> torch.device:
+    """The device of this process."""
+    if deterministic:  # before anything runs on a GPU
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    device = pick(name)
+    if world.size > 1 and device.type == "cuda":
+        if ":" in name:
+            raise UsageError(f"--device {name} is for one process; several take one each: --device cuda")
+        device = torch.device("cuda", world.local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    return device
+
+
+def settle(settings: dict[str, Setting], device: torch.device) -> dict[str, Setting]:
+    """The settings with what `auto` stands for on this device, so that the run shows it and resumes with it."""
+    precision = settings["precision"]._replace(value=speedups.chosen_precision(settings["precision"].value, device))
+    fast = settings["fast"]._replace(value=speedups.chosen(settings["fast"].value, device))
+    return settings | {"precision": precision, "fast": fast}
+
+
+def make_job(
+    plan: Plan,
+    settings: dict[str, Setting],
+    metadata: Metadata,
+    source: Source,
+    device: torch.device,
+    folder: RunFolder,
+) -> Job:
+    """Fit the data, choose the task, and check everything that would otherwise fail at the first step."""
+    values, world = {name: setting.value for name, setting in settings.items()}, folder.world
+    if device.type == "cpu" and "keep-memory" in values["fast"]:
+        keep_freed_memory()
+    task_for(plan, source.classes)
+    _check_memory(plan, values, device, math.ceil(min(values["batch_size"], _count(source)) / world.size))
+    _check_augmentation(plan, values)
+    data = fit(_split(source, settings), metadata.preprocessing, device, values["workers"])
+    task = training_task(plan, source.classes, values, data.splits["train"].targets)
+    job = Job(plan, settings, data, task, metadata, folder.path, speedups.layout(plan, values["fast"]), device, world)
+    least = 2 * world.size
+    if needs_two(plan, values["freeze"]) and min(values["batch_size"], len(job.data.splits["train"])) < least:
+        each = "batch" if world.size == 1 else "process"
+        raise UsageError(
+            f"a BatchNorm of this network gets one value per channel and needs two images per {each}: "
+            f"--batch-size {least} or more"
+        )
+    return job
+
+
+def initial_state(job: Job, moved: transfer.Transfer | None = None) -> State:
+    """Fresh weights: the first use of the random numbers after the seed, so that anybody can draw the same.
+
+    `moved` then replaces those that come from elsewhere.
+    """
+    torch.manual_seed(job["seed"])
+    network = build_plan(job.plan)
+    if moved:
+        transfer.put(network, moved)
+    network = speedups.prepare(normalised(network, job.metadata.preprocessing).to(job.device), job["fast"])
+    hold(network, job.freeze)
+    last = job.plan.last.name if job.plan.last else ""
+    average = copy.deepcopy(network) if job["ema"] is not None else None
+    if job.world.rank:  # dropout differs between processes, the weights do not
+        torch.manual_seed(job["seed"] + 7919 * job.world.rank)
+    optimizer = make_optimizer(network, job.values, last)
+    return State(network, optimizer, job.device, job.task.totals(job.device), average)
+
+
+def _split(source: Source, settings: Mapping[str, Setting]) -> Source:
+    """The data divided into train, val and test, as the settings say."""
+    fraction = settings["val_fraction"]
+    if "val" in source.parts and fraction.value and fraction.source not in ("spec", "recipe"):
+        raise UsageError(f"{source.name} has a val folder of its own; leave out --val-fraction")
+    divided = split(source, fraction.value, settings["seed"].value)
+    if "train" not in divided.parts:
+        raise UsageError(f"{source.name} has no train folder, so there is nothing to learn from")
+    if settings["patience"].value and "val" not in divided.parts:
+        raise UsageError("patience needs a validation split, and there is none; add --val-fraction 0.1")
+    return divided
+
+
+def _check_augmentation(plan: Plan, values: Mapping[str, Any]) -> None:
+    side = min(plan.input[1:])
+    for name in ("shift", "cutout"):
+        if values[name] >= side:
+            raise UsageError(f"{name} {values[name]} leaves nothing of images of {side} pixels; choose a smaller value")
+
+
+def _check_memory(plan: Plan, values: Mapping[str, Any], device: torch.device, batch: int) -> None:
+    """Refuse what surely does not fit: weights, gradients, the optimizer's state, one layer's input and output."""
+    learning = sum(trained(layer, values["freeze"]) for layer in plan.layers)
+    copies = _COPIES[values["optimizer"]] - 1 + (values["optimizer"] == "sgd" and values["momentum"] > 0)
+    average = plan.params if values["ema"] is not None else 0
+    fixed = 4 * (plan.params + learning * copies + average)
+    size = 2 if values["precision"] == "bf16" else 4  # bytes of an activation
+    image = size * max((_values(la.input_shape) + _values(la.output_shape) for la in plan.layers), default=0)
+    free = free_memory(device)
+    if fixed + image * batch <= free:
+        return
+    fits = (free - fixed) // image // 2 if image else 0
+    fix = f"try --batch-size {fits}" if fits >= 1 else "choose a smaller network or input"
+    need, have = f"{(fixed + image * batch) / 1e9:,.1f} GB", f"{free / 1e9:.1f} GB"
+    raise CnnError(f"training {plan.network} with batches of {batch} needs over {need}, but {have} are free; {fix}")
+
+
+def _count(source: Source) -> int:
+    return sum(len(part.labels) for part in source.parts.values())
+
+
+def _values(shape: tuple[int, ...]) -> int:
+    return math.prod(shape) if shape else 0

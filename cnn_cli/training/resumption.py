@@ -1,0 +1,92 @@
+"""Which run `--resume` means, and which of its settings may change."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cnn_cli.checkpoints.header import LAST, PREVIOUS
+from cnn_cli.checkpoints.runs import ROOT, newest_run
+from cnn_cli.data import NAMED
+from cnn_cli.distributed.world import World
+from cnn_cli.errors import UsageError
+from cnn_cli.pictures.film import FRAMES
+from cnn_cli.settings import Setting, asked_for
+from cnn_cli.training.initial_weights import full_path
+from cnn_cli.training.request import Request
+
+
+def run_to_resume(request: Request, run: Path | None) -> Path:
+    """The run that is named, by its folder or its previous.pt, or else the newest of the network.
+
+    UsageError where there is none.
+    """
+    if run and run.name == PREVIOUS and run.is_file():
+        return run
+    path = run or request.output or (Path(request.network) if Path(request.network).is_dir() else None)
+    if path is None:
+        path = newest_run(request.plan().network, LAST)
+    if path is None:
+        raise UsageError(f"no run of {request.network} in {ROOT.resolve()}; name its folder, or train without --resume")
+    if not any((path / name).is_file() for name in (LAST, PREVIOUS)):
+        reason = "it holds seeds, so add --seeds N" if any(path.glob("seed-*")) else f"it has no {LAST}"
+        raise UsageError(f"{path} holds no run to resume: {reason}")
+    return path
+
+
+def check_request(request: Request, run: Path) -> None:
+    """UsageError for an option that a resumed run cannot obey."""
+    if request.args or request.input:
+        raise UsageError("a run resumes with its own network; leave out --set and --input")
+    if request.recipe:
+        raise UsageError("a run resumes with its own settings; leave out --recipe, or start a new run without --resume")
+    if request.film and not (run / FRAMES).is_file():
+        raise UsageError(
+            f"{run} has no filters of its earlier epochs; leave out --filters-every-epoch, or start a new run with it"
+        )
+
+
+def check_network(requested: str, network: str, run: Path) -> None:
+    """UsageError unless NETWORK is a run folder, a file with one network, or the name of the run's own."""
+    if Path(requested).is_dir() or requested.endswith((".yaml", ".yml")):
+        return
+    if requested.rpartition(":")[2] != network:
+        raise UsageError(f"{run} is a run of {network}, not of {requested}")
+
+
+def check_processes(file: Path, before: int, now: int) -> None:
+    """UsageError for another number of processes: a run's random numbers belong to them, one generator each."""
+    if before == now:
+        return
+    named = f" {shlex.quote(str(file))}" if file.name == PREVIOUS else ""
+    command = World(size=before).resume_command(file.parent) + named + " without torchrun" * (before == 1)
+    count = f"{before} process{'es' * (before > 1)}, and there {'is' if now == 1 else 'are'} {now} now"
+    raise UsageError(f"{file.parent} was trained by {count}; resume with {command}")
+
+
+def resumed_settings(saved: Mapping[str, Any], request: Request, run: Path, steps: int) -> dict[str, Setting]:
+    """The run's settings, of which only `epochs` may grow and `workers` change; UsageError lists other differences.
+
+    saved: {name: [value, source]} of last.pt; steps: how many are done.
+    """
+    settings = {name: Setting(*setting) for name, setting in saved.items()}
+    asked = {n: s for n, s in asked_for(request.options, os.environ).items() if s.value != "auto"}
+    if (folder := asked.get("data")) and folder.value not in NAMED:
+        asked["data"] = Setting(str(Path(folder.value).expanduser().resolve()), folder.source)
+    if "weights" in asked:
+        asked["weights"] = full_path(asked["weights"])
+    now = {name: settings[name].value if name in settings else None for name in asked}
+    free = {n for n in asked if n == "workers" or (n == "epochs" and asked[n].value >= now[n])}
+    different = [
+        f"{name} is {now[name]}, not {setting.value} ({setting.source})"
+        for name, setting in asked.items()
+        if name not in free and setting.value != now[name]
+    ]
+    if different:
+        text = f"{run} keeps its settings, only epochs may grow: {'; '.join(different)}"
+        raise UsageError(f"{text}\nleave these out, or start a new run")
+    changed = {n: asked[n] for n in free if asked[n].value != now[n]}
+    if "epochs" in changed and settings["schedule"].value in ("cosine", "onecycle", "linear") and steps:
+        request.say(f"the {settings['schedule'].value} schedule now spans {changed['epochs'].value} epochs")
+    return settings | changed

@@ -1,0 +1,137 @@
+"""A run from its beginning to its end: settings, folder, data, network; then the loop; then the report.
+
+Whatever can be known to be wrong is found before the first step, in the order of its cost: settings, device, folder,
+data.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from cnn_cli.checkpoints import transfer
+from cnn_cli.checkpoints.checkpoint import Metadata, parse_metadata
+from cnn_cli.checkpoints.header import LAST, PREVIOUS
+from cnn_cli.data import NAMED, Source, data_folder, read_source
+from cnn_cli.distributed.process_group import join_process_group
+from cnn_cli.distributed.world import World, current_world
+from cnn_cli.errors import UsageError
+from cnn_cli.files import put_back
+from cnn_cli.language.freeze import frozen
+from cnn_cli.language.plan import Plan
+from cnn_cli.language.registry import plan_document
+from cnn_cli.pictures.film import begin_film, check_film
+from cnn_cli.settings import Setting, resolve
+from cnn_cli.training import resumption
+from cnn_cli.training.completion import CURVES, RunResult, read_run, train_to_completion
+from cnn_cli.training.initial_weights import find_initial_weights, full_path, prepared, remarks
+from cnn_cli.training.loop import save, write_log
+from cnn_cli.training.preparation import choose_device, initial_state, make_job, settle
+from cnn_cli.training.request import Request, recipe_of
+from cnn_cli.training.run_folder import existing_folder, new_folder
+from cnn_cli.training.run_report import data_facts, fingerprint, run_facts, run_header, write_config
+from cnn_cli.training.signals import signals
+from cnn_cli.training.state import read_last, restore_last
+
+
+def begin(request: Request) -> RunResult | None:
+    """A new run → its result, in the main process."""
+    plan, settings = _plan_and_settings(request)
+    world = current_world()
+    device = choose_device(request.device, settings["deterministic"].value, world)
+    settings = settle(settings, device)
+    with (
+        signals(world.size > 1) as watch,
+        join_process_group(world, device),
+        new_folder(plan.network, request.output, world) as folder,
+    ):
+        data_dir = data_folder(request.data_dir)
+        with world.in_turn():
+            weights = find_initial_weights(settings, plan)
+            source = read_source(settings["data"].value, data_dir)
+        settings |= {"data": Setting(source.name, settings["data"].source), "weights": full_path(settings["weights"])}
+        if weights:
+            request = replace(request, input=request.input or weights.input_for(plan))
+        plan = request.plan_for(len(source.classes))
+        settings, preprocessing = prepared(settings, plan, weights)
+        moved = transfer.fit(plan, weights.tensors, str(weights)) if weights else None
+        facts = run_facts(device, settings) | ({"weights": str(weights)} if weights else {})
+        about_data = data_facts(source, settings, data_dir)
+        metadata = Metadata(plan.document(), source.classes, preprocessing, about_data, facts)
+        job = make_job(plan, settings, metadata, source, device, folder)
+        state = initial_state(job, moved)
+        save(job, state)  # the first file: with it the run can be resumed, without it the folder is removed again
+        watch.gentle = True
+        if world.is_main:
+            write_config(job, request.command)
+            if request.film:
+                begin_film(job.run, state.network)
+            request.say(run_header(job, state, remarks(weights, moved, preprocessing, source.classes)))
+        return train_to_completion(job, state, watch)
+
+
+def resume(request: Request, run: Path) -> RunResult | None:
+    """Resume a run exactly where it stopped → its result, in the main process; a finished run stays as it is.
+
+    run: its folder, or in that its previous.pt, which then replaces last.pt.
+    """
+    file = run if run.name == PREVIOUS else run / LAST
+    run, world = file.parent, current_world()
+    resumption.check_request(request, run)
+    with signals(world.size > 1) as watch, existing_folder(run, world) as folder:
+        saved = read_last(file)
+        metadata = parse_metadata(saved["about"], str(file))
+        plan = plan_document(metadata.spec, str(file))
+        resumption.check_network(request.network, plan.network, run)
+        settings = resumption.resumed_settings(saved["settings"], request, run, saved["step"])
+        more_epochs = settings["epochs"].value != saved["settings"]["epochs"][0]
+        if (run / CURVES).is_file() and not more_epochs and file.name == LAST:
+            if world.is_main:
+                request.say(f"{run} is finished ({len(saved['history'])} epochs); train longer with --epochs N")
+            return read_run(plan.network, metadata, run, saved["history"]) if world.is_main else None
+        resumption.check_processes(file, len(saved["ranks"]), world.size)
+        device = choose_device(_device_name(request, metadata, world), settings["deterministic"].value, world)
+        with join_process_group(world, device):
+            with world.in_turn():
+                source = _same_source(request, settings, metadata, run)
+            job = make_job(plan, settings, metadata, source, device, folder)
+            state = initial_state(job)
+            transfer.put(state.network, transfer.fit(plan, saved["network"], str(file), whole=True))
+            if state.average:
+                transfer.put(state.average, transfer.fit(plan, saved["average"], str(file), whole=True))
+            restore_last(saved, state, world)
+            if world.is_main:
+                if file.name == PREVIOUS:
+                    put_back(file, run / LAST)
+                (run / CURVES).unlink(missing_ok=True)  # it says that the run is finished, which it no longer is
+                write_log(job, state)  # a run that was killed may have ended between its state and its log
+                write_config(job, request.command)
+                request.say(run_header(job, state))
+            return train_to_completion(job, state, watch)
+
+
+def _plan_and_settings(request: Request) -> tuple[Plan, dict[str, Setting]]:
+    """The network and the settings, with the mistakes that need neither data nor device found."""
+    plan = request.plan()
+    settings = resolve(request.options, os.environ, plan.train, recipe_of(plan, request.recipe))
+    if settings["data"].value is None:
+        raise UsageError(f"{plan.network} names no data set; add --data NAME_OR_FOLDER ({', '.join(NAMED)})")
+    if request.film:
+        check_film(plan)
+    frozen(plan, settings["freeze"].value)
+    return plan, settings
+
+
+def _device_name(request: Request, metadata: Metadata, world: World) -> str:
+    """The device asked for, else the one that the run was on."""
+    before = str(metadata.facts["on"])
+    if request.device != "auto":
+        return request.device
+    return before.partition(":")[0] if world.size > 1 else before
+
+
+def _same_source(request: Request, settings: dict[str, Setting], metadata: Metadata, run: Path) -> Source:
+    """The run's data; UsageError where they have changed since."""
+    source = read_source(settings["data"].value, data_folder(request.data_dir, metadata.data["folder"]))
+    if fingerprint(source) != metadata.data.get("fingerprint"):
+        raise UsageError(f"{source.name} has changed since {run} began; a run resumes with the images it began with")
+    return source

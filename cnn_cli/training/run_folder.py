@@ -1,0 +1,35 @@
+"""The folder of a run among several processes: the main one makes and locks it, the others are told where it is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnn_cli.checkpoints.runs import held_run, new_run
+from cnn_cli.distributed.world import World
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run is kept, and the processes that share it."""
+
+    path: Path
+    world: World
+
+
+@contextmanager
+def new_folder(network: str, output: Path | None, world: World) -> Iterator[RunFolder]:
+    if not world.is_main:
+        yield RunFolder(world.broadcast_object(Path()), world)
+        return
+    with new_run(network, output) as run:
+        yield RunFolder(world.broadcast_object(run), world)
+
+
+@contextmanager
+def existing_folder(path: Path, world: World) -> Iterator[RunFolder]:
+    if not world.is_main:
+        yield RunFolder(path, world)
+        return
+    with held_run(path) as run:
+        yield RunFolder(run, world)
