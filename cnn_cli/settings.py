@@ -198,6 +198,13 @@ class Setting(NamedTuple):
     source: str
 
 
+def as_typed(value: Any) -> str:
+    """A value in one word where it can be, as it is typed for an option: `none`, `channels-last,crop-unused`."""
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return "none" if value in (None, ()) else shown(value).strip("'")
+
+
 def read_train(block: Mapping[str, Any], under: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
     """Every mistake in a spec's `train:` block, or in a recipe, which lies over it (`under`), as (key, message)."""
     values: dict[str, Any] = {}
@@ -239,13 +246,13 @@ def resolve(
     """Every setting of a run, in the table's order, with its source.
 
     options: of the command line, None = not given; environ: looked up as CNN_<NAME>; spec: a checked `train:` block;
-    recipe: a checked recipe, laid over it. UsageError for a value of the wrong kind, or one asked for that would have
-    no effect.
+    recipe: a checked recipe, which overrides it. A value that spec or recipe wrote for another optimizer or schedule
+    than the one chosen is not taken over. UsageError for a value of the wrong kind, or one that would have no effect.
     """
     found = {name: _first(name, options, environ, spec, recipe or {}) for name in SETTINGS}
     values = {name: setting.value for name, setting in found.items()}
     for name, (_, source) in found.items():
-        if not _applies(name, values) and source not in ("spec", "recipe", "default"):  # those were for its own choice
+        if not _applies(name, values) and source != "default":
             raise UsageError(f"{_spelled(name, source)}: {_out_of_place(name, values)}; leave it out")
     found = {name: setting for name, setting in found.items() if _applies(name, values)}
     for name in BY_OPTIMIZER:
@@ -264,16 +271,24 @@ def _contradictions(values: Mapping[str, Any]) -> dict[str, str]:
     if values.get("nesterov") and values.get("momentum") == 0:
         found["nesterov"] = "nesterov needs a momentum above 0; write momentum 0.9"
     if values.get("warmup") and values.get("schedule") == "onecycle":
-        found["warmup"] = "onecycle warms up by itself; leave warmup out"
+        found["warmup"] = "schedule onecycle has a warm-up of its own; leave out warmup"
     if values.get("balanced_sampling") and values.get("shuffle") is False:
-        found["balanced_sampling"] = "balanced_sampling draws images by chance; leave out --no-shuffle"
+        found["balanced_sampling"] = "balanced_sampling samples images at random; leave out --no-shuffle"
     if values.get("warmup", 0) >= values.get("epochs", SETTINGS["epochs"].default):
-        found["warmup"] = "warmup takes all epochs; write less"
+        found["warmup"] = "warmup must be shorter than epochs"
     if values.get("momentum") == 1 and values.get("optimizer") == "muon":
-        found["momentum"] = "a momentum of 1 never moves; write 0.95"
+        found["momentum"] = "muon with momentum 1 ignores every gradient; write 0.95"
     if values.get("ema") == 1:
-        found["ema"] = "an ema of 1 never moves; write 0.999"
+        found["ema"] = "with ema 1 the average never changes; write 0.999"
     return found
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """A warning for each variable CNN_… that nothing reads."""
+    known = [name.upper() for name in SETTINGS] + ["MODELS", "DEVICE", "DATA_DIR", "TIMEOUT"]
+    unknown = sorted({name.removeprefix("CNN_") for name in environ if name.startswith("CNN_")} - set(known))
+    hints = [closest(name, known).replace("'", "'CNN_", 1) for name in unknown]
+    return [f"warning: unknown variable CNN_{n} is ignored.{h}" for n, h in zip(unknown, hints, strict=True)]
 
 
 def asked_for(options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Setting]:
@@ -289,15 +304,37 @@ def _first(
     spec: Mapping[str, Any],
     recipe: Mapping[str, Any],
 ) -> Setting:
+    sources = (options, environ, spec, recipe)
     variable = f"CNN_{name.upper()}"
     if options.get(name) is not None:
         return _checked(name, _parsed(SETTINGS[name].kind, options[name]), "option")
     if environ.get(variable):
         return _checked(name, _parsed(SETTINGS[name].kind, environ[variable]), variable)
-    for source, block in (("recipe", recipe), ("spec", spec)):
-        if name in block:
-            return _checked(name, block[name], source)
+    for source, block, below in (("recipe", recipe, spec), ("spec", spec, {})):
+        if name not in block:
+            continue
+        choice = _choice(name)
+        if choice and {**below, **block}.get(choice, SETTINGS[choice].default) != _first(choice, *sources).value:
+            continue  # it was written for another choice
+        return _checked(name, block[name], source)
     return Setting(SETTINGS[name].default, "default")
+
+
+def _choice(name: str) -> str | None:
+    """The setting that decides what this one means, or what its default is."""
+    only = SETTINGS[name].only
+    return only[0] if only else "optimizer" if name in BY_OPTIMIZER else None
+
+
+def not_inherited(settings: Mapping[str, Setting], spec: Mapping[str, Any]) -> list[str]:
+    """`lr 0.001 (for optimizer adam)`: the spec's values that a default replaces, since they are for another choice."""
+    values = {name: setting.value for name, setting in settings.items()}
+    texts = []
+    for name, value in spec.items():
+        choice = _choice(name) if name in settings and settings[name].source == "default" else None
+        if choice and (meant := spec.get(choice, SETTINGS[choice].default)) != values[choice]:
+            texts.append(f"{name} {as_typed(value)} (for {choice} {meant})")
+    return texts
 
 
 def _checked(name: str, value: Any, source: str) -> Setting:
@@ -355,7 +392,7 @@ def _applies(name: str, values: Mapping[str, Any]) -> bool:
 def _out_of_place(name: str, values: Mapping[str, Any]) -> str:
     other, needed = SETTINGS[name].only or ("", ())
     now = values.get(other, SETTINGS[other].default)
-    return f"{name} is a setting of {other} {' and '.join(needed)}, and this is {now}"
+    return f"{name} applies only to {other} {' or '.join(needed)}, not {now}"
 
 
 def _known() -> str:

@@ -58,7 +58,7 @@ def test_an_unknown_recipe_is_named(tmp_path: Path) -> None:
     ("recipe", "error"),
     [
         ("quick: {epoch: 3}", r"recipes\.quick: unknown training setting 'epoch'. Did you mean 'epochs'\?"),
-        ("quick: {momentum: 0.9}", "momentum is a setting of optimizer sgd and muon, and this is adam"),
+        ("quick: {momentum: 0.9}", "momentum applies only to optimizer sgd or muon, not adam"),
         ("Quick: {epochs: 3}", "'Quick' is no name for a recipe; use small letters, digits, '-' and '_'"),
         ("quick: 3", "must be a mapping, not 3"),
     ],

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_runs as small
 import torch
+import yaml
 
 from cnn_cli import data
 from cnn_cli.checkpoints import checkpoint
@@ -94,7 +96,7 @@ def test_other_settings_are_listed_and_refused(tmp_path: Path) -> None:
         small.resume(tmp_path, epochs=2, lr=0.5, momentum=0.5, batch_size=128)
     assert str(error.value) == (
         f"{run} keeps its settings, only epochs may grow: lr is 0.01, not 0.5 (option); "
-        "momentum is None, not 0.5 (option)\nleave these out, or start a new run"
+        "momentum is none, not 0.5 (option)\nleave these out, or start a new run"
     )
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
 
@@ -283,3 +285,20 @@ def test_batchnorm_never_meets_a_single_image(tmp_path: Path) -> None:
     assert small.last(tmp_path / "run")["step"] == 359
     with pytest.raises(UsageError, match="two images per batch"):
         small.begin(tmp_path, "other", spec=spec, batch_size=1)
+
+
+def test_config_keeps_the_first_command_and_those_that_resumed(tmp_path: Path) -> None:
+    def commands() -> list[Any]:
+        config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+        return [config["command"], config.get("resumed_by")]
+
+    first = replace(small.request(tmp_path, epochs=1), command="cnn train small.yaml")
+    run_module.begin(first)
+    assert commands() == ["cnn train small.yaml", None]
+    for n in (2, 3):
+        again = replace(small.request(tmp_path, epochs=n), command=f"cnn train --resume --epochs {n}")
+        run_module.resume(again, tmp_path / "run")
+    assert commands() == ["cnn train small.yaml", [f"cnn train --resume --epochs {n}" for n in (2, 3)]]
+    (tmp_path / "run" / "config.yaml").write_text("{broken")
+    run_module.resume(replace(again, options={"epochs": 4}), tmp_path / "run")
+    assert commands() == ["cnn train --resume --epochs 3", None]

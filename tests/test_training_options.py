@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from cnn_cli.checkpoints import checkpoint
 from cnn_cli.data import balanced_order, epoch_order, mix
 from cnn_cli.errors import UsageError
-from cnn_cli.settings import SETTINGS, resolve
+from cnn_cli.settings import SETTINGS, not_inherited, resolve, unknown_variables
 from cnn_cli.training.muon import muon, orthogonal
 from cnn_cli.training.optimizer import Optimizer, learning_rate, make_optimizer
 
@@ -156,7 +156,7 @@ def test_what_muon_leaves_has_the_decay_that_is_said() -> None:
     for decay in (0, 0.3):
         opt = make_optimizer(network(), values(optimizer="muon", weight_decay=decay), last="5")
         assert [(g.optimizer, g.weight_decay) for g in opt.groups] == [("muon", decay), ("adamw", decay)]
-    assert str(opt.groups[1]) == "adamw lr 0.001, weight decay 0.3 for 4 tensors (57 parameters)"
+    assert str(opt.groups[1]) == "adamw, lr 0.001, weight decay 0.3 for 4 tensors (57 parameters)"
     assert values(optimizer="muon", momentum=0)["nesterov"] is False
 
 
@@ -311,19 +311,72 @@ def test_muon_with_nothing_to_turn_is_refused() -> None:
 @pytest.mark.parametrize(
     ("given", "error"),
     [
-        ({"warmup": 1, "schedule": "onecycle"}, "onecycle warms up by itself; leave warmup out"),
+        ({"warmup": 1, "schedule": "onecycle"}, "schedule onecycle has a warm-up of its own; leave out warmup"),
         ({"nesterov": True, "optimizer": "sgd", "momentum": 0}, "nesterov needs a momentum above 0"),
-        ({"balanced_sampling": True, "shuffle": False}, "balanced_sampling draws images by chance"),
-        ({"ema": 1}, "an ema of 1 never moves"),
-        ({"warmup": 2, "epochs": 2}, "warmup takes all epochs; write less"),
-        ({"optimizer": "muon", "momentum": 1}, "a momentum of 1 never moves"),
-        ({"ns_steps": 3}, "ns_steps is a setting of optimizer muon, and this is adam"),
-        ({"nesterov": True}, "nesterov is a setting of optimizer sgd and muon, and this is adam"),
+        ({"balanced_sampling": True, "shuffle": False}, "balanced_sampling samples images at random"),
+        ({"ema": 1}, "with ema 1 the average never changes"),
+        ({"warmup": 2, "epochs": 2}, "warmup must be shorter than epochs"),
+        ({"optimizer": "muon", "momentum": 1}, "muon with momentum 1 ignores every gradient"),
+        ({"ns_steps": 3}, "ns_steps applies only to optimizer muon, not adam"),
+        ({"nesterov": True}, "nesterov applies only to optimizer sgd or muon, not adam"),
     ],
 )
 def test_settings_that_exclude_each_other(given: dict[str, Any], error: str) -> None:
     with pytest.raises(UsageError, match=error):
         resolve(given, {}, {})
+
+
+ADAM = {"optimizer": "adam", "lr": 0.003, "weight_decay": 0.1, "epochs": 7}
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "spec", "recipe", "expected"),
+    [
+        ({}, {}, ADAM, {}, {"lr": (0.003, "spec"), "weight_decay": (0.1, "spec")}),
+        ({"optimizer": "sgd"}, {}, ADAM, {}, {"lr": (0.01, "default"), "weight_decay": (0, "default")}),
+        ({}, {"CNN_OPTIMIZER": "sgd"}, ADAM, {}, {"lr": (0.01, "default"), "momentum": (0.9, "default")}),
+        ({"optimizer": "sgd"}, {}, {"lr": 0.003}, {}, {"lr": (0.01, "default")}),  # written for the default, adam
+        ({"optimizer": "adam"}, {}, ADAM, {}, {"lr": (0.003, "spec")}),
+        ({"optimizer": "sgd", "lr": 0.5}, {}, ADAM, {}, {"lr": (0.5, "option"), "weight_decay": (0, "default")}),
+        ({}, {}, ADAM, {"optimizer": "muon"}, {"lr": (0.02, "default"), "epochs": (7, "spec")}),
+        ({}, {}, ADAM, {"lr": 0.1}, {"lr": (0.1, "recipe"), "weight_decay": (0.1, "spec")}),
+        ({"optimizer": "adam"}, {}, ADAM, {"optimizer": "muon", "lr": 0.5}, {"lr": (0.003, "spec")}),
+        (
+            {"optimizer": "muon"},
+            {},
+            {"optimizer": "sgd", "momentum": 0.5, "nesterov": True},
+            {},
+            {"momentum": (0.95, "default"), "nesterov": (True, "default")},
+        ),
+        (
+            {"schedule": "step"},
+            {},
+            {"schedule": "step", "gamma": 0.5},
+            {"schedule": "cosine"},
+            {"gamma": (0.5, "spec")},
+        ),
+    ],
+)
+def test_a_value_written_for_another_choice_is_not_inherited(
+    options: Any, environ: Any, spec: Any, recipe: Any, expected: Any
+) -> None:
+    settings = resolve(options, environ, spec, recipe)
+    assert {name: tuple(settings[name]) for name in expected} == expected
+
+
+def test_the_header_names_what_it_does_not_inherit() -> None:
+    settings = resolve({"optimizer": "sgd"}, {}, ADAM)
+    assert not_inherited(settings, ADAM) == ["lr 0.003 (for optimizer adam)", "weight_decay 0.1 (for optimizer adam)"]
+    assert not_inherited(resolve({}, {}, ADAM), ADAM) == []
+    assert not_inherited(resolve({"optimizer": "sgd", "lr": 1, "weight_decay": 0}, {}, ADAM), ADAM) == []
+
+
+def test_variables_that_nothing_reads_are_named() -> None:
+    environ = {"CNN_LR": "1", "CNN_TIMEOUT": "9", "CNN_BATCHSIZE": "3", "CNN_OF_MINE": "x", "HOME": "/"}
+    assert unknown_variables(environ) == [
+        "warning: unknown variable CNN_BATCHSIZE is ignored. Did you mean 'CNN_BATCH_SIZE'?",
+        "warning: unknown variable CNN_OF_MINE is ignored.",
+    ]
 
 
 def test_every_setting_reads_what_its_schema_says() -> None:

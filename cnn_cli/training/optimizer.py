@@ -51,7 +51,7 @@ class Group:
     def __str__(self) -> str:
         values = sum(p.numel() for p in self.parameters)
         decay = f", weight decay {self.weight_decay:g}" if self.weight_decay else ""
-        return f"{self.optimizer} lr {self.lr:g}{decay} for {len(self.parameters)} tensors ({values:,} parameters)"
+        return f"{self.optimizer}, lr {self.lr:g}{decay} for {len(self.parameters)} tensors ({values:,} parameters)"
 
 
 class Optimizer:

@@ -26,6 +26,7 @@ class Request:
     recipe: str = ""
     film: bool = False  # whether to keep the first convolution's filters of every epoch
     command: str = ""
+    verbose: bool = False  # whether the header shows the settings at their defaults too
     say: Callable[[str], None] = print
 
     def plan(self) -> Plan:

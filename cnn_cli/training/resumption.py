@@ -12,7 +12,7 @@ from cnn_cli.data import NAMED
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
 from cnn_cli.pictures.film import FRAMES
-from cnn_cli.settings import Setting, asked_for
+from cnn_cli.settings import Setting, as_typed, asked_for
 from cnn_cli.training.initial_weights import full_path
 from cnn_cli.training.request import Request
 
@@ -79,7 +79,7 @@ def resumed_settings(saved: Mapping[str, Any], request: Request, run: Path, step
     now = {name: settings[name].value if name in settings else None for name in asked}
     free = {n for n in asked if n == "workers" or (n == "epochs" and asked[n].value >= now[n])}
     different = [
-        f"{name} is {now[name]}, not {setting.value} ({setting.source})"
+        f"{name} is {as_typed(now[name])}, not {as_typed(setting.value)} ({setting.source})"
         for name, setting in asked.items()
         if name not in free and setting.value != now[name]
     ]

@@ -20,7 +20,7 @@ from cnn_cli.language.freeze import frozen
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_document
 from cnn_cli.pictures.film import begin_film, check_film
-from cnn_cli.settings import Setting, resolve
+from cnn_cli.settings import Setting, resolve, unknown_variables
 from cnn_cli.training import resumption
 from cnn_cli.training.completion import CURVES, RunResult, read_run, train_to_completion
 from cnn_cli.training.initial_weights import find_initial_weights, full_path, prepared, remarks
@@ -37,6 +37,7 @@ def begin(request: Request) -> RunResult | None:
     """A new run → its result, in the main process."""
     plan, settings = _plan_and_settings(request)
     world = current_world()
+    _warn(request, world)
     device = choose_device(request.device, settings["deterministic"].value, world)
     settings = settle(settings, device)
     with (
@@ -65,7 +66,8 @@ def begin(request: Request) -> RunResult | None:
             write_config(job, request.command)
             if request.film:
                 begin_film(job.run, state.network)
-            request.say(run_header(job, state, remarks(weights, moved, preprocessing, source.classes)))
+            about_weights = remarks(weights, moved, preprocessing, source.classes)
+            request.say(run_header(job, state, about_weights, request.verbose))
         return train_to_completion(job, state, watch)
 
 
@@ -77,6 +79,7 @@ def resume(request: Request, run: Path) -> RunResult | None:
     file = run if run.name == PREVIOUS else run / LAST
     run, world = file.parent, current_world()
     resumption.check_request(request, run)
+    _warn(request, world)
     with signals(world.size > 1) as watch, existing_folder(run, world) as folder:
         saved = read_last(file)
         metadata = parse_metadata(saved["about"], str(file))
@@ -105,7 +108,7 @@ def resume(request: Request, run: Path) -> RunResult | None:
                 (run / CURVES).unlink(missing_ok=True)  # it says that the run is finished, which it no longer is
                 write_log(job, state)  # a run that was killed may have ended between its state and its log
                 write_config(job, request.command)
-                request.say(run_header(job, state))
+                request.say(run_header(job, state, verbose=request.verbose))
             return train_to_completion(job, state, watch)
 
 
@@ -119,6 +122,12 @@ def _plan_and_settings(request: Request) -> tuple[Plan, dict[str, Setting]]:
         check_film(plan)
     frozen(plan, settings["freeze"].value)
     return plan, settings
+
+
+def _warn(request: Request, world: World) -> None:
+    """Name the environment variables that look like ours and are not."""
+    for warning in unknown_variables(os.environ) if world.is_main else ():
+        request.say(warning)
 
 
 def _device_name(request: Request, metadata: Metadata, world: World) -> str:

@@ -5,6 +5,7 @@ import platform
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,14 @@ from cnn_cli.data import Source
 from cnn_cli.device import describe
 from cnn_cli.files import write_text
 from cnn_cli.language.freeze import described
-from cnn_cli.settings import Setting
+from cnn_cli.settings import Setting, as_typed, not_inherited
 from cnn_cli.tables import terminal_width
 from cnn_cli.training.job import Job
 from cnn_cli.training.state import State
-from cnn_cli.values import shown
 
 
 def data_facts(source: Source, settings: Mapping[str, Setting], folder: Path) -> dict[str, Any]:
-    """What evaluating later, or going on, needs to know of the data."""
+    """What evaluating or resuming later needs to know of the data."""
     values = {name: settings[name].value for name in ("val_fraction", "seed", "batch_size")}
     return {"name": source.name, **values, "fingerprint": fingerprint(source), "folder": str(folder.resolve())}
 
@@ -50,12 +50,23 @@ def run_facts(device: torch.device, settings: Mapping[str, Setting]) -> dict[str
 
 
 def write_config(job: Job, command: str) -> None:
-    """config.yaml: command line, settings with their sources, data and class names, device, versions, spec."""
+    """config.yaml: command line, settings with their sources, data and class names, device, versions, spec.
+
+    Where there is one, its command stays, and this one is added to those that resumed the run.
+    """
     import yaml
 
+    path = job.run / "config.yaml"
+    before: Any = {}
+    if path.is_file():
+        with suppress(yaml.YAMLError, UnicodeDecodeError):  # damaged: it is written anew
+            before = yaml.safe_load(path.read_text("utf-8"))
+    commands: dict[str, Any] = {"command": command}
+    if isinstance(before, dict) and "command" in before:
+        commands = {"command": before["command"], "resumed_by": [*before.get("resumed_by", []), command]}
     document = {
         "network": job.plan.network,
-        "command": command,
+        **commands,
         "settings": {name: {"value": s.value, "source": s.source} for name, s in job.settings.items()},
         "data": job.metadata.data
         | {"images": {name: len(s) for name, s in job.data.splits.items()}, "classes": list(job.metadata.classes)},
@@ -63,16 +74,17 @@ def write_config(job: Job, command: str) -> None:
         **{k: v for k, v in job.metadata.facts.items() if k != "settings"},
         "spec": job.metadata.spec,
     }
-    write_text(job.run / "config.yaml", yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110))
+    write_text(path, yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110))
 
 
-def run_header(job: Job, state: State, remarks: Sequence[str] = ()) -> str:
+def run_header(job: Job, state: State, remarks: Sequence[str] = (), verbose: bool = False) -> str:
     """The lines before the first epoch: network, weights, data, device, settings by their source, folder.
 
-    remarks: about the initial weights.
+    remarks: about the initial weights. verbose: also the settings at their defaults.
     """
     shape = "x".join(map(str, job.plan.input))
     splits = ", ".join(f"{len(s):,} {_PURPOSE[s.name]}" for s in job.data.splits.values())
+    unused = not_inherited(job.settings, job.plan.train)
     unseen = len(job.data.splits["train"]) - job.images
     rows = [
         ("network", f"{job.plan.network}, input {shape}, {job.plan.params:,} parameters"),
@@ -82,9 +94,10 @@ def run_header(job: Job, state: State, remarks: Sequence[str] = ()) -> str:
         *(("", remark) for remark in job.data.notes),
         *([("", f"last batch of {unseen} dropped in every epoch (BatchNorm needs at least 2)")] if unseen else []),
         ("loss", job.task.criterion),
-        *([("optimizer", str(g)) for g in state.optimizer.groups] if len(state.optimizer.groups) > 1 else []),
+        *(("optimizer", str(group)) for group in state.optimizer.groups),
         ("device", describe(state.device) + (f", {job.world.size} processes" if job.world.size > 1 else "")),
-        *_by_source(job.settings),
+        *_by_source(job.settings, verbose),
+        *([("not used", f"{', '.join(unused)}, of the spec")] if unused else []),
         ("run", str(job.run)),
     ]
     if state.step:
@@ -95,27 +108,15 @@ def run_header(job: Job, state: State, remarks: Sequence[str] = ()) -> str:
 
 _PURPOSE = {"train": "training images", "val": "for validation", "test": "for testing"}
 _SOURCES = {"option": "options", "recipe": "recipe", "spec": "spec", "weights": "weights'", "default": "defaults"}
-_OFF = {"warmup", "label_smoothing", "shift", "crop", "cutout", "mixup", "cutmix", "val_fraction"}  # at their defaults
 
 
-def _by_source(settings: Mapping[str, Setting]) -> list[tuple[str, str]]:
-    """`spec: data fashion-mnist, batch_size 64`: a row for each place that settings came from, one for what is off."""
+def _by_source(settings: Mapping[str, Setting], verbose: bool) -> list[tuple[str, str]]:
+    """`spec: data fashion-mnist, batch_size 64`: a row for each place that settings came from."""
     groups: dict[str, list[str]] = {}
     for name, (value, source) in settings.items():
-        nothing = value is False or value in (None, (), "none")
-        if source == "default" and name != "workers" and (name in _OFF or nothing):
-            groups.setdefault("off", []).append(name)
-        else:
-            groups.setdefault(_SOURCES.get(source, "variables"), []).append(_short(name, value))
-    order = ("options", "variables", "recipe", "spec", "weights'", "defaults", "off")
+        groups.setdefault(_SOURCES.get(source, "variables"), []).append(f"{name} {as_typed(value)}")
+    order = ("options", "variables", "recipe", "spec", "weights'", *(["defaults"] if verbose else []))
     return [(source, ", ".join(groups[source])) for source in order if source in groups]
-
-
-def _short(name: str, value: Any) -> str:
-    if name == "fast" and value:
-        return f"fast {' '.join(value)}"
-    nothing = "auto" if name == "workers" else "none"
-    return f"{name} {nothing if value in (None, ()) else shown(value).strip(chr(39))}"
 
 
 def _wrapped(title: str, text: str) -> str:
