@@ -2,8 +2,10 @@
 
 import io
 import re
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import accumulate, groupby, pairwise, product
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -15,10 +17,13 @@ from cnn_cli.analysis.rows import layer_rows
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.graph import READABLE, draw, readable_depth, render
 from cnn_cli.graph.boxes import Arrow, Box, collect_boxes
-from cnn_cli.graph.figure import COLORS, Curve, Figure, Rect, compose
+from cnn_cli.graph.columns import RANK_GAP, arrange_in_columns
+from cnn_cli.graph.figure import COLORS, compose
 from cnn_cli.graph.layout import lay_out
 from cnn_cli.graph.markup import to_dot, to_mermaid
 from cnn_cli.graph.rendering import render_figure
+from cnn_cli.graph.shapes import Curve, Figure, Rect
+from cnn_cli.graph.u_shape import arrange_as_u, nested_skips
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find
 
@@ -60,7 +65,8 @@ def test_what_follows_a_layer_stands_in_its_box() -> None:
         "convolution", "conv1", "Conv2d 64, 7x7", ("stride 2, padding 3, no bias",), ("BatchNorm2d", "ReLU")
     )
     block = next(box for box in found if box.name == "layer2")
-    assert (block.kind, block.title, block.texts) == ("block", "layer2", ["5 Conv2d + 11 more", "526 k parameters"])
+    assert (block.kind, block.title) == ("block", "layer2")
+    assert block.texts == ["5 Conv2d, 5 BatchNorm2d,", "4 ReLU, 2 Add", "526 k parameters"]
 
 
 def test_an_output_that_two_take_is_no_part_of_another_box() -> None:
@@ -83,7 +89,7 @@ def test_places_of_a_rank_keep_apart_and_arrows_lead_down() -> None:
         for left, right in pairwise(rank):
             a, b = found.places[left], found.places[right]
             assert b.x - a.x >= (a.width + b.width) / 2 - 1e-6
-    for (start, end), way in zip(CROSSED, found.ways, strict=True):
+    for (start, end), way in zip(CROSSED, found.routes, strict=True):
         assert [way[0], way[-1]] == [start, end]
         ranks = [found.places[n].rank for n in way]
         assert ranks == list(range(ranks[0], ranks[-1] + 1))
@@ -95,15 +101,19 @@ def test_boxes_do_not_overlap_and_all_is_on_the_page(name: str, depth: int | Non
     rects = [s for s in picture.shapes if isinstance(s, Rect)]
     sheets = [r for r, after in zip(rects, [*rects[1:], None], strict=True) if not _is_behind(r, after)]
     for n, a in enumerate(sheets):
-        assert a.x >= 0 and a.y >= 0 and a.x + a.width <= picture.width and a.y + a.height <= picture.height
+        assert on_page(picture, a.x, a.y) and on_page(picture, a.x + a.width, a.y + a.height)
         for b in sheets[n + 1 :]:
             apart = a.x + a.width <= b.x or b.x + b.width <= a.x or a.y + a.height <= b.y or b.y + b.height <= a.y
             assert apart, (a, b)
     for curve in (s for s in picture.shapes if isinstance(s, Curve)):
         for piece in curve.pieces:
-            assert all(0 <= x <= picture.width and 0 <= y <= picture.height for x, y in piece)
+            assert all(on_page(picture, *point) for point in piece)
         assert all(a[3] == b[0] for a, b in pairwise(curve.pieces)), "an unbroken line"
     assert {s.fill for s in rects} <= {fill for fill, _ in COLORS.values()}
+
+
+def on_page(picture: Figure, x: float, y: float) -> bool:
+    return 0 <= x - picture.x <= picture.width and 0 <= y - picture.y <= picture.height
 
 
 def _is_behind(a: Rect, b: Rect | None) -> bool:
@@ -114,6 +124,21 @@ def _is_behind(a: Rect, b: Rect | None) -> bool:
 def test_drawings_are_of_a_shape_that_fits_a_slide(name: str, depth: int | None) -> None:
     picture = drawn(name, depth)
     assert 0.8 < picture.width / picture.height < 2.4
+
+
+def test_columns_are_as_equally_long_as_can_be() -> None:
+    """Against all ways to cut a chain into as many columns."""
+    heights = [60.0, 200.0, 40.0, 40.0, 150.0, 60.0, 90.0, 40.0, 300.0, 50.0, 50.0, 70.0, 40.0, 110.0]
+    arrows = [Arrow(n, n + 1, "1x1x1") for n in range(len(heights) - 1)]
+    page = arrange_in_columns([(120.0, height) for height in heights], arrows)
+    columns = [len(list(group)) for _, group in groupby(x for x, _ in page.centers)]
+
+    def unevenness(counts: Sequence[int]) -> float:
+        ends = [0, *accumulate(counts)]
+        return sum(sum(height + RANK_GAP for height in heights[a:b]) ** 2 for a, b in pairwise(ends))
+
+    ways = [c for c in product(range(1, 14), repeat=len(columns)) if sum(c) == len(heights)]
+    assert len(columns) > 1 and unevenness(columns) == pytest.approx(min(map(unevenness, ways)))
 
 
 def test_svg_is_xml_with_all_texts() -> None:
@@ -143,7 +168,7 @@ def test_png_is_a_picture() -> None:
 
 def test_a_figure_too_large_for_a_picture_says_so() -> None:
     with pytest.raises(CnnError, match=r"too large for a PNG; fold it with --depth, or write an \.svg or \.pdf"):
-        render_figure(Figure(100.0, 20_000.0, ()), "png")
+        render_figure(Figure(0.0, 0.0, 100.0, 20_000.0, ()), "png")
 
 
 HOSTILE = 'x"]; evil <script>&\\\n\x1b[0m'
@@ -168,6 +193,42 @@ def test_mermaid_and_dot_have_every_box_and_arrow() -> None:
     assert len(re.findall(r":::\w+$", text, re.M)) == len(found)
     text = to_dot("googlenet", found, arrows)
     assert text.count(" -> ") == len(arrows) and text.count("fillcolor=") == len(found) and text.endswith("}\n")
+
+
+def unet(depth: int) -> Plan:
+    """Halves `depth` times and doubles as often; what was there before each halving is joined again."""
+    conv = {"Conv2d": {"out_channels": 4, "kernel_size": 3, "padding": 1}}
+    up = {"ConvTranspose2d": {"out_channels": 4, "kernel_size": 2, "stride": 2}}
+    layers: dict[str, Any] = {}
+    for n in range(depth):
+        layers |= {f"down{n}": conv, f"pool{n}": {"MaxPool2d": 2}}
+    layers["bottom"] = conv
+    for n in reversed(range(depth)):
+        layers |= {f"up{n}": up, f"cat{n}": {"Concat": [f"down{n}", f"up{n}"]}, f"dec{n}": conv}
+    plan = planned(layers, (64, 64))
+    assert plan is not None
+    return plan
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_an_encoder_decoder_is_drawn_as_a_u(depth: int) -> None:
+    found, arrows = collect_boxes(unet(depth), None)
+    skips = nested_skips(len(found), arrows)
+    assert [found[a.start].name for a in skips] == [f"down{n}" for n in range(depth)]
+    page = arrange_as_u([(100.0, 50.0 + n % 3) for n in range(len(found))], arrows, skips)
+    x, y = zip(*page.centers, strict=True)
+    assert all(abs(y[a.start] - y[a.end]) < 1e-6 and x[a.start] < x[a.end] for a in skips), "straight across"
+    left = [n for n in range(len(found)) if x[n] == x[0]]
+    right = [n for n in range(len(found)) if x[n] != x[0]]
+    assert left == list(range(len(left))) and len(set(x)) == 2
+    assert all(y[b] - y[a] >= 50 for a, b in pairwise(left)) and all(y[a] - y[b] >= 50 for a, b in pairwise(right))
+    assert len(page.arrows) == len(page.labels) == len(arrows)
+
+
+@pytest.mark.parametrize("name", ["fashion-convnet", "resnet18", "googlenet", "densenet121"])
+def test_other_networks_are_not(name: str) -> None:
+    found, arrows = collect_boxes(find(name), 2)
+    assert nested_skips(len(found), arrows) == []
 
 
 @pytest.mark.parametrize("name", ["resnet152", "densenet201", "googlenet"])

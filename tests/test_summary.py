@@ -67,7 +67,7 @@ def test_a_folded_row_is_a_row() -> None:
     row = next(r for r in layer_rows(plan, depth=2) if r.name == "layer2.0")
     inside = [r for r in layer_rows(plan) if r.name.startswith("layer2.0.")]
     assert row.takes == ("layer1.2",) and row.input_shapes == ((256, 56, 56),) and row.output_shape == (512, 28, 28)
-    assert row.text == "4 Conv2d + 8 more" and row.type == "" and row.settings == {}
+    assert row.text == "4 Conv2d, 4 BatchNorm2d, 3 ReLU, Add" and row.type == "" and row.settings == {}
     assert row.params == sum(r.params for r in inside) and row.field == inside[-1].field
 
 

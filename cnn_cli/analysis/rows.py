@@ -1,6 +1,7 @@
 """The one model of the numbers: a row for each layer, or for each folded group of layers, and totals that are sums of
 rows."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -166,12 +167,14 @@ def _outside(inside: list[Row], owner: dict[str, str], name: str) -> dict[str, S
 
 
 def _contents(inside: list[Row]) -> str:
-    """`4 Conv2d + 10 more`: what multiplies, most frequent first; where nothing does, what there is most of."""
-    working = [row.type for row in inside if row.macs] or [row.type for row in inside]
-    kinds = sorted(set(working), key=lambda kind: (-working.count(kind), kind))[:2]
-    named = [f"{working.count(kind)} {kind}" for kind in kinds]
-    more = len(inside) - sum(working.count(kind) for kind in kinds)
-    return ", ".join(named) + (f" + {more} more" if more else "")
+    """`4 Conv2d, 4 BatchNorm2d, 4 ReLU + 2 more`: the most frequent types, those with MACs first."""
+    counts = Counter(row.type for row in inside)
+    working = {row.type for row in inside if row.macs}
+    types = sorted(counts, key=lambda name: (name not in working, -counts[name]))
+    shown = types if len(types) <= 4 else types[:3]
+    names = ", ".join(f"{counts[name]} {name}" if counts[name] > 1 else name for name in shown)
+    more = len(inside) - sum(counts[name] for name in shown)
+    return names + (f" + {more} more" if more else "")
 
 
 _BARE = (

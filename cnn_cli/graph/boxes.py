@@ -4,6 +4,8 @@ them.
 Normalization, activation and dropout that just follow a layer stand in its box, as the textbooks draw them.
 """
 
+import re
+import textwrap
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -82,21 +84,19 @@ def _follows(row: Row, last: Row) -> bool:
 
 def _box(row: Row) -> Box:
     if not row.type:
-        return Box(
-            "block",
-            row.name,
-            row.name,
-            (row.text, *((f"{format_count(row.params)} parameters",) if row.params else ())),
-        )
-    first, second, *more = [*row.text.split(", "), "", ""]  # a long list of settings goes on in a smaller line
+        params = [f"{format_count(row.params)} parameters"] if row.params else []
+        return Box("block", row.name, row.name, (*_lines(row.text), *params))
     if len(row.text) <= 26:
         return Box(_kind(row), row.name, row.text)
-    return Box(
-        _kind(row),
-        row.name,
-        ", ".join(filter(None, (first, second))),
-        (", ".join(filter(None, more)),) if any(more) else (),
-    )
+    settings = row.text.split(", ")  # a long list of settings continues in a smaller line
+    title, rest = ", ".join(settings[:2]), ", ".join(settings[2:])
+    return Box(_kind(row), row.name, title, (rest,) if rest else ())
+
+
+def _lines(text: str, width: int = 28) -> list[str]:
+    """What a group holds, in lines of about the width of other boxes."""
+    joined = re.sub(r"(\d) (\w)", r"\1\xa0\2", text)  # a number stays beside its word
+    return [line.replace("\xa0", " ") for line in textwrap.wrap(joined, width, break_long_words=False)]
 
 
 def _kind(row: Row) -> str:

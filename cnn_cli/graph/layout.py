@@ -27,30 +27,30 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of all boxes (first) and bends, the way of each arrow through them, and the ranks from left to
+    """The places of all boxes (first) and bends, the route of each arrow through them, and the ranks from left to
     right."""
 
     places: list[Place]
-    ways: list[list[int]]
+    routes: list[list[int]]
     ranks: list[list[int]]
 
 
 def lay_out(widths: Sequence[float], arrows: Sequence[tuple[int, int]]) -> Layout:
     """Ranks and x positions of boxes of these widths; `arrows` lead from smaller numbers to larger ones."""
     places = [Place(rank, width) for rank, width in zip(_ranks(len(widths), arrows), widths, strict=True)]
-    ways = [_way(places, start, end) for start, end in arrows]
+    routes = [_route(places, start, end) for start, end in arrows]
     ranks: list[list[int]] = [[] for _ in range(max(p.rank for p in places) + 1)]
     for number, place in enumerate(places):
         ranks[place.rank].append(number)
     above: list[list[int]] = [[] for _ in places]
     below: list[list[int]] = [[] for _ in places]
-    for way in ways:
-        for a, b in pairwise(way):
+    for route in routes:
+        for a, b in pairwise(route):
             below[a].append(b)
             above[b].append(a)
     _order(ranks, above, below)
     _spread(places, ranks, above, below)
-    return Layout(places, ways, ranks)
+    return Layout(places, routes, ranks)
 
 
 def _ranks(count: int, arrows: Sequence[tuple[int, int]]) -> list[int]:
@@ -65,13 +65,13 @@ def _ranks(count: int, arrows: Sequence[tuple[int, int]]) -> list[int]:
     return ranks
 
 
-def _way(places: list[Place], start: int, end: int) -> list[int]:
+def _route(places: list[Place], start: int, end: int) -> list[int]:
     """The arrow's stations: box, bends, box."""
-    way = [start]
+    route = [start]
     for rank in range(places[start].rank + 1, places[end].rank):
         places.append(Place(rank, BEND, bend=True))
-        way.append(len(places) - 1)
-    return [*way, end]
+        route.append(len(places) - 1)
+    return [*route, end]
 
 
 def _order(ranks: list[list[int]], above: list[list[int]], below: list[list[int]]) -> None:

@@ -5,7 +5,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from cnn_cli.errors import CnnError
-from cnn_cli.graph.figure import LINE, PAPER, Curve, Figure, Piece, Point, Rect, Text
+from cnn_cli.graph.shapes import LINE, PAPER, Curve, Figure, Piece, Point, Rect, Shape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,9 @@ def render_figure(figure: Figure, kind: str) -> bytes:
     if kind == "png" and scale < 0.4:
         raise CnnError("the drawing is too large for a PNG; fold it with --depth, or write an .svg or .pdf")
     page = Page(figsize=(figure.width / 72, figure.height / 72), dpi=72, facecolor=PAPER)
-    axes = page.add_axes((0, 0, 1, 1), xlim=(0, figure.width), ylim=(figure.height, 0))
+    axes = page.add_axes(
+        (0, 0, 1, 1), xlim=(figure.x, figure.x + figure.width), ylim=(figure.y + figure.height, figure.y)
+    )
     axes.set_axis_off()
     for order, shape in enumerate(figure.shapes):
         _add(axes, shape, order)
@@ -35,7 +37,7 @@ def render_figure(figure: Figure, kind: str) -> bytes:
     return out.getvalue()
 
 
-def _add(axes: "Axes", shape: Rect | Text | Curve, order: int) -> None:
+def _add(axes: "Axes", shape: Shape, order: int) -> None:
     from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
     from matplotlib.path import Path
 
