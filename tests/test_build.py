@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 import cnn_cli
 from cnn_cli.errors import CnnError, SpecError, UsageError
-from cnn_cli.language.parse import parse
-from cnn_cli.language.registry import find, planned
+from cnn_cli.language.registry import find, plan_spec
+from cnn_cli.language.spec import parse
 from cnn_cli.network.build import build_plan
 
 
 def from_text(text: str, name: str = "n") -> nn.Module:
-    return build_plan(planned(parse(text, "test").networks[name], None, None))
+    return build_plan(plan_spec(parse(text, "test").networks[name], None, None))
 
 
 def equal(built: nn.Module, by_hand: nn.Module, shape: tuple[int, ...]) -> None:

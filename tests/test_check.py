@@ -17,9 +17,9 @@ from torch import nn
 
 from cnn_cli.errors import SpecError
 from cnn_cli.language.joins import JOIN_TYPES
-from cnn_cli.language.parse import parse
 from cnn_cli.language.plan import Group, Layer, Plan
-from cnn_cli.language.registry import find, plan_document, planned
+from cnn_cli.language.registry import find, plan_document, plan_spec
+from cnn_cli.language.spec import parse
 from cnn_cli.layers import LAYERS, REQUIRED
 from cnn_cli.network.build import build_plan
 from cnn_cli.network.modules import Chunk
@@ -180,7 +180,7 @@ def accepted(document: Any) -> list[Plan]:
     text = json.dumps(document)
     try:
         file = parse(text, "test")
-        plans = [planned(spec, None, None) for spec in file.networks.values()]
+        plans = [plan_spec(spec, None, None) for spec in file.networks.values()]
         problems = [*file.problems, *(p for plan in plans for p in plan.errors)]
     except SpecError as error:
         plans, problems = [], list(error.problems)
@@ -294,7 +294,7 @@ def texts(draw: st.DrawFn) -> str:
 @given(texts())
 def test_damaged_texts(text: str) -> None:
     try:
-        problems = [p for spec in parse(text, "test").networks.values() for p in planned(spec, None, None).problems]
+        problems = [p for spec in parse(text, "test").networks.values() for p in plan_spec(spec, None, None).problems]
     except SpecError as error:
         problems = list(error.problems)
     lines = text.replace("\r\n", "\n").count("\n") + sum(text.count(c) for c in "\r\u2028\u2029\x85") + 1

@@ -17,7 +17,14 @@ from cnn_cli.analysis.rows import layer_rows, totals
 from cnn_cli.analysis.summary import estimates, setup
 from cnn_cli.data import epoch_order, read_source
 from cnn_cli.errors import CnnError, StoppedError, UsageError
-from cnn_cli.language.freeze import described, frozen, hold, is_frozen, patterns_of, set_training
+from cnn_cli.language.freezing import (
+    describe_frozen,
+    disable_gradients,
+    freeze_patterns,
+    frozen_tensors,
+    is_frozen,
+    set_training_mode,
+)
 from cnn_cli.language.registry import find
 from cnn_cli.network.build import build_plan
 from cnn_cli.training import run as run_module
@@ -88,7 +95,7 @@ def test_patterns_match_a_name_or_a_group_around_it(name: str, pattern: str, mat
 )
 def test_patterns_that_do_not_fit(patterns: list[str], message: str) -> None:
     with pytest.raises(UsageError) as error:
-        frozen(find("small.yaml"), patterns)
+        frozen_tensors(find("small.yaml"), patterns)
     assert str(error.value) == message
     with pytest.raises(UsageError) as error:
         small.begin(Path(), spec=SPEC, freeze=patterns)
@@ -105,8 +112,8 @@ def test_the_specs_own_pattern_is_checked_at_its_place() -> None:
         "freeze 'feature' matches no parameter of small. Did you mean 'features'?"
     )
     Path("small.yaml").write_text(SPEC.replace("epochs: 2", "freeze: features"))
-    assert patterns_of(find("small.yaml")) == ("features",)
-    assert patterns_of(find("small.yaml"), ["fc"]) == ("fc",)
+    assert freeze_patterns(find("small.yaml")) == ("features",)
+    assert freeze_patterns(find("small.yaml"), ["fc"]) == ("fc",)
 
 
 # --- Training -------------------------------------------------------------------------------------------------------
@@ -173,18 +180,18 @@ def test_a_frozen_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
             small.begin(tmp_path, f"stopped{step}", spec=SPEC, freeze=["features.?"])
         run = small.resume(tmp_path, f"stopped{step}", spec=SPEC)
         assert small.same(small.without_times(small.last(run)), expected)
-    with pytest.raises(UsageError, match=r"freeze is \('features\.\?',\), asked for is \('fc',\) \(option\)"):
+    with pytest.raises(UsageError, match=r"freeze is \('features\.\?',\), not \('fc',\) \(option\)"):
         small.resume(tmp_path, "whole", spec=SPEC, freeze=["fc"], epochs=3)
 
 
 def test_modes_of_a_network_in_training() -> None:
     plan, network = find("small.yaml"), fresh()
     network.eval()
-    set_training(network, plan, ["features"])
+    set_training_mode(network, plan, ["features"])
     modes = {name: part.training for name, part in network.named_modules() if not list(part.children())}
     assert [name for name, training in modes.items() if not training] == ["features.1", "features.4"]
     assert modes["drop"]
-    set_training(network, plan, ["features.1.weight"])  # the statistics are not meant
+    set_training_mode(network, plan, ["features.1.weight"])  # the statistics are not meant
     assert all(part.training for part in network.modules())
 
 
@@ -209,8 +216,8 @@ def test_nothing_is_kept_for_going_back_into_frozen_parts() -> None:
     torch.manual_seed(0)
     network = build_plan(plan)
     everything = saved_bytes(network, x)
-    hold(network, ["features"])
-    set_training(network, plan, ["features"])
+    disable_gradients(network, ["features"])
+    set_training_mode(network, plan, ["features"])
     assert not network.features(x).requires_grad
     assert saved_bytes(network, x) < everything / 4
     network.zero_grad()
@@ -220,17 +227,17 @@ def test_nothing_is_kept_for_going_back_into_frozen_parts() -> None:
 
 def test_the_optimizer_takes_only_what_is_trained() -> None:
     network = fresh()
-    hold(network, ["features"])
+    disable_gradients(network, ["features"])
     optimizer = make_optimizer(network, {"optimizer": "adam", "lr": 0.1, "weight_decay": 0.0, "groups": (), "fast": ()})
     assert [p.shape for p in optimizer.parameters] == [(10, 128), (10,)]
-    hold(network, [])
+    disable_gradients(network, [])
     assert all(p.requires_grad for p in network.parameters())
 
 
 @pytest.mark.parametrize("pattern", ["norm", "norm.*"])
 def test_a_frozen_batchnorm_takes_a_single_image(tmp_path: Path, pattern: str) -> None:
     spec = SPEC.replace("    drop: {Dropout: 0.2}\n", "    norm: BatchNorm1d\n")
-    with pytest.raises(UsageError, match="two images a batch"):
+    with pytest.raises(UsageError, match="two images per batch"):
         small.begin(tmp_path, spec=spec, batch_size=1)
     asked = small.request(tmp_path, spec=spec, batch_size=4, freeze=[pattern], epochs=1)  # 1437 = 4 · 359 + 1
     run_module.begin(asked)
@@ -242,7 +249,7 @@ def test_a_frozen_batchnorm_takes_a_single_image(tmp_path: Path, pattern: str) -
 def test_frozen_parts_need_no_memory_of_the_optimizer(tmp_path: Path) -> None:
     spec = SPEC.replace("    fc:", "    wide: {Linear: 100000000}\n    fc:")
     for patterns, need in ((None, "223.2"), (["wide"], "68.4")):
-        with pytest.raises(CnnError, match=rf"small takes over {need} GB"):
+        with pytest.raises(CnnError, match=rf"training small with batches of 2 needs over {need} GB"):
             small.begin(tmp_path, spec=spec, freeze=patterns, optimizer="adam", batch_size=2)
 
 
@@ -253,12 +260,12 @@ def test_summary_counts_what_is_trained(capsys: pytest.CaptureFixture[str]) -> N
     plan = find("resnet18")
     found = layer_rows(plan, frozen=["layer*", "*.bias"])
     network = build_plan(plan)
-    hold(network, ["layer*", "*.bias"])
+    disable_gradients(network, ["layer*", "*.bias"])
     learning = {n: p.numel() for n, p in network.named_parameters() if p.requires_grad}
     assert totals(plan, found)["trainable_params"] == sum(learning.values())
     for row in found:
         assert row.trainable == sum(size for n, size in learning.items() if n.rpartition(".")[0] == row.name)
-    assert described(plan, ["layer1"]) == "147,968 of 11,689,512 parameters, and the statistics of 4 layers"
+    assert describe_frozen(plan, ["layer1"]) == "147,968 of 11,689,512 parameters, and the statistics of 4 layers"
     assert cnn("summary", "vgg11", "--freeze", "features.*", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["total"]["trainable_params"] == document["total"]["params"] - 9_220_480
@@ -282,8 +289,8 @@ def test_memory_estimate_of_a_frozen_network_is_what_pytorch_allocates(patterns:
     """The profiler's record of every allocation in a step after the first; within 5 %."""
     plan, batch = find("resnet18"), 4
     network = build_plan(plan)
-    hold(network, patterns)
-    set_training(network, plan, patterns)
+    disable_gradients(network, patterns)
+    set_training_mode(network, plan, patterns)
     learning = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learning, momentum=0.9)
     images, labels = torch.rand(batch, *plan.input), torch.zeros(batch, dtype=torch.long)

@@ -11,11 +11,11 @@ from torch import nn
 
 from cnn_cli.analysis.diagnostics import diagnose
 from cnn_cli.errors import SpecError, UsageError
-from cnn_cli.language.names import TAKEN
-from cnn_cli.language.parse import parse
+from cnn_cli.language.children import TAKEN
 from cnn_cli.language.plan import Plan
-from cnn_cli.language.registry import find, plan_document, planned, shipped
-from cnn_cli.language.yamltext import read
+from cnn_cli.language.registry import find, plan_document, plan_spec, shipped
+from cnn_cli.language.spec import parse
+from cnn_cli.language.yaml_nodes import read_yaml
 from cnn_cli.network.build import build_plan
 from cnn_cli.network.modules import Graph
 
@@ -48,7 +48,7 @@ def made(layers: str, head: str = "", input: str = "[4, 8, 8]") -> Plan:
     """The plan of a network whose `layers:` are this YAML."""
     indented = "".join(f"    {line}\n" for line in layers.strip("\n").split("\n"))
     file = parse(f"n:\n  input: {input}\n{head}  layers:\n{indented}", "test")
-    return planned(file.networks["n"], None, None).checked()
+    return plan_spec(file.networks["n"], None, None).checked()
 
 
 def rows(plan: Plan) -> list[str]:
@@ -76,7 +76,7 @@ def test_a_mapping_gives_names() -> None:
 
 def test_one_layer_is_a_network() -> None:
     file = parse("n:\n  input: [1, 2, 2]\n  layers: Flatten\n", "test")
-    plan = planned(file.networks["n"], None, None).checked()
+    plan = plan_spec(file.networks["n"], None, None).checked()
     assert rows(plan) == [" Flatten 4"]
     assert isinstance(build_plan(plan), nn.Flatten)
 
@@ -173,7 +173,7 @@ def test_repeat_of_an_argument_is_spliced_in_like_the_list_that_it_is() -> None:
 
 def test_behind_a_wrong_repeat_nothing_has_a_shape() -> None:
     file = parse("n: {input: [4, 8, 8], layers: [ReLU, {Tanh: , repeat: 1000000}, Flatten, {Linear: 10}]}", "test")
-    plan = planned(file.networks["n"], None, None)
+    plan = plan_spec(file.networks["n"], None, None)
     assert [layer.type for layer in plan.layers] == ["ReLU"]
     assert len(plan.errors) == 1
 
@@ -221,7 +221,7 @@ n:
 
 def units(layers: str) -> list[str]:
     file = parse(UNITS + "".join(f"    {line}\n" for line in layers.split("\n")), "test")
-    plan = planned(file.networks["n"], None, None)
+    plan = plan_spec(file.networks["n"], None, None)
     assert not plan.errors, plan.errors
     return rows(plan)
 
@@ -263,19 +263,19 @@ def test_a_networks_own_block_goes_before_the_files() -> None:
     text = "blocks: {Unit: {layers: ReLU}}\na: {input: [1, 2, 2], layers: [Unit]}\n"
     text += "b: {input: [1, 2, 2], blocks: {Unit: {layers: Tanh}}, layers: [Unit]}\n"
     networks = parse(text, "test").networks
-    assert [planned(networks[n], None, None).layers[0].type for n in "ab"] == ["ReLU", "Tanh"]
+    assert [plan_spec(networks[n], None, None).layers[0].type for n in "ab"] == ["ReLU", "Tanh"]
 
 
 def test_arguments_of_a_network_can_be_set() -> None:
     spec = parse(
         "n: {input: [1, 4, 4], args: {classes: 10, act: ReLU}, layers: [$act, Flatten, {Linear: $classes}]}", "t"
     )
-    set_ = planned(spec.networks["n"], {"classes": "5", "act": "[Tanh, ELU]"}, (2, 6, 6))
+    set_ = plan_spec(spec.networks["n"], {"classes": "5", "act": "[Tanh, ELU]"}, (2, 6, 6))
     assert rows(set_) == ["0.0 Tanh 2x6x6", "0.1 ELU 2x6x6", "1 Flatten 72", "2 Linear 5"]
-    assert planned(spec.networks["n"], {"classes": 7}, None).output == (7,)
+    assert plan_spec(spec.networks["n"], {"classes": 7}, None).output == (7,)
     assert set_.args == {"classes": 5, "act": ["Tanh", "ELU"]}
     with pytest.raises(UsageError, match=r"n has no argument 'clases'\. Did you mean 'classes'"):
-        planned(spec.networks["n"], {"clases": 5}, None)
+        plan_spec(spec.networks["n"], {"clases": 5}, None)
 
 
 # --- outputs, documents, values -------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ VALUES = {
 
 @pytest.mark.parametrize("text", VALUES)
 def test_yaml_values(text: str) -> None:
-    found = read(f"a: {text}\n", "test").plain["a"]
+    found = read_yaml(f"a: {text}\n", "test").plain["a"]
     assert (found, type(found)) == (VALUES[text], type(VALUES[text]))
 
 
@@ -376,7 +376,7 @@ def test_check_obeys_set_and_input(tmp_path: Path) -> None:
     assert "a 3x3 window needs at least 3x3, but 1x2x2 arrives" in cnn("check", str(path), "--input", "1x2x2").stdout
     wrong = cnn("check", str(path), "--set", "kk=5")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == f"error: no network of {path} has an argument 'kk'; leave --set kk out\n"
+    assert wrong.stderr == f"error: no network of {path} has an argument 'kk'; remove --set kk\n"
 
 
 @pytest.mark.parametrize("command", ["summary", "shapes"])

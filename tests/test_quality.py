@@ -228,8 +228,8 @@ def test_every_command_in_readme_exists() -> None:
 
 
 def test_every_yaml_example_in_readme_is_right() -> None:
-    from cnn_cli.language.parse import parse
-    from cnn_cli.language.registry import planned
+    from cnn_cli.language.registry import plan_spec
+    from cnn_cli.language.spec import parse
 
     blocks = readme_blocks("yaml")
     assert blocks
@@ -237,7 +237,7 @@ def test_every_yaml_example_in_readme_is_right() -> None:
         file = parse(block, f"README.md, example {number}")
         assert [str(p) for p in file.problems] == []
         for spec in file.networks.values():
-            planned(spec, None, None).checked()
+            plan_spec(spec, None, None).checked()
 
 
 def test_readme_marks_its_test_command() -> None:

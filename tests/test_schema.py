@@ -10,12 +10,12 @@ import pytest
 from jsonschema import Draft7Validator
 from test_language import MISTAKES, UNITS, sections
 
-from cnn_cli.language.schema import schema
-from cnn_cli.language.yamltext import read
+from cnn_cli.language.schema import spec_schema
+from cnn_cli.language.yaml_nodes import read_yaml
 from cnn_cli.layers import LAYERS
 from cnn_cli.settings import SETTINGS
 
-VALIDATOR = Draft7Validator(schema())
+VALIDATOR = Draft7Validator(spec_schema())
 
 # What a schema cannot see: names that refer to something, sizes that must fit, and YAML itself.
 BEYOND = {
@@ -43,7 +43,7 @@ SPECS = {title: spec for title, (spec, _) in sections(MISTAKES).items() if title
 
 
 def plain(text: str) -> Any:
-    return read(text, "test").plain
+    return read_yaml(text, "test").plain
 
 
 def errors(document: Any) -> list[str]:
@@ -51,12 +51,12 @@ def errors(document: Any) -> list[str]:
 
 
 def test_it_is_a_schema() -> None:
-    Draft7Validator.check_schema(schema())
+    Draft7Validator.check_schema(spec_schema())
 
 
 def test_the_command_prints_it() -> None:
     result = subprocess.run([sys.executable, "-m", "cnn_cli", "schema"], capture_output=True, text=True, check=True)
-    assert json.loads(result.stdout) == json.loads(json.dumps(schema()))
+    assert json.loads(result.stdout) == json.loads(json.dumps(spec_schema()))
 
 
 def test_what_ships_is_valid() -> None:
@@ -115,7 +115,7 @@ def test_typical_mistakes_are_underlined(layers: str) -> None:
 
 def test_every_layer_and_training_setting_is_offered() -> None:
     """What an editor completes is what the tables hold."""
-    found = schema()
+    found = spec_schema()
     mapping = found["definitions"]["part"]["anyOf"][-1]["properties"]
     for name, layer in LAYERS.items():
         named = mapping[name]["anyOf"][0]["properties"]

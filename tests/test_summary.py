@@ -19,11 +19,11 @@ from cnn_cli.analysis.rows import auxiliary, layer_rows, relative, totals
 from cnn_cli.analysis.summary import choose_columns, estimates, setup, summarize
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
-from cnn_cli.language.registry import find, plan_document, registry
+from cnn_cli.language.registry import find, load_registry, plan_document
 from cnn_cli.layers import LAYERS
 from cnn_cli.network.build import build_plan
 
-PUBLISHED = sorted(set(torchvision.models.list_models(module=torchvision.models)) & set(registry()))
+PUBLISHED = sorted(set(torchvision.models.list_models(module=torchvision.models)) & set(load_registry()))
 SUMS = ("params", "trainable_params", "buffers", "macs", "flops", "activation_bytes")
 
 

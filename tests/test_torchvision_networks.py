@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision import models, ops
 
 from cnn_cli.language.plan import Layer, Plan
-from cnn_cli.language.registry import draft, find, registry
+from cnn_cli.language.registry import draft, find, load_registry
 from cnn_cli.network.build import build, build_plan
 
 TRANSFORMERS = ("vit_", "swin", "maxvit")
@@ -169,7 +169,7 @@ def compare_steps(module: nn.Module, original: nn.Module, name: str, images: Ten
         assert torch.equal(a, b), key
 
 
-@pytest.mark.parametrize("name", registry())
+@pytest.mark.parametrize("name", load_registry())
 def test_text_has_nothing_to_correct(name: str) -> None:
     plan = draft(name)
     assert [str(p) for p in plan.problems] == []

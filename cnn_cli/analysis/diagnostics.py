@@ -7,9 +7,9 @@ from typing import Any
 
 from cnn_cli.checkpoints.header import is_stored, stored_plan
 from cnn_cli.errors import Problem, SpecError, UsageError
-from cnn_cli.language.parse import Block, SpecFile, words
 from cnn_cli.language.plan import Plan
-from cnn_cli.language.registry import find_spec, planned, read_file, shipped
+from cnn_cli.language.registry import find_spec, plan_spec, read_file, shipped
+from cnn_cli.language.spec import Block, SpecFile, words
 
 MOST_LAYERS = 100_000  # in one file: five times what ships with this tool
 ENDINGS = (".yaml", ".yml")
@@ -69,7 +69,7 @@ def _network(source: str, models: Sequence[Path], args: dict[str, Any], input: S
     """The plan of a name, FILE.yaml:NAME, run folder or checkpoint, with its mistakes."""
     if is_stored(source):
         return stored_plan(source, args, input)
-    return planned(find_spec(source, models), args, input)
+    return plan_spec(find_spec(source, models), args, input)
 
 
 def _files(source: str, models: Sequence[Path]) -> list[SpecFile]:
@@ -91,7 +91,7 @@ def _file(file: SpecFile, args: dict[str, Any], input: Sequence[int] | None) -> 
         if layers > MOST_LAYERS:
             message = f"the networks before this one have more than {MOST_LAYERS:,} layers in total; split the file"
             return [*problems, Problem(file.origin, spec.node.line, 1, spec.name, message)]
-        plan = planned(spec, {k: v for k, v in args.items() if k in spec.args}, input)
+        plan = plan_spec(spec, {k: v for k, v in args.items() if k in spec.args}, input)
         problems += plan.problems
         used |= plan.blocks
         layers += len(plan.layers)

@@ -11,7 +11,7 @@ from typing import Any
 
 from cnn_cli.analysis.receptive_field import never_read, producer, sights, unused
 from cnn_cli.errors import UsageError
-from cnn_cli.language.expand import plan as expand
+from cnn_cli.language.expansion import expand as expand
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import Shape, ShapeError, sizes
 from cnn_cli.tables import Column, Table, format_count, render

@@ -9,7 +9,7 @@ from typing import Any
 
 from cnn_cli.analysis.memory import output_bytes
 from cnn_cli.analysis.receptive_field import Field, field, producer, sights
-from cnn_cli.language.freeze import trained
+from cnn_cli.language.freezing import trainable_params
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import Shape, Tensor
 from cnn_cli.values import product
@@ -63,7 +63,7 @@ def layer_rows(plan: Plan, *, frozen: Sequence[str] = (), depth: int | None = No
     """
     seen = sights(plan)
     image = plan.input[1:]
-    single = [_row(layer, field(seen[layer.name], image), trained(layer, frozen)) for layer in plan.layers]
+    single = [_row(layer, field(seen[layer.name], image), trainable_params(layer, frozen)) for layer in plan.layers]
     if depth is None:
         return single
     groups = groupby(single, key=lambda row: ".".join(row.name.split(".")[:depth]))

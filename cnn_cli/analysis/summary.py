@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_cli.analysis.memory import BYTES, Memory, inference, training
 from cnn_cli.analysis.rows import Row, auxiliary, layer_rows, network_document, relative, totals
 from cnn_cli.errors import UsageError, closest
-from cnn_cli.language.freeze import patterns_of, trained
+from cnn_cli.language.freezing import freeze_patterns, trainable_params
 from cnn_cli.language.plan import Plan
 from cnn_cli.layers import sizes
 from cnn_cli.settings import SETTINGS
@@ -88,7 +88,10 @@ def setup(
     if precision not in (None, *BYTES):
         raise UsageError(f"--precision must be {', '.join(BYTES)}, not {precision!r}.{closest(str(precision), BYTES)}")
     return Setup(
-        chosen("batch_size", batch), chosen("optimizer", optimizer), precision or "float32", patterns_of(plan, freeze)
+        chosen("batch_size", batch),
+        chosen("optimizer", optimizer),
+        precision or "float32",
+        freeze_patterns(plan, freeze),
     )
 
 
@@ -205,7 +208,9 @@ def choose_columns(text: str | None, timed: bool = False, frozen: bool = False) 
 
 def estimates(plan: Plan, setup: Setup) -> tuple[Memory, Memory]:
     """Memory for inference, and for a training step."""
-    frozen = frozenset(layer.name for layer in plan.layers if layer.params and not trained(layer, setup.frozen))
+    frozen = frozenset(
+        layer.name for layer in plan.layers if layer.params and not trainable_params(layer, setup.frozen)
+    )
     once = inference(plan, setup.batch, setup.precision)
     return once, training(plan, setup.batch, setup.optimizer, setup.precision, frozen)
 

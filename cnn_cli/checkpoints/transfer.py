@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
-from cnn_cli.language.registry import planned
+from cnn_cli.language.registry import plan_spec
 from cnn_cli.layers import Shape
 
 _COUNTER = "num_batches_tracked"  # files from before PyTorch 0.4.1 have none, and PyTorch itself begins at 0 then
@@ -95,7 +95,7 @@ def _head(plan: Plan) -> dict[str, Shape]:
     classes = plan.args.get("classes")
     if not isinstance(classes, int):
         return {}
-    wider = planned(plan.spec, {**plan.args, "classes": classes + 1}, plan.input).tensors
+    wider = plan_spec(plan.spec, {**plan.args, "classes": classes + 1}, plan.input).tensors
     return {name: wider[name].shape for name, t in plan.tensors.items() if name in wider and wider[name] != t}
 
 

@@ -53,6 +53,6 @@ def check(
 @app.command("schema")
 def json_schema() -> None:
     """The JSON Schema of the language, for editors. They then complete and check while one types."""
-    from cnn_cli.language.schema import schema
+    from cnn_cli.language.schema import spec_schema
 
-    emit_json(schema())
+    emit_json(spec_schema())

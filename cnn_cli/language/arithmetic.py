@@ -35,7 +35,7 @@ class _Reader:
         return token
 
 
-def evaluate(text: str, value: Callable[[str], int | float]) -> int | float:
+def calculate(text: str, value: Callable[[str], int | float]) -> int | float:
     """The value of an expression; `value(name)` gives that of an argument. ValueError says what is wrong with it."""
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"an expression has at most {MOST_CHARACTERS} characters; write an argument for a part of it")

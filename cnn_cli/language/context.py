@@ -1,14 +1,14 @@
-"""Where the walk through a spec stands, what it has found, and what an argument means there."""
+"""What expanding a spec collects, where it is, and what an argument means there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cnn_cli.errors import Problem, closest
-from cnn_cli.language.arithmetic import evaluate
-from cnn_cli.language.parse import Spec
+from cnn_cli.language.arithmetic import calculate
 from cnn_cli.language.plan import Layer
-from cnn_cli.language.yamltext import Node
+from cnn_cli.language.spec import Spec
+from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.layers import Shape, ShapeError, TooSmall, Uneven, sizes
 from cnn_cli.values import shown
 
@@ -17,8 +17,8 @@ MOST_STEPS = 20_000  # layers, groups and block uses in one network
 UNKNOWN: Any = object()  # a value that could not be told: its problem is noted, or it waits for an unknown shape
 
 
-class Full(Exception):
-    """A limit is reached; the problem is noted, and the walk ends."""
+class LimitReached(Exception):
+    """A limit is reached; the problem is noted, and expanding ends."""
 
 
 class _Open(Exception):
@@ -43,8 +43,8 @@ class Closure:
 
 
 @dataclass(frozen=True)
-class Flow:
-    """What flows from one part to the next: the shape (None once it could not be told), and the row it comes from."""
+class Output:
+    """What inputs from one part to the next: the shape (None once it could not be told), and the row it comes from."""
 
     shape: Shape | None
     row: str
@@ -58,28 +58,28 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class Here:
-    """A place of the walk: the path of the part, what arrives there, and the arguments that its text sees."""
+class Site:
+    """A place in the network: the path of the part, what arrives there, and the arguments that its text sees."""
 
     path: str
-    flow: Flow
+    input: Output
     scope: Scope
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         path = self.path if len(self.path) <= 100 else f"{self.path[:50]}…{self.path[-50:]}"
         return f"layers.{path}" if path else "layers"
 
-    def child(self, key: str, flow: Flow, scope: Scope) -> "Here":
-        return Here(f"{self.path}.{key}" if self.path else key, flow, scope)
+    def child(self, key: str, output: Output, scope: Scope) -> "Site":
+        return Site(f"{self.path}.{key}" if self.path else key, output, scope)
 
-    def at(self, scope: Scope) -> "Here":
+    def at(self, scope: Scope) -> "Site":
         return replace(self, scope=scope)
 
 
 @dataclass
-class Walk:
-    """What the walk collects. `warnings` are warnings that only mean something in a spec without mistakes."""
+class Context:
+    """What expanding a spec collects. `warnings` are warnings that only mean something in a spec without mistakes."""
 
     spec: Spec
     problems: list[Problem]
@@ -91,7 +91,7 @@ class Walk:
     params: int = 0
     shape_error: tuple[Problem, bool] | None = None  # the first that another input may mend; if a larger one
     blocks: set[str] = field(default_factory=set)
-    outermost: dict[str, Flow] = field(default_factory=dict)
+    outermost: dict[str, Output] = field(default_factory=dict)
     noted: dict[tuple[int, int], str] = field(default_factory=dict)  # place → what the first problem there is about
 
     def problem(self, place: Node | tuple[int, int], where: str, message: str, warning: bool = False) -> bool:
@@ -107,89 +107,89 @@ class Walk:
         """Note what is probably not meant."""
         self.warnings.append(Problem(self.spec.origin, *place, f"{self.spec.name}, {where}", message, True))
 
-    def shape_problem(self, place: tuple[int, int], where: str, error: ShapeError, flows: Sequence[Flow]) -> None:
+    def shape_problem(self, place: tuple[int, int], where: str, error: ShapeError, inputs: Sequence[Output]) -> None:
         """Note that what arrives does not fit: what was needed, what came and from where, and what to write."""
-        first, *others = (f"{sizes(f.shape or ())}{{}} from {f.source}" for f in flows)
+        first, *others = (f"{sizes(f.shape or ())}{{}} from {f.source}" for f in inputs)
         came = " and ".join([first.format(" arrives"), *(other.format("") for other in others)])
         news = self.problem(place, where, f"{error.need}, but {came}; {error.fix}")
         if news and self.shape_error is None and isinstance(error, TooSmall | Uneven):
             self.shape_error = (self.problems[-1], isinstance(error, TooSmall))
 
-    def step(self, node: Node, here: Here, count: int = 1) -> None:
-        """Count parts of the network; Full if there are too many."""
+    def step(self, node: Node, site: Site, count: int = 1) -> None:
+        """Count parts of the network; LimitReached if there are too many."""
         self.steps += count
         if self.steps > MOST_STEPS:
-            self.problem(node, here.shown, f"the network has more than {MOST_STEPS:,} parts; write smaller repeats")
-            raise Full
+            self.problem(node, site.label, f"the network has more than {MOST_STEPS:,} parts; write smaller repeats")
+            raise LimitReached
 
-    def enter(self, node: Node, here: Here, count: int = 1) -> None:
-        """Count parts, and a level that `leave` ends; Full if there are too many."""
-        self.step(node, here, count)
+    def enter(self, node: Node, site: Site, count: int = 1) -> None:
+        """Count parts, and a level that `leave` ends; LimitReached if there are too many."""
+        self.step(node, site, count)
         self.nested += 1
         if self.nested > MOST_NESTED:
             message = f"nested more than {MOST_NESTED} levels deep; nest less, and let no block use itself"
-            self.problem(node, here.shown, message)
-            raise Full
+            self.problem(node, site.label, message)
+            raise LimitReached
 
     def leave(self) -> None:
         self.nested -= 1
 
 
-def value(walk: Walk, node: Node, here: Here) -> Any:
+def evaluate(context: Context, node: Node, site: Site) -> Any:
     """The value of an argument: a plain one, or a Closure for lists and mappings, which may hold layers."""
     text = node.value
     if isinstance(text, dict | list):
-        return Closure(node, here.scope)
+        return Closure(node, site.scope)
     if not isinstance(text, str) or not text.startswith("$"):
         return text
     try:
         if not text.startswith("${"):
-            return _look_up(walk, text[1:], here)
+            return _look_up(context, text[1:], site)
         if not text.endswith("}"):
             raise ValueError(f"{shown(text)} is not closed; write a brace at its end")
-        return evaluate(text[2:-1], lambda name: _number(walk, name, here))
+        return calculate(text[2:-1], lambda name: _number(context, name, site))
     except _Open:
         return UNKNOWN
     except ValueError as error:
-        walk.problem(node, here.shown, str(error))
+        context.problem(node, site.label, str(error))
         return UNKNOWN
 
 
-def deep_value(walk: Walk, node: Node, here: Here) -> Any:
+def evaluate_deep(context: Context, node: Node, site: Site) -> Any:
     """The value of a layer's setting: plain data, with every argument inside it replaced."""
-    found = value(walk, node, here)
+    found = evaluate(context, node, site)
     if not isinstance(found, Closure):
         return found
-    inside = here.at(found.scope)
-    walk.enter(node, here, 1 + len(found.node.value))  # arguments may hold arguments: without a count for ever
+    inside = site.at(found.scope)
+    context.enter(node, site, 1 + len(found.node.value))  # arguments may hold arguments: without a count for ever
     plain: Any
     if isinstance(found.node.value, list):
-        values = plain = [deep_value(walk, n, inside) for n in found.node.value]
+        values = plain = [evaluate_deep(context, n, inside) for n in found.node.value]
     else:
-        plain = {k: deep_value(walk, n, inside) for k, n in found.node.value.items()}
+        plain = {k: evaluate_deep(context, n, inside) for k, n in found.node.value.items()}
         values = list(plain.values())
-    walk.leave()
+    context.leave()
     return UNKNOWN if any(v is UNKNOWN for v in values) else plain
 
 
-def bind(walk: Walk, owner: str, args: dict[str, Node], given: dict[str, Any], here: Here) -> Scope:
+def bind_arguments(context: Context, owner: str, args: dict[str, Node], given: dict[str, Any], site: Site) -> Scope:
     """The arguments of a block or network: those given, then the defaults, which see the arguments before them."""
     values: dict[str, Any] = {}
     for name, default in args.items():
         seen = Scope(owner, dict(values))  # a copy: a list with $name in it must not come to hold itself
-        values[name] = given[name] if name in given else value(walk, default, here.at(seen))
+        values[name] = given[name] if name in given else evaluate(context, default, site.at(seen))
         if default.value is None and name not in given:
-            walk.problem(default, f"args.{name}", f"has no value; write one, or give it with --set {name}=…")
+            context.problem(default, f"args.{name}", f"has no value; write one, or give it with --set {name}=…")
             values[name] = UNKNOWN
     return Scope(owner, values)
 
 
-def _look_up(walk: Walk, name: str, here: Here) -> Any:
-    scope = here.scope
+def _look_up(context: Context, name: str, site: Site) -> Any:
+    scope = site.scope
     if name == "in_channels":
-        if here.flow.shape is None:
+        if site.input.shape is None:
             raise _Open
-        return here.flow.shape[0]
+        return site.input.shape[0]
     if name == "index":
         if scope.index is None:
             raise ValueError(
@@ -206,8 +206,8 @@ def _look_up(walk: Walk, name: str, here: Here) -> Any:
     return scope.values[name]
 
 
-def _number(walk: Walk, name: str, here: Here) -> int | float:
-    found = _look_up(walk, name, here)
+def _number(context: Context, name: str, site: Site) -> int | float:
+    found = _look_up(context, name, site)
     if isinstance(found, bool) or not isinstance(found, int | float):
         plain = found.node.plain if isinstance(found, Closure) else found
         raise ValueError(f"arithmetic needs numbers, but ${name} is {shown(plain)}; write a number there")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnn_cli.errors import Problem, SpecError
-from cnn_cli.language.parse import Spec, mentioned
+from cnn_cli.language.spec import Spec, used_blocks
 from cnn_cli.layers import LayerType, Shape, Tensor, parameters
 
 
@@ -153,6 +153,6 @@ class Plan:
             network["args"] = self.args
         blocks = {
             name: {"args": {k: n.plain for k, n in block.args.items()}, "layers": block.layers.plain}
-            for name, block in mentioned(self.spec).items()
+            for name, block in used_blocks(self.spec).items()
         }
         return {self.network: network} | ({"blocks": blocks} if blocks else {})

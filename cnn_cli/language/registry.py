@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cnn_cli.errors import CnnError, SpecError, UsageError, closest
-from cnn_cli.language.expand import plan
-from cnn_cli.language.freeze import mistakes
-from cnn_cli.language.parse import Spec, SpecFile, parse, read_input
+from cnn_cli.language.expansion import expand
+from cnn_cli.language.freezing import freeze_problems
 from cnn_cli.language.plan import Plan
-from cnn_cli.language.yamltext import MOST_BYTES, Node, read
+from cnn_cli.language.spec import Spec, SpecFile, parse, read_input
+from cnn_cli.language.yaml_nodes import MOST_BYTES, Node, read_yaml
 
 
 def find(
@@ -34,7 +34,7 @@ def draft(
     input: Sequence[int] | None = None,
 ) -> Plan:
     """The same with its mistakes in `problems`, for commands that show how far the network goes."""
-    return planned(find_spec(network, models), args, input)
+    return plan_spec(find_spec(network, models), args, input)
 
 
 def plan_document(
@@ -42,10 +42,10 @@ def plan_document(
 ) -> Plan:
     """The way back from Plan.document(): a checkpoint's own spec, checked like any other."""
     file = parse(json.dumps(document), origin)
-    return planned(_only(file), args, input).checked()
+    return plan_spec(_only(file), args, input).checked()
 
 
-def planned(spec: Spec, args: Mapping[str, Any] | None, input: Sequence[int] | None) -> Plan:
+def plan_spec(spec: Spec, args: Mapping[str, Any] | None, input: Sequence[int] | None) -> Plan:
     nodes = {}
     for name, value in (args or {}).items():
         if name not in spec.args:
@@ -56,13 +56,13 @@ def planned(spec: Spec, args: Mapping[str, Any] | None, input: Sequence[int] | N
         shape = read_input(list(input)) if input is not None else None
     except ValueError as error:
         raise UsageError(f"--input {error}") from None
-    found = plan(spec, nodes, shape)
-    return replace(found, problems=(*found.problems, *mistakes(found)))
+    found = expand(spec, nodes, shape)
+    return replace(found, problems=(*found.problems, *freeze_problems(found)))
 
 
 def _argument(name: str, value: Any) -> Node:
     """A value from the command line (text, read as YAML) or from Python."""
-    return read(value if isinstance(value, str) else json.dumps(value), f"--set {name}")
+    return read_yaml(value if isinstance(value, str) else json.dumps(value), f"--set {name}")
 
 
 def find_spec(network: str, models: Sequence[Path] = ()) -> Spec:
@@ -71,7 +71,7 @@ def find_spec(network: str, models: Sequence[Path] = ()) -> Spec:
     if path.endswith((".yaml", ".yml")):
         file = read_file(Path(path))
         return _named(file, name) if name else _only(file)
-    specs = registry(models)
+    specs = load_registry(models)
     if network not in specs:
         raise UsageError(
             f"unknown network {network!r}.{closest(network, specs)} `cnn list` shows all; a file is named FILE.yaml"
@@ -79,7 +79,7 @@ def find_spec(network: str, models: Sequence[Path] = ()) -> Spec:
     return specs[network]
 
 
-def registry(models: Sequence[Path] = ()) -> dict[str, Spec]:
+def load_registry(models: Sequence[Path] = ()) -> dict[str, Spec]:
     """Every network by name: the shipped ones, and over them those of each further file in turn."""
     specs = dict(shipped().networks)
     for path in models:

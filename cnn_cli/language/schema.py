@@ -6,7 +6,7 @@ A schema cannot follow names: which blocks, siblings and arguments there are, an
 from typing import Any
 
 from cnn_cli.language.joins import JOIN_TYPES
-from cnn_cli.language.parse import NETWORK_KEYS, SIZE
+from cnn_cli.language.spec import NETWORK_KEYS, SIZE
 from cnn_cli.layers import LAYERS, REQUIRED, LayerType
 from cnn_cli.settings import train_schema
 from cnn_cli.values import Integer, Kind
@@ -17,7 +17,7 @@ _ARGUMENT: Schema = {"type": "string", "pattern": r"^\$"}
 _PART: Schema = {"$ref": "#/definitions/part"}
 
 
-def schema() -> Schema:
+def spec_schema() -> Schema:
     """The schema of a file of networks."""
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",

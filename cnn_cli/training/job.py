@@ -13,7 +13,7 @@ from torch import Tensor
 from cnn_cli.checkpoints.checkpoint import Metadata
 from cnn_cli.data import Augmentation, Data, Layout, augment, balanced_order, draws, epoch_order
 from cnn_cli.distributed.world import World
-from cnn_cli.language.freeze import keeps_statistics
+from cnn_cli.language.freezing import has_frozen_statistics
 from cnn_cli.language.plan import Plan
 from cnn_cli.settings import Setting
 from cnn_cli.tasks.base import Task, rank
@@ -142,5 +142,5 @@ class Job:
 
 def needs_two(plan: Plan, freeze: Sequence[str]) -> bool:
     """Whether some BatchNorm gets one value per channel and image: a single image has no variance."""
-    norms = [a for a in plan.layers if a.type.startswith("BatchNorm") and not keeps_statistics(a, freeze)]
+    norms = [a for a in plan.layers if a.type.startswith("BatchNorm") and not has_frozen_statistics(a, freeze)]
     return any(math.prod(layer.output_shape[1:]) == 1 for layer in norms)

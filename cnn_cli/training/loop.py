@@ -17,7 +17,7 @@ from cnn_cli.data.batches import pixels
 from cnn_cli.distributed.world import Poll
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
 from cnn_cli.files import write_text
-from cnn_cli.language.freeze import set_training
+from cnn_cli.language.freezing import set_training_mode
 from cnn_cli.pictures.film import add_frame
 from cnn_cli.settings import by_optimizer
 from cnn_cli.tasks.base import TaskResult, rank
@@ -78,7 +78,7 @@ def _train_epochs(job: Job, state: State, signals: Signals, progress: Progress) 
     while not job.done(state):
         epoch, _ = job.place(state)
         clock = time.perf_counter()
-        set_training(state.network, job.plan, job.freeze)
+        set_training_mode(state.network, job.plan, job.freeze)
         for _ in _steps(job, state, network, graph):
             now = time.perf_counter()
             state.seconds, clock = state.seconds + now - clock, now

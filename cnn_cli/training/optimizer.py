@@ -15,7 +15,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from cnn_cli.errors import UsageError
-from cnn_cli.language.freeze import is_frozen
+from cnn_cli.language.freezing import is_frozen
 from cnn_cli.settings import BY_OPTIMIZER, by_optimizer
 from cnn_cli.training.muon import muon
 

@@ -15,7 +15,7 @@ from cnn_cli.data.preprocess import normalised
 from cnn_cli.device import free_memory, keep_freed_memory, pick
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.language.freeze import hold, trained
+from cnn_cli.language.freezing import disable_gradients, trainable_params
 from cnn_cli.language.plan import Plan
 from cnn_cli.network.build import build_plan
 from cnn_cli.settings import Setting
@@ -88,7 +88,7 @@ def initial_state(job: Job, moved: transfer.Transfer | None = None) -> State:
     if moved:
         transfer.put(network, moved)
     network = speedups.prepare(normalised(network, job.metadata.preprocessing).to(job.device), job["fast"])
-    hold(network, job.freeze)
+    disable_gradients(network, job.freeze)
     last = job.plan.last.name if job.plan.last else ""
     average = copy.deepcopy(network) if job["ema"] is not None else None
     if job.world.rank:  # dropout differs between processes, the weights do not
@@ -119,7 +119,7 @@ def _check_augmentation(plan: Plan, values: Mapping[str, Any]) -> None:
 
 def _check_memory(plan: Plan, values: Mapping[str, Any], device: torch.device, batch: int) -> None:
     """Refuse what surely does not fit: weights, gradients, the optimizer's state, one layer's input and output."""
-    learning = sum(trained(layer, values["freeze"]) for layer in plan.layers)
+    learning = sum(trainable_params(layer, values["freeze"]) for layer in plan.layers)
     copies = _COPIES[values["optimizer"]] - 1 + (values["optimizer"] == "sgd" and values["momentum"] > 0)
     average = plan.params if values["ema"] is not None else 0
     fixed = 4 * (plan.params + learning * copies + average)

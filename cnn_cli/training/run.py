@@ -16,7 +16,7 @@ from cnn_cli.distributed.process_group import join_process_group
 from cnn_cli.distributed.world import World, current_world
 from cnn_cli.errors import UsageError
 from cnn_cli.files import put_back
-from cnn_cli.language.freeze import frozen
+from cnn_cli.language.freezing import frozen_tensors
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_document
 from cnn_cli.pictures.film import begin_film, check_film
@@ -120,7 +120,7 @@ def _plan_and_settings(request: Request) -> tuple[Plan, dict[str, Setting]]:
         raise UsageError(f"{plan.network} names no data set; add --data NAME_OR_FOLDER ({', '.join(NAMED)})")
     if request.film:
         check_film(plan)
-    frozen(plan, settings["freeze"].value)
+    frozen_tensors(plan, settings["freeze"].value)
     return plan, settings
 
 

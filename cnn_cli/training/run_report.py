@@ -15,7 +15,7 @@ from cnn_cli import __version__
 from cnn_cli.data import Source
 from cnn_cli.device import describe
 from cnn_cli.files import write_text
-from cnn_cli.language.freeze import described
+from cnn_cli.language.freezing import describe_frozen
 from cnn_cli.settings import Setting, as_typed, not_inherited
 from cnn_cli.tables import terminal_width
 from cnn_cli.training.job import Job
@@ -89,7 +89,7 @@ def run_header(job: Job, state: State, remarks: Sequence[str] = (), verbose: boo
     rows = [
         ("network", f"{job.plan.network}, input {shape}, {job.plan.params:,} parameters"),
         *zip(("weights", *[""] * len(remarks)), remarks, strict=False),
-        *([("frozen", described(job.plan, job.freeze))] if job.freeze else []),
+        *([("frozen", describe_frozen(job.plan, job.freeze))] if job.freeze else []),
         ("data", f"{Path(job.data.name).name}: {splits}; {len(job.metadata.classes)} classes"),
         *(("", remark) for remark in job.data.notes),
         *([("", f"last batch of {unseen} dropped in every epoch (BatchNorm needs at least 2)")] if unseen else []),

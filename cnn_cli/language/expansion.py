@@ -1,7 +1,7 @@
 """A spec, an input size and arguments become a plan: blocks, repeats and references are followed to the layers.
 
 The spec is followed once, in the order of computation, carrying the shape along: what comes out of a layer decides what
-the next one infers, and `$in_channels` what a block makes of itself. A mistake is noted at its place and the walk goes
+the next one infers, and `$in_channels` what a block makes of itself. A mistake is noted at its place and expanding goes
 on wherever a shape is still known, so that all mistakes are found at once.
 """
 
@@ -10,23 +10,33 @@ from dataclasses import replace
 from typing import Any
 
 from cnn_cli.errors import closest
-from cnn_cli.language.context import UNKNOWN, Closure, Flow, Full, Here, Scope, Walk, bind, value
+from cnn_cli.language.children import Siblings, check_name, check_sibling, list_items, named_children, warn_unused
+from cnn_cli.language.context import (
+    UNKNOWN,
+    Closure,
+    Context,
+    LimitReached,
+    Output,
+    Scope,
+    Site,
+    bind_arguments,
+    evaluate,
+)
+from cnn_cli.language.input_hint import suggest_input
 from cnn_cli.language.joins import JOIN_TYPES
-from cnn_cli.language.layer_call import Written, finish, leaf, nothing
-from cnn_cli.language.names import Siblings, copies, fits, idle, items, known
-from cnn_cli.language.parse import Block, Spec, words
+from cnn_cli.language.layer_call import LayerCall, add_layer, call_layer, unknown_part
 from cnn_cli.language.plan import Child, Group, Layer, Plan
-from cnn_cli.language.suggest_input import hint
-from cnn_cli.language.yamltext import Node
+from cnn_cli.language.spec import Block, Spec, words
+from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.layers import LAYERS, Shape, sizes
 from cnn_cli.values import shown
 
 _NO_LAYER = "a layer is missing here; write its name, or [] for nothing"
 
-Part = tuple[Layer | Group, Flow]  # a part of the network, and what comes out of it
+Part = tuple[Layer | Group, Output]  # a part of the network, and what comes out of it
 
 
-def plan(spec: Spec, args: dict[str, Node] | None = None, input: Shape | None = None) -> Plan:
+def expand(spec: Spec, args: dict[str, Node] | None = None, input: Shape | None = None) -> Plan:
     """Follow `spec` with `args` and `input` in place of its own. Mistakes end up in `problems`; none is raised.
 
     The first problem of size says which input would fit, where one would.
@@ -43,50 +53,50 @@ def plan(spec: Spec, args: dict[str, Node] | None = None, input: Shape | None = 
         return other.shape_error is None and {(p.line, p.column) for p in other.errors} <= others
 
     fact, _, fix = problem.message.rpartition("; ")
-    told = replace(problem, message=f"{fact}; {hint(mended, spec.input, small, fix)}")
+    told = replace(problem, message=f"{fact}; {suggest_input(mended, spec.input, small, fix)}")
     return replace(result, problems=tuple(told if p == problem else p for p in result.problems))
 
 
 def _expand(spec: Spec) -> Plan:
-    walk = Walk(spec, list(spec.problems))
-    start = Here("", Flow(spec.input or None, "input"), Scope("", {}))
+    context = Context(spec, list(spec.problems))
+    start = Site("", Output(spec.input or None, "input"), Scope("", {}))
     root: Layer | Group = Group("", False, (), "input")
-    flow = start.flow
+    output = start.input
     if spec.layers is not None:
         try:
-            root, flow = _part(walk, spec.layers, start.at(bind(walk, "", spec.args, {}, start)))
+            root, output = _part(context, spec.layers, start.at(bind_arguments(context, "", spec.args, {}, start)))
             if spec.outputs:
-                root, flow = _with_outputs(walk, root, flow)
-        except Full:
-            flow = Flow(None, "")
-    if not walk.problems:
-        _no_scores(walk, flow)
-    if all(p.warning for p in walk.problems):
-        _unused_args(walk)
-        walk.problems += walk.warnings
+                root, output = _with_outputs(context, root, output)
+        except LimitReached:
+            output = Output(None, "")
+    if not context.problems:
+        _no_scores(context, output)
+    if all(p.warning for p in context.problems):
+        _unused_args(context)
+        context.problems += context.warnings
     return Plan(
         spec,
         spec.input,
-        flow.shape or (),
+        output.shape or (),
         root,
-        tuple(walk.layers),
+        tuple(context.layers),
         {name: node.plain for name, node in spec.args.items()},
-        tuple(sorted(set(walk.problems))),
-        frozenset(walk.blocks),
-        walk.shape_error,
+        tuple(sorted(set(context.problems))),
+        frozenset(context.blocks),
+        context.shape_error,
     )
 
 
-def _with_outputs(walk: Walk, root: Layer | Group, flow: Flow) -> Part:
+def _with_outputs(context: Context, root: Layer | Group, output: Output) -> Part:
     """With `outputs:`, the first of them is the network's output, and all are children of the outermost mapping."""
-    keys = walk.spec.node.value["outputs"].keys
-    main = next(iter(walk.spec.outputs))
-    wanted = walk.outermost[main].shape if main in walk.outermost else None
+    keys = context.spec.node.value["outputs"].keys
+    main = next(iter(context.spec.outputs))
+    wanted = context.outermost[main].shape if main in context.outermost else None
     fine = isinstance(root, Group)
-    for name in walk.spec.outputs:
-        child = walk.outermost.get(name)
+    for name in context.spec.outputs:
+        child = context.outermost.get(name)
         if child is None or name == "input":
-            names = [n for n in walk.outermost if n != "input"]
+            names = [n for n in context.outermost if n != "input"]
             fix = closest(name[:60], names) or " Write the name of one that is"
             message = f"{name[:60]!r} is no child of the outermost mapping.{fix}"
         elif child.pieces or child.bare:
@@ -96,24 +106,26 @@ def _with_outputs(walk: Walk, root: Layer | Group, flow: Flow) -> Part:
             message += f", so make it {sizes(wanted)}"
         else:
             continue
-        walk.problem(keys[name], "outputs", message)
+        context.problem(keys[name], "outputs", message)
         fine = False
     if not fine or not isinstance(root, Group):
-        return root, flow
-    return replace(root, output=main), walk.outermost[main]
+        return root, output
+    return replace(root, output=main), context.outermost[main]
 
 
-def _no_scores(walk: Walk, flow: Flow) -> None:
+def _no_scores(context: Context, output: Output) -> None:
     """Warn of a network that is to be trained, but does not end in one score for each class."""
-    if walk.spec.train and flow.shape and len(flow.shape) > 1:
-        message = f"gives {sizes(flow.shape)}, and `train` needs one score for each class; end with Flatten and Linear"
-        walk.warn(walk.spec.node.keys["layers"], "layers", message)
+    if context.spec.train and output.shape and len(output.shape) > 1:
+        message = (
+            f"gives {sizes(output.shape)}, and `train` needs one score for each class; end with Flatten and Linear"
+        )
+        context.warn(context.spec.node.keys["layers"], "layers", message)
 
 
-def _unused_args(walk: Walk) -> None:
+def _unused_args(context: Context) -> None:
     """Warn of arguments that no text mentions; one in a part that is repeated 0 times is mentioned all the same."""
-    owners = {"": (walk.spec.args, walk.spec.layers)}
-    owners |= {name: (walk.spec.blocks[name].args, walk.spec.blocks[name].layers) for name in walk.blocks}
+    owners = {"": (context.spec.args, context.spec.layers)}
+    owners |= {name: (context.spec.blocks[name].args, context.spec.blocks[name].layers) for name in context.blocks}
     for owner, (args, layers) in owners.items():
         text = " ".join(w for node in (layers, *args.values()) for w in words(node) if w.startswith("$"))
         named = set(re.findall(r"[A-Za-z_]\w*", text))
@@ -121,47 +133,47 @@ def _unused_args(walk: Walk) -> None:
             if name not in named:
                 where = f"blocks.{owner}.args.{name}" if owner else f"args.{name}"
                 message = f"nothing uses this argument; write ${name} where it belongs, or remove it"
-                walk.warn((node.line, node.column), where, message)
+                context.warn((node.line, node.column), where, message)
 
 
-def _part(walk: Walk, node: Node, here: Here) -> Part:
+def _part(context: Context, node: Node, site: Site) -> Part:
     """Whatever stands where a layer may stand: a list, a mapping, a layer, a block, or an argument that holds one."""
-    walk.enter(node, here)
+    context.enter(node, site)
     read = _list if isinstance(node.value, list) else _dict if isinstance(node.value, dict) else _word
-    result = read(walk, node, here)
-    walk.leave()
+    result = read(context, node, site)
+    context.leave()
     return result
 
 
-def _word(walk: Walk, node: Node, here: Here) -> Part:
+def _word(context: Context, node: Node, site: Site) -> Part:
     """A layer without settings, or an argument that holds layers."""
-    text = value(walk, node, here)
+    text = evaluate(context, node, site)
     if isinstance(text, Closure):
-        return _part(walk, text.node, here.at(text.scope))
+        return _part(context, text.node, site.at(text.scope))
     if text is UNKNOWN:
-        return nothing(here)
+        return unknown_part(site)
     place = node.line, node.column
     if isinstance(text, str) and text[:1].isupper():
-        return _call(walk, text, Node(None, *place), place, here)
-    hint = closest(text[:60], [*LAYERS, *walk.spec.blocks]) if isinstance(text, str) else ""
+        return _call(context, text, Node(None, *place), place, site)
+    hint = closest(text[:60], [*LAYERS, *context.spec.blocks]) if isinstance(text, str) else ""
     wanted = hint or " Write a capitalised name, such as ReLU or {Linear: 10}"
-    walk.problem(node, here.shown, _NO_LAYER if text is None else f"{shown(text)} is no layer.{wanted}")
-    return nothing(here)
+    context.problem(node, site.label, _NO_LAYER if text is None else f"{shown(text)} is no layer.{wanted}")
+    return unknown_part(site)
 
 
-def _dict(walk: Walk, node: Node, here: Here) -> Part:
+def _dict(context: Context, node: Node, site: Site) -> Part:
     """A layer, a group, or named children. The list or mapping around it has dealt with `from` and `repeat`."""
     parts: dict[str, Node] = node.value
     own = [k for k in parts if k not in ("from", "repeat")]
     if own == ["layers"] and len(parts) > 1:
-        return _part(walk, parts["layers"], here)
+        return _part(context, parts["layers"], site)
     if len(own) == 1 and own[0][:1].isupper():
-        return _call(walk, own[0], parts[own[0]], node.keys[own[0]], here)
+        return _call(context, own[0], parts[own[0]], node.keys[own[0]], site)
     mistake = _misplaced(parts, own)
     if mistake:
-        walk.problem(node.keys[own[0]] if own else node, here.shown, mistake)
-        return nothing(here)
-    return _mapping(walk, node, here)
+        context.problem(node.keys[own[0]] if own else node, site.label, mistake)
+        return unknown_part(site)
+    return _mapping(context, node, site)
 
 
 def _misplaced(parts: dict[str, Node], own: list[str]) -> str:
@@ -181,67 +193,69 @@ def _misplaced(parts: dict[str, Node], own: list[str]) -> str:
     return ""
 
 
-def _list(walk: Walk, node: Node, here: Here) -> Part:
+def _list(context: Context, node: Node, site: Site) -> Part:
     """nn.Sequential: each item takes the output of the one before."""
     children: list[Child] = []
-    flow, last = here.flow, "input"
-    for item, scope in items(walk, node, here):
+    output, last = site.input, "input"
+    for item, scope in list_items(context, node, site):
         if item is None:
-            flow = Flow(None, flow.row)
+            output = Output(None, output.row)
             continue
         key = str(len(children))
-        part, flow = _part(walk, item, here.child(key, flow, scope))
+        part, output = _part(context, item, site.child(key, output, scope))
         children.append(Child(key, part, (last,)))
         last = key
-    return Group(here.path, False, tuple(children), last), flow
+    return Group(site.path, False, tuple(children), last), output
 
 
-def _mapping(walk: Walk, node: Node, here: Here) -> Part:
+def _mapping(context: Context, node: Node, site: Site) -> Part:
     """Named children, each taking the output of the one before unless it says `from`."""
-    siblings = Siblings(node, {"input": here.flow})
+    siblings = Siblings(node, {"input": site.input})
     children: list[Child] = []
     last = "input"
-    for key, child, scope in copies(walk, node, here):
-        if not fits(walk, key, siblings, here):
+    for key, child, scope in named_children(context, node, site):
+        if not check_name(context, key, siblings, site):
             continue
-        part, out, takes = _child(walk, child, here.child(key, here.flow, scope), siblings, last)
+        part, out, takes = _child(context, child, site.child(key, site.input, scope), siblings, last)
         siblings.used.update(takes)
         siblings.add(key, out)
         children.append(Child(key, part, takes))
         last = last if out.bare else key
-    if not here.path:
-        walk.outermost.update(siblings.flows)
+    if not site.path:
+        context.outermost.update(siblings.outputs)
     siblings.used.add(last)
-    idle(walk, siblings, [child.key for child in children], here)
-    flow = siblings.flows[last]
-    if flow.pieces:
+    warn_unused(context, siblings, [child.key for child in children], site)
+    output = siblings.outputs[last]
+    if output.pieces:
         message = f"{last!r}, the last child, is in pieces; join them: {{Concat: [{last}.0, {last}.1]}}"
-        walk.problem(node, here.shown, message)
-        flow = Flow(None, last)
-    return Group(here.path, True, tuple(children), last), flow
+        context.problem(node, site.label, message)
+        output = Output(None, last)
+    return Group(site.path, True, tuple(children), last), output
 
 
 def _child(
-    walk: Walk, child: Node, here: Here, siblings: Siblings, last: str
-) -> tuple[Layer | Group, Flow, tuple[str, ...]]:
+    context: Context, child: Node, site: Site, siblings: Siblings, last: str
+) -> tuple[Layer | Group, Output, tuple[str, ...]]:
     """A named child, what comes out of it, and the siblings that it takes."""
     parts = child.value if isinstance(child.value, dict) else {}
     own = [k for k in parts if k not in ("from", "repeat")]
     kind = own[0] if len(own) == 1 else ""
     if kind == "Parameter" or (kind in JOIN_TYPES and JOIN_TYPES[kind].joins):
         if "from" in parts:
-            walk.problem(child.keys["from"], here.shown, f"{kind} says itself what it takes; remove `from`")
-        written = Written(JOIN_TYPES[kind], parts[kind], child.keys[kind], here)
-        return _join(walk, written, siblings) if kind != "Parameter" else (*leaf(walk, written, ()), ())
+            context.problem(child.keys["from"], site.label, f"{kind} says itself what it takes; remove `from`")
+        call = LayerCall(JOIN_TYPES[kind], parts[kind], child.keys[kind], site)
+        return _join(context, call, siblings) if kind != "Parameter" else (*call_layer(context, call, ()), ())
     named = parts.get("from")
-    if named is not None and not known(walk, named, siblings, here):
-        return *nothing(here), ()
+    if named is not None and not check_sibling(context, named, siblings, site):
+        return *unknown_part(site), ()
     name = last if named is None else named.value
-    here = replace(here, flow=_whole(walk, name, named or child, siblings, here))
+    site = replace(site, input=_whole(context, name, named or child, siblings, site))
     if kind == "Chunk":
-        part, flow = leaf(walk, Written(JOIN_TYPES[kind], parts[kind], child.keys[kind], here), (here.flow,))
-        return part, flow if flow.pieces else replace(flow, pieces=_pieces(parts[kind])), (name,)
-    return *_part(walk, child, here), (name,)
+        part, output = call_layer(
+            context, LayerCall(JOIN_TYPES[kind], parts[kind], child.keys[kind], site), (site.input,)
+        )
+        return part, output if output.pieces else replace(output, pieces=_pieces(parts[kind])), (name,)
+    return *_part(context, child, site), (name,)
 
 
 def _pieces(argument: Node) -> int:
@@ -251,69 +265,71 @@ def _pieces(argument: Node) -> int:
     return number if isinstance(number, int) and 0 < number <= 1024 else 64
 
 
-def _whole(walk: Walk, name: str, place: Node, siblings: Siblings, here: Here) -> Flow:
+def _whole(context: Context, name: str, place: Node, siblings: Siblings, site: Site) -> Output:
     """What a layer takes from a sibling: an output in one piece, no parameter."""
-    flow = siblings.flows[name]
-    if flow.pieces:
-        walk.problem(place, here.shown, f"{name!r} is in {flow.pieces} pieces; write `from: {name}.0` for the first")
-    elif flow.bare:
-        walk.problem(place, here.shown, f"{name!r} is a parameter, which only Add and Multiply take; name a layer")
+    output = siblings.outputs[name]
+    if output.pieces:
+        context.problem(
+            place, site.label, f"{name!r} is in {output.pieces} pieces; write `from: {name}.0` for the first"
+        )
+    elif output.bare:
+        context.problem(place, site.label, f"{name!r} is a parameter, which only Add and Multiply take; name a layer")
     else:
-        return flow
-    return Flow(None, name)
+        return output
+    return Output(None, name)
 
 
-def _join(walk: Walk, written: Written, siblings: Siblings) -> tuple[Layer | Group, Flow, tuple[str, ...]]:
+def _join(context: Context, call: LayerCall, siblings: Siblings) -> tuple[Layer | Group, Output, tuple[str, ...]]:
     """Add, Multiply or Concat of siblings."""
-    names, here, kind = written.argument, written.here, written.rule.name
+    names, site, kind = call.argument, call.site, call.rule.name
     if not isinstance(names.value, list) or len(names.value) < 2:
         message = f"{kind} takes at least two siblings, not {shown(names.plain)}; write {{{kind}: [a, b]}}"
-        walk.problem(names, here.shown, message)
-        return *nothing(here), ()
-    takes = tuple(n.value for n in names.value if known(walk, n, siblings, here))
-    flows = tuple(siblings.flows[name] for name in takes)
-    for name, flow in zip(takes, flows, strict=True):
-        if flow.pieces:
-            walk.problem(names, here.shown, f"{name!r} is in pieces; write {name}.0, {name}.1 and so on")
-    if len(takes) < len(names.value) or any(f.shape is None or f.pieces for f in flows):
-        return *nothing(here), takes
-    return *finish(walk, written, {"bare": tuple(f.bare for f in flows)}, flows), takes
+        context.problem(names, site.label, message)
+        return *unknown_part(site), ()
+    takes = tuple(n.value for n in names.value if check_sibling(context, n, siblings, site))
+    inputs = tuple(siblings.outputs[name] for name in takes)
+    for name, output in zip(takes, inputs, strict=True):
+        if output.pieces:
+            context.problem(names, site.label, f"{name!r} is in pieces; write {name}.0, {name}.1 and so on")
+    if len(takes) < len(names.value) or any(f.shape is None or f.pieces for f in inputs):
+        return *unknown_part(site), takes
+    return *add_layer(context, call, {"bare": tuple(f.bare for f in inputs)}, inputs), takes
 
 
-def _call(walk: Walk, name: str, argument: Node, place: tuple[int, int], here: Here) -> Part:
+def _call(context: Context, name: str, argument: Node, place: tuple[int, int], site: Site) -> Part:
     """A layer of the table or a block, by its name."""
-    if name in walk.spec.blocks:
-        return _block(walk, walk.spec.blocks[name], argument, place, here)
+    if name in context.spec.blocks:
+        return _block(context, context.spec.blocks[name], argument, place, site)
     if name in LAYERS:
-        return leaf(walk, Written(LAYERS[name], argument, place, here), (here.flow,))
+        return call_layer(context, LayerCall(LAYERS[name], argument, place, site), (site.input,))
     if name in JOIN_TYPES:
         message = f"{name} belongs among named siblings; write a mapping with `name: {{{name}: …}}` in it"
     else:
-        message = f"unknown layer {name[:60]!r}.{_similar(walk, name[:60])}"
-    walk.problem(place, here.shown, message)
-    return nothing(here)
+        message = f"unknown layer {name[:60]!r}.{_similar(context, name[:60])}"
+    context.problem(place, site.label, message)
+    return unknown_part(site)
 
 
-def _similar(walk: Walk, name: str) -> str:
+def _similar(context: Context, name: str) -> str:
     """What may be meant by a name that is no layer."""
     head = re.split(r"[:({ ]", name)[0]
     if head != name and head in LAYERS:
         return f" Write `{head}: {{setting: value}}`, with a space behind the colon"
-    hint = closest(name, [*LAYERS, *walk.spec.blocks, *JOIN_TYPES])
+    hint = closest(name, [*LAYERS, *context.spec.blocks, *JOIN_TYPES])
     return hint or " `cnn schema` has all layers; one of your own is a block: write it under `blocks:`"
 
 
-def _block(walk: Walk, block: Block, argument: Node, place: tuple[int, int], here: Here) -> Part:
+def _block(context: Context, block: Block, argument: Node, place: tuple[int, int], site: Site) -> Part:
     """A block adds no level of names: its layers stand where it is used."""
-    walk.blocks.add(block.name)
-    where = f"{here.shown} ({block.name})"
+    context.blocks.add(block.name)
+    where = f"{site.label} ({block.name})"
     given: dict[str, Any] = {}
     mistakes: list[tuple[tuple[int, int], str]] = []
     if isinstance(argument.value, dict):
-        given = {name: value(walk, node, here) for name, node in argument.value.items() if name in block.args}
+        given = {name: evaluate(context, node, site) for name, node in argument.value.items() if name in block.args}
         mistakes = [(argument.keys[n], _no_argument(n, block)) for n in argument.value if n not in block.args]
     elif argument.value is not None and block.args:
-        given[next(iter(block.args))] = value(walk, argument, here)
+        given[next(iter(block.args))] = evaluate(context, argument, site)
     elif argument.value is not None:
         message = f"takes no arguments, but {shown(argument.plain)} is written; remove it"
         mistakes.append(((argument.line, argument.column), message))
@@ -324,10 +340,10 @@ def _block(walk: Walk, block: Block, argument: Node, place: tuple[int, int], her
         verb = "is" if len(missing) == 1 else "are"
         mistakes.append((place, f"{' and '.join(missing)} {verb} missing; write {{{block.name}: {{{form}}}}}"))
     for at, message in mistakes:
-        walk.problem(at, where, message)
+        context.problem(at, where, message)
     if mistakes or any(v is UNKNOWN for v in given.values()):
-        return nothing(here)
-    return _part(walk, block.layers, here.at(bind(walk, block.name, block.args, given, here)))
+        return unknown_part(site)
+    return _part(context, block.layers, site.at(bind_arguments(context, block.name, block.args, given, site)))
 
 
 def _no_argument(name: str, block: Block) -> str:

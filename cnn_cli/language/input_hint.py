@@ -33,7 +33,7 @@ def multiple(fits: Callable[[Shape], bool], shape: Shape) -> int | None:
     return None
 
 
-def hint(fits: Callable[[Shape], bool], shape: Shape, small: bool, fix: str) -> str:
+def suggest_input(fits: Callable[[Shape], bool], shape: Shape, small: bool, fix: str) -> str:
     """What to write instead of an input of `shape`: the smallest that fits, or a multiple; else `fix` alone."""
     fits = _within_time(fits)
     if small:

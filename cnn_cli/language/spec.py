@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnn_cli.errors import Problem, closest
-from cnn_cli.language.yamltext import Node, read
+from cnn_cli.language.yaml_nodes import Node, read_yaml
 from cnn_cli.layers import LAYERS
 from cnn_cli.settings import read_train
 from cnn_cli.values import Integer, shown
@@ -79,7 +79,7 @@ class _Notes:
 
 def parse(text: bytes | str, origin: str) -> SpecFile:
     """The networks of a file; SpecError only where the text is no YAML at all."""
-    root = read(text, origin)
+    root = read_yaml(text, origin)
     notes = _Notes(origin, "", [])
     if problem := _no_file(root):
         notes.add(_place(root), problem)
@@ -243,7 +243,7 @@ def _recipes(node: Node | None, train: dict[str, Any], notes: _Notes) -> dict[st
     return recipes
 
 
-def mentioned(spec: Spec) -> dict[str, Block]:
+def used_blocks(spec: Spec) -> dict[str, Block]:
     """The blocks that the network names, and those that these name: what must travel with it."""
     found: dict[str, Block] = {}
     waiting = [spec.layers, *spec.args.values()]

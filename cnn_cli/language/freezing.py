@@ -29,15 +29,15 @@ def is_frozen(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(around, pattern) for around in _around(name) for pattern in patterns)
 
 
-def patterns_of(plan: Plan, asked: Sequence[str] | None = None) -> tuple[str, ...]:
+def freeze_patterns(plan: Plan, asked: Sequence[str] | None = None) -> tuple[str, ...]:
     """What is asked for, else what the spec's `train:` block freezes; UsageError for patterns that do not fit."""
     patterns: tuple[str, ...] = SETTINGS["freeze"].kind.read(asked or plan.train.get("freeze", ()))
     if not plan.errors:  # else some layers are not known, and the errors come first
-        frozen(plan, patterns)
+        frozen_tensors(plan, patterns)
     return patterns
 
 
-def frozen(plan: Plan, patterns: Sequence[str]) -> frozenset[str]:
+def frozen_tensors(plan: Plan, patterns: Sequence[str]) -> frozenset[str]:
     """The tensors, by their names in state_dict(), that keep their values.
 
     UsageError for a pattern that matches none, and where nothing is left to train.
@@ -47,12 +47,12 @@ def frozen(plan: Plan, patterns: Sequence[str]) -> frozenset[str]:
     return frozenset(name for name in plan.tensors if is_frozen(name, patterns))
 
 
-def trained(layer: Layer, patterns: Sequence[str]) -> int:
+def trainable_params(layer: Layer, patterns: Sequence[str]) -> int:
     """How many values of a layer are trained."""
     return sum(product(t.shape) for t in layer.tensors if not (t.buffer or is_frozen(_full(layer, t), patterns)))
 
 
-def mistakes(plan: Plan) -> tuple[Problem, ...]:
+def freeze_problems(plan: Plan) -> tuple[Problem, ...]:
     """What is wrong with `train: {freeze: …}` of a spec that has no other errors, at its place."""
     if plan.errors or not plan.train.get("freeze"):
         return ()
@@ -63,28 +63,28 @@ def mistakes(plan: Plan) -> tuple[Problem, ...]:
     return (Problem(plan.spec.origin, node.line, node.column, where, problem),) if problem else ()
 
 
-def hold(network: "nn.Module", patterns: Sequence[str]) -> None:
+def disable_gradients(network: "nn.Module", patterns: Sequence[str]) -> None:
     """Let the parameters that match take no gradients: what comes before all others is then not gone back through."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not is_frozen(name, patterns))
 
 
-def keeps_statistics(layer: Layer, patterns: Sequence[str]) -> bool:
+def has_frozen_statistics(layer: Layer, patterns: Sequence[str]) -> bool:
     """Whether a layer has statistics, and they are frozen: then it uses what it has in training too."""
     return any(t.buffer and is_frozen(_full(layer, t), patterns) for t in layer.tensors)
 
 
-def set_training(network: "nn.Module", plan: Plan, patterns: Sequence[str]) -> None:
+def set_training_mode(network: "nn.Module", plan: Plan, patterns: Sequence[str]) -> None:
     """Training mode, except for layers whose statistics are frozen: these use and keep what they have."""
     network.train()
     for layer in plan.layers if patterns else ():
-        if keeps_statistics(layer, patterns):
+        if has_frozen_statistics(layer, patterns):
             network.get_submodule(layer.name).eval()
 
 
-def described(plan: Plan, patterns: Sequence[str]) -> str:
+def describe_frozen(plan: Plan, patterns: Sequence[str]) -> str:
     """`11,176,512 of 11,181,642 parameters, and the statistics of 20 layers`."""
-    names = frozen(plan, patterns)
+    names = frozen_tensors(plan, patterns)
     held = sum(product(t.shape) for name, t in plan.tensors.items() if name in names and not t.buffer)
     still = {name.rpartition(".")[0] for name, t in plan.tensors.items() if name in names and t.buffer}
     layers = f", and the statistics of {len(still)} layer{'s' * (len(still) > 1)}" if still else ""

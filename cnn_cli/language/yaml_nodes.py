@@ -46,7 +46,7 @@ class Node:
         return [n.plain for n in self.value] if isinstance(self.value, list) else self.value
 
 
-def read(text: bytes | str, origin: str) -> Node:
+def read_yaml(text: bytes | str, origin: str) -> Node:
     """The one document in `text`; SpecError names the place in `origin` of whatever is wrong."""
     data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
     if len(data) > MOST_BYTES:
