@@ -95,7 +95,7 @@ def _box(row: Row) -> Box:
 
 def _lines(text: str, width: int = 28) -> list[str]:
     """What a group holds, in lines of about the width of other boxes."""
-    joined = re.sub(r"(\d) (\w)", r"\1\xa0\2", text)  # a number stays beside its word
+    joined = re.sub(r"(\d) (\w)", "\\1\xa0\\2", text)  # a number stays beside its word
     return [line.replace("\xa0", " ") for line in textwrap.wrap(joined, width, break_long_words=False)]
 
 
