@@ -19,6 +19,7 @@ HEAVY = {"torch", "torchvision", "matplotlib", "sklearn", "PIL", "captum", "safe
 ORDER = [
     "__init__",
     "errors",
+    "colors",
     "values",
     "files",
     "tables",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cnn_cli.colors import highlighted
 from cnn_cli.errors import CnnError
 from cnn_cli.tables import Result, TableResult, render
 
@@ -23,7 +24,7 @@ def _printable(c: str) -> bool:
 
 def note(text: str) -> None:
     """A message to the person: stderr."""
-    print(clean(text), file=sys.stderr, flush=True)
+    print(highlighted(clean(text), sys.stderr), file=sys.stderr, flush=True)
 
 
 def note_weights(network: str, weights: Path | None, remarks: Sequence[str] = ()) -> None:
@@ -36,7 +37,7 @@ def note_weights(network: str, weights: Path | None, remarks: Sequence[str] = ()
 
 def emit(text: str) -> None:
     """A result: stdout."""
-    _write(clean(text))
+    _write(highlighted(clean(text), sys.stdout))
 
 
 def emit_result(result: Result, form: str, json: bool = False) -> None:

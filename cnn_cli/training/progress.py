@@ -2,8 +2,11 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+from cnn_cli.colors import BOLD, GREEN, colored
 
 if TYPE_CHECKING:
     import rich.progress
@@ -24,7 +27,7 @@ class Progress:
         self.bar: rich.progress.Progress | None = None
 
     def __enter__(self) -> Self:
-        self.line(header(self.evaluated, self.metric))
+        self.line(colored(header(self.evaluated, self.metric), BOLD, sys.stderr))
         if self.is_main and sys.stderr.isatty():
             self.bar = _bar()
             self.task = self.bar.add_task("", total=self.total, completed=self.done, facts=" " * 50)
@@ -61,9 +64,11 @@ class Progress:
         elif self.is_main:
             print(text, file=sys.stderr, flush=True)
 
-    def row(self, row: dict[str, Any]) -> None:
-        """The lasting line of an epoch."""
-        self.line(epoch_line(row, self.epochs, self.evaluated, self.metric))
+    def row(self, row: dict[str, Any], earlier: Sequence[dict[str, Any]] = ()) -> None:
+        """The lasting line of an epoch, with its score in color if it is better than those of the epochs before."""
+        key = f"{self.evaluated}_{self.metric}"
+        best = bool(earlier) and all((row.get(key) or 0) > (before.get(key) or 0) for before in earlier)
+        self.line(epoch_line(row, self.epochs, self.evaluated, self.metric, GREEN if best else ""))
 
     def _move(self, epoch: int, facts: str) -> None:
         if self.bar:
@@ -81,12 +86,13 @@ def header(evaluated: str, metric: str = "accuracy") -> str:
     return f"{'epoch':>7}  {'train loss':>10}  {metric:>8}  {split:>20}  {'lr':>8}  {'images/s':>8}  {'time':>7}"
 
 
-def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str = "accuracy") -> str:
-    """A row of metrics.jsonl for people, in 80 columns."""
+def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str = "accuracy", color: str = "") -> str:
+    """A row of metrics.jsonl for people, in 80 columns; `color` is that of the evaluated figures."""
     split = f"{_number(row[f'{evaluated}_loss']):>10}  {row[f'{evaluated}_{metric}']:>8.2%}" if evaluated else ""
+    split = colored(f"{split:>20}", color, sys.stderr) if color else f"{split:>20}"
     train = f"{_number(row['train_loss']):>10}  {row[f'train_{metric}']:>8.2%}"
     return (
-        f"{row['epoch']:>4g}/{epochs:<2g}  {train}  {split:>20}"
+        f"{row['epoch']:>4g}/{epochs:<2g}  {train}  {split}"
         f"  {row['lr']:>8.3g}  {row['images_per_second']:>8,.0f}  {clock(row['seconds']):>7}"
     )
 
