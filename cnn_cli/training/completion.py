@@ -18,6 +18,7 @@ from cnn_cli.training.eval_report import Evaluation, write_evaluation
 from cnn_cli.training.evaluation import evaluate
 from cnn_cli.training.job import Job
 from cnn_cli.training.loop import LOG, resume_with, train
+from cnn_cli.training.request import CONFIG
 from cnn_cli.training.signals import Signals, Stop
 from cnn_cli.training.state import State
 
@@ -26,7 +27,7 @@ _FILES = {
     "weights": BEST,
     "state": LAST,
     "log": LOG,
-    "settings": "config.yaml",
+    "settings": CONFIG,
     "curves": CURVES,
     "result": "eval.json",
     "confusion": "confusion_matrix.png",

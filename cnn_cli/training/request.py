@@ -1,19 +1,26 @@
 """What `cnn train` was asked for, and the network and recipe that it names."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cnn_cli.checkpoints.checkpoint import load_network
 from cnn_cli.checkpoints.header import SUFFIXES
-from cnn_cli.errors import UsageError, closest
+from cnn_cli.errors import CnnError, UsageError, closest
 from cnn_cli.language.plan import Plan
-from cnn_cli.language.registry import find
+from cnn_cli.language.registry import find, plan_document
+
+CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
 class Request:
-    """`options` holds the settings that were given, None for the others; `say` shows a note to the user."""
+    """`options` holds the settings that were given, None for the others; `say` shows a note to the user.
+
+    Of a run to fine-tune or to repeat: `spec` is its network, as Plan.document(), and `settings` those to repeat, which
+    override the spec's.
+    """
 
     network: str
     options: Mapping[str, Any]
@@ -28,23 +35,63 @@ class Request:
     command: str = ""
     verbose: bool = False  # whether the header shows the settings at their defaults too
     say: Callable[[str], None] = print
+    spec: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def plan(self) -> Plan:
-        """The network's plan; UsageError for a run or checkpoint, which --resume and --weights are for."""
-        path = Path(self.network)
-        if path.is_dir() or path.suffix in SUFFIXES:
+        """The network's plan; UsageError for a run or checkpoint that is neither resumed nor fine-tuned."""
+        return self._find(self.args)
+
+    def _find(self, args: Mapping[str, Any]) -> Plan:
+        if self.spec:
+            return plan_document(self.spec, self.network, args, self.input)
+        if _is_trained(path := Path(self.network)):
             raise UsageError(
-                f"{path} is a run or checkpoint; add --resume to resume a run, or name a network and add "
-                f"--weights {path} to start a new run from its weights"
+                f"{path} is a run or checkpoint; add --resume to resume a run, or --data NAME_OR_FOLDER to fine-tune "
+                f"its weights, or name a network and add --weights {path}"
             )
-        return find(self.network, models=self.models, args=self.args, input=self.input)
+        return find(self.network, models=self.models, args=args, input=self.input)
 
     def plan_for(self, classes: int) -> Plan:
         """The plan whose argument `classes` follows the data set, unless the user has set it."""
         plan = self.plan()
         if "classes" in self.args or plan.args.get("classes", classes) == classes:
             return plan
-        return find(self.network, models=self.models, args={**self.args, "classes": classes}, input=self.input)
+        return self._find({**self.args, "classes": classes})
+
+
+def complete(request: Request) -> Request:
+    """The request with what its NETWORK stands for: a run or checkpoint to fine-tune on the data given, or the
+    config.yaml of a run to repeat; others as they are."""
+    path = Path(request.network)
+    if request.spec:
+        return request
+    if path.name == CONFIG and path.is_file():
+        return _repeat(request, path)
+    if _is_trained(path) and request.options.get("data") and not request.options.get("weights"):
+        metadata = load_network(request.network).metadata
+        if metadata is None:
+            raise UsageError(f"{path} does not say which network it is of; name it: cnn train NETWORK --weights {path}")
+        return replace(request, spec=metadata.spec, options={**request.options, "weights": request.network})
+    return request
+
+
+def _repeat(request: Request, path: Path) -> Request:
+    """What came from the initial weights comes from them again. Options override what the file says."""
+    import yaml
+
+    try:
+        config = yaml.safe_load(path.read_text("utf-8"))
+        settings = {name: s["value"] for name, s in config["settings"].items() if s["source"] != "weights"}
+        spec, data_dir, device = config["spec"], Path(config["data"]["folder"]), str(config["on"])
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise CnnError(f"{path} is not the {CONFIG} of a run, or is damaged ({type(error).__name__})") from None
+    device = "cpu" if request.device == "auto" and device == "cpu" else request.device
+    return replace(request, spec=spec, settings=settings, data_dir=request.data_dir or data_dir, device=device)
+
+
+def _is_trained(path: Path) -> bool:
+    return path.is_dir() or path.suffix in SUFFIXES
 
 
 def recipe_of(plan: Plan, name: str) -> dict[str, Any]:

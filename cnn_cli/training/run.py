@@ -26,7 +26,7 @@ from cnn_cli.training.completion import CURVES, RunResult, read_run, train_to_co
 from cnn_cli.training.initial_weights import find_initial_weights, full_path, prepared, remarks
 from cnn_cli.training.loop import save, write_log
 from cnn_cli.training.preparation import choose_device, initial_state, make_job, settle
-from cnn_cli.training.request import Request, recipe_of
+from cnn_cli.training.request import Request, complete, recipe_of
 from cnn_cli.training.run_folder import existing_folder, new_folder
 from cnn_cli.training.run_report import data_facts, fingerprint, run_facts, run_header, write_config
 from cnn_cli.training.signals import signals
@@ -35,6 +35,7 @@ from cnn_cli.training.state import read_last, restore_last
 
 def begin(request: Request) -> RunResult | None:
     """A new run → its result, in the main process."""
+    request = complete(request)
     plan, settings = _plan_and_settings(request)
     world = current_world()
     _warn(request, world)
@@ -115,7 +116,8 @@ def resume(request: Request, run: Path) -> RunResult | None:
 def _plan_and_settings(request: Request) -> tuple[Plan, dict[str, Setting]]:
     """The network and the settings, with the mistakes that need neither data nor device found."""
     plan = request.plan()
-    settings = resolve(request.options, os.environ, plan.train, recipe_of(plan, request.recipe))
+    recipe = {**request.settings, **recipe_of(plan, request.recipe)}
+    settings = resolve(request.options, os.environ, plan.train, recipe)
     if settings["data"].value is None:
         raise UsageError(f"{plan.network} names no data set; add --data NAME_OR_FOLDER ({', '.join(NAMED)})")
     if request.film:

@@ -19,6 +19,7 @@ from cnn_cli.language.freezing import describe_frozen
 from cnn_cli.settings import Setting, as_typed, not_inherited
 from cnn_cli.tables import terminal_width
 from cnn_cli.training.job import Job
+from cnn_cli.training.request import CONFIG
 from cnn_cli.training.state import State
 
 
@@ -56,7 +57,7 @@ def write_config(job: Job, command: str) -> None:
     """
     import yaml
 
-    path = job.run / "config.yaml"
+    path = job.run / CONFIG
     before: Any = {}
     if path.is_file():
         with suppress(yaml.YAMLError, UnicodeDecodeError):  # damaged: it is written anew

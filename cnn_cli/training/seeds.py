@@ -22,7 +22,7 @@ from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import run
 from cnn_cli.training.completion import RunResult
-from cnn_cli.training.request import Request, recipe_of
+from cnn_cli.training.request import Request, complete, recipe_of
 from cnn_cli.training.state import read_last
 
 SUMMARY = "seeds.json"
@@ -85,8 +85,10 @@ def train_seeds(request: Request, count: int, folder: Path | None = None, resume
         raise UsageError(f"--seeds must be at least 2, not {count}; for one run, use --seed")
     if current_world().size > 1:
         raise UsageError("--seeds is for one process; start each seed by itself under torchrun")
+    request = complete(request)
     plan = request.plan()
-    settings = resolve(request.options, os.environ, plan.train, recipe_of(plan, request.recipe))
+    recipe = {**request.settings, **recipe_of(plan, request.recipe)}
+    settings = resolve(request.options, os.environ, plan.train, recipe)
     first = int(settings["seed"].value)
     folder = _folder(request, plan.network, folder, resume)
     before = _same_experiment(request, folder) if resume else request
