@@ -9,6 +9,7 @@ import pytest
 import small_runs as small
 import yaml
 
+from cnn_cli.checkpoints.checkpoint import load_network
 from cnn_cli.errors import SpecError, StoppedError, UsageError
 from cnn_cli.language.registry import find
 from cnn_cli.training import run as run_module
@@ -132,6 +133,13 @@ def test_a_folder_of_seeds_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "many" / "seed-0").mkdir(parents=True)
     with pytest.raises(UsageError, match="many holds no run to resume: it holds seeds, so add --seeds N"):
         run_to_resume(small.request(tmp_path), tmp_path / "many")
+
+
+def test_a_folder_of_seeds_is_not_evaluated_as_a_run(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        (tmp_path / "many" / f"seed-{seed}").mkdir(parents=True)
+    with pytest.raises(UsageError, match="many holds runs with several seeds; name one of them, such as "):
+        load_network(str(tmp_path / "many"))
 
 
 def test_seeds_need_images_to_compare_on(tmp_path: Path) -> None:

@@ -191,6 +191,8 @@ def parse_metadata(document: Any, origin: str) -> Metadata:
 def _weights_of(run: Path) -> Path:
     if found := next((run / f for f in (BEST, LAST) if (run / f).is_file()), None):
         return found
+    if seeds := sorted(run.glob("seed-*")):
+        raise UsageError(f"{run} holds runs with several seeds; name one of them, such as {seeds[0]}")
     raise CnnError(f"{run} holds no run of cnn: neither {BEST} nor {LAST} is there")
 
 
