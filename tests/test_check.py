@@ -16,11 +16,10 @@ from test_layers import values
 from torch import nn
 
 from cnn_cli.errors import SpecError
-from cnn_cli.language.joins import JOIN_TYPES
 from cnn_cli.language.plan import Group, Layer, Plan
 from cnn_cli.language.registry import find, plan_document, plan_spec
 from cnn_cli.language.spec import parse
-from cnn_cli.layers import LAYERS, REQUIRED
+from cnn_cli.layers import JOINS, LAYERS, REQUIRED
 from cnn_cli.network.build import build_plan
 from cnn_cli.network.modules import Chunk
 from cnn_cli.values import product
@@ -157,7 +156,7 @@ def broken(draw: st.DrawFn) -> Any:
         key: Any = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
         if isinstance(place, dict) and draw(st.integers(0, 2)) == 0:
             new = draw(
-                st.one_of(st.sampled_from([*LAYERS, *JOIN_TYPES, "from", "repeat", "a", "zz{1}"]), st.text(max_size=6))
+                st.one_of(st.sampled_from([*LAYERS, *JOINS, "from", "repeat", "a", "zz{1}"]), st.text(max_size=6))
             )
             place[new] = place.pop(key)
         else:

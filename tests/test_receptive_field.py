@@ -148,7 +148,7 @@ def probe(plan: Plan, rng: random.Random, positions: int = 3) -> int:
         if all(whole):
             assert reached(value, x) == whole, (name, plan.document())
             compared += 1
-        if [len(a) for a in sight.axes] != [1, 1, 1]:
+        if any(len(a) != 1 for a in sight.axes):
             continue
         for n, side in enumerate(sight.sides):  # a whole line of positions: some way leads to the image from it
             along = next((a for a, factors in enumerate(sight.axes) if factors[0][0] == n), None)
@@ -296,3 +296,42 @@ def test_a_parameter_sees_nothing_and_hides_nothing(order: list[str]) -> None:
     found = sights(plan)
     assert field(found["scale"], (8, 8)) is None and found["join"].sides == found["conv"].sides
     assert probe(plan, random.Random(0)) > 0
+
+
+SERIES: list[Any] = [
+    {"Conv1d": {"out_channels": 4, "kernel_size": 3, "stride": 2, "padding": 1}},
+    {"Conv1d": {"out_channels": 4, "kernel_size": 3, "dilation": 2}},
+    {"AvgPool1d": 2},
+    {"AdaptiveAvgPool1d": 5},
+    {"ReflectionPad1d": 1},
+    {"ConvTranspose1d": {"out_channels": 4, "kernel_size": 3, "stride": 2}},
+]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_series_see_what_gradients_reach(seed: int) -> None:
+    """An image of one row, flattened to channels x length."""
+    rng = random.Random(seed)
+    plan = planned([{"Flatten": 2}, *(rng.choice(SERIES) for _ in range(3))], (1, 40))
+    assert plan is not None
+    assert probe(plan, rng, positions=6) > 15
+    last = field(sights(plan)[plan.layers[1].name], plan.input[1:])
+    assert last is not None and last.size[1] < 10 and not last.whole
+
+
+def test_adaptive_pooling_sees_no_more_than_is_there() -> None:
+    """7 values become 2: positions 0 to 3 and 3 to 6, of which each reaches beyond a border of the image."""
+    conv = {"Conv2d": {"out_channels": 4, "kernel_size": 3, "padding": 1}}
+    plan = planned([conv, {"AdaptiveAvgPool2d": 2}], (7, 7))
+    assert plan is not None
+    found = field(sights(plan)["1"], (7, 7))
+    assert found is not None and found.size == (5, 5) and found.offset == (0, 0)
+    assert probe(plan, random.Random(0), positions=6) > 0
+
+
+def test_strides_that_alternate_are_averages() -> None:
+    plan = planned([{"Upsample": {"scale_factor": 2}}, {"MaxPool2d": 2}], (8, 8))
+    assert plan is not None
+    up, pooled = (field(sights(plan)[name], (8, 8)) for name in ("0", "1"))
+    assert up is not None and up.stride == (0.5, 0.5) and up.average
+    assert pooled is not None and pooled.stride == (1, 1) and not pooled.average

@@ -8,16 +8,15 @@ from fractions import Fraction
 from typing import Any
 
 from cnn_cli.analysis import input_sizes as inputs
-from cnn_cli.analysis.lessons import alike, lesson
 from cnn_cli.analysis.memory import output_bytes
 from cnn_cli.analysis.receptive_field import Field, Sight, field, never_read, producer, sights, unused
 from cnn_cli.analysis.rows import described
 from cnn_cli.analysis.shapes import passage
-from cnn_cli.analysis.taps import EVERYTHING, reads, windows
 from cnn_cli.errors import UsageError, closest
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import sizes
-from cnn_cli.layers.formulas import window
+from cnn_cli.layers.formulas import AXES, Formula, derivation
+from cnn_cli.layers.taps import EVERYTHING
 from cnn_cli.tables import Column, Table, format_bytes, terminal_width
 from cnn_cli.values import product
 
@@ -91,79 +90,60 @@ def never_used(plan: Plan) -> list[str]:
 
 
 def _explanation(plan: Plan, layer: Layer, found: dict[str, Sight]) -> Explanation:
-    taught = lesson(layer)
-    parts = {"size": taught.size, "parameters": taught.parameters, "MACs": taught.macs}
-    parts["padding"] = _schemes(layer)
-    parts["sees"] = _sees(plan, layer, found)
+    rule, s = layer.rule, layer.settings
+    parts = {"size": derivation(layer.sizes)}
+    parts["parameters"] = derivation([rule.parameters(s)]) if layer.params else ()
+    if buffers := sum(product(t.shape) for t in layer.tensors if t.buffer):
+        parts["buffers"] = (f"{buffers:,} values that are not trained",)
+    parts["MACs"] = derivation([rule.macs(s, layer.input_shape, layer.output_shape)]) if layer.macs else ()
+    if schemes := rule.schemes(s, layer.input_shape):
+        parts["padding"] = (schemes,)
+    parts["receptive field"] = _receptive_field(plan, layer, found)
     if dropped := _dropped(layer):
-        parts["left out"] = (f"{dropped} of the {sizes(layer.input_shape[1:])} that arrive",)
-    values = product(layer.output_shape)
+        parts["unused"] = (f"{dropped} of the {sizes(layer.input_shape[1:])} input",)
     if output_bytes(layer) and layer.output_shape != layer.input_shape:
-        count = (
-            f"{'·'.join(map(str, layer.output_shape))} = {values:,}" if len(layer.output_shape) > 1 else f"{values:,}"
-        )
-        parts["memory"] = (f"{count} values, {format_bytes(4 * values)} for an image in float32",)
-    return Explanation(layer, taught.what, {heading: lines for heading, lines in parts.items() if lines})
+        count = Formula(lambda n: n, {"n": layer.output_shape}).numbers
+        parts["memory"] = (f"{count} values, {format_bytes(output_bytes(layer))} per image in float32",)
+    text = rule.explain if isinstance(rule.explain, str) else rule.explain(s, layer.arrives, layer.output_shape)
+    text = text.format(**s) if isinstance(rule.explain, str) else text
+    return Explanation(layer, text, {heading: lines for heading, lines in parts.items() if lines})
 
 
-def _sees(plan: Plan, layer: Layer, found: dict[str, Sight]) -> tuple[str, ...]:
-    """How far a value sees, and where a window makes that grow, by how much."""
+def _receptive_field(plan: Plan, layer: Layer, found: dict[str, Sight]) -> tuple[str, ...]:
+    """Size, stride and offset in pixels of the image, and where a window enlarges the size, by how much."""
     now = field(found[layer.name], plan.input[1:])
     before = field(found[producer(layer.takes[0], found)], plan.input[1:]) if layer.takes else None
     if now is None or now == before:
         return ()
     if now.whole:
-        return ("all of the image",)
-    grown = _growth(layer, before, now) if before else None
-    return (*(grown or (f"{sizes(now.size)} pixels of the image",)), *_moves(now))
+        return ("the whole image",)
+    stride = ""
+    if None not in now.stride:
+        one = dict.fromkeys(_fraction(n) for n in now.stride)
+        stride = f", stride (jump) {'x'.join(one)}{' on average' if now.average else ''}"
+    offset = "x".join(str(n) for n in dict.fromkeys(now.offset))
+    return (*(_growth(layer, before, now) if before else ()), f"{sizes(now.size)} pixels{stride}, offset {offset}")
 
 
-def _growth(layer: Layer, before: Field, now: Field) -> tuple[str, ...] | None:
+def _growth(layer: Layer, before: Field, now: Field) -> tuple[str, ...]:
     """`4 + (3 − 1)·2 = 8`, where the layer is a plain window over rows and columns."""
-    taps = reads(layer.type, layer.settings, layer.input_shape, layer.output_shape)
-    lines, symbols = [], set()
-    for n in (0, 1):
-        window, size, gap = taps.get(1 + n), before.size[n], before.stride[n]
+    formulas = []
+    for n, label in enumerate(AXES[2]):
+        window, size, gap = layer.taps.get(1 + n), before.size[n], before.stride[n]
         if len(layer.input_shape) != 3 or window is EVERYTHING or len(window.phases) != 1 or gap is None:
-            return None
+            return ()
         wide = window.phases[0][-1] - window.phases[0][0] + 1
-        if size + (wide - 1) * gap != now.size[n]:
-            return None
-        lines.append(f"{size} + ({wide} − 1)·{_fraction(gap)} = {now.size[n]} pixels of the image")
-        symbols.add((str(size), str(wide), _fraction(gap)))
-    if now.size == before.size:
-        return (f"{sizes(now.size)} pixels of the image",)
-    r, w, j = (f" = {value}" for value in symbols.pop()) if len(symbols) == 1 else ("", "", "")
-    return ("r + (w − 1)·j", f"r{r} pixels seen before, window w{w}, neighbours j{j} apart", *alike(lines))
-
-
-def _moves(now: Field) -> tuple[str, ...]:
-    if None in now.stride or now.stride[0] != now.stride[1] or now.stride[0] == 0:
-        return ()
-    return (f"the next value sees {_fraction(now.stride[0])} pixel{'s' if now.stride[0] != 1 else ''} further on",)
+        formulas.append(
+            Formula(lambda r, w, j: r + (w - 1) * j, {"r": size, "w": wide, "j": Fraction(_fraction(gap))}, label)
+        )
+    exact = all((f.inputs["w"] - 1) * f.inputs["j"] % 1 == 0 for f in formulas)
+    grows = exact and now.size != before.size and now.size == tuple(formula.value for formula in formulas)
+    return derivation(formulas) if grows else ()
 
 
 def _fraction(value: float | None) -> str:
     """After upsampling, neighbours can be less than a pixel of the image apart: 1/3."""
     return str(Fraction(value or 0).limit_denominator(9999))
-
-
-def _schemes(layer: Layer) -> tuple[str, ...]:
-    """What the three padding schemes of the textbooks would give here."""
-    if layer.type not in ("Conv1d", "Conv2d"):
-        return ()
-    s, named = layer.settings, []
-    if max(s["kernel_size"]) == 1:
-        return ()
-    for name, share in (("valid", 0.0), ("same", 0.5), ("full", 1.0)):
-        spans = [d * (k - 1) for k, d in zip(s["kernel_size"], s["dilation"], strict=True)]
-        rows = zip(layer.input_shape[1:], spans, s["stride"], strict=True)
-        out = tuple(window(n + round(2 * share * span), span + 1, st, 0, 1) for n, span, st in rows)
-        around = "x".join(f"{share * span:g}" for span in dict.fromkeys(spans))
-        named.append(f"{name} ({around}): {sizes(out) if min(out) > 0 else 'does not fit'}")
-    own = [-t.phases[0][0] for t in windows(s, layer.input_shape)]
-    here = "x".join(str(p) for p in dict.fromkeys(own))
-    return (f"{here} here; the schemes of the books would give", ", ".join(named))
 
 
 def _dropped(layer: Layer) -> str:
@@ -194,9 +174,9 @@ def _paragraph(explanation: Explanation) -> str:
     lines += textwrap.wrap(explanation.what, width - 2, initial_indent="  ", subsequent_indent="  ")
     for heading, content in explanation.parts.items():
         for n, line in enumerate(content):
-            start = f"  {heading if n == 0 else '':<10}  "
+            start = f"  {heading if n == 0 else '':<15}  "
             wrapped = textwrap.wrap(
-                line, width, initial_indent=start, subsequent_indent=" " * 16, break_on_hyphens=False
+                line, width, initial_indent=start, subsequent_indent=" " * 21, break_on_hyphens=False
             )
             lines += wrapped or [start]
     return "\n".join(lines)

@@ -166,7 +166,7 @@ def _pass_through(layer: Layer, arrives: tuple[Shape, ...]) -> tuple[Shape | Non
         if any(layer.settings[k] != v for k, v in inferred.items() if k in layer.written):
             return None, nothing
         settings = {**layer.settings, **inferred}
-        out = rule.output(settings, arrives if rule.joins else arrives[0] if arrives else ())  # type: ignore[arg-type]
+        out = rule.output(settings, arrives if rule.joins else arrives[0] if arrives else ())
     except ShapeError:
         return None, nothing
     if not arrives or rule.joins:

@@ -13,11 +13,6 @@ from dataclasses import dataclass, field
 from cnn_cli.language.plan import Group, Layer, Plan
 from cnn_cli.values import product
 
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 COPIES = {
     "sgd": 1,
     "adam": 2,
@@ -26,21 +21,6 @@ COPIES = {
 }  # of all parameters, that the optimizer keeps (sgd: with momentum)
 BORROWED = {"sgd": 0, "adam": 1, "adamw": 1, "muon": 0}  # during a step, by PyTorch's grouped (foreach) kernels
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-
-# What the backward pass of a layer needs again, as PyTorch keeps it: held against saved_tensors_hooks by a test. Not
-# listed: its input.
-_OUTPUT = _names("ReLU Sigmoid Tanh Softmax Softmin LogSoftmax Softmax2d")
-_NOTHING = _names(
-    "Identity Dropout AlphaDropout FeatureAlphaDropout Dropout1d Dropout2d StochasticDepth DropBlock2d "
-    "FrozenBatchNorm2d Tanhshrink ZeroPad1d ZeroPad2d ConstantPad1d ConstantPad2d CircularPad1d CircularPad2d "
-    "Flatten Unflatten Permute PixelShuffle PixelUnshuffle ChannelShuffle Upsample UpsamplingNearest2d "
-    "UpsamplingBilinear2d Unfold Fold Chunk Add Concat Parameter"
-)
-# A value more for each value that arrives.
-_MASK = _names("Dropout AlphaDropout RReLU LogSigmoid Tanhshrink Softsign RMSNorm DropBlock2d")
-_INDEX = _names("MaxPool1d MaxPool2d AdaptiveMaxPool1d AdaptiveMaxPool2d")  # eight bytes for each output
-VIEWS = _names("Identity Flatten Unflatten Permute Chunk")  # another look at the same memory
-_VIEWS_IN_EVAL = _names("Dropout Dropout1d Dropout2d AlphaDropout FeatureAlphaDropout StochasticDepth DropBlock2d")
 
 
 @dataclass(frozen=True)
@@ -94,42 +74,13 @@ def training(
 def output_bytes(layer: Layer) -> int:
     """What the output of a layer adds to memory, for one image in float32; nothing where it is a view of what
     arrives."""
-    return 0 if layer.type in VIEWS or layer.type == "Parameter" else 4 * product(layer.output_shape)
+    return 0 if "view" in layer.rule.traits or not layer.takes else 4 * product(layer.output_shape)
 
 
 def _weights(plan: Plan, size: int) -> tuple[int, int]:
     tensors = [t for layer in plan.layers for t in layer.tensors]
     weights = sum(product(t.shape) for t in tensors if not t.buffer) * size
     return weights, sum(product(t.shape) * (size if t.shape else 8) for t in tensors if t.buffer)
-
-
-def _inside(layer: Layer) -> int:
-    """Values for one image that a layer keeps beside what arrives and what comes out."""
-    s, arrives, values = layer.settings, layer.input_shape, product(layer.input_shape)
-    if layer.type == "LocalResponseNorm":
-        return 2 * values + values // arrives[0] * (arrives[0] + int(s["size"]) - 1)
-    if layer.type == "LPPool2d":
-        return values + 4 * product(layer.output_shape)
-    if layer.type == "SqueezeExcitation":
-        return 2 * int(s["input_channels"]) + int(s["squeeze_channels"])
-    if layer.type == "LayerNorm2d":  # mean and deviation at every place
-        return 2 * values // arrives[0]
-    if layer.type in ("LayerNorm", "RMSNorm"):
-        return 2 * values // product(s["normalized_shape"])
-    return _padded(layer) if layer.type in ("Conv1d", "Conv2d") else 0
-
-
-def _padded(layer: Layer) -> int:
-    """A convolution that pads with anything but the same number of zeros on both sides works on a padded copy."""
-    s, arrives = layer.settings, layer.input_shape
-    spans = [d * (k - 1) for k, d in zip(s["kernel_size"], s["dilation"], strict=True)]
-    same = s["padding"] == "same"
-    if s["padding_mode"] == "zeros" and not (same and any(span % 2 for span in spans)):
-        return 0
-    if s["padding_mode"] == "zeros":  # as many zeros as can be on both sides are left to the convolution itself
-        return arrives[0] * product([n + span % 2 for n, span in zip(arrives[1:], spans, strict=True)])
-    around = spans if same else [0] * len(spans) if s["padding"] == "valid" else [2 * p for p in s["padding"]]
-    return arrives[0] * product([n + extra for n, extra in zip(arrives[1:], around, strict=True)])
 
 
 @dataclass
@@ -193,9 +144,10 @@ class _Run:
         return out
 
     def leaf(self, layer: Layer, inputs: list[int]) -> int:
-        if layer.type == "Parameter":
+        traits = layer.rule.traits
+        if not inputs:  # a parameter, whose bytes are among the weights
             out = self.new(0)
-        elif inputs and (layer.type in VIEWS or (not self.training and layer.type in _VIEWS_IN_EVAL)):
+        elif "view" in traits or (not self.training and "view in evaluation" in traits):
             out = self.hold(inputs[0])
         else:
             out = self.new(self.images * product(layer.output_shape) * self.size)
@@ -207,21 +159,15 @@ class _Run:
         return out
 
     def kept(self, layer: Layer, inputs: list[int], out: int) -> Iterator[int]:
-        if layer.type in _OUTPUT:
-            yield out
-        elif layer.type not in _NOTHING:
-            yield from inputs
-        values = self.images * product(layer.output_shape)
-        extra = values * self.size * (layer.type in _MASK) + values * 8 * (layer.type in _INDEX) + self.inside(layer)
+        saved = layer.rule.saved
+        yield from inputs if saved.input else []
+        yield from [out] if saved.output else []
+        values = saved.values(layer.settings, layer.input_shape, layer.output_shape)
+        extra = self.images * (values * self.size + product(layer.output_shape) * 8 * saved.indices)
         if extra:
             tensor = self.new(extra)
             self.references[tensor] = 0  # only the backward pass refers to it
             yield tensor
-
-    def inside(self, layer: Layer) -> int:
-        """What layers made of several operations keep between these."""
-        values = _inside(layer)
-        return self.images * self.size * values
 
     def backward(self) -> tuple[int, int, int]:
         """Bytes of kept tensors, of gradients of outputs, and of gradients of parameters, at the moment of most

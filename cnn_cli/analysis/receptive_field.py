@@ -12,13 +12,12 @@ from fractions import Fraction
 from math import lcm
 from typing import Any
 
-from cnn_cli.analysis.taps import EVERYTHING, Taps, fold_windows, reads, sliding, transposed
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import Shape
+from cnn_cli.layers.taps import EACH, EVERYTHING, Taps
 from cnn_cli.values import product
 
 Span = tuple[int, int] | None  # the first and the last pixel; None for what depends on no pixel
-_EACH = sliding(1, 1, 0, 1)  # every position reads the one of its own number
 Factor = tuple[int | None, int]  # an axis of the image (0 rows, 1 columns; None: channels), and how many positions
 
 
@@ -27,7 +26,7 @@ class Side:
     """One axis of the image, as the positions of a tensor see it.
 
     `spans` repeat: position o + len(spans) sees what position o sees, `step` pixels on. A step of 0: all see the same;
-    None: branches of different strides meet, and every position is written out.
+    None: it moves unevenly, and every position is written out.
     """
 
     spans: tuple[Span, ...]
@@ -52,12 +51,12 @@ class Sight:
 
 @dataclass(frozen=True)
 class Field:
-    """A receptive field, (rows, columns): how many pixels, how far it moves from one position to the next (0: it does
-    not, None: unevenly), and the first pixel of position 0, negative where that lies in the padding."""
+    """A receptive field, (rows, columns), in pixels of the image."""
 
     size: tuple[int, int]
-    stride: tuple[float | None, float | None]
-    offset: tuple[int, int]
+    stride: tuple[float | None, float | None]  # from one position to the next; 0: none, None: uneven
+    offset: tuple[int, int]  # the first pixel of position 0, negative where that lies in the padding
+    average: bool  # the stride alternates, and is a mean
     whole: bool  # it is all of the image, for every position
 
 
@@ -90,7 +89,14 @@ def field(sight: Sight, image: Shape) -> Field | None:
     strides = [None if s.step is None else Fraction(s.step, len(s.spans)) for s in sides]
     stride = [s if s is None else int(s) if s.denominator == 1 else float(s) for s in strides]
     whole = all(s.step == 0 and s.seen[0] == _full(n) for s, n in zip(sides, image, strict=True))
-    return Field((size[0], size[1]), (stride[0], stride[1]), (spans[0][0][0], spans[1][0][0]), whole)
+    average = any(side.step and len({_starts(side, o) for o in range(len(side.spans))}) > 1 for side in sides)
+    return Field((size[0], size[1]), (stride[0], stride[1]), (spans[0][0][0], spans[1][0][0]), average, whole)
+
+
+def _starts(side: Side, o: int) -> int | None:
+    """How many pixels position o + 1 starts behind position o."""
+    one, next_ = side.at(o), side.at(o + 1)
+    return next_[0] - one[0] if one and next_ else None
 
 
 def unused(plan: Plan, found: dict[str, Sight]) -> tuple[list[int], list[int]]:
@@ -106,21 +112,14 @@ def unused(plan: Plan, found: dict[str, Sight]) -> tuple[list[int], list[int]]:
 
 
 def never_read(layer: Layer) -> dict[int, list[int]]:
-    """By axis of what arrives, the positions that the layer itself reads for none of its outputs."""
-    shape, out = layer.input_shape, layer.output_shape
-    if layer.type == "Unfold":
-        taps = {1 + n: t for n, t in enumerate(fold_windows(layer.settings, shape))}
-        counts = {
-            a: len([o for o in range(shape[a]) if max(t.at(o)) < shape[a] - t.phases[0][0]]) for a, t in taps.items()
-        }
-    else:
-        taps = {a: t for a, t in reads(layer.type, layer.settings, shape, out).items() if t is not EVERYTHING}
-        counts = {a: out[a] for a in taps}
+    """By axis of the input, the positions that the layer itself reads for none of its outputs."""
+    before, after = layer.grid
     left = {}
-    for a, t in taps.items():
-        read = {i for o in range(counts[a]) for i in t.inside(o, shape[a])}
-        if missing := [i for i in range(shape[a]) if i not in read]:
-            left[a] = missing
+    for axis, taps in layer.taps.items():
+        if taps is not EVERYTHING and taps.axis is None:
+            read = {i for o in range(after[axis]) for i in taps.inside(o, before[axis])}
+            if missing := [i for i in range(before[axis]) if i not in read]:
+                left[axis] = missing
     return left
 
 
@@ -131,32 +130,64 @@ def _ends(plan: Plan) -> list[str]:
     return [layer.name for layer in plan.layers if layer.name not in taken] or ["input"]
 
 
-def _sight(layer: Layer, arrives: list[Sight]) -> Sight:
-    if not arrives:
+def _sight(layer: Layer, inputs: list[Sight]) -> Sight:
+    if not inputs:
         nothing = Side((None,), 0, (0,))
         return Sight(tuple(((None, n),) for n in layer.output_shape), (nothing, nothing))
     if layer.rule.joins:
-        return _joined(layer, arrives)
-    rearrange = _REARRANGED.get(layer.type)
-    return rearrange(layer, arrives[0]) if rearrange else _read(layer, arrives[0])
+        return _joined(layer, inputs)
+    before, after = layer.grid
+    return _reshaped(_read(layer, _reshaped(inputs[0], before), before, after), layer.output_shape)
 
 
-def _read(layer: Layer, sight: Sight) -> Sight:
-    """A layer that keeps the meaning of its axes."""
-    out = layer.output_shape
-    taps = reads(layer.type, layer.settings, layer.input_shape, out)
+def _read(layer: Layer, sight: Sight, before: Shape, after: Shape) -> Sight:
+    """What the taps of a layer see."""
+    taps = layer.taps
     sides, axes = list(sight.sides), list(sight.axes)
-    for n, factors in enumerate(axes):
+    for n, read in taps.items():
+        source = n if read is EVERYTHING or read.axis is None else read.axis
+        factors = axes[n] = sight.axes[source]
         own = [image for image, _ in factors if image is not None]
-        if n in taps and (taps[n] != _EACH or out[n] != layer.input_shape[n]):
-            t = taps[n]
-            for image in own:
-                sides[image] = (
-                    _whole(sides[image]) if t is None or len(factors) > 1 else _through(sides[image], t, out[n])
-                )
-        if out[n] != layer.input_shape[n]:
-            axes[n] = ((own[0] if len(factors) == 1 and own else None, out[n]),)
+        if read is not EVERYTHING and read._replace(axis=None) == EACH and after[n] == before[source]:
+            continue
+        for image in own:
+            if read is EVERYTHING or len(factors) > 1:
+                sides[image] = _whole(sides[image])
+            else:
+                sides[image] = _through(sides[image], read, after[n])
+    for n in range(min(len(axes), len(after))):
+        if after[n] != _count(axes[n]):
+            own = [image for image, _ in axes[n] if image is not None]
+            axes[n] = ((own[0] if len(axes[n]) == 1 and own else None, after[n]),)
     return Sight(tuple(axes), (sides[0], sides[1]))
+
+
+def _reshaped(sight: Sight, shape: Shape) -> Sight:
+    """The same values in the same order, with axes of other sizes: the way of Flatten and of Unflatten."""
+    if tuple(_count(axis) for axis in sight.axes) == shape:
+        return sight
+    left = [factor for axis in sight.axes for factor in axis if factor[1] > 1]
+    axes: list[tuple[Factor, ...]] = []
+    for size in shape:
+        axis: list[Factor] = []
+        while left and _count(axis) < size:
+            axis.append(left.pop(0))
+        over = _count(axis) // size
+        if over > 1 and axis[-1][0] is None and axis[-1][1] % over == 0:  # channels may be divided at will
+            axis[-1], left = (None, axis[-1][1] // over), [(None, over), *left]
+        if _count(axis) != size:
+            return _mixed(sight, axes, [*axis, *left], shape)
+        axes.append(tuple(axis) or ((None, 1),))
+    return replace(sight, axes=tuple(axes))
+
+
+def _mixed(sight: Sight, axes: list[tuple[Factor, ...]], rest: list[Factor], shape: Shape) -> Sight:
+    """The axes of the image in `rest` can no longer be told apart: from here on, all of them is seen."""
+    sides = list(sight.sides)
+    for image, _ in rest:
+        if image is not None:
+            sides[image] = _whole(sides[image])
+    return Sight((*axes, *(((None, size),) for size in shape[len(axes) :])), (sides[0], sides[1]))
 
 
 def _through(side: Side, taps: Taps, count: int) -> Side:
@@ -164,6 +195,8 @@ def _through(side: Side, taps: Taps, count: int) -> Side:
     if side.step == 0:
         return side
     seen = tuple(_any(side.seen[i] for i in taps.inside(o, len(side.seen))) for o in range(count))
+    if taps.bounded:
+        return Side(tuple(_bounds(one) for one in seen), None, seen)
     if side.step is None:
         return Side(tuple(_hull(side.at(i) for i in taps.at(o)) for o in range(count)), None, seen)
     period = len(side.spans)
@@ -213,90 +246,6 @@ def _union(a: Side, b: Side) -> Side:
         return Side(tuple(_hull((a.at(o), b.at(o))) for o in range(count)), None, seen)
     period = lcm(len(a.spans), len(b.spans))
     return Side(tuple(_hull((a.at(o), b.at(o))) for o in range(period)), a.step * period // len(a.spans), seen)
-
-
-def _flattened(layer: Layer, sight: Sight) -> Sight:
-    start, end = (
-        d - 1 if d > 0 else len(sight.axes) + d for d in (layer.settings["start_dim"], layer.settings["end_dim"])
-    )
-    merged = tuple(f for a in sight.axes[start : end + 1] for f in a)
-    return replace(sight, axes=(*sight.axes[:start], merged, *sight.axes[end + 1 :]))
-
-
-def _unflattened(layer: Layer, sight: Sight) -> Sight:
-    """The way back of _flattened where the sizes are the same; other sizes mix rows and columns."""
-    dim = layer.settings["dim"]
-    n = dim - 1 if dim > 0 else len(sight.axes) + dim
-    left, parts = list(sight.axes[n]), []
-    for size in layer.output_shape[n : n + len(layer.output_shape) - len(sight.axes) + 1]:
-        part: list[Factor] = []
-        while left and _count(part) < size:
-            part.append(left.pop(0))
-        over = _count(part) // size if part else 1
-        if over > 1 and part[-1][0] is None and part[-1][1] % over == 0:  # channels may be divided at will
-            part[-1], left = (None, part[-1][1] // over), [(None, over), *left]
-        if _count(part) != size:
-            return _mixed(layer, sight, n)
-        parts.append(tuple(part))
-    return replace(sight, axes=(*sight.axes[:n], *parts, *sight.axes[n + 1 :]))
-
-
-def _mixed(layer: Layer, sight: Sight, n: int) -> Sight:
-    """The axes of the image in axis `n` can no longer be told apart: from here on, all of them is seen."""
-    sides = list(sight.sides)
-    for image, _ in sight.axes[n]:
-        if image is not None:
-            sides[image] = _whole(sides[image])
-    return Sight(tuple(((None, k),) for k in layer.output_shape), (sides[0], sides[1]))
-
-
-def _permuted(layer: Layer, sight: Sight) -> Sight:
-    return replace(sight, axes=tuple(sight.axes[d - 1] for d in layer.settings["dims"][1:]))
-
-
-def _chunked(layer: Layer, sight: Sight) -> Sight:
-    if any(image is not None for image, _ in sight.axes[0]):
-        return _mixed(layer, sight, 0)
-    return replace(sight, axes=(((None, layer.output_shape[0]),), *sight.axes[1:]))
-
-
-def _unfolded(layer: Layer, sight: Sight) -> Sight:
-    """The windows of an image become columns: a last axis that runs over rows and columns of windows."""
-    out, sides, places = layer.output_shape, list(sight.sides), []
-    for n, taps in enumerate(fold_windows(layer.settings, layer.input_shape)):
-        span, pad = taps.phases[0][-1] - taps.phases[0][0], -taps.phases[0][0]
-        places.append((layer.input_shape[1 + n] + 2 * pad - span - 1) // taps.step + 1)
-        for image in [i for i, _ in sight.axes[1 + n] if i is not None]:
-            sides[image] = _through(sides[image], taps, places[-1])
-    names = [sight.axes[1 + n][0][0] if len(sight.axes[1 + n]) == 1 else None for n in (0, 1)]
-    return Sight((((None, out[0]),), tuple(zip(names, places, strict=True))), (sides[0], sides[1]))
-
-
-def _folded(layer: Layer, sight: Sight) -> Sight:
-    """Columns become an image again, each window added where it stood."""
-    s, columns = layer.settings, sight.axes[1]
-    rows = list(zip(s["kernel_size"], s["stride"], s["padding"], s["dilation"], strict=True))
-    counts = [
-        (size + 2 * p - d * (k - 1) - 1) // st + 1 for size, (k, st, p, d) in zip(s["output_size"], rows, strict=True)
-    ]
-    if [k for _, k in columns] != counts:
-        return _mixed(layer, sight, 1)
-    sides = list(sight.sides)
-    for (image, _), row, size in zip(columns, rows, s["output_size"], strict=True):
-        if image is not None:
-            sides[image] = _through(sides[image], transposed(*row), size)
-    out = layer.output_shape
-    return Sight((((None, out[0]),), ((columns[0][0], out[1]),), ((columns[1][0], out[2]),)), (sides[0], sides[1]))
-
-
-_REARRANGED = {
-    "Flatten": _flattened,
-    "Unflatten": _unflattened,
-    "Permute": _permuted,
-    "Chunk": _chunked,
-    "Unfold": _unfolded,
-    "Fold": _folded,
-}
 
 
 def _count(factors: Sequence[Factor]) -> int:

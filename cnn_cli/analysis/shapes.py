@@ -7,6 +7,7 @@ from cnn_cli.analysis.rows import described, layer_rows, network_document, relat
 from cnn_cli.analysis.summary import title
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import sizes
+from cnn_cli.layers.formulas import numbers
 from cnn_cli.tables import Column, Table, terminal_width
 
 
@@ -53,10 +54,8 @@ class ShapeDerivation:
 
 def arithmetic(layer: Layer) -> list[str]:
     """How the sizes and the number of parameters come about, a line each; empty where nothing is computed."""
-    shapes = layer.input_shapes if layer.rule.joins else layer.input_shape
-    words = list(layer.rule.words(layer.settings, shapes, layer.output_shape))  # type: ignore[arg-type]
-    count = layer.rule.count(layer.settings)
-    return words + ([f"{count} parameters"] if count else [])
+    count = [f"{layer.rule.parameters(layer.settings).numbers} parameters"] if layer.params else []
+    return [*numbers(layer.sizes), *count]
 
 
 def passage(layer: Layer) -> str:

@@ -23,12 +23,11 @@ from cnn_cli.language.context import (
     evaluate,
 )
 from cnn_cli.language.input_hint import suggest_input
-from cnn_cli.language.joins import JOIN_TYPES
 from cnn_cli.language.layer_call import LayerCall, add_layer, call_layer, unknown_part
 from cnn_cli.language.plan import Child, Group, Layer, Plan
 from cnn_cli.language.spec import Block, Spec, words
 from cnn_cli.language.yaml_nodes import Node
-from cnn_cli.layers import LAYERS, Shape, sizes
+from cnn_cli.layers import JOINS, LAYERS, Shape, sizes
 from cnn_cli.values import shown
 
 _NO_LAYER = "a layer is missing here; write its name, or [] for nothing"
@@ -240,10 +239,10 @@ def _child(
     parts = child.value if isinstance(child.value, dict) else {}
     own = [k for k in parts if k not in ("from", "repeat")]
     kind = own[0] if len(own) == 1 else ""
-    if kind == "Parameter" or (kind in JOIN_TYPES and JOIN_TYPES[kind].joins):
+    if kind == "Parameter" or (kind in JOINS and JOINS[kind].joins):
         if "from" in parts:
             context.problem(child.keys["from"], site.label, f"{kind} says itself what it takes; remove `from`")
-        call = LayerCall(JOIN_TYPES[kind], parts[kind], child.keys[kind], site)
+        call = LayerCall(JOINS[kind], parts[kind], child.keys[kind], site)
         return _join(context, call, siblings) if kind != "Parameter" else (*call_layer(context, call, ()), ())
     named = parts.get("from")
     if named is not None and not check_sibling(context, named, siblings, site):
@@ -251,9 +250,7 @@ def _child(
     name = last if named is None else named.value
     site = replace(site, input=_whole(context, name, named or child, siblings, site))
     if kind == "Chunk":
-        part, output = call_layer(
-            context, LayerCall(JOIN_TYPES[kind], parts[kind], child.keys[kind], site), (site.input,)
-        )
+        part, output = call_layer(context, LayerCall(JOINS[kind], parts[kind], child.keys[kind], site), (site.input,))
         return part, output if output.pieces else replace(output, pieces=_pieces(parts[kind])), (name,)
     return *_part(context, child, site), (name,)
 
@@ -302,7 +299,7 @@ def _call(context: Context, name: str, argument: Node, place: tuple[int, int], s
         return _block(context, context.spec.blocks[name], argument, place, site)
     if name in LAYERS:
         return call_layer(context, LayerCall(LAYERS[name], argument, place, site), (site.input,))
-    if name in JOIN_TYPES:
+    if name in JOINS:
         message = f"{name} belongs among named siblings; write a mapping with `name: {{{name}: …}}` in it"
     else:
         message = f"unknown layer {name[:60]!r}.{_similar(context, name[:60])}"
@@ -315,7 +312,7 @@ def _similar(context: Context, name: str) -> str:
     head = re.split(r"[:({ ]", name)[0]
     if head != name and head in LAYERS:
         return f" Write `{head}: {{setting: value}}`, with a space behind the colon"
-    hint = closest(name, [*LAYERS, *context.spec.blocks, *JOIN_TYPES])
+    hint = closest(name, [*LAYERS, *context.spec.blocks, *JOINS])
     return hint or " `cnn schema` has all layers; one of your own is a block: write it under `blocks:`"
 
 

@@ -52,7 +52,7 @@ def add_layer(
     rule, site = call.rule, call.site
     shapes = tuple(f.shape or () for f in inputs)
     try:
-        out = rule.output(settings, shapes if rule.joins else shapes[0] if shapes else ())  # type: ignore[arg-type]
+        out = rule.output(settings, shapes if rule.joins else shapes[0] if shapes else ())
     except ShapeError as error:
         context.shape_problem(call.place, call.where, error, inputs)
         return unknown_part(site)

@@ -1,11 +1,14 @@
 """What expand.py makes of a spec: a tree of layers with their shapes and counts. Facts only; no torch, no weights."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cnn_cli.errors import Problem, SpecError
 from cnn_cli.language.spec import Spec, used_blocks
-from cnn_cli.layers import LayerType, Shape, Tensor, parameters
+from cnn_cli.layers import LayerType, Shape, Tensor
+from cnn_cli.layers.formulas import Line
+from cnn_cli.layers.taps import Taps
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,31 @@ class Layer:
 
     @property
     def params(self) -> int:
-        return parameters(self.tensors)
+        return self.rule.parameters(self.settings).value
 
     @property
     def macs(self) -> int:
-        return self.rule.macs(self.settings, self.input_shape, self.output_shape)
+        return self.rule.macs(self.settings, self.input_shape, self.output_shape).value
+
+    @property
+    def sizes(self) -> Sequence[Line]:
+        """How its output size is computed."""
+        return self.rule.sizes(self.settings, self.arrives, self.output_shape)
+
+    @property
+    def arrives(self) -> Any:
+        """What the rules of its type take: the shape of its input, or for a join those of all inputs."""
+        return self.input_shapes if self.rule.joins else self.input_shape
+
+    @property
+    def taps(self) -> Mapping[int, Taps | None]:
+        """By axis of the output, which positions of the input it reads."""
+        return self.rule.taps(self.settings, self.input_shape, self.output_shape)
+
+    @property
+    def grid(self) -> tuple[Shape, Shape]:
+        """The shapes between which the taps lie."""
+        return self.rule.grid(self.settings, self.input_shape, self.output_shape)
 
 
 @dataclass(frozen=True)

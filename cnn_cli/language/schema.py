@@ -5,9 +5,8 @@ A schema cannot follow names: which blocks, siblings and arguments there are, an
 
 from typing import Any
 
-from cnn_cli.language.joins import JOIN_TYPES
 from cnn_cli.language.spec import NETWORK_KEYS, SIZE
-from cnn_cli.layers import LAYERS, REQUIRED, LayerType
+from cnn_cli.layers import JOINS, LAYERS, REQUIRED, LayerType
 from cnn_cli.settings import train_schema
 from cnn_cli.values import Integer, Kind
 
@@ -84,20 +83,20 @@ def _part() -> Schema:
     }
     mapping: Schema = {
         "type": "object",
-        "properties": own | {name: _layer(layer) for name, layer in (LAYERS | JOIN_TYPES).items()},
+        "properties": own | {name: _layer(layer) for name, layer in (LAYERS | JOINS).items()},
         "patternProperties": {"^[A-Z]": {}},
         "propertyNames": {"not": {"enum": _misspelt()}},
         "additionalProperties": _PART,
         "minProperties": 1,
     }
-    incomplete = [name for name, layer in (LAYERS | JOIN_TYPES).items() if _required(layer) or layer.joins]
+    incomplete = [name for name, layer in (LAYERS | JOINS).items() if _required(layer) or layer.joins]
     names: Schema = {"type": "string", "pattern": r"^[A-Z]\w*$", "not": {"enum": _misspelt() + incomplete}}
     return {"anyOf": [{"enum": bare}, names, _ARGUMENT, {"type": "array", "items": _PART}, mapping]}
 
 
 def _layer(layer: LayerType) -> Schema:
     """What may stand behind the colon of a layer: nothing, the first setting alone, or settings by name."""
-    told = {"description": f"{layer.module or 'cnn'}.{layer.name}"}
+    told = {"description": f"{layer.module}.{layer.name}"}
     if layer.joins:
         return {"type": "array", "items": {"type": "string"}, "minItems": 2, **told}
     properties = {name: _setting(s.kind, s.inferred) for name, s in layer.settings.items()}

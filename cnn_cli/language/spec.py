@@ -7,12 +7,10 @@ from typing import Any
 
 from cnn_cli.errors import Problem, closest
 from cnn_cli.language.yaml_nodes import Node, read_yaml
-from cnn_cli.layers import LAYERS
+from cnn_cli.layers import JOINS, LAYERS
 from cnn_cli.settings import read_train
 from cnn_cli.values import Integer, shown
 
-JOINS = ("Add", "Multiply", "Concat")
-BUILT_IN = (*JOINS, "Chunk", "Parameter")  # what the language itself knows beside the layer table
 NETWORK_KEYS = ("description", "reference", "input", "args", "blocks", "layers", "outputs", "train", "recipes")
 SIZE = Integer(1, 100_000)
 MOST_NETWORKS = 500  # in a file
@@ -197,7 +195,7 @@ def _blocks(node: Node | None, notes: _Notes) -> dict[str, Block]:
         if not _BLOCK.fullmatch(name):
             message = f"{name[:60]!r} is no name for a block; begin with a capital, then letters, digits and _"
             notes.add(place, message, "blocks")
-        elif name in LAYERS or name in BUILT_IN:
+        elif name in LAYERS or name in JOINS:
             notes.add(place, f"{name} is a layer already; choose another name", under)
         elif not isinstance(body.value, dict) or "layers" not in body.value:
             notes.add(place, "`layers` is missing; write {args: {…}, layers: …}", under)

@@ -1,7 +1,8 @@
-"""The closed layer table: every capitalised name that a spec may use, with its settings and its rules. No torch."""
+"""The closed layer table: every capitalized name that a spec may use, with its settings and its rules. No torch."""
 
-from cnn_cli.layers import activation, convolution, linear, normalization, padding, pooling, reshaping
+from cnn_cli.layers import activation, convolution, joins, linear, normalization, padding, pooling, reshaping
 from cnn_cli.layers.base import (
+    JOINS,
     LAYERS,
     REQUIRED,
     LayerType,
@@ -16,17 +17,6 @@ from cnn_cli.layers.base import (
     sizes,
 )
 
-__all__ = [
-    "LAYERS",
-    "REQUIRED",
-    "LayerType",
-    "Setting",
-    "Settings",
-    "Shape",
-    "ShapeError",
-    "Tensor",
-    "TooSmall",
-    "Uneven",
-]
-__all__ += ["activation", "convolution", "linear", "normalization", "padding", "pooling", "reshaping"]
+__all__ = ["JOINS", "LAYERS", "REQUIRED", "LayerType", "Setting", "Settings", "Shape", "ShapeError", "Tensor"]
 __all__ += ["TooSmall", "Uneven", "parameters", "sizes"]
+__all__ += ["activation", "convolution", "joins", "linear", "normalization", "padding", "pooling", "reshaping"]

@@ -1,9 +1,11 @@
-"""What a layer of the closed table knows: its settings, and its rules on whole numbers."""
+"""What a row of the layer table is: the settings of a layer type, and its rules on shapes and integers."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cnn_cli.layers.formulas import Formula, Line
+from cnn_cli.layers.taps import Taps
 from cnn_cli.values import Kind, product
 
 Shape = tuple[int, ...]  # without the batch: (channels, height, width) or (features,)
@@ -12,7 +14,7 @@ REQUIRED: Any = object()
 
 
 class ShapeError(ValueError):
-    """What arrives does not fit: `need` says what was needed, `fix` what to write; the walk adds what arrives."""
+    """An input that does not fit: `need` says what the layer takes, `fix` what to write."""
 
     def __init__(self, need: str, fix: str) -> None:
         super().__init__(f"{need}; {fix}")
@@ -34,6 +36,7 @@ class Setting:
     kind: Kind
     default: Any = REQUIRED
     inferred: bool = False
+    is_class: bool = False  # the value names a class of torch.nn, which the layer takes
 
 
 @dataclass(frozen=True)
@@ -46,44 +49,101 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class LayerType:
-    """A row of the layer table: a class of torch.nn or torchvision.ops and its rules.
+class Saved:
+    """What PyTorch keeps of a layer's forward pass for the backward pass: its input, its output, or neither.
 
-    `output(settings, shape)` is the shape that comes out; it raises ShapeError for an input that PyTorch's own kernel
-    would refuse. `tensors(settings)` are its parameters and buffers in the order of state_dict(). `macs(settings, in,
-    out)` are its multiply-accumulate operations for one image, weights only (no bias), as FlopCounterMode counts them
-    (FLOPs = 2·MACs). `check(settings)` raises ValueError for settings that contradict each other; `words(settings, in,
-    out)` is the arithmetic; `warning(in, types before)` is a warning where the input is legal, but hardly meant.
+    `values(settings, in, out)` are further values for each image, in the precision of the network.
+    """
+
+    input: bool = True
+    output: bool = False
+    values: Callable[[Settings, Shape, Shape], int] = lambda s, i, o: 0
+    indices: bool = False  # an int64 for each value of the output
+
+
+NOTHING = Saved(input=False)
+OUTPUT = Saved(input=False, output=True)
+MASK = Saved(input=False, values=lambda s, i, o: product(o))  # as many values as come out
+
+
+@dataclass(frozen=True)
+class LayerType:
+    """A row of the layer table: a class of torch.nn, torchvision.ops or cnn_cli.network.modules, and its rules.
+
+    The rules take the settings and the shapes that arrive and come out (for a join, all shapes that arrive):
+    output    the output shape; raises ShapeError for an input that PyTorch's own kernel would refuse
+    explain   what the layer does, in a sentence or two; {name} stands for a setting
+    sizes     how the output size is computed
+    tensors   its parameters and buffers, in the order of state_dict()
+    applied   the positions at which every weight is multiplied with a value, for one image: a multiply-accumulate
+              operation each (bias not counted), as FlopCounterMode has them (FLOPs = 2·MACs); None where there are none
+    taps      receptive field: by axis of the output, the positions of the input that it reads; None: all of them.
+              An axis that is missing is read value by value
+    grid      the shapes between which the taps lie, where the layer reshapes what it reads or writes
+    saved     what PyTorch keeps for the backward pass
+    check     raises ValueError for settings that contradict each other
+    schemes   the sizes that other padding schemes would give
+    warning   what is legal, but hardly meant, from the shape that arrives and the layer types before
     """
 
     name: str
     module: str
     settings: Mapping[str, Setting]
-    output: Callable[[Settings, Shape], Shape]
+    output: Callable[[Settings, Any], Shape]
+    explain: str | Callable[[Settings, Any, Shape], str]
     infer: Callable[[Shape], dict[str, Any]] = lambda shape: {}
     tensors: Callable[[Settings], tuple[Tensor, ...]] = lambda s: ()
-    macs: Callable[[Settings, Shape, Shape], int] = lambda s, i, o: 0
+    applied: Callable[[Shape, Shape], Shape | None] = lambda i, o: None
     check: Callable[[Settings], None] = lambda s: None
-    words: Callable[[Settings, Shape, Shape], list[str]] = lambda s, i, o: []
-    count: Callable[[Settings], str] = lambda s: ""
+    sizes: Callable[[Settings, Any, Shape], Sequence[Line]] = lambda s, i, o: ()
+    taps: Callable[[Settings, Shape, Shape], Mapping[int, Taps | None]] = lambda s, i, o: {}
+    grid: Callable[[Settings, Shape, Shape], tuple[Shape, Shape]] = lambda s, i, o: (i, o)
+    saved: Saved = Saved()
+    schemes: Callable[[Settings, Shape], str] = lambda s, shape: ""
     warning: Callable[[Shape, Collection[str]], str] = lambda shape, before: ""
+    saturates: tuple[float, ...] = ()  # output values at which no gradient passes
     traits: frozenset[str] = frozenset()
-    joins: bool = False  # takes several inputs: `output` gets all shapes, `words` and `macs` the first
 
     @property
     def first(self) -> str | None:
         """The setting that a bare value stands for: the first that is not inferred."""
         return next((name for name, s in self.settings.items() if not s.inferred), None)
 
+    @property
+    def joins(self) -> bool:
+        """Whether it takes several inputs."""
+        return "join" in self.traits
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each value that comes out depends on the one at its position alone, in training too."""
+        return "activation" in self.traits and self.taps is LayerType.taps
+
+    def parameters(self, settings: Settings) -> Formula:
+        """How many trainable values there are, tensor by tensor."""
+        weights = {t.name.replace(".", " "): t.shape for t in self.tensors(settings) if not t.buffer}
+        return Formula(lambda *values: sum(values[1:], values[0]) if values else 0, weights)
+
+    def macs(self, settings: Settings, i: Shape, o: Shape) -> Formula:
+        """Multiply-accumulate operations for one image."""
+        positions = self.applied(i, o)
+        if positions is None:
+            return Formula(lambda: 0, {})
+        weights = {t.name.replace(".", " "): t.shape for t in self.tensors(settings) if t.name.endswith("weight")}
+        if not positions:
+            return Formula(lambda *values: sum(values[1:], values[0]), weights)
+        return Formula(lambda positions, weight: positions * weight, {"positions": positions, **weights})
+
 
 LAYERS: dict[str, LayerType] = {}
+JOINS: dict[str, LayerType] = {}  # the language's own beside them: several inputs, several outputs, or a bare tensor
 
 
-def register(layer: LayerType) -> None:
-    """Add a row to the table; a name stands in it once."""
-    if layer.name in LAYERS:
+def register(layer: LayerType, table: dict[str, LayerType] = LAYERS) -> None:
+    """Add a row to a table; a name appears there once."""
+    if layer.name in table:
         raise ValueError(f"layer {layer.name} is in the table already")
-    LAYERS[layer.name] = layer
+    table[layer.name] = layer
 
 
 _FORMS = {1: "channels x length", 2: "channels x height x width"}

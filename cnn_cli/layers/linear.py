@@ -2,15 +2,18 @@
 
 from collections.abc import Collection
 
-from cnn_cli.layers.base import LayerType, Setting, Settings, Shape, Tensor, image, register, sizes
-from cnn_cli.values import Choice, Flag, Integer, product
+from cnn_cli.layers.base import LayerType, Saved, Setting, Settings, Shape, Tensor, image, register, sizes
+from cnn_cli.layers.taps import everything
+from cnn_cli.values import Choice, Flag, Integer
 
 
-def _linear(s: Settings, shape: Shape) -> Shape:
-    return (*shape[:-1], s["out_features"])
+def _explain(s: Settings, i: Shape, o: Shape) -> str:
+    bias = ", plus a bias" if s["bias"] else ""
+    positions = f", at each of {sizes(o[:-1])} positions" if len(o) > 1 else ""
+    return f"Each of the {o[-1]} outputs is a weighted sum of all {i[-1]} inputs{bias}{positions}."
 
 
-def _linear_tensors(s: Settings) -> tuple[Tensor, ...]:
+def _tensors(s: Settings) -> tuple[Tensor, ...]:
     weight = Tensor("weight", (s["out_features"], s["in_features"]))
     return (weight, Tensor("bias", (s["out_features"],))) if s["bias"] else (weight,)
 
@@ -22,12 +25,6 @@ def _unflattened(shape: Shape, before: Collection[str]) -> str:
     return f"works along the last axis of the {sizes(shape)} that arrives; put Flatten before it"
 
 
-def _linear_count(s: Settings) -> str:
-    total = sum(product(t.shape) for t in _linear_tensors(s))
-    i, o = s["in_features"], s["out_features"]
-    return f"({i} + 1)·{o} = {total:,}" if s["bias"] else f"{i}·{o} = {total:,}"
-
-
 register(
     LayerType(
         "Linear",
@@ -37,11 +34,12 @@ register(
             "out_features": Setting(Integer(1, 2**53)),
             "bias": Setting(Flag(), True),
         },
-        output=_linear,
+        output=lambda s, shape: (*shape[:-1], s["out_features"]),
+        explain=_explain,
         infer=lambda shape: {"in_features": shape[-1]},
-        tensors=_linear_tensors,
-        macs=lambda s, i, o: product(o) * s["in_features"],
-        count=_linear_count,
+        tensors=_tensors,
+        applied=lambda i, o: o[:-1],
+        taps=lambda s, i, o: everything(len(i) - 1),
         warning=_unflattened,
     )
 )
@@ -53,11 +51,6 @@ def _squeeze_tensors(s: Settings) -> tuple[Tensor, ...]:
     return (*first, Tensor("fc2.weight", (c, q, 1, 1)), Tensor("fc2.bias", (c,)))
 
 
-def _squeeze_count(s: Settings) -> str:
-    c, q = s["input_channels"], s["squeeze_channels"]
-    return f"({c} + 1)·{q} + ({q} + 1)·{c} = {(c + 1) * q + (q + 1) * c:,}"
-
-
 _GATES = Choice(("ReLU", "ReLU6", "SiLU", "GELU", "Hardswish", "Sigmoid", "Hardsigmoid", "Tanh"))
 register(
     LayerType(
@@ -66,14 +59,16 @@ register(
         {
             "input_channels": Setting(Integer(1), inferred=True),
             "squeeze_channels": Setting(Integer(1)),
-            "activation": Setting(_GATES, "ReLU"),
-            "scale_activation": Setting(_GATES, "Sigmoid"),
+            "activation": Setting(_GATES, "ReLU", is_class=True),
+            "scale_activation": Setting(_GATES, "Sigmoid", is_class=True),
         },
         output=lambda s, shape: image(shape),
+        explain="Scales each channel by a factor computed from the means of all channels: "
+        "{input_channels} → {squeeze_channels} → {input_channels}.",
         infer=lambda shape: {"input_channels": image(shape)[0]},
         tensors=_squeeze_tensors,
-        macs=lambda s, i, o: 2 * s["input_channels"] * s["squeeze_channels"],
-        words=lambda s, i, o: [f"each channel is scaled by one number, computed from the {i[0]} channel means"],
-        count=_squeeze_count,
+        applied=lambda i, o: (),
+        taps=lambda s, i, o: everything(0, 1, 2),
+        saved=Saved(values=lambda s, i, o: 2 * int(s["input_channels"]) + int(s["squeeze_channels"])),
     )
 )

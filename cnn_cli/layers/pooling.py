@@ -1,72 +1,90 @@
 """Pooling: windows without weights, over images (2d) and over sequences (1d)."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from cnn_cli.layers.base import LayerType, Setting, Settings, Shape, grid, register, sizes
-from cnn_cli.layers.convolution import by_axis, windows
-from cnn_cli.layers.formulas import window_words
-from cnn_cli.values import Flag, Integer, ListOf, Number, OneOf, Sizes, maybe
+from cnn_cli.layers.base import LayerType, Saved, Setting, Settings, Shape, grid, register, sizes
+from cnn_cli.layers.convolution import window_axes, window_formulas, window_taps, windows
+from cnn_cli.layers.formulas import Term, adaptive_end, adaptive_start
+from cnn_cli.layers.taps import adaptive, behind_channels
+from cnn_cli.values import Flag, Integer, ListOf, Number, OneOf, Sizes, maybe, product
 
 
-def _axes(s: Settings) -> list[tuple[Any, ...]]:
-    """(kernel, stride, padding, dilation, ceil) for each axis; the stride is the kernel unless written."""
-    kernel = s["kernel_size"]
-    zeros, ones = (0,) * len(kernel), (1,) * len(kernel)
-    rows = zip(kernel, s["stride"] or kernel, s.get("padding", zeros), s.get("dilation", ones), strict=True)
-    return [(*row, s["ceil_mode"]) for row in rows]
+def _output(s: Settings, shape: Shape) -> Shape:
+    return (shape[0], *windows(s, grid(shape, len(s["kernel_size"]))))
 
 
-def _pool(s: Settings, shape: Shape) -> Shape:
-    return (shape[0], *windows(_axes(s), grid(shape, len(s["kernel_size"]))))
-
-
-def _half(s: Settings) -> None:
+def _check(s: Settings) -> None:
     """Padding is at most half of the window; PyTorch counts its taps, whatever the dilation."""
-    for k, _, p, *_ in _axes(s):
+    for k, _, p, _ in window_axes(s):
         if p > k // 2:
             raise ValueError(f"padding {p} is more than half of kernel_size {k}; write at most {k // 2}")
 
 
-def _words(s: Settings, i: Shape, o: Shape) -> list[str]:
-    return by_axis([window_words(n, *a) for n, a in zip(i[1:], _axes(s), strict=True)])
+def _explain(statistic: str) -> Any:
+    def explain(s: Settings, i: Shape, o: Shape) -> str:
+        stride = "" if s["stride"] else " The stride defaults to kernel_size."
+        return f"{statistic} of each {sizes(s['kernel_size'])} window, channel by channel.{stride}"
+
+    return explain
 
 
 def _adaptive(s: Settings, shape: Shape) -> Shape:
     sides = grid(shape, len(s["output_size"]))[1:]
-    return (shape[0], *(i if o is None else o for i, o in zip(sides, s["output_size"], strict=True)))
+    return (shape[0], *(n if o is None else o for n, o in zip(sides, s["output_size"], strict=True)))
 
 
-def _adaptive_words(s: Settings, i: Shape, o: Shape) -> list[str]:
-    covers = "x".join(f"{a / b:.3g}" for a, b in zip(i[1:], o[1:], strict=True))
-    return [f"any size becomes {sizes(o[1:])}: each output covers about {covers} inputs"]
+def _adaptive_sizes(s: Settings, i: Shape, o: Shape) -> Sequence[str]:
+    """Which inputs an output covers, where these are not simply all of them."""
+    lines = [f"the output size is {sizes(o[1:])} for any input"]
+    for n, m in dict.fromkeys(zip(i[1:], o[1:], strict=True)):
+        if 1 < m < n:
+            start, end = (rule(Term("i"), n, m).text for rule in (adaptive_start, adaptive_end))
+            covers = {len(taps) for taps in adaptive(n, m).phases}
+            count = f"{min(covers)} to {max(covers)}" if len(covers) > 1 else f"{min(covers)}"
+            lines.append(f"output i covers inputs {start} to {end} − 1: {count} of {n}")
+    return lines
 
 
 def _register(axes: int) -> None:
     """All that pools along so many axes."""
     positive, zeros, ones = Sizes(Integer(1), axes), (0,) * axes, (1,) * axes
     window = {"kernel_size": Setting(positive), "stride": Setting(maybe(positive), None)}
-    padding, ceil = Setting(Sizes(Integer(0), axes), zeros), Setting(Flag(), False)
+    padding = {"padding": Setting(Sizes(Integer(0), axes), zeros)}
+    dilation, ceil = {"dilation": Setting(positive, ones)}, {"ceil_mode": Setting(Flag(), False)}
     divisor = {"divisor_override": Setting(maybe(Integer(1)), None)} if axes == 2 else {}  # AvgPool1d has none
     count = {"count_include_pad": Setting(Flag(), True), **divisor}
     kept = ListOf(maybe(Integer(1)), 2, 2)  # null keeps a side as it is
     size = {"output_size": Setting(OneOf((Sizes(Integer(1)), kept)) if axes == 2 else Sizes(Integer(1), 1))}
-    windowed: dict[str, Any] = {"output": _pool, "words": _words, "traits": frozenset({"pooling"})}
-    adaptive: dict[str, Any] = windowed | {"output": _adaptive, "words": _adaptive_words}
-    rows: list[tuple[str, dict[str, Setting], dict[str, Any]]] = [
-        (
-            "MaxPool",
-            {**window, "padding": padding, "dilation": Setting(positive, ones), "ceil_mode": ceil},
-            {**windowed, "check": _half},
-        ),
-        ("AvgPool", {**window, "padding": padding, "ceil_mode": ceil, **count}, {**windowed, "check": _half}),
-        ("AdaptiveAvgPool", size, adaptive),
-        ("AdaptiveMaxPool", size, adaptive),
-    ]
+
+    def pool(name: str, statistic: str, settings: dict[str, Setting], **more: Any) -> None:
+        rules: dict[str, Any] = {
+            "output": _output,
+            "explain": _explain(statistic),
+            "sizes": lambda s, i, o: window_formulas(s, i),
+            "taps": lambda s, i, o: behind_channels(window_taps(s)),
+            "check": _check,
+            "traits": frozenset({"pooling"}),
+        }
+        register(LayerType(f"{name}{axes}d", "torch.nn", settings, **rules | more))
+
+    adaptive_rules: dict[str, Any] = {
+        "output": _adaptive,
+        "sizes": _adaptive_sizes,
+        "taps": lambda s, i, o: behind_channels([adaptive(n, m) for n, m in zip(i[1:], o[1:], strict=True)]),
+        "check": lambda s: None,
+    }
+    indices = Saved(indices=True)
+    pool("MaxPool", "The maximum", {**window, **padding, **dilation, **ceil}, saved=indices)
+    pool("AvgPool", "The mean", {**window, **padding, **ceil, **count})
+    pool("AdaptiveAvgPool", "", size, **adaptive_rules, explain=_ADAPTIVE.format("Means"))
+    pool("AdaptiveMaxPool", "", size, **adaptive_rules, explain=_ADAPTIVE.format("Maxima"), saved=indices)
     if axes == 2:
-        rows.append(("LPPool", {"norm_type": Setting(Number(0, above=True)), **window, "ceil_mode": ceil}, windowed))
-    for name, settings, rules in rows:
-        register(LayerType(f"{name}{axes}d", "torch.nn", settings, **rules))
+        power = {"norm_type": Setting(Number(0, above=True))}
+        saved = Saved(values=lambda s, i, o: product(i) + 4 * product(o))
+        pool("LPPool", "The p-norm (p = norm_type)", {**power, **window, **ceil}, saved=saved)
 
 
+_ADAPTIVE = "{} over windows chosen so that the output has the size that is asked for, channel by channel."
 _register(axes=2)
 _register(axes=1)

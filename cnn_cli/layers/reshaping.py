@@ -1,9 +1,12 @@
-"""Layers that move or repeat values without weights."""
+"""Layers without weights that move, repeat or resize values."""
 
 import math
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from cnn_cli.layers.base import (
+    NOTHING,
     LayerType,
     Setting,
     Settings,
@@ -17,18 +20,18 @@ from cnn_cli.layers.base import (
     register,
     sizes,
 )
-from cnn_cli.layers.convolution import by_axis, windows
+from cnn_cli.layers.convolution import window_axes, window_taps, windows
+from cnn_cli.layers.formulas import Formula, Line, by_axis, ratio
+from cnn_cli.layers.taps import EACH, Reads, Taps, behind_channels, everything, resized, sliding, transposed
 from cnn_cli.values import Choice, Flag, Integer, ListOf, Number, OneOf, Sizes, maybe, product
 
 
-def _register(
-    name: str, settings: dict[str, Setting], output: Any, words: Any, module: str = "torch.nn", **rules: Any
-) -> None:
-    register(LayerType(name, module, settings, output=output, words=words, **rules))
+def _register(name: str, settings: dict[str, Setting], output: Any, explain: str, **rules: Any) -> None:
+    register(LayerType(name, rules.pop("module", "torch.nn"), settings, output, explain, saved=NOTHING, **rules))
 
 
-def _times(shape: Shape) -> str:
-    return "·".join(str(n) for n in shape)
+def _is(n: Any) -> Any:
+    return n
 
 
 def _span(s: Settings, shape: Shape) -> tuple[int, int]:
@@ -38,18 +41,26 @@ def _span(s: Settings, shape: Shape) -> tuple[int, int]:
     return start, end
 
 
+def _flattened(s: Settings, shape: Shape) -> Formula:
+    start, end = _span(s, shape)
+    return Formula(_is, {"n": shape[start : end + 1]})
+
+
 def _flatten(s: Settings, shape: Shape) -> Shape:
     start, end = _span(s, shape)
-    return (*shape[:start], product(shape[start : end + 1]), *shape[end + 1 :])
-
-
-def _flatten_words(s: Settings, i: Shape, o: Shape) -> list[str]:
-    start, end = _span(s, i)
-    return [f"{_times(i[start : end + 1])} = {product(i[start : end + 1])}"]
+    return (*shape[:start], _flattened(s, shape).value, *shape[end + 1 :])
 
 
 _DIM = Integer(-8, 8)
-_register("Flatten", {"start_dim": Setting(_DIM, 1), "end_dim": Setting(_DIM, -1)}, _flatten, _flatten_words)
+_register(
+    "Flatten",
+    {"start_dim": Setting(_DIM, 1), "end_dim": Setting(_DIM, -1)},
+    _flatten,
+    "Merges axes {start_dim} to {end_dim} into one, in the order channels, rows, columns. Nothing is computed.",
+    sizes=lambda s, i, o: [_flattened(s, i)],
+    grid=lambda s, i, o: (i, i),
+    traits=frozenset({"view"}),
+)
 
 
 def _unflatten(s: Settings, shape: Shape) -> Shape:
@@ -57,17 +68,19 @@ def _unflatten(s: Settings, shape: Shape) -> Shape:
     rest = product([n for n in parts if n != -1])
     full = tuple(shape[index] // rest if n == -1 and rest else n for n in parts)
     if parts.count(-1) > 1 or product(full) != shape[index]:
-        need = f"the sizes {_times(parts)} need an axis {s['dim']} of their product"
+        need = f"the sizes {'·'.join(map(str, parts))} need an axis {s['dim']} of their product"
         raise ShapeError(need, f"write sizes whose product is {shape[index]}")
     return (*shape[:index], *full, *shape[index + 1 :])
 
 
-_SIZE = OneOf((Integer(1), Choice((-1,))))
 _register(
     "Unflatten",
-    {"dim": Setting(_DIM), "unflattened_size": Setting(ListOf(_SIZE))},
+    {"dim": Setting(_DIM), "unflattened_size": Setting(ListOf(OneOf((Integer(1), Choice((-1,))))))},
     _unflatten,
-    lambda s, i, o: [f"{product(i)} = {_times(o)}"],
+    "Splits axis {dim} into several. Nothing is computed.",
+    sizes=lambda s, i, o: [Formula(_is, {"n": o[axis(s["dim"], i) :][: len(s["unflattened_size"])]})],
+    grid=lambda s, i, o: (i, i),
+    traits=frozenset({"view"}),
 )
 
 
@@ -75,9 +88,8 @@ def _permute(s: Settings, shape: Shape) -> Shape:
     dims = s["dims"]
     if len(dims) != len(shape) + 1:
         order = ", ".join(str(n) for n in (0, *range(2, len(shape) + 1), 1))
-        raise ShapeError(
-            f"dims of {len(dims)} numbers needs {len(dims) - 1} axes", f"write {len(shape) + 1}: [{order}]"
-        )
+        need = f"dims of {len(dims)} numbers needs {len(dims) - 1} axes"
+        raise ShapeError(need, f"write {len(shape) + 1}: [{order}]")
     return tuple(shape[d - 1] for d in dims[1:])
 
 
@@ -91,40 +103,56 @@ _register(
     "Permute",
     {"dims": Setting(ListOf(Integer(0, 8)))},
     _permute,
-    lambda s, i, o: [f"axes in the order {', '.join(str(d) for d in s['dims'])}: {sizes(i)} becomes {sizes(o)}"],
+    "Reorders the axes. Nothing is computed.",
     module="torchvision.ops",
     check=_every_axis,
+    sizes=lambda s, i, o: [f"axes in the order {', '.join(map(str, s['dims']))}: {sizes(i)} becomes {sizes(o)}"],
+    taps=lambda s, i, o: {n: EACH._replace(axis=d - 1) for n, d in enumerate(s["dims"][1:])},
+    traits=frozenset({"view"}),
 )
 
 
-def _shuffle(s: Settings, shape: Shape) -> Shape:
-    c, h, w = image(shape)
-    r = s["upscale_factor"]
+def _shuffled(s: Settings, shape: Shape) -> list[Formula]:
+    (c, h, w), r = image(shape), s["upscale_factor"]
     if c % (r * r):
         raise ShapeError(f"the channels must be a multiple of {r}·{r} = {r * r}", "change the out_channels before it")
-    return (c // (r * r), h * r, w * r)
+    channels = Formula(lambda c, r: ratio(c, r * r), {"c": c, "r": r}, "channels")
+    return [channels, *by_axis(lambda n, r: n * r, "nr", (h, w), (r, r))]
 
 
-def _unshuffle(s: Settings, shape: Shape) -> Shape:
-    c, h, w = image(shape)
-    r = s["downscale_factor"]
+def _unshuffled(s: Settings, shape: Shape) -> list[Formula]:
+    (c, h, w), r = image(shape), s["downscale_factor"]
     if h % r or w % r:
         raise Uneven(f"height and width must be multiples of {r}", "write another downscale_factor or input")
-    return (c * r * r, h // r, w // r)
+    channels = Formula(lambda c, r: c * r * r, {"c": c, "r": r}, "channels")
+    return [channels, *by_axis(ratio, "nr", (h, w), (r, r))]
 
 
-def _shuffle_words(s: Settings, i: Shape, o: Shape) -> list[str]:
-    r = s["upscale_factor"]
-    return [f"channels {i[0]}/({r}·{r}) = {o[0]}, sides {i[1]}·{r} = {o[1]}"]
+def _pixels(name: str, setting: str, explain: str, formulas: Any, taps: Any) -> None:
+    _register(
+        name,
+        {setting: Setting(Integer(1))},
+        lambda s, shape: tuple(formula.value for formula in formulas(s, shape)),
+        explain,
+        sizes=lambda s, i, o: formulas(s, i),
+        taps=lambda s, i, o: {0: None, **behind_channels([taps(s[setting])] * 2)},
+    )
 
 
-def _unshuffle_words(s: Settings, i: Shape, o: Shape) -> list[str]:
-    r = s["downscale_factor"]
-    return [f"channels {i[0]}·{r}·{r} = {o[0]}, sides {i[1]}/{r} = {o[1]}"]
-
-
-_register("PixelShuffle", {"upscale_factor": Setting(Integer(1))}, _shuffle, _shuffle_words)
-_register("PixelUnshuffle", {"downscale_factor": Setting(Integer(1))}, _unshuffle, _unshuffle_words)
+_pixels(
+    "PixelShuffle",
+    "upscale_factor",
+    "Rearranges groups of {upscale_factor}·{upscale_factor} channels into {upscale_factor}x{upscale_factor} pixels.",
+    _shuffled,
+    lambda r: Taps(((0,),) * r, 1),
+)
+_pixels(
+    "PixelUnshuffle",
+    "downscale_factor",
+    "Rearranges {downscale_factor}x{downscale_factor} pixels into {downscale_factor}·{downscale_factor} channels.",
+    _unshuffled,
+    lambda r: sliding(r, r, 0, 1),
+)
 
 
 def _channel_shuffle(s: Settings, shape: Shape) -> Shape:
@@ -137,18 +165,24 @@ _register(
     "ChannelShuffle",
     {"groups": Setting(Integer(1))},
     _channel_shuffle,
-    lambda s, i, o: [f"channels dealt out: {i[0]} = {s['groups']} groups of {i[0] // s['groups']}"],
+    "Interleaves the channels of {groups} groups. Nothing is computed.",
+    taps=lambda s, i, o: everything(0),
 )
 
 
-def _upsampled(s: Settings, shape: Shape) -> Shape:
-    c, h, w = image(shape)
+def _enlarged(s: Settings, i: Shape, o: Shape = ()) -> Sequence[Line]:
     if s["size"] is not None:
-        return (c, *s["size"])
-    out = tuple(math.floor(n * f) for n, f in zip((h, w), s["scale_factor"], strict=True))
+        return [f"the output size is {sizes(s['size'])} for any input"]
+    return by_axis(lambda n, f: math.floor(n * f), "nf", image(i)[1:], s["scale_factor"])
+
+
+def _upsampled(s: Settings, shape: Shape) -> Shape:
+    if s["size"] is not None:
+        return (image(shape)[0], *s["size"])
+    out = tuple(formula.value for formula in _enlarged(s, shape) if isinstance(formula, Formula))
     if min(out) < 1:
         raise TooSmall("scale_factor leaves nothing", "write a larger one, or a larger input")
-    return (c, *out)
+    return (shape[0], *out)
 
 
 def _one_of_two(s: Settings) -> None:
@@ -160,15 +194,14 @@ def _one_of_two(s: Settings) -> None:
         raise ValueError(f"align_corners belongs to bilinear and bicubic, not to mode {s['mode']}; remove it")
 
 
-def _upsample_words(s: Settings, i: Shape, o: Shape) -> list[str]:
-    if s["size"] is not None:
-        return [f"any size becomes {sizes(o[1:])}"]
-    return by_axis(
-        [
-            f"⌊{n}·{f:g}⌋ = {m}" if n * f % 1 else f"{n}·{f:g} = {m}"
-            for n, f, m in zip(i[1:], s["scale_factor"], o[1:], strict=True)
-        ]
-    )
+def _resized(s: Settings, i: Shape, o: Shape, mode: str = "", corners: bool = False) -> Reads:
+    mode, corners = mode or s["mode"], corners or bool(s.get("align_corners"))
+    factors = s["scale_factor"] if not s.get("recompute_scale_factor") else None
+    if factors:
+        scales = [1 / Fraction(f) for f in factors]
+    else:
+        scales = [Fraction(a, b) for a, b in zip(i[1:], o[1:], strict=True)]
+    return behind_channels([resized(a, b, f, mode, corners) for a, b, f in zip(i[1:], o[1:], scales, strict=True)])
 
 
 _UPSAMPLE = {
@@ -184,32 +217,47 @@ _register(
         "recompute_scale_factor": Setting(maybe(Flag()), None),
     },
     _upsampled,
-    _upsample_words,
+    "Resizes height and width, {mode}.",
     check=_one_of_two,
+    sizes=_enlarged,
+    taps=_resized,
 )
-for _name in ("UpsamplingNearest2d", "UpsamplingBilinear2d"):
-    _register(_name, _UPSAMPLE, _upsampled, _upsample_words, check=_one_of_two)
+for _name, _mode in (("UpsamplingNearest2d", "nearest"), ("UpsamplingBilinear2d", "bilinear")):
+    _register(
+        _name,
+        _UPSAMPLE,
+        _upsampled,
+        f"Resizes height and width, {_mode}.",
+        check=_one_of_two,
+        sizes=_enlarged,
+        taps=lambda s, i, o, mode=_mode: _resized(s, i, o, mode, corners=mode == "bilinear"),
+    )
 
 
-def _places(s: Settings, sides: Shape) -> Shape:
-    """How many windows there are along height and width."""
-    rows = zip(s["kernel_size"], s["stride"], s["padding"], s["dilation"], strict=True)
-    return windows(list(rows), (0, *sides))
+def _columns(s: Settings, sides: Shape) -> Shape:
+    """The windows of an image of `sides` as Unfold reads and Fold writes them: (values, rows, columns)."""
+    return (product(s["kernel_size"]), *windows(s, (1, *sides)))
 
 
-def _unfold(s: Settings, shape: Shape) -> Shape:
-    return (image(shape)[0] * product(s["kernel_size"]), product(_places(s, shape[1:])))
+def _unfolded(s: Settings, shape: Shape) -> list[Formula]:
+    inside = Formula(_is, {"v": (image(shape)[0], *s["kernel_size"])}, "values per window")
+    return [inside, Formula(_is, {"w": _columns(s, shape[1:])[1:]}, "windows")]
 
 
-def _fold(s: Settings, shape: Shape) -> Shape:
-    window, places = product(s["kernel_size"]), _places(s, s["output_size"])
-    if grid(shape, 1)[0] % window:
-        need = f"the channels must be a multiple of {_times(s['kernel_size'])} = {window}"
+def _folded(s: Settings, shape: Shape) -> Shape:
+    values, *positions = _columns(s, s["output_size"])
+    if grid(shape, 1)[0] % values:
+        need = f"the channels must be a multiple of {'·'.join(map(str, s['kernel_size']))} = {values}"
         raise ShapeError(need, "write the kernel_size of the Unfold before it")
-    if shape[1] != product(places):
-        need = f"output_size {sizes(s['output_size'])} needs {_times(places)} = {product(places)} windows"
+    if shape[1] != product(positions):
+        windows_ = f"{'·'.join(map(str, positions))} = {product(positions)} windows"
+        need = f"output_size {sizes(s['output_size'])} needs {windows_}"
         raise ShapeError(need, "write the settings of the Unfold before it")
-    return (shape[0] // window, *s["output_size"])
+    return (_fold_channels(s, shape).value, *s["output_size"])
+
+
+def _fold_channels(s: Settings, i: Shape) -> Formula:
+    return Formula(ratio, {"c": i[0], "k": s["kernel_size"]}, "channels")
 
 
 _WINDOW = {
@@ -221,12 +269,18 @@ _WINDOW = {
 _register(
     "Unfold",
     _WINDOW,
-    _unfold,
-    lambda s, i, o: [f"{i[0]}·{_times(s['kernel_size'])} = {o[0]} values at each of {o[1]} places"],
+    lambda s, shape: tuple(formula.value for formula in _unfolded(s, shape)),
+    "Writes every window as a column.",
+    sizes=lambda s, i, o: _unfolded(s, i),
+    taps=lambda s, i, o: behind_channels(window_taps(s)),
+    grid=lambda s, i, o: (i, (o[0], *_columns(s, i[1:])[1:])),
 )
 _register(
     "Fold",
     {"output_size": Setting(Sizes(Integer(1))), **_WINDOW},
-    _fold,
-    lambda s, i, o: [f"{i[0]}/({_times(s['kernel_size'])}) = {o[0]} channels, from {i[1]} windows"],
+    _folded,
+    "Puts every column back as a window, and adds where windows overlap.",
+    sizes=lambda s, i, o: [_fold_channels(s, i)],
+    taps=lambda s, i, o: behind_channels([transposed(*axis) for axis in window_axes(s)]),
+    grid=lambda s, i, o: ((i[0], *_columns(s, s["output_size"])[1:]), o),
 )

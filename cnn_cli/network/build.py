@@ -1,7 +1,6 @@
 """A plan becomes an nn.Module whose state_dict() keys are the paths in the spec."""
 
 import importlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +46,10 @@ def _module(part: Layer | Group) -> nn.Module | nn.Parameter:
 def _layer(layer: Layer) -> nn.Module | nn.Parameter:
     if layer.type == "Parameter":
         return _parameter(layer)
-    if layer.type in ("Add", "Multiply", "Concat"):
-        return getattr(modules, layer.type)()  # type: ignore[no-any-return]
-    source = importlib.import_module(layer.rule.module or modules.__name__)  # the table's word, never the spec's
-    return getattr(source, layer.type)(**_keywords(layer))  # type: ignore[no-any-return]
-
-
-def _keywords(layer: Layer) -> dict[str, Any]:
-    """Settings as the class takes them."""
-    settings: Mapping[str, Any] = layer.settings
-    if layer.type == "SqueezeExcitation":
-        return {k: getattr(nn, v) if k.endswith("activation") else v for k, v in settings.items()}
-    if layer.type == "Permute":
-        return {"dims": list(settings["dims"])}
-    return dict(settings)
+    source = importlib.import_module(layer.rule.module)  # the table's word, never the spec's
+    rules = layer.rule.settings.items()
+    keywords = {k: getattr(nn, layer.settings[k]) if rule.is_class else layer.settings[k] for k, rule in rules}
+    return getattr(source, layer.type)(**keywords)  # type: ignore[no-any-return]
 
 
 def _parameter(layer: Layer) -> nn.Parameter:

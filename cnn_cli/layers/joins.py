@@ -1,8 +1,20 @@
 """The language's own layers beside the table: several inputs, several outputs, or a bare tensor."""
 
-from typing import Any
-
-from cnn_cli.layers.base import LayerType, Setting, Settings, Shape, ShapeError, Tensor, Uneven, sizes
+from cnn_cli.layers.base import (
+    JOINS,
+    NOTHING,
+    LayerType,
+    Setting,
+    Settings,
+    Shape,
+    ShapeError,
+    Tensor,
+    Uneven,
+    register,
+    sizes,
+)
+from cnn_cli.layers.formulas import Formula, ratio
+from cnn_cli.layers.taps import everything
 from cnn_cli.values import Choice, Integer, ListOf, Number, OneOf, product
 
 
@@ -55,7 +67,8 @@ def _sides(large: Shape, small: Shape) -> str:
     return "paddings and strides on the ways must give equal height and width"
 
 
-def _concat(s: Settings, shapes: tuple[Shape, ...]) -> Shape:
+def _stacked(s: Settings, shapes: tuple[Shape, ...]) -> Formula:
+    """The channels of a Concat."""
     if any(s["bare"]):
         raise ShapeError("stacks outputs of layers, not parameters", "use Add or Multiply")
     if len({shape[1:] for shape in shapes}) > 1:
@@ -64,34 +77,61 @@ def _concat(s: Settings, shapes: tuple[Shape, ...]) -> Shape:
             raise ShapeError("stacks channels of equal height and width", mend(shapes))
         small, large = sorted((shapes[0], other), key=lambda shape: product(shape[1:]))
         raise Uneven("stacks channels of equal height and width", _sides(large, small))
-    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    channels = {f"c{n}": shape[0] for n, shape in enumerate(shapes, start=1)}
+    return Formula(lambda *c: sum(c[1:], c[0]), channels, "channels")
 
 
-def _chunk(s: Settings, shape: Shape) -> Shape:
+def _chunked(s: Settings, shape: Shape) -> Formula:
+    """The channels of a chunk."""
     if shape[0] % s["chunks"]:
         need = f"the channels must be a multiple of {s['chunks']}"
         raise ShapeError(need, f"write a number that divides {shape[0]}")
-    return (shape[0] // s["chunks"], *shape[1:])
+    return Formula(ratio, {"c": shape[0], "chunks": s["chunks"]}, "channels")
 
 
-def _add_words(s: Settings, i: Any, o: Shape) -> list[str]:
-    return ["value by value"]
-
-
-JOIN_TYPES = {
-    "Add": LayerType("Add", "", {}, output=_add, words=_add_words, joins=True),  # type: ignore[arg-type]
-    "Multiply": LayerType("Multiply", "", {}, output=_common, words=_add_words, joins=True),  # type: ignore[arg-type]
-    "Concat": LayerType("Concat", "", {}, output=_concat, joins=True),  # type: ignore[arg-type]
-    "Chunk": LayerType("Chunk", "", {"chunks": Setting(Integer(1, 1024))}, output=_chunk),
-    "Parameter": LayerType(
+_MODULES, _SEVERAL = "cnn_cli.network.modules", frozenset({"join"})
+_SUM, _PRODUCT = "The sum of its inputs, value by value.", "The product of its inputs, value by value."
+register(LayerType("Add", _MODULES, {}, _add, _SUM, saved=NOTHING, traits=_SEVERAL), JOINS)
+register(LayerType("Multiply", _MODULES, {}, _common, _PRODUCT, traits=_SEVERAL), JOINS)
+register(
+    LayerType(
+        "Concat",
+        _MODULES,
+        {},
+        lambda s, shapes: (_stacked(s, shapes).value, *shapes[0][1:]),
+        "Concatenates its inputs along the channels.",
+        sizes=lambda s, i, o: [_stacked(s, i)],
+        saved=NOTHING,
+        traits=_SEVERAL,
+    ),
+    JOINS,
+)
+register(
+    LayerType(
+        "Chunk",
+        _MODULES,
+        {"chunks": Setting(Integer(1, 1024))},
+        lambda s, shape: (_chunked(s, shape).value, *shape[1:]),
+        "Splits the channels into {chunks} chunks of equal size, numbered from 0. Nothing is computed.",
+        sizes=lambda s, i, o: [_chunked(s, i)],
+        taps=lambda s, i, o: everything(0),
+        saved=NOTHING,
+        traits=frozenset({"view"}),
+    ),
+    JOINS,
+)
+register(
+    LayerType(
         "Parameter",
-        "",
+        "torch.nn",
         {
             "shape": Setting(ListOf(Integer(1))),
             "init": Setting(OneOf((Number(), Choice(("zeros", "ones", "normal")))), "zeros"),
         },
-        output=lambda s, shape: tuple(s["shape"]),
+        lambda s, shape: tuple(s["shape"]),
+        "A learned tensor, the same for every image.",
         tensors=lambda s: (Tensor("", s["shape"]),),
-        count=lambda s: f"{'·'.join(str(n) for n in s['shape'])} = {product(s['shape']):,}",
+        saved=NOTHING,
     ),
-}
+    JOINS,
+)
