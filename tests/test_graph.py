@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
-from itertools import accumulate, groupby, pairwise, product
+from itertools import accumulate, combinations, groupby, pairwise, product
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,11 +18,10 @@ from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.graph import READABLE, draw, readable_depth, render
 from cnn_cli.graph.boxes import Arrow, Box, collect_boxes
 from cnn_cli.graph.columns import RANK_GAP, arrange_in_columns
-from cnn_cli.graph.figure import COLORS, compose
+from cnn_cli.graph.curves import Arrangement, Size
+from cnn_cli.graph.figure import COLORS, arrange, box_size, render_figure
 from cnn_cli.graph.layout import lay_out
 from cnn_cli.graph.markup import to_dot, to_mermaid
-from cnn_cli.graph.rendering import render_figure
-from cnn_cli.graph.shapes import Curve, Figure, Rect
 from cnn_cli.graph.u_shape import arrange_as_u, nested_skips
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find
@@ -33,9 +32,11 @@ WIDTHS = [80.0, 120.0, 60.0, 200.0, 80.0, 40.0, 90.0]
 CROSSED = [(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 5), (4, 6), (5, 6), (0, 6)]
 
 
-def drawn(name: str, depth: int | None) -> Figure:
+def arranged(name: str, depth: int | None) -> tuple[Arrangement, list[Size]]:
     plan = find(name)
-    return compose(name, "caption", *collect_boxes(plan, depth if depth is not None else readable_depth(plan)))
+    found, arrows = collect_boxes(plan, depth if depth is not None else readable_depth(plan))
+    sizes = [box_size(box) for box in found]
+    return arrange(sizes, arrows), sizes
 
 
 @pytest.mark.parametrize(("name", "depth"), NETWORKS, ids=str)
@@ -97,33 +98,21 @@ def test_places_of_a_rank_keep_apart_and_arrows_lead_down() -> None:
 
 @pytest.mark.parametrize(("name", "depth"), NETWORKS, ids=str)
 def test_boxes_do_not_overlap_and_all_is_on_the_page(name: str, depth: int | None) -> None:
-    picture = drawn(name, depth)
-    rects = [s for s in picture.shapes if isinstance(s, Rect)]
-    sheets = [r for r, after in zip(rects, [*rects[1:], None], strict=True) if not _is_behind(r, after)]
-    for n, a in enumerate(sheets):
-        assert on_page(picture, a.x, a.y) and on_page(picture, a.x + a.width, a.y + a.height)
-        for b in sheets[n + 1 :]:
-            apart = a.x + a.width <= b.x or b.x + b.width <= a.x or a.y + a.height <= b.y or b.y + b.height <= a.y
-            assert apart, (a, b)
-    for curve in (s for s in picture.shapes if isinstance(s, Curve)):
-        for piece in curve.pieces:
-            assert all(on_page(picture, *point) for point in piece)
-        assert all(a[3] == b[0] for a, b in pairwise(curve.pieces)), "an unbroken line"
-    assert {s.fill for s in rects} <= {fill for fill, _ in COLORS.values()}
-
-
-def on_page(picture: Figure, x: float, y: float) -> bool:
-    return 0 <= x - picture.x <= picture.width and 0 <= y - picture.y <= picture.height
-
-
-def _is_behind(a: Rect, b: Rect | None) -> bool:
-    return b is not None and (a.x, a.y, a.width) == (b.x + 4, b.y + 4, b.width)
+    page, sizes = arranged(name, depth)
+    rects = [(x - w / 2, y - h / 2, x + w / 2, y + h / 2) for (x, y), (w, h) in zip(page.centers, sizes, strict=True)]
+    for a, b in combinations(rects, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
+    corners = [corner for left, top, right, bottom in rects for corner in ((left, top), (right, bottom))]
+    points = [point for pieces in page.arrows for piece in pieces for point in piece]
+    assert all(-1e-6 <= x <= page.width + 28 and -1e-6 <= y <= page.height + 28 for x, y in corners + points)
+    for pieces in page.arrows:
+        assert all(a[3] == b[0] for a, b in pairwise(pieces)), "an unbroken line"
 
 
 @pytest.mark.parametrize(("name", "depth"), [("fashion-convnet", None), ("resnet50", 2), ("googlenet", 1)], ids=str)
 def test_drawings_are_of_a_shape_that_fits_a_slide(name: str, depth: int | None) -> None:
-    picture = drawn(name, depth)
-    assert 0.8 < picture.width / picture.height < 2.4
+    page, _ = arranged(name, depth)
+    assert 0.8 < page.width / page.height < 2.4
 
 
 def test_columns_are_as_equally_long_as_can_be() -> None:
@@ -167,8 +156,10 @@ def test_png_is_a_picture() -> None:
 
 
 def test_a_figure_too_large_for_a_picture_says_so() -> None:
+    found = [Box("linear", str(n), "Linear 1") for n in range(300)]
+    arrows = [Arrow(n, m, "1") for n in range(300) for m in (n + 1, n + 2) if m < 300]  # nowhere can a column end
     with pytest.raises(CnnError, match=r"too large for a PNG; fold it with --depth, or write an \.svg or \.pdf"):
-        render_figure(Figure(0.0, 0.0, 100.0, 20_000.0, ()), "png")
+        render_figure("net", "caption", found, arrows, "png")
 
 
 HOSTILE = 'x"]; evil <script>&\\\n\x1b[0m'
@@ -176,7 +167,7 @@ HOSTILE = 'x"]; evil <script>&\\\n\x1b[0m'
 
 def test_names_are_escaped_where_they_are_written() -> None:
     found, arrows = [Box("input", HOSTILE, HOSTILE), Box("linear", "b", HOSTILE, (HOSTILE,))], [Arrow(0, 1, HOSTILE)]
-    root = ElementTree.fromstring(render_figure(compose(HOSTILE, HOSTILE, found, arrows), "svg"))
+    root = ElementTree.fromstring(render_figure(HOSTILE, HOSTILE, found, arrows, "svg"))
     assert not [e for e in root.iter() if e.tag.endswith("script")]
     text = to_dot(HOSTILE, found, arrows)
     outside = re.sub(r'"(\\.|[^"\\])*"', '""', text)

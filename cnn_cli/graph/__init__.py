@@ -5,9 +5,8 @@ from pathlib import Path
 from cnn_cli.errors import UsageError
 from cnn_cli.files import write_bytes
 from cnn_cli.graph.boxes import collect_boxes
-from cnn_cli.graph.figure import compose
+from cnn_cli.graph.figure import render_figure
 from cnn_cli.graph.markup import to_dot, to_mermaid
-from cnn_cli.graph.rendering import render_figure
 from cnn_cli.language.plan import Plan
 from cnn_cli.layers import sizes
 from cnn_cli.tables import format_count
@@ -38,7 +37,7 @@ def render(plan: Plan, kind: str, depth: int | None = None) -> bytes:
         return (to_mermaid if kind == ".mmd" else to_dot)(plan.network, boxes, arrows).encode()
     macs = format_count(plan.macs, "MACs")
     caption = f"{sizes(plan.input)} → {sizes(plan.output)}, {plan.params:,} parameters, {macs}"
-    return render_figure(compose(plan.network, caption, boxes, arrows), kind.removeprefix("."))
+    return render_figure(plan.network, caption, boxes, arrows, kind.removeprefix("."))
 
 
 def readable_depth(plan: Plan) -> int | None:

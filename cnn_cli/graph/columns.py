@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from cnn_cli.graph.boxes import Arrow
+from cnn_cli.graph.curves import Arrangement, Label, Piece, Point, Size, rounded, straight
 from cnn_cli.graph.layout import Layout, lay_out
-from cnn_cli.graph.shapes import Arrangement, Curve, Piece, Point, label, rounded, straight
 
 ASPECT = 1.5  # width : height that a drawing should come near
 MOST = 8  # columns
@@ -18,8 +18,6 @@ COLUMN_GAP = 56.0
 RANK_GAP, FAN_GAP = 40.0, 58.0  # px between ranks: where arrows run straight down, and where they bend
 STUB, TIP = 18.0, 9.0  # px that an arrow runs straight down at first, beside its label, and at its end
 HEAD = 42.0  # px above further columns, for the arrows that come from the foot of the column before
-
-Size = tuple[float, float]  # width and height of a box
 
 
 def arrange_in_columns(sizes: Sequence[Size], arrows: Sequence[Arrow]) -> Arrangement:
@@ -30,8 +28,8 @@ def arrange_in_columns(sizes: Sequence[Size], arrows: Sequence[Arrow]) -> Arrang
     labels = []
     for start, shape in dict.fromkeys((a.start, a.shape) for a in arrows):  # one label where several leave with it
         x, y = page.bottom(start)
-        labels.append(label(x + 7, y + 17, shape))
-    curves = [Curve(tuple(page.route(route))) for route in layout.routes]
+        labels.append(Label(x + 7, y + 17, shape))
+    curves = [tuple(page.route(route)) for route in layout.routes]
     return Arrangement(page.centers[: len(sizes)], curves, labels, page.width, page.height)
 
 

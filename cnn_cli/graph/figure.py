@@ -1,12 +1,20 @@
-"""A graph as a figure: boxes with their texts, the arrows between them, and a title."""
+"""A graph drawn by matplotlib, as SVG, PDF or PNG."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
+from cnn_cli.errors import CnnError
 from cnn_cli.graph.boxes import Arrow, Box
 from cnn_cli.graph.columns import arrange_in_columns
-from cnn_cli.graph.shapes import INK, SMALL, SOFT, Figure, Rect, Shape, Text
+from cnn_cli.graph.curves import Arrangement, Piece, Point, Size
 from cnn_cli.graph.u_shape import arrange_as_u, nested_skips
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, SOFT, LINE, PAPER = "#1f2933", "#5f6c7b", "#7b8794", "#ffffff"
 # Fill and border, told apart by people with any color vision: lightness differs as well as hue (after Okabe and Ito).
 COLORS = {
     "input": ("#ffffff", "#7b8794"),
@@ -19,57 +27,110 @@ COLORS = {
     "shape": ("#f4f1ea", "#8a8069"),
     "point": ("#fbf4cc", "#9a8410"),
 }
-TITLE, HEAD = 13.0, 20.0  # px of text
-MARGIN = 28.0
+HEAD, TITLE, SMALL = 20.0, 13.0, 11.0  # px of text
+MARGIN, TOP, TIP = 28.0, 60.0, 8.0  # px around the drawing, above it for the heading, and of an arrowhead
+SCALE, LIMIT = 2.0, 6000  # pixels of a PNG per px, unless that makes more than LIMIT pixels per side
 
 
-def width_of(text: str, size: float, bold: bool = False) -> float:
-    """About how wide a text is in DejaVu Sans or Verdana: the same estimate for all formats, so that they look
-    alike."""
+def render_figure(name: str, caption: str, boxes: Sequence[Box], arrows: Sequence[Arrow], kind: str) -> bytes:
+    """The drawing of these boxes under their name. kind: svg, pdf or png.
+
+    CnnError for one that would be illegible as a PNG.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    sizes = [box_size(box) for box in boxes]
+    page = arrange(sizes, arrows)
+    width = max(page.width + 6, _text_width(name, HEAD, True), _text_width(caption, SMALL)) + 2 * MARGIN
+    height = page.height + TOP + 2 * MARGIN
+    scale = min(SCALE, LIMIT / max(width, height))
+    if kind == "png" and scale < 0.4:
+        raise CnnError("the drawing is too large for a PNG; fold it with --depth, or write an .svg or .pdf")
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor=PAPER)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-MARGIN, width - MARGIN), ylim=(height - TOP - MARGIN, -TOP - MARGIN))
+    axes.set_axis_off()
+    for box, center, size in zip(boxes, page.centers, sizes, strict=True):
+        _draw_box(axes, box, center, size)
+    for number, pieces in enumerate(page.arrows):
+        _draw_arrow(axes, pieces, f"arrow-{number}")
+    halo = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}  # lines behind do not disturb
+    for label in page.labels:
+        _write(axes, (label.x, label.y), label.text, SMALL, SOFT, centered=label.centered, bbox=halo)
+    _write(axes, (0, -45), name, HEAD, INK, fontweight="bold")
+    _write(axes, (0, -25), caption, SMALL, SOFT)
+    out = BytesIO()
+    times = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]  # the same network, the same file
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cnn", "pdf.fonttype": 42}):
+        figure.savefig(out, format=kind, dpi=72 * scale, metadata=times)
+    return out.getvalue()
+
+
+def arrange(sizes: Sequence[Size], arrows: Sequence[Arrow]) -> Arrangement:
+    """An encoder-decoder as a U, others from top to bottom."""
+    skips = nested_skips(len(sizes), arrows)
+    return arrange_as_u(sizes, arrows, skips) if skips else arrange_in_columns(sizes, arrows)
+
+
+def box_size(box: Box) -> Size:
+    lines = _texts(box)
+    wide = max(_text_width(text, size, bold) for text, size, bold, _ in lines)
+    padding = 26 if box.kind in ("join", "input") else 22
+    return max(wide + padding, 70), sum(size * 1.35 for _, size, _, _ in lines) + 13
+
+
+def _texts(box: Box) -> list[tuple[str, float, bool, str]]:
+    """(text, size, bold, color) of the lines in a box."""
+    named = box.kind not in ("input", "block", "join") and box.name != box.title
+    above = [(box.name, SMALL, False, SOFT)] if named else []
+    return [*above, (box.title, TITLE, True, INK), *((line, SMALL, False, INK) for line in box.texts)]
+
+
+def _text_width(text: str, size: float, bold: bool = False) -> float:
+    """About how wide a text is in DejaVu Sans, or in the Verdana that may stand in for it in an SVG."""
     units = sum(
         0.34 if c in "ijltI.,:;|'·-() " else 0.92 if c in "mwMW@%" else 0.68 if c.isupper() else 0.62 for c in text
     )
     return units * size * (1.08 if bold else 1.0)
 
 
-def compose(name: str, caption: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> Figure:
-    """The drawing of these boxes under their name: an encoder-decoder as a U, others from top to bottom."""
-    sizes = [_size(box) for box in boxes]
-    skips = nested_skips(len(boxes), arrows)
-    page = arrange_as_u(sizes, arrows, skips) if skips else arrange_in_columns(sizes, arrows)
-    shapes: list[Shape] = []
-    for box, center, size in zip(boxes, page.centers, sizes, strict=True):
-        shapes += _drawn(box, *center, size)
-    shapes += [*page.arrows, *page.labels]
-    shapes.append(Text(0, -45, name, HEAD, INK, bold=True, anchor="start"))
-    shapes.append(Text(0, -25, caption, SMALL, SOFT, anchor="start"))
-    width = max(page.width + 6, width_of(name, HEAD, True), width_of(caption, SMALL))
-    top = MARGIN + 60
-    return Figure(-MARGIN, -top, width + 2 * MARGIN, page.height + top + MARGIN, tuple(shapes))
+def _draw_box(axes: "Axes", box: Box, center: Point, size: Size) -> None:
+    from matplotlib.patches import FancyBboxPatch
 
-
-def _texts(box: Box) -> list[tuple[str, float, bool, str]]:
-    """(text, size, bold, color) of the lines in a box."""
-    named = box.kind not in ("input", "block") and box.name != box.title
-    above = [(box.name, SMALL, False, SOFT)] if named and box.kind != "join" else []
-    return [*above, (box.title, TITLE, True, INK), *((line, SMALL, False, INK) for line in box.texts)]
-
-
-def _size(box: Box) -> tuple[float, float]:
-    lines = _texts(box)
-    wide = max(width_of(text, size, bold) for text, size, bold, _ in lines)
-    padding = 26 if box.kind in ("join", "input") else 22
-    return max(wide + padding, 70), sum(size * 1.35 for _, size, _, _ in lines) + 13
-
-
-def _drawn(box: Box, x: float, y: float, size: tuple[float, float]) -> Iterator[Rect | Text]:
-    width, height = size
+    (x, y), (width, height) = center, size
+    radius = height / 2 if box.kind in ("join", "input") else 6.0
     fill, border = COLORS[box.kind]
-    left, top = x - width / 2, y - height / 2
-    if box.kind == "block":  # two sheets: there is more inside
-        yield Rect(left + 4, top + 4, width, height, fill, border)
-    yield Rect(left, top, width, height, fill, border, height / 2 if box.kind in ("join", "input") else 6.0)
-    baseline = top + 6.5
+    for shift in (4, 0) if box.kind == "block" else (0,):  # two sheets: there is more inside
+        corner = (x - width / 2 + shift, y - height / 2 + shift)
+        patch = FancyBboxPatch(corner, width, height, f"round,pad=0,rounding_size={radius}", linewidth=1.2, zorder=1)
+        patch.set(facecolor=fill, edgecolor=border)
+        axes.add_patch(patch)
+    baseline = y - height / 2 + 6.5
     for text, points, bold, color in _texts(box):
         baseline += points * 1.35
-        yield Text(x, baseline - points * 0.3, text, points, color, bold)
+        weight = "bold" if bold else "normal"
+        _write(axes, (x, baseline - points * 0.3), text, points, color, centered=True, fontweight=weight)
+
+
+def _draw_arrow(axes: "Axes", pieces: Sequence[Piece], name: str) -> None:
+    from matplotlib.patches import PathPatch, Polygon
+    from matplotlib.path import Path
+
+    end = pieces[-1][3]
+    before = next(p for piece in reversed(pieces) for p in reversed(piece[:3]) if math.dist(p, end) > 0.01)
+    angle = math.atan2(end[1] - before[1], end[0] - before[0])
+    sides = [(end[0] - TIP * math.cos(angle + a), end[1] - TIP * math.sin(angle + a)) for a in (-0.4, 0.4)]
+    middle = end[0] - TIP / 2 * math.cos(angle), end[1] - TIP / 2 * math.sin(angle)  # the line ends within the head
+    points = [pieces[0][0], *(point for piece in pieces for point in piece[1:])]
+    path = Path([*points[:-1], middle], [Path.MOVETO, *[Path.CURVE4] * (len(points) - 1)])
+    axes.add_patch(PathPatch(path, fill=False, edgecolor=LINE, linewidth=1.5, zorder=2, gid=name))
+    axes.add_patch(Polygon([end, *sides], facecolor=LINE, edgecolor="none", zorder=2))
+
+
+def _write(
+    axes: "Axes", place: Point, text: str, size: float, color: str, centered: bool = False, **options: Any
+) -> None:
+    words = "".join(c if c.isprintable() else " " for c in text)
+    side = "center" if centered else "left"
+    axes.text(*place, words, fontsize=size, color=color, ha=side, va="baseline", zorder=3, parse_math=False, **options)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from cnn_cli.graph.boxes import Arrow
-from cnn_cli.graph.columns import RANK_GAP, Size
-from cnn_cli.graph.shapes import Arrangement, Curve, Point, Text, label, rounded, straight
+from cnn_cli.graph.columns import RANK_GAP
+from cnn_cli.graph.curves import Arrangement, Label, Piece, Point, Size, rounded, straight
 
 GAP = 150.0  # px between the two columns
 
@@ -39,7 +39,7 @@ def arrange_as_u(sizes: Sequence[Size], arrows: Sequence[Arrow], skips: Sequence
                 y[n] = top + (distance * height / offset[-1] if offset[-1] else height * (n in (lower, higher)))
         top += height
     centers = [(x[n > bottom], y[n]) for n in range(len(sizes))]
-    drawn = [_arrow(arrow, centers, sizes, bottom) for arrow in arrows]
+    drawn = [_arrow(arrow, centers, sizes) for arrow in arrows]
     total = max(y[n] + sizes[n][1] / 2 for n in (bottom, bottom + 1))
     return Arrangement(centers, [c for c, _ in drawn], [t for _, t in drawn], x[1] + widths[1] / 2, total)
 
@@ -49,15 +49,17 @@ def _offsets(sizes: Sequence[Size], column: Sequence[int]) -> list[float]:
     return [0.0, *accumulate((sizes[a][1] + sizes[b][1]) / 2 + RANK_GAP for a, b in pairwise(column))]
 
 
-def _arrow(arrow: Arrow, centers: Sequence[Point], sizes: Sequence[Size], bottom: int) -> tuple[Curve, Text]:
+def _arrow(
+    arrow: Arrow, centers: Sequence[Point], sizes: Sequence[Size], bottom: int
+) -> tuple[tuple[Piece, ...], Label]:
     (x, y), (x2, y2) = centers[arrow.start], centers[arrow.end]
     (width, height), (width2, height2) = sizes[arrow.start], sizes[arrow.end]
     if x == x2:
         side = 1 if y2 > y else -1
         start, end = (x, y + side * height / 2), (x, y2 - side * height2 / 2)
-        return Curve((straight(start, end),)), label(x + 7, start[1] + (17 if side > 0 else -10), arrow.shape)
+        return (straight(start, end),), Label(x + 7, start[1] + (17 if side > 0 else -10), arrow.shape)
     start = x + width / 2, y
-    text = label((x + width / 2 + x2 - width2 / 2) / 2, y - 6, arrow.shape, "middle")
+    text = Label((x + width / 2 + x2 - width2 / 2) / 2, y - 6, arrow.shape, centered=True)
     if abs(y - y2) < 0.5:
-        return Curve((straight(start, (x2 - width2 / 2, y2)),)), text
-    return Curve(tuple(rounded([start, (x2, y), (x2, y2 + height2 / 2)]))), text
+        return (straight(start, (x2 - width2 / 2, y2)),), text
+    return tuple(rounded([start, (x2, y), (x2, y2 + height2 / 2)])), text

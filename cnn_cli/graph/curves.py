@@ -1,58 +1,22 @@
-"""The shapes that a figure is made of, in px, with y downward; `rendering` draws them."""
+"""What an arrangement of boxes consists of, in px with y downward: centers, and arrows as cubic curves."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 Point = tuple[float, float]
+Size = tuple[float, float]  # width and height of a box
 Piece = tuple[Point, Point, Point, Point]  # of a cubic curve: start, two controls, end
 
-INK, SOFT, LINE, PAPER = "#1f2933", "#5f6c7b", "#7b8794", "#ffffff"
-SMALL = 11.0  # px of text
-
 
 @dataclass(frozen=True)
-class Rect:
+class Label:
+    """The shape that flows along an arrow; (x, y) is the start of its baseline, or the middle of it."""
+
     x: float
     y: float
-    width: float
-    height: float
-    fill: str
-    border: str
-    radius: float = 6.0
-
-
-@dataclass(frozen=True)
-class Text:
-    x: float
-    y: float  # of the baseline
     text: str
-    size: float
-    color: str
-    bold: bool = False
-    anchor: str = "middle"  # or start
-    halo: bool = False  # on paper color, so that lines behind do not disturb
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A line of cubic pieces, with an arrowhead at the end."""
-
-    pieces: tuple[Piece, ...]
-
-
-Shape = Rect | Text | Curve
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Shapes on a page whose upper left corner is (x, y)."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    shapes: tuple[Shape, ...]
+    centered: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,15 +24,10 @@ class Arrangement:
     """Where boxes have their centers, the arrows between them with their labels, and the size of all that."""
 
     centers: list[Point]
-    arrows: list[Curve]
-    labels: list[Text]
+    arrows: list[tuple[Piece, ...]]
+    labels: list[Label]
     width: float
     height: float
-
-
-def label(x: float, y: float, text: str, anchor: str = "start") -> Text:
-    """The shape that flows along an arrow."""
-    return Text(x, y, text, SMALL, SOFT, anchor=anchor, halo=True)
 
 
 def straight(a: Point, b: Point) -> Piece:
