@@ -17,7 +17,7 @@ MOST = 8  # columns
 COLUMN_GAP = 56.0
 RANK_GAP, FAN_GAP = 40.0, 58.0  # px between ranks: where arrows run straight down, and where they bend
 STUB, TIP = 18.0, 9.0  # px that an arrow runs straight down at first, beside its label, and at its end
-HEAD = 42.0  # px above further columns, for the arrows that come from the foot of the column before
+HEAD, FOOT = 42.0, 25.0  # px above columns and below them, for the arrow from the foot of one to the head of the next
 
 
 def arrange_in_columns(sizes: Sequence[Size], arrows: Sequence[Arrow]) -> Arrangement:
@@ -98,7 +98,7 @@ class _Page:
                 y += self.heights[rank] + gaps[rank]
             self.column += [len(self.right)] * (end - first)
             self.right.append(left + width)
-            self.height = max(self.height, y - gaps[end - 1])
+            self.height = max(self.height, y - gaps[end - 1] + FOOT * (end < len(ranks)))
             self.filled += width * (y - self.top)
             left += width + COLUMN_GAP
         self.width = self.right[-1]
@@ -121,7 +121,7 @@ class _Page:
         """From one rank to the next; from the foot of a column around to the head of the next one."""
         here, there = (self.column[self.layout.places[n].rank] for n in (a, b))
         if here != there:
-            between, foot, x = self.right[here] + COLUMN_GAP / 2, start[1] + RANK_GAP * 0.62, self._landing(a)
+            between, foot, x = self.right[here] + COLUMN_GAP / 2, start[1] + FOOT, self._landing(a)
             yield from rounded([start, (start[0], foot), (between, foot), (between, 0.0), (x, 0.0), (x, STUB)])
             start = (x, STUB)
         if abs(start[0] - end[0]) < 0.5:

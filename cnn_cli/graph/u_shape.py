@@ -49,9 +49,7 @@ def _offsets(sizes: Sequence[Size], column: Sequence[int]) -> list[float]:
     return [0.0, *accumulate((sizes[a][1] + sizes[b][1]) / 2 + RANK_GAP for a, b in pairwise(column))]
 
 
-def _arrow(
-    arrow: Arrow, centers: Sequence[Point], sizes: Sequence[Size], bottom: int
-) -> tuple[tuple[Piece, ...], Label]:
+def _arrow(arrow: Arrow, centers: Sequence[Point], sizes: Sequence[Size]) -> tuple[tuple[Piece, ...], Label]:
     (x, y), (x2, y2) = centers[arrow.start], centers[arrow.end]
     (width, height), (width2, height2) = sizes[arrow.start], sizes[arrow.end]
     if x == x2:
