@@ -20,9 +20,10 @@ import pytest
 import small_runs as small
 import torch
 
-from cnn_cli import cli, data, files
+from cnn_cli import cli, files
 from cnn_cli.checkpoints.header import read_document
 from cnn_cli.checkpoints.tensorfile import read_tensors
+from cnn_cli.data import preparation
 from cnn_cli.pictures import plots
 from cnn_cli.training import completion, loop
 from cnn_cli.training import run as run_module
@@ -158,7 +159,7 @@ def save_every_step(patch: pytest.MonkeyPatch) -> None:
 
 
 def stream_the_images(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(data, "free_memory", lambda *_: 0)
+    patch.setattr(preparation, "free_memory", lambda *_: 0)
 
 
 CALLS = ("open", "write", "fsync", "replace", "link", "unlink", "mkdir", "rmdir", "ftruncate")

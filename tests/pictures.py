@@ -12,7 +12,7 @@ from torch import nn
 import cnn_cli
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, save_weights
 from cnn_cli.cli import main
-from cnn_cli.data.preprocess import Preprocessing
+from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.language.registry import find
 from cnn_cli.pictures import image
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, save_weights
 from cnn_cli.cli import main
-from cnn_cli.data.preprocess import Preprocessing
+from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.interpret.scores import Scores, scores_of
 from cnn_cli.language.registry import find
 from cnn_cli.network.build import build_plan

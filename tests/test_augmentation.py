@@ -11,7 +11,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from cnn_cli.data.augment import Augmentation, augment, draws, mix, views
+from cnn_cli.data.augmentation import Augmentation, augment, draw_augmentations, mix, tta_views
 from cnn_cli.data.batches import epoch_order
 
 KINDS = [
@@ -29,7 +29,7 @@ def noise(n: int, c: int = 3, h: int = 12, w: int = 17) -> Tensor:
 
 
 def augmented(images: Tensor, how: Augmentation, seed: int = 0, epoch: int = 1) -> Tensor:
-    return augment(images, draws(len(images), seed, epoch, how, tuple(images.shape[-2:])), how)  # type: ignore[arg-type]
+    return augment(images, draw_augmentations(len(images), seed, epoch, how, tuple(images.shape[-2:])), how)  # type: ignore[arg-type]
 
 
 def slowly(image: Tensor, row: list[int], how: Augmentation) -> Tensor:
@@ -61,7 +61,7 @@ def global_random_numbers_are_left_alone():  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("how", KINDS, ids=str)
 def test_each_image_is_as_torchvision_makes_it(how: Augmentation) -> None:
     images = noise(60)
-    table = draws(60, 7, 2, how, (12, 17))
+    table = draw_augmentations(60, 7, 2, how, (12, 17))
     result = augment(images, table, how)
     assert result.dtype == torch.uint8
     expected = torch.stack([slowly(image, row, how) for image, row in zip(images, table.tolist(), strict=True)])
@@ -74,7 +74,7 @@ def test_each_image_is_as_torchvision_makes_it(how: Augmentation) -> None:
 @pytest.mark.parametrize("how", KINDS, ids=str)
 def test_neither_batch_nor_order_nor_threads_matter(how: Augmentation) -> None:
     images = noise(300)
-    table = draws(300, 3, 1, how, (12, 17))
+    table = draw_augmentations(300, 3, 1, how, (12, 17))
     together, threads = augment(images, table, how), torch.get_num_threads()
     try:
         torch.set_num_threads(3 - min(threads, 2))
@@ -90,7 +90,7 @@ def test_neither_batch_nor_order_nor_threads_matter(how: Augmentation) -> None:
 @pytest.mark.parametrize("how", KINDS, ids=str)
 def test_no_step_needs_a_value(how: Augmentation) -> None:
     """Tensors without values stand for a device that must not be waited for."""
-    table = draws(8, 0, 1, how, (12, 17))
+    table = draw_augmentations(8, 0, 1, how, (12, 17))
     result = augment(noise(8).to("meta"), table.to("meta"), how)
     assert (result.shape, result.dtype) == ((8, 3, 12, 17), torch.uint8)
 
@@ -115,18 +115,18 @@ def test_cutout_in_the_mean_is_nothing_to_a_network() -> None:
 
 def test_draws_are_of_the_seed_the_epoch_and_the_index_alone() -> None:
     how = KINDS[-1]
-    table = draws(100, 1, 12, how, (28, 28))
-    assert torch.equal(table, draws(100, 1, 12, how, (28, 28)))
-    assert torch.equal(table[:10], draws(10, 1, 12, how, (28, 28)))
+    table = draw_augmentations(100, 1, 12, how, (28, 28))
+    assert torch.equal(table, draw_augmentations(100, 1, 12, how, (28, 28)))
+    assert torch.equal(table[:10], draw_augmentations(10, 1, 12, how, (28, 28)))
     for other in ((1, 13), (2, 12), (12, 1), (11, 2)):
-        assert (draws(100, *other, how, (28, 28)) != table).any(0).all()
-    alone = draws(100, 1, 12, Augmentation(shift=2), (28, 28))
+        assert (draw_augmentations(100, *other, how, (28, 28)) != table).any(0).all()
+    alone = draw_augmentations(100, 1, 12, Augmentation(shift=2), (28, 28))
     assert torch.equal(alone[:, 1:3], table[:, 1:3])
 
 
 def test_shifts_flips_and_cutouts_are_uniform() -> None:
     n = 20_000
-    table = draws(n, 0, 1, Augmentation("random", 2, cutout=3), (6, 5)).long()
+    table = draw_augmentations(n, 0, 1, Augmentation("random", 2, cutout=3), (6, 5)).long()
     cells = {"flip": table[:, 0], "shift": table[:, 1] * 5 + table[:, 2], "cutout": table[:, 7] * 5 + table[:, 8]}
     for name, kinds in (("flip", 2), ("shift", 25), ("cutout", 30)):
         counts = cells[name].bincount(minlength=kinds).double()
@@ -139,19 +139,19 @@ def test_shifts_flips_and_cutouts_are_uniform() -> None:
 
 def test_alternating_shows_each_image_as_it_is_and_mirrored_by_turns() -> None:
     how = Augmentation(flip="alternating")
-    flips = [draws(1000, 3, epoch, how, (8, 8))[:, 0] for epoch in range(1, 6)]
+    flips = [draw_augmentations(1000, 3, epoch, how, (8, 8))[:, 0] for epoch in range(1, 6)]
     assert all(torch.equal(a, 1 - b) for a, b in pairwise(flips))
     assert 430 < flips[0].sum() < 570
-    other_seed = draws(1000, 4, 1, how, (8, 8))[:, 0]
+    other_seed = draw_augmentations(1000, 4, 1, how, (8, 8))[:, 0]
     assert 400 < (other_seed == flips[0]).sum() < 600
-    by_chance = [draws(1000, 3, epoch, Augmentation(flip="random"), (8, 8))[:, 0] for epoch in (1, 2)]
+    by_chance = [draw_augmentations(1000, 3, epoch, Augmentation(flip="random"), (8, 8))[:, 0] for epoch in (1, 2)]
     assert 400 < (by_chance[0] == by_chance[1]).sum() < 600
 
 
 @pytest.mark.parametrize(("least", "size"), [(0.08, (28, 28)), (0.8, (28, 28)), (0.35, (20, 40))])
 def test_boxes_are_distributed_as_torchvisions(least: float, size: tuple[int, int]) -> None:
     n, image = 1500, torch.zeros(1, *size)
-    box = draws(4 * n, 0, 1, Augmentation(crop=least), size)[:, 3:7].double()  # top, left, height, width
+    box = draw_augmentations(4 * n, 0, 1, Augmentation(crop=least), size)[:, 3:7].double()  # top, left, height, width
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         get = transforms.RandomResizedCrop.get_params
@@ -165,7 +165,7 @@ def test_boxes_are_distributed_as_torchvisions(least: float, size: tuple[int, in
 
 
 def test_a_box_that_cannot_fit_is_the_largest_of_such_proportions() -> None:
-    wide, tall = (draws(200, 0, 1, Augmentation(crop=0.9), size)[:, 3:7] for size in ((20, 40), (40, 20)))
+    wide, tall = (draw_augmentations(200, 0, 1, Augmentation(crop=0.9), size)[:, 3:7] for size in ((20, 40), (40, 20)))
     assert {tuple(box) for box in wide.tolist()} == {(0, left, 20, 27) for left in range(14)}
     assert {tuple(box) for box in tall.tolist()} == {(top, 0, 27, 20) for top in range(14)}
 
@@ -239,12 +239,12 @@ def test_views_are_those_of_airbench() -> None:
     padded = TF.pad(x, [1], padding_mode="reflect")
     expected = [(x, 0.25), *((TF.crop(padded, i, i, 12, 17), 0.125) for i in (0, 2))]
     expected += [(TF.hflip(view), weight) for view, weight in expected]
-    result = views(x, "flip-shift")
+    result = tta_views(x, "flip-shift")
     assert sum(weight for _, weight in result) == 1
     assert len(result) == len(expected) == 6
     for view, weight in expected:
         assert sum(torch.equal(view, v) and weight == w for v, w in result) == 1
-    assert [w for _, w in views(x, "flip")] == [0.5, 0.5]
-    assert torch.equal(views(x, "flip")[1][0], TF.hflip(x))
-    [(only, one)] = views(x, "none")
+    assert [w for _, w in tta_views(x, "flip")] == [0.5, 0.5]
+    assert torch.equal(tta_views(x, "flip")[1][0], TF.hflip(x))
+    [(only, one)] = tta_views(x, "none")
     assert only is x and one == 1

@@ -17,7 +17,7 @@ import torch
 import cnn_cli
 from cnn_cli.checkpoints import checkpoint
 from cnn_cli.checkpoints.checkpoint import Metadata, load_network, restore, save_weights
-from cnn_cli.data.preprocess import Preprocessing
+from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.registry import find
 from cnn_cli.network.build import build_plan

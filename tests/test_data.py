@@ -12,9 +12,12 @@ import small_runs as small
 import torch
 from PIL import Image
 
-from cnn_cli import data
-from cnn_cli.data import batches, epoch_order, fit, named, read_source, split
-from cnn_cli.data.preprocess import Preprocessing
+from cnn_cli.data import preparation
+from cnn_cli.data.batches import ReadError, epoch_order, iterate_batches
+from cnn_cli.data.catalog import DATASETS
+from cnn_cli.data.loading import load_dataset, split_dataset
+from cnn_cli.data.preparation import ImageStream, PreparedData, PreparedSplit, prepare
+from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
 
 CPU = torch.device("cpu")
@@ -29,8 +32,8 @@ def pets(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-def loaded(folder: Path, input: tuple[int, int, int] = (3, 4, 6), **options: Any) -> data.Data:
-    return fit(split(read_source(str(folder), folder), **options), Preprocessing(input), CPU, 2)
+def loaded(folder: Path, input: tuple[int, int, int] = (3, 4, 6), **options: Any) -> PreparedData:
+    return prepare(split_dataset(load_dataset(str(folder), folder), **options), Preprocessing(input), CPU, 2)
 
 
 # --- Named data sets ------------------------------------------------------------------------------------------------
@@ -39,9 +42,9 @@ def loaded(folder: Path, input: tuple[int, int, int] = (3, 4, 6), **options: Any
 def test_digits_are_scikit_learns(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
-    source = read_source("digits", tmp_path)
-    assert {name: len(part.labels) for name, part in source.parts.items()} == {"train": 1437, "test": 360}
-    everything = torch.cat([source.parts["train"].images, source.parts["test"].images])  # type: ignore[list-item]
+    dataset = load_dataset("digits", tmp_path)
+    assert {name: len(part.targets) for name, part in dataset.splits.items()} == {"train": 1437, "test": 360}
+    everything = torch.cat([dataset.splits["train"].images, dataset.splits["test"].images])  # type: ignore[list-item]
     expected = np.round(load_digits().images * 255 / 16)
     assert (everything[:, 0].numpy() == expected).all()
 
@@ -50,27 +53,27 @@ def test_digits_are_scikit_learns(tmp_path: Path) -> None:
 def test_idx_files_are_read_as_torchvision_reads_them(tmp_path: Path, name: str) -> None:
     from torchvision import datasets
 
-    kind = named.NAMED[name].torchvision
+    kind = DATASETS[name].torchvision
     noise = np.random.default_rng(0)
     for prefix, n in (("train", 7), ("t10k", 3)):
         small.write_idx(tmp_path / kind / "raw", f"{prefix}-images-idx3-ubyte", noise.integers(0, 256, (n, 28, 28)))
         small.write_idx(tmp_path / kind / "raw", f"{prefix}-labels-idx1-ubyte", noise.integers(0, 10, n))
-    source = read_source(name, tmp_path)
+    dataset = load_dataset(name, tmp_path)
     for part, train in (("train", True), ("test", False)):
         reference = getattr(datasets, kind)(tmp_path, train=train)
-        assert source.parts[part].images[:, 0].equal(reference.data)  # type: ignore[call-overload]
-        assert source.parts[part].labels.equal(reference.targets)
+        assert dataset.splits[part].images[:, 0].equal(reference.data)  # type: ignore[call-overload]
+        assert dataset.splits[part].targets.equal(reference.targets)
     if name != "mnist":  # whose classes torchvision calls `0 - zero`
-        assert list(source.classes) == reference.classes
+        assert list(dataset.classes) == reference.classes
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real files are not here")
 @pytest.mark.parametrize("name", ["FashionMNIST", "MNIST"])
 def test_archives_that_lie_there_are_unpacked_without_a_network(tmp_path: Path, name: str) -> None:
     shutil.copytree(REAL / name, tmp_path / name, copy_function=shutil.copyfile)
-    source = read_source({"FashionMNIST": "fashion-mnist", "MNIST": "mnist"}[name], tmp_path)
-    assert tuple(source.parts["train"].images.shape) == (60_000, 1, 28, 28)
-    assert source.parts["test"].labels.bincount().sum() == 10_000
+    dataset = load_dataset({"FashionMNIST": "fashion-mnist", "MNIST": "mnist"}[name], tmp_path)
+    assert tuple(dataset.splits["train"].images.shape) == (60_000, 1, 28, 28)
+    assert dataset.splits["test"].targets.bincount().sum() == 10_000
 
 
 def no_network(*_: Any, **__: Any) -> None:
@@ -82,7 +85,7 @@ def no_network(*_: Any, **__: Any) -> None:
 def test_without_data_and_network_one_error_says_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     with pytest.raises(CnnError) as error:
-        read_source("fashion-mnist", tmp_path)
+        load_dataset("fashion-mnist", tmp_path)
     raw = tmp_path / "FashionMNIST" / "raw"
     assert error.value.exit_code == 1
     assert str(error.value) == (
@@ -97,7 +100,7 @@ def test_without_data_and_network_one_error_says_everything(tmp_path: Path, monk
 def test_cifar_without_data_names_its_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     with pytest.raises(CnnError, match=r"put cifar-100-python\.tar\.gz there"):
-        read_source("cifar100", tmp_path)
+        load_dataset("cifar100", tmp_path)
 
 
 def test_a_half_unpacked_file_is_noticed(tmp_path: Path) -> None:
@@ -107,13 +110,13 @@ def test_a_half_unpacked_file_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CnnError) as error:
-        read_source("mnist", tmp_path)
+        load_dataset("mnist", tmp_path)
     assert str(error.value) == f"{path} is damaged (perhaps half unpacked); delete it, and run again"
 
 
 def test_an_unknown_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
-        read_source("fashion-minst", tmp_path)
+        load_dataset("fashion-minst", tmp_path)
     assert str(error.value) == "--data fashion-minst: no such data set or folder. Did you mean 'fashion-mnist'?"
 
 
@@ -156,9 +159,9 @@ def test_a_divided_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_pixels_are_pillows(tmp_path: Path, pets: Path) -> None:
-    kept = loaded(pets, whole=True).splits["test"]
+    kept = loaded(pets, test_only=True).splits["test"]
     index = torch.tensor([12, 3])
-    ((x, y),) = batches(kept, [index], CPU)
+    ((x, y),) = iterate_batches(kept, [index], CPU)
     assert y.tolist() == [1, 0]
     for image, path in zip(x, (pets / "dog" / "12.png", pets / "cat" / "03.png"), strict=True):
         expected = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).float() / 255
@@ -167,39 +170,45 @@ def test_pixels_are_pillows(tmp_path: Path, pets: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_folder_too_large_for_memory_is_streamed(pets: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
-    kept = loaded(pets, whole=True).splits["test"]
-    source, how = split(read_source(str(pets), pets), whole=True), Preprocessing((3, 4, 6))
-    monkeypatch.setattr(data, "free_memory", lambda *_: 0)
-    result = fit(source, how, CPU, workers)
+    kept = loaded(pets, test_only=True).splits["test"]
+    dataset, how = split_dataset(load_dataset(str(pets), pets), test_only=True), Preprocessing((3, 4, 6))
+    monkeypatch.setattr(preparation, "free_memory", lambda *_: 0)
+    result = prepare(dataset, how, CPU, workers)
     assert "read again every epoch" in result.notes[0]
     order = epoch_order(15, seed=1, epoch=2)
     torch.manual_seed(5)
     for mine, other in zip(
-        batches(result.splits["test"], order.split(4), CPU), batches(kept, order.split(4), CPU), strict=True
+        iterate_batches(result.splits["test"], order.split(4), CPU),
+        iterate_batches(kept, order.split(4), CPU),
+        strict=True,
     ):
         assert mine[0].equal(other[0]) and mine[1].equal(other[1])
     assert torch.rand(1).equal(torch.rand(1, generator=torch.Generator().manual_seed(5)))  # nothing was drawn
 
 
 def test_a_file_that_goes_bad_while_streaming_is_named(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "free_memory", lambda *_: 0)
-    streamed = fit(split(read_source(str(pets), pets), whole=True), Preprocessing((3, 4, 6)), CPU, 1).splits["test"]
+    monkeypatch.setattr(preparation, "free_memory", lambda *_: 0)
+    streamed = prepare(
+        split_dataset(load_dataset(str(pets), pets), test_only=True), Preprocessing((3, 4, 6)), CPU, 1
+    ).splits["test"]
     (pets / "cat" / "05.png").write_bytes(b"now this")
-    with pytest.raises(data.ReadError) as error:
-        list(batches(streamed, torch.arange(15).split(4), CPU))
+    with pytest.raises(ReadError) as error:
+        list(iterate_batches(streamed, torch.arange(15).split(4), CPU))
     assert str(error.value).startswith(f"{pets}/cat/05.png is not an image") and "Traceback" not in str(error.value)
 
 
 def test_images_in_memory_that_are_enlarged_too_much_are_streamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, how = read_source("digits", tmp_path), Preprocessing((3, 32, 32))
-    kept = fit(source, how, CPU, 0).splits["test"]
-    monkeypatch.setattr(data, "free_memory", lambda *_: 10_000)
-    streamed = fit(source, how, CPU, 0).splits["test"]
-    assert isinstance(streamed.images, data.Stream)
+    dataset, how = load_dataset("digits", tmp_path), Preprocessing((3, 32, 32))
+    kept = prepare(dataset, how, CPU, 0).splits["test"]
+    monkeypatch.setattr(preparation, "free_memory", lambda *_: 10_000)
+    streamed = prepare(dataset, how, CPU, 0).splits["test"]
+    assert isinstance(streamed.images, ImageStream)
     order = torch.tensor([300, 2, 77])
-    assert next(batches(streamed, order.split(3), CPU))[0].equal(next(batches(kept, order.split(3), CPU))[0])
+    assert next(iterate_batches(streamed, order.split(3), CPU))[0].equal(
+        next(iterate_batches(kept, order.split(3), CPU))[0]
+    )
 
 
 def test_hidden_things_are_ignored_with_one_note(pets: Path) -> None:
@@ -209,7 +218,7 @@ def test_hidden_things_are_ignored_with_one_note(pets: Path) -> None:
     (pets / "dog" / "notes.txt").write_text("")
     (pets / "dog" / "more.txt").write_text("")
     (pets / "list.csv").write_text("")
-    result = loaded(pets, whole=True)
+    result = loaded(pets, test_only=True)
     assert len(result.splits["test"]) == 15
     found = "3 hidden entries, 1 file outside the class folders, 2 files that are no images"
     assert result.notes == (f"{pets}: skipped {found}",)
@@ -221,7 +230,7 @@ def test_links_and_pipes_are_never_followed(pets: Path, tmp_path: Path) -> None:
     (pets / "cat" / "loop").symlink_to(pets)
     (pets / "bird").symlink_to(pets / "cat")
     os.mkfifo(pets / "dog" / "pipe.png")
-    result = loaded(pets, whole=True)
+    result = loaded(pets, test_only=True)
     assert result.classes == ("cat", "dog") and len(result.splits["test"]) == 15
     assert result.notes == (f"{pets}: skipped 3 links, 1 special file",)
 
@@ -253,7 +262,7 @@ def extra_class(pets: Path) -> None:
 def test_folders_that_cannot_be_learnt_from(pets: Path, spoil: Any, error: str) -> None:
     spoil(pets)
     with pytest.raises(UsageError) as raised:
-        read_source(str(pets), pets)
+        load_dataset(str(pets), pets)
     assert str(raised.value) == error.format(pets)
 
 
@@ -301,6 +310,6 @@ def test_values_are_those_of_totensor(tmp_path: Path) -> None:
     from torchvision.transforms.functional import to_tensor
 
     bytes_ = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    kept = data.Split("train", bytes_, torch.zeros(1, dtype=torch.int64))
-    ((x, _),) = batches(kept, [torch.tensor([0])], CPU)
+    kept = PreparedSplit("train", bytes_, torch.zeros(1, dtype=torch.int64))
+    ((x, _),) = iterate_batches(kept, [torch.tensor([0])], CPU)
     assert x[0].equal(to_tensor(Image.fromarray(bytes_[0, 0].numpy())))

@@ -12,7 +12,7 @@ import pytest
 import small_runs as small
 import torch
 
-from cnn_cli import data
+from cnn_cli.data import preparation
 from cnn_cli.distributed.process_group import first_host
 from cnn_cli.distributed.world import ALONE, World, current_world
 from cnn_cli.errors import CnnError
@@ -85,7 +85,7 @@ def _evaluations(sizes: tuple[int, ...], found: Path, rank: int) -> None:
         for n in sizes:
             draw = torch.Generator().manual_seed(n)
             images = torch.randint(0, 256, (n, 1, 8, 8), generator=draw, dtype=torch.uint8)
-            split = data.Split("test", images, torch.randint(0, 10, (n,), generator=draw))
+            split = preparation.PreparedSplit("test", images, torch.randint(0, 10, (n,), generator=draw))
             calls: list[int] = []
             for tta in ("none", "flip-shift"):
                 after = partial(calls.append, n)
@@ -113,15 +113,15 @@ def test_evaluation_counts_every_image_once(tmp_path: Path) -> None:
 
 def _streamed(rank: int) -> None:
     """Images are not kept; each process writes down which it reads to train."""
-    data.free_memory = lambda *_: 0  # type: ignore[attr-defined]
-    original = data.Stream.__getitems__
+    preparation.free_memory = lambda *_: 0  # type: ignore[attr-defined]
+    original = preparation.ImageStream.__getitems__
 
-    def getitems(self: data.Stream, index: list[int]) -> Any:
+    def getitems(self: preparation.ImageStream, index: list[int]) -> Any:
         with Path(f"read-{rank}").open("a") as file:
             file.write("".join(f"{i}\n" for i in index) if len(self) == 1437 else "")
         return original(self, index)
 
-    data.Stream.__getitems__ = getitems  # type: ignore[method-assign]
+    preparation.ImageStream.__getitems__ = getitems  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

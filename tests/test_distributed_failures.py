@@ -14,7 +14,7 @@ import pytest
 import small_runs as small
 import torch
 
-from cnn_cli import data
+from cnn_cli.data import preparation
 from cnn_cli.distributed.world import Poll
 from cnn_cli.training import loop
 
@@ -112,7 +112,7 @@ def test_what_fails_in_one_process_is_told_by_it(tmp_path: Path, size: int, acti
 
 
 def _an_image_goes_bad(rank: int) -> None:
-    data.free_memory = lambda *_: 0  # type: ignore[attr-defined]
+    preparation.free_memory = lambda *_: 0  # type: ignore[attr-defined]
     processes.at_step({1: lambda: Path("images/7/7.png").write_bytes(b"bad")}, 12, rank)
 
 

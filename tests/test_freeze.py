@@ -15,7 +15,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from cnn_cli.analysis.diagnostics import diagnose
 from cnn_cli.analysis.rows import layer_rows, totals
 from cnn_cli.analysis.summary import estimates, setup
-from cnn_cli.data import epoch_order, read_source
+from cnn_cli.data.batches import epoch_order
+from cnn_cli.data.loading import load_dataset
 from cnn_cli.errors import CnnError, StoppedError, UsageError
 from cnn_cli.language.freezing import (
     describe_frozen,
@@ -160,7 +161,7 @@ def test_training_is_that_of_plain_pytorch(tmp_path: Path, optimizer: str) -> No
     steps = make[optimizer](rest)
     for group in steps.param_groups:
         group["weight_decay"] = 0.01
-    part = read_source("digits", tmp_path).parts["train"]
+    part = load_dataset("digits", tmp_path).parts["train"]
     images = part.images.float() / 255  # type: ignore[union-attr]
     network.train()
     features[1].eval()

@@ -9,9 +9,10 @@ import small_runs as small
 import torch
 from PIL import Image
 
-from cnn_cli.data import fit, read_source
-from cnn_cli.data.decode import decode
-from cnn_cli.data.preprocess import Preprocessing, adapt, explain, normalised, preprocessing
+from cnn_cli.data.decoding import decode_image
+from cnn_cli.data.loading import load_dataset
+from cnn_cli.data.preparation import prepare
+from cnn_cli.data.preprocessing import Preprocessing, add_normalization, describe_changes, preprocess
 from cnn_cli.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -25,13 +26,13 @@ def test_colours_are_pillows(tmp_path: Path, mode: str) -> None:
     path = small.picture(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"), mode=mode)
     for channels, target in ((1, "L"), (3, "RGB")):
         expected = np.array(Image.open(path).convert(target)).reshape(4, 6, channels)
-        assert (decode(path, channels).permute(1, 2, 0).numpy() == expected).all()
+        assert (decode_image(path, channels).permute(1, 2, 0).numpy() == expected).all()
 
 
 def test_sixteen_bits_keep_the_high_byte(tmp_path: Path) -> None:
     values = np.array([[0, 255, 256], [511, 40_000, 65_535]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
-    assert decode(tmp_path / "a.png", 1).tolist() == [(values >> 8).tolist()]
+    assert decode_image(tmp_path / "a.png", 1).tolist() == [(values >> 8).tolist()]
 
 
 def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
     exif[274] = 6  # turn by 90 degrees
     path = small.picture(tmp_path / "a.png", width=6, height=4, exif=exif)
     stored = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
-    assert decode(path, 3).equal(torch.rot90(stored, -1, (1, 2)))
+    assert decode_image(path, 3).equal(torch.rot90(stored, -1, (1, 2)))
 
 
 # --- Fitting to the input -------------------------------------------------------------------------------------------
@@ -48,19 +49,19 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
 def test_grey_is_pillows_luma() -> None:
     colours = torch.randint(0, 256, (1, 3, 50, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected = np.array(Image.fromarray(colours[0].permute(1, 2, 0).numpy()).convert("L"))
-    assert (adapt(colours, Preprocessing((1, 50, 50)))[0, 0].numpy() == expected).all()
+    assert (preprocess(colours, Preprocessing((1, 50, 50)))[0, 0].numpy() == expected).all()
 
 
 def test_grey_is_repeated_for_colour() -> None:
     grey = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4)
-    assert adapt(grey, Preprocessing((3, 4, 4))).equal(grey.repeat(1, 3, 1, 1))
+    assert preprocess(grey, Preprocessing((3, 4, 4))).equal(grey.repeat(1, 3, 1, 1))
 
 
 @pytest.mark.parametrize(("resize", "across"), [("stretch", 0), ("crop", 0), ("pad", 2)])
 def test_proportions(resize: str, across: int) -> None:
     """A white image of 4x8 on an input of 8x8: stretched or cropped it fills it, else it lies in black."""
     white = torch.full((1, 1, 4, 8), 255, dtype=torch.uint8)
-    out = adapt(white, Preprocessing((1, 8, 8), resize))[0, 0]
+    out = preprocess(white, Preprocessing((1, 8, 8), resize))[0, 0]
     expected = torch.full((8, 8), 255, dtype=torch.uint8)
     expected[:across] = expected[8 - across :] = 0
     assert out.equal(expected)
@@ -70,21 +71,21 @@ def test_proportions(resize: str, across: int) -> None:
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 def test_every_size_fits(size: tuple[int, int], resize: str) -> None:
     image = torch.randint(0, 256, (2, 1, *size), dtype=torch.uint8)
-    assert tuple(adapt(image, Preprocessing((3, 28, 20), resize)).shape) == (2, 3, 28, 20)
+    assert tuple(preprocess(image, Preprocessing((3, 28, 20), resize)).shape) == (2, 3, 28, 20)
 
 
 @pytest.mark.parametrize("size", [None, 256])
 def test_a_strip_is_cut_before_it_is_enlarged(size: int | None) -> None:
     """Enlarged as a whole it would be 224 x 11,200,000 pixels."""
     strip = torch.arange(200_000).div(200_000 / 255).byte().expand(1, 1, 4, -1)
-    out = adapt(strip, Preprocessing((1, 224, 224), "crop", resize_size=size))
+    out = preprocess(strip, Preprocessing((1, 224, 224), "crop", resize_size=size))
     assert tuple(out.shape) == (1, 1, 224, 224) and set(out.unique().tolist()) <= {127, 128}
 
 
 def test_resizing_is_close_to_pillows() -> None:
     image = torch.randint(0, 256, (1, 1, 40, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected = np.array(Image.fromarray(image[0, 0].numpy()).resize((12, 16), Image.Resampling.BILINEAR))
-    difference = adapt(image, Preprocessing((1, 16, 12)))[0, 0].int() - torch.from_numpy(expected).int()
+    difference = preprocess(image, Preprocessing((1, 16, 12)))[0, 0].int() - torch.from_numpy(expected).int()
     assert difference.abs().max() <= 1
 
 
@@ -100,20 +101,20 @@ def test_resizing_is_close_to_pillows() -> None:
     ],
 )
 def test_adaptations_are_said_in_one_line(before: Any, input: Any, line: str) -> None:
-    assert explain("x", *before, Preprocessing(input)) == line
+    assert describe_changes("x", *before, Preprocessing(input)) == line
 
 
 def test_networks_of_other_channels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
-        fit(read_source("digits", tmp_path), Preprocessing((5, 8, 8)), CPU)
+        prepare(load_dataset("digits", tmp_path), Preprocessing((5, 8, 8)), CPU)
     assert str(error.value) == "the network takes 5 channels and the images have 1; only 1 and 3 can be had"
 
 
 def test_normalising_happens_inside_the_network() -> None:
-    how = preprocessing((3, 2, 2), "stretch", {"mean": [0.5], "std": [0.25]})
-    network = normalised(torch.nn.Identity(), how)
+    how = Preprocessing.from_settings((3, 2, 2), "stretch", {"mean": [0.5], "std": [0.25]})
+    network = add_normalization(torch.nn.Identity(), how)
     x = torch.rand(2, 3, 2, 2)
     assert network(x).equal((x - 0.5) / 0.25)
     assert not network.state_dict()
     with pytest.raises(UsageError, match="normalize has 2 values for a network of 3 channels"):
-        preprocessing((3, 2, 2), "stretch", {"mean": [0.5, 0.5], "std": [1.0, 1.0]})
+        Preprocessing.from_settings((3, 2, 2), "stretch", {"mean": [0.5, 0.5], "std": [1.0, 1.0]})

@@ -10,8 +10,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, load_network
-from cnn_cli.data import read_source, split
-from cnn_cli.data.preprocess import adapt
+from cnn_cli.data.catalog import NamedDataset
+from cnn_cli.data.loading import load_dataset, split_dataset
+from cnn_cli.data.preprocessing import preprocess
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.interpret.capture import captured, choose_layer, layer_names, untouched
 from cnn_cli.interpret.inputs import files_of, load_inputs, whole_split
@@ -63,14 +64,14 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
 def test_images_of_the_data_set_by_number(tmp_path: Path, grey: LoadedNetwork) -> None:
     save_image(tmp_path / "a.png", random_image(8, 8))
     inputs = load_inputs(grey, [str(tmp_path / "a.png")], index=[359, 0])
-    test = read_source("digits", tmp_path).parts["test"]
+    test = load_dataset("digits", tmp_path).splits["test"]
     assert torch.equal(inputs.pixels[1:], test.images[[359, 0]].float() / 255)
     assert inputs.names[1:] == ("digits test 359", "digits test 0")
-    assert inputs.labels == (None, int(test.labels[359]), int(test.labels[0]))
+    assert inputs.labels == (None, int(test.targets[359]), int(test.targets[0]))
 
 
 def test_val_is_divided_as_it_was_in_training(tmp_path: Path, grey: LoadedNetwork) -> None:
-    val = split(read_source("digits", tmp_path), 0.2, 0).parts["val"]
+    val = split_dataset(load_dataset("digits", tmp_path), 0.2, 0).splits["val"]
     assert torch.equal(load_inputs(grey, [], index=[5], split="val").pixels, val.images[5:6].float() / 255)
 
 
@@ -86,7 +87,7 @@ def test_labels_follow_the_names_of_the_network(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "images", "bc")
     inputs = load_inputs(loaded, [], index=[0, 5], data=str(root))
     assert inputs.labels == (1, 0) and inputs.names[0] == "images test 0"
-    assert whole_split(loaded, "test", str(root)).parts["test"].labels.tolist() == [1, 1, 1, 0, 0, 0]
+    assert whole_split(loaded, "test", str(root)).splits["test"].targets.tolist() == [1, 1, 1, 0, 0, 0]
     strange = folder_of(tmp_path / "strange", "bz")
     assert load_inputs(loaded, [], index=[0, 5], data=str(strange)).labels == (1, None)
     with pytest.raises(UsageError, match="strange has classes that the network does not know: z"):
@@ -96,15 +97,17 @@ def test_labels_follow_the_names_of_the_network(tmp_path: Path) -> None:
 def test_an_untrained_network_knows_its_data_set() -> None:
     loaded = load_network("tiny-cnn", trained=False)
     with pytest.raises(CnnError, match="mnist is not in"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cnn_cli.data.named._download", _no_network)
+        patch.setattr("cnn_cli.data.catalog._download", _no_network)
         load_inputs(loaded, [], index=[0], data_dir=Path("nowhere"))
     inputs = load_inputs(loaded, [], index=[0], data="digits")
-    digits = read_source("digits", Path()).parts["test"].images[:1]
-    assert torch.equal(inputs.pixels, adapt(digits, loaded.preprocessing).float() / 255) and inputs.labels == (None,)
+    digits = load_dataset("digits", Path()).splits["test"].images[:1]
+    assert torch.equal(inputs.pixels, preprocess(digits, loaded.preprocessing).float() / 255) and inputs.labels == (
+        None,
+    )
 
 
-def _no_network(name: str, *_: object) -> None:
-    raise CnnError(f"{name} is not in nowhere")
+def _no_network(entry: NamedDataset, *_: object) -> None:
+    raise CnnError(f"{entry.name} is not in nowhere")
 
 
 @pytest.mark.parametrize(

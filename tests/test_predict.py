@@ -11,8 +11,8 @@ from pictures import cnn, make_run, opened_run, save_image
 from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import Metadata, load_network, save_weights
-from cnn_cli.data import read_source
-from cnn_cli.data.preprocess import Preprocessing
+from cnn_cli.data.loading import load_dataset
+from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.interpret.predict import predict
 
@@ -67,7 +67,7 @@ def test_any_number_of_images(tmp_path: Path) -> None:
     document = predict(loaded, [str(tmp_path / "many")], index=range(100), top=1)
     assert [Path(a["image"]).name for a in document["images"][:70]] == [f"{i:03}.png" for i in range(70)]
     assert document["images"][70]["image"] == "digits test 0" and len(document["images"]) == 170
-    test = read_source("digits", tmp_path).parts["test"]
+    test = load_dataset("digits", tmp_path).parts["test"]
     wanted = network(test.images[:100].float() / 255).argmax(1)
     assert [a["top"][0]["index"] for a in document["images"][70:]] == wanted.tolist()
     assert [a["true"] for a in document["images"][70:]] == [str(i) for i in test.labels[:100].tolist()]

@@ -19,7 +19,7 @@ from torchvision import models
 import cnn_cli
 from cnn_cli.checkpoints.checkpoint import load_network, restore
 from cnn_cli.checkpoints.pretrained import find_pretrained
-from cnn_cli.data.batches import fitted
+from cnn_cli.data.preparation import read_image
 from cnn_cli.errors import CnnError, StoppedError, UsageError
 from cnn_cli.training import run as run_module
 from cnn_cli.training.request import Request
@@ -76,7 +76,7 @@ def test_published_weights_say_what_they_say_in_torchvision(
     loaded = load_network(name, weights="torchvision")
     assert loaded.weights == path and loaded.classes == tuple(entry_of(name).meta["categories"])
     with torch.no_grad():
-        pixels = fitted(picture, loaded.preprocessing).float() / 255
+        pixels = read_image(picture, loaded.preprocessing).float() / 255
         found, expected = restore(loaded)(pixels), theirs(preset(Image.open(picture)).unsqueeze(0))
     assert expected.isfinite().all() and expected.std() > 0
     if name in TRANSFORMED:
@@ -93,7 +93,7 @@ def test_images_are_resized_and_cut_as_the_preset_does(name: str, size: tuple[in
     """Within two of 255 levels, and equal in 95 % of the values: Pillow and PyTorch round at other places."""
     picture, preset = photograph(tmp_path / "a.png", *size), entry_of(name).transforms()
     how = find_pretrained("torchvision", name).preprocessing
-    ours = fitted(picture, how)[0].float()
+    ours = read_image(picture, how)[0].float()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preset.mean, preset.std))
     theirs = ((preset(Image.open(picture)) * std + mean) * 255).round()
     assert ours.shape == theirs.shape

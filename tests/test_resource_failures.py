@@ -3,7 +3,6 @@
 import errno
 import os
 import signal
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,14 +16,13 @@ from crashes import TRAIN, Memory, everything, go_on
 from torch.utils.data import DataLoader
 
 from cnn_cli.checkpoints.tensorfile import read_tensors
+from cnn_cli.data import batches
+from cnn_cli.data.preparation import ImageStream
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.tasks.classification import ClassificationResult
 from cnn_cli.training import loop
 from cnn_cli.training import run as run_module
 from cnn_cli.training.state import read_last
-
-batches = sys.modules["cnn_cli.data.batches"]  # data.batches is the function of that name
-
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -69,7 +67,7 @@ def test_a_worker_that_hangs_is_given_up(tmp_path: Path) -> None:
 
 def _hang(patch: pytest.MonkeyPatch) -> None:
     """At the third batch of the first epoch."""
-    read, read_before = batches.Stream.__getitems__, [0]
+    read, read_before = ImageStream.__getitems__, [0]
 
     def hang(stream: Any, index: list[int]) -> Any:
         read_before[0] += 1
@@ -78,7 +76,7 @@ def _hang(patch: pytest.MonkeyPatch) -> None:
         return read(stream, index)
 
     patch.setattr(batches, "_PATIENCE", 2)
-    patch.setattr(batches.Stream, "__getitems__", hang)
+    patch.setattr(ImageStream, "__getitems__", hang)
     patch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # how long it may take to end
 
 

@@ -17,8 +17,8 @@ import small_runs as small
 import torch
 import yaml
 
-from cnn_cli import data
 from cnn_cli.checkpoints import checkpoint
+from cnn_cli.data import preparation
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
 from cnn_cli.training import loop, optimizer
 from cnn_cli.training import run as run_module
@@ -53,7 +53,7 @@ def test_resumed_at_any_step_is_as_if_never_stopped(tmp_path: Path, extra: dict[
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streamed_images_give_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     whole = small.begin(tmp_path, "whole", epochs=1, batch_size=512)
-    monkeypatch.setattr(data, "free_memory", lambda *_: 0)
+    monkeypatch.setattr(preparation, "free_memory", lambda *_: 0)
     with small.at_step(2, small.interrupt), pytest.raises(StoppedError):
         small.begin(tmp_path, epochs=1, batch_size=512, workers=workers)
     run = small.resume(tmp_path)
@@ -261,7 +261,7 @@ def test_dying_workers_cost_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         if whole_group:
             small.interrupt()
 
-    monkeypatch.setattr(data, "free_memory", lambda *_: 0)
+    monkeypatch.setattr(preparation, "free_memory", lambda *_: 0)
     with small.at_step(4, kill), pytest.raises(StoppedError if whole_group else CnnError) as error:
         small.begin(tmp_path, epochs=1, batch_size=64, workers=2)
     assert whole_group or str(error.value).startswith("a data worker failed (DataLoader worker")

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -17,6 +16,8 @@ import crashes
 import pytest
 import small_runs as small
 from crashes import TRAIN, Signal, everything, go_on, stream_the_images
+
+from cnn_cli.data import batches
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 
@@ -83,7 +84,6 @@ def test_sigterm_that_ends_the_workers_first(tmp_path: Path, unbroken: dict[str,
 
 
 def _end_workers_then_main(batch: int, patch: pytest.MonkeyPatch) -> None:
-    batches = sys.modules["cnn_cli.data.batches"]
     original, begin, asked = batches._next, BaseProcess.run, [0]
 
     def begin_slowly(worker: BaseProcess) -> None:

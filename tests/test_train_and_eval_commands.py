@@ -19,7 +19,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 
 import cnn_cli
 from cnn_cli.cli import main
-from cnn_cli.data import read_source
+from cnn_cli.data.loading import load_dataset
 
 
 class Ended(NamedTuple):
@@ -153,7 +153,7 @@ def test_resume_in_every_way_it_is_typed(cnn: Cnn, folder: Path) -> None:
 
 def test_eval_counts_as_scikit_learn_does(cnn: Cnn, folder: Path) -> None:
     document = json.loads(cnn("eval", "small", "--json").out)
-    network, test = cnn_cli.load(folder / "runs" / "small-1"), read_source("digits", folder).parts["test"]
+    network, test = cnn_cli.load(folder / "runs" / "small-1"), load_dataset("digits", folder).parts["test"]
     assert isinstance(test.images, torch.Tensor)
     outputs = network(test.images.float() / 255)
     predicted = outputs.argmax(1)

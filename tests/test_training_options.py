@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from cnn_cli.checkpoints import checkpoint
-from cnn_cli.data import balanced_order, epoch_order, mix
+from cnn_cli.data.augmentation import mix
+from cnn_cli.data.batches import balanced_order, epoch_order
 from cnn_cli.errors import UsageError
 from cnn_cli.settings import SETTINGS, not_inherited, resolve, unknown_variables
 from cnn_cli.training.muon import muon, orthogonal
@@ -228,10 +229,10 @@ def test_label_smoothing_and_class_weights_are_pytorchs(tmp_path: Path) -> None:
 
 
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
-    from cnn_cli.data import read_source, split
+    from cnn_cli.data.loading import load_dataset, split_dataset
 
-    part = split(read_source("digits", Path())).parts["train"]
-    return part.images.float() / 255, part.labels  # type: ignore[union-attr]
+    train = split_dataset(load_dataset("digits", Path())).splits["train"]
+    return train.images.float() / 255, train.targets  # type: ignore[union-attr]
 
 
 def test_balanced_weights_are_scikit_learns(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 import cnn_cli
 from cnn_cli.checkpoints.checkpoint import Metadata, save_weights
 from cnn_cli.cli import main
-from cnn_cli.data.preprocess import Preprocessing
+from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.interpret import atlas, filters
 from cnn_cli.language.registry import find

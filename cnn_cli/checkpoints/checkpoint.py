@@ -15,7 +15,7 @@ from cnn_cli.checkpoints import pretrained, transfer
 from cnn_cli.checkpoints.header import BEST, LAST, SUFFIXES, read_document
 from cnn_cli.checkpoints.runs import newest_run
 from cnn_cli.checkpoints.tensorfile import read_tensors, write_tensors
-from cnn_cli.data.preprocess import Preprocessing, from_document, normalised, preprocessing
+from cnn_cli.data.preprocessing import Preprocessing, add_normalization
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document
@@ -92,7 +92,7 @@ class LoadedNetwork:
         """How images enter it: at the size of the plan, which --input may have changed."""
         channels, height, width = self.plan.input
         size = (channels, height, width)
-        return Preprocessing(size) if self.metadata is None else self.metadata.preprocessing.at(size)
+        return Preprocessing(size) if self.metadata is None else self.metadata.preprocessing.with_input(size)
 
 
 def load_network(
@@ -138,7 +138,7 @@ def restore(loaded: LoadedNetwork) -> nn.Module:
     if loaded.weights is not None:
         tensors, _ = read_tensors(loaded.weights)
         transfer.put(network, transfer.fit(loaded.plan, tensors, f"{loaded.weights}", whole=True))
-    return normalised(network, loaded.preprocessing).eval()
+    return add_normalization(network, loaded.preprocessing).eval()
 
 
 def load(source: str | Path) -> nn.Module:
@@ -182,7 +182,7 @@ def parse_metadata(document: Any, origin: str) -> Metadata:
         if document["format"] > FORMAT:
             raise CnnError(f"{origin} was written by a newer cnn ({document['cnn']}); update this one ({__version__})")
         classes = tuple(str(c) for c in document["classes"])
-        how = from_document(document["preprocessing"])
+        how = Preprocessing.from_document(document["preprocessing"])
         return Metadata(dict(document["spec"]), classes, how, dict(document["data"]), dict(document["facts"]))
     except (KeyError, TypeError, ValueError):
         raise CnnError(f"{origin} is not a cnn checkpoint: its header is incomplete") from None
@@ -234,7 +234,8 @@ def _with_weights(
     if how is None:  # then as the spec says, as for training
         settings = resolve({}, {}, plan.train)
         channels, height, width = plan.input
-        how = preprocessing((channels, height, width), settings["resize"].value, settings["normalize"].value)
+        size = (channels, height, width)
+        how = Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
         notes.append("the file says nothing of its classes and its images, which are taken as the spec has them")
     metadata = Metadata(plan.document(), given.classes, how, {}, {"weights": given.name})
     loaded = LoadedNetwork(plan, given.path, metadata, None, tuple(notes))

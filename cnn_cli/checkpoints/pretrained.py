@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.data.preprocess import Preprocessing
+from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError, closest
 from cnn_cli.files import DownloadError, downloading, make_folder
 

@@ -1,7 +1,7 @@
-"""The order of the images and the batches of an epoch: what the network sees, and when.
+"""The batches of an epoch, and their order: a function of (seed, epoch) alone.
 
-The order is a function of (seed, epoch) alone, and nothing here draws from PyTorch's global random numbers. So an epoch
-can be taken up in the middle, and anybody can repeat it; epochs count from 1:
+Nothing here draws from PyTorch's global random numbers, so that an epoch can be resumed in the middle, and repeated by
+anybody; epochs count from 1:
 
     order = torch.randperm(n, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32))
     for index in order.split(batch_size):
@@ -13,98 +13,51 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
-from cnn_cli.data.decode import decode
-from cnn_cli.data.preprocess import Preprocessing, adapt
+from cnn_cli.data.preparation import ImageStream, PreparedSplit
 from cnn_cli.distributed.world import current_world
-from cnn_cli.errors import CnnError, StoppedError
+from cnn_cli.errors import CnnError
 
 
 class ReadError(CnnError):
-    """An image or a data worker failed in the middle of training. The state of the run is whole."""
+    """An image or a data worker failed during training. The state of the run is consistent."""
 
 
-_PATIENCE = 120  # seconds without a batch before a worker counts as hanging
-
-
-@dataclass(frozen=True)
-class Stream(Dataset[Tensor]):
-    """Images too many to be kept: read, and fitted to the input, batch by batch in worker processes."""
-
-    images: Tensor | tuple[Path, ...]
-    how: Preprocessing
-    workers: int
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, index: list[int]) -> Tensor | str:
-        """(b, C, H, W) bytes; or the text of an error: an exception would leave a worker with its whole traceback."""
-        try:
-            if isinstance(self.images, Tensor):
-                return adapt(self.images[index], self.how)
-            return torch.cat([fitted(self.images[i], self.how) for i in index])
-        except StoppedError:
-            raise
-        except CnnError as error:
-            return str(error)
+_PATIENCE = 120  # seconds without a batch after which a worker is taken to hang
 
 
 @dataclass(frozen=True)
-class Split:
-    """Images fitted to a network, (n, C, H, W) bytes or a stream of them, with their targets, such as labels (n,)."""
-
-    name: str
-    images: Tensor | Stream
-    targets: Tensor
-
-    @property
-    def home(self) -> torch.device:
-        """Where indices are wanted."""
-        return self.images.device if isinstance(self.images, Tensor) else torch.device("cpu")
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-
-def fitted(path: Path, how: Preprocessing) -> Tensor:
-    """An image file → (1, C, H, W) bytes."""
-    return adapt(decode(path, how.input[0]).unsqueeze(0), how)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How pixels lie when they reach the network: the upper left (height, width) alone, None for all; and the order."""
+class InputLayout:
+    """The upper left (height, width) of the images that the network uses, None for all of it; and the memory format."""
 
     size: tuple[int, int] | None = None
     channels_last: bool = False
 
 
-WHOLE = Layout()
+DEFAULT_LAYOUT = InputLayout()
 
 
 def epoch_order(n: int, seed: int, epoch: int, shuffle: bool = True) -> Tensor:
-    """(n,) int64: the order in which epoch 1, 2, … sees the images; 0 … n−1 where it is not shuffled."""
+    """(n,) int64: the order of the images in epoch 1, 2, …; 0 … n−1 if it is not shuffled."""
     if not shuffle:
         return torch.arange(n)
     return torch.randperm(n, generator=_generator(seed, epoch))
 
 
 def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
-    """(n,) int64: as many images as there are, each drawn of a class by chance, the classes being equally likely."""
-    labels, draw = labels.cpu(), _generator(seed, epoch)
+    """(n,) int64: as many images as there are, drawn with replacement so that all classes are equally likely."""
+    labels, generator = labels.cpu(), _generator(seed, epoch)
     by_class, counts = labels.argsort(stable=True), torch.bincount(labels)
     starts, classes = counts.cumsum(0) - counts, counts.nonzero().flatten()
-    chosen = classes[torch.randint(len(classes), (len(labels),), generator=draw)]
-    place = (torch.rand(len(labels), generator=draw, dtype=torch.float64) * counts[chosen]).long()
-    return by_class[starts[chosen] + place]
+    drawn = classes[torch.randint(len(classes), (len(labels),), generator=generator)]
+    rank = (torch.rand(len(labels), generator=generator, dtype=torch.float64) * counts[drawn]).long()
+    return by_class[starts[drawn] + rank]
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
@@ -112,44 +65,44 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
 
 
-def batches(
-    split: Split,
-    parts: Sequence[Tensor],
+def iterate_batches(
+    split: PreparedSplit,
+    indices: Sequence[Tensor],
     device: torch.device,
-    layout: Layout = WHOLE,
-    change: Callable[[Tensor, Tensor], Tensor] | None = None,
+    layout: InputLayout = DEFAULT_LAYOUT,
+    transform: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """x (b, C, H, W) float32 in [0, 1] and y (b,) int64, both on the device, for each of `parts`: (b,) indices.
+    """x (b, C, H, W) float32 in [0, 1] and its targets, both on the device, for each (b,) of `indices`.
 
-    change: what is done to whole batches of bytes on the device, (images, their indices) → images. The division gives
-    exactly the values of torchvision's ToTensor. ReadError where an image or a worker fails.
+    transform: augments a batch of bytes on the device, (images, their indices) → images. Pixels have exactly the values
+    of torchvision's ToTensor. ReadError if an image or a worker fails.
     """
-    parts = [part for part in parts if len(part)]
+    indices = [index for index in indices if len(index)]
     if isinstance(split.images, Tensor):
-        chosen: Iterable[Tensor] = (split.images[part.to(split.images.device)] for part in parts)
+        batches: Iterable[Tensor] = (split.images[index.to(split.images.device)] for index in indices)
     else:
-        chosen = _streamed(split.images, parts, device) if parts else ()
-    for part, images in zip(parts, chosen, strict=True):
+        batches = _stream(split.images, indices, device) if indices else ()
+    for index, images in zip(indices, batches, strict=True):
         images = images.to(device, non_blocking=True)
-        if change:
-            images = change(images, part.to(device))
-        yield pixels(images, device, layout), split.targets[part.to(split.targets.device)].to(device)
+        if transform:
+            images = transform(images, index.to(device))
+        yield to_pixels(images, device, layout), split.targets[index.to(split.targets.device)].to(device)
 
 
-def pixels(images: Tensor, device: torch.device, layout: Layout = WHOLE) -> Tensor:
-    """Bytes → float32 in [0, 1]; converted on the device, since bytes travel four times as fast."""
+def to_pixels(images: Tensor, device: torch.device, layout: InputLayout = DEFAULT_LAYOUT) -> Tensor:
+    """Bytes → float32 in [0, 1], converted on the device: bytes are copied four times as fast."""
     images = images.to(device, non_blocking=True)
     if layout.size:
         height, width = layout.size
         images = images[..., :height, :width]
-    form = torch.channels_last if layout.channels_last else torch.contiguous_format
-    return images.to(torch.float32, memory_format=form).div_(255)
+    memory_format = torch.channels_last if layout.channels_last else torch.contiguous_format
+    return images.to(torch.float32, memory_format=memory_format).div_(255)
 
 
-def _streamed(stream: Stream, parts: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+def _stream(stream: ImageStream, indices: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
     loader: DataLoader[Tensor] = DataLoader(
         stream,
-        batch_sampler=[p.tolist() for p in parts],
+        batch_sampler=[index.tolist() for index in indices],
         num_workers=stream.workers,
         collate_fn=_shared,
         worker_init_fn=_leave_signals_to_main,
@@ -160,10 +113,10 @@ def _streamed(stream: Stream, parts: Sequence[Tensor], device: torch.device) -> 
     try:
         with _quiet_children():
             batches = iter(loader)
-    except (OSError, EOFError, RuntimeError) as error:  # no process to be had, or the server of processes was stopped
+    except (OSError, EOFError, RuntimeError) as error:  # no process could be started, or the fork server was stopped
         reason = str(error) or type(error).__name__
         raise ReadError(f"no data worker could be started ({reason}); try --workers 0") from None
-    for _ in parts:
+    for _ in indices:
         images = _next(batches)
         if isinstance(images, str):
             raise ReadError(images)
@@ -171,7 +124,7 @@ def _streamed(stream: Stream, parts: Sequence[Tensor], device: torch.device) -> 
 
 
 def _next(batches: Iterator[Tensor]) -> Tensor | str:
-    """The next batch. The loader gives up after a second; it is asked again as long as its workers live."""
+    """The next batch. The loader times out after a second; it is asked again for two minutes."""
     for _ in range(_PATIENCE):
         try:
             return next(batches)
@@ -184,22 +137,22 @@ def _next(batches: Iterator[Tensor]) -> Tensor | str:
     raise ReadError(f"a data worker failed ({reason}); try --workers 0, or fewer if memory or /dev/shm is short")
 
 
-_FROM_OUTSIDE = {signal.SIGINT, signal.SIGTERM}
+_STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 @contextmanager
 def _quiet_children() -> Iterator[None]:
-    """Start workers so that no signal hits them, or a step, half-way.
+    """Start workers so that no signal interrupts their start, or a step.
 
-    PyTorch would watch for dead workers by a signal and raise in the middle of a step; steps must be whole, for the
-    state to be saved after the last of them. A dead worker is noticed when its batch is due. And until a worker has
-    its own way with signals it would take them in main's, and live on: they wait.
+    PyTorch would watch for dead workers with SIGCHLD and raise in the middle of a step; steps must be completed, since
+    the state is saved after the last of them. A dead worker is noticed when its batch is due. Until a worker has its
+    own signal handlers it would run those of the main process and survive, so signals are blocked meanwhile.
     """
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGCHLD)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_OUTSIDE)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
         yield
     finally:
@@ -208,7 +161,7 @@ def _quiet_children() -> Iterator[None]:
 
 
 def _shared(batch: Any) -> Any:
-    """In a worker: into shared memory at once. Where it is too small, the queue to main would wait for ever."""
+    """In a worker: into shared memory at once. If it is too small, the queue to the main process would wait forever."""
     if isinstance(batch, Tensor) and get_worker_info() is not None:
         try:
             return batch.share_memory_()  # type: ignore[no-untyped-call]
@@ -219,15 +172,15 @@ def _shared(batch: Any) -> Any:
 
 
 def _leave_signals_to_main(worker: int) -> None:
-    """Ctrl-C reaches the whole group, and main decides; SIGTERM must end a worker, or main might wait for ever.
+    """Ctrl-C reaches the whole process group, and the main process handles it; SIGTERM must end a worker.
 
-    Among several processes not at once: launchers send it to all, workers too, and the processes have yet to agree on
-    the step at which they stop.
+    In distributed training not at once: launchers send it to all, workers included, and the processes have yet to agree
+    on the step at which they stop.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_soon if current_world().size > 1 else signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_OUTSIDE)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 
 def _end_soon(number: int, frame: FrameType | None) -> None:

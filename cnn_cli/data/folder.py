@@ -5,21 +5,20 @@ Only regular files are read: links can lead out of the folder or round in circle
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from cnn_cli.data.decode import SUFFIXES, look
-from cnn_cli.data.source import Part, Source
+from cnn_cli.data.dataset import Dataset, Split
+from cnn_cli.data.decoding import IMAGE_SUFFIXES
 from cnn_cli.errors import UsageError
 
 PARTS = ("train", "val", "test")
 _MOST_NESTED = 16
 
 
-def read_folder(root: Path) -> Source:
+def read_folder(root: Path) -> Dataset:
     """The image files of `root`, by part and class; a flat `<class>/…` is one part, "all". No image is opened yet.
 
     UsageError for a folder without images or with classes that do not fit together.
@@ -38,15 +37,9 @@ def read_folder(root: Path) -> Source:
             f"no images in {root}: it needs a folder for each class, {root}/<class>/<image>.jpg{_noted(skipped)}"
         )
     classes = _class_list(root, parts)
-    return Source(
+    return Dataset(
         str(root), classes, {name: _part(p, classes) for name, p in parts.items()}, tuple(_notes(root, skipped))
     )
-
-
-def headers(files: Sequence[Path], threads: int) -> list[tuple[int, int, int]]:
-    """(channels, h, w) of every file. CnnError names the first that is no image."""
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(look, files, chunksize=64))
 
 
 def _folders(root: Path, skipped: Counter[str]) -> dict[str, Path]:
@@ -69,7 +62,7 @@ def _images(folder: Path, skipped: Counter[str], depth: int) -> Iterator[Path]:
         if entry.is_dir(follow_symlinks=False):
             if depth < _MOST_NESTED:
                 yield from _images(Path(entry.path), skipped, depth + 1)
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
+        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
             yield Path(entry.path)
         else:
             skipped["file that is no image"] += 1
@@ -115,10 +108,10 @@ def _class_list(root: Path, parts: dict[str, dict[str, list[Path]]]) -> tuple[st
     return classes
 
 
-def _part(files: dict[str, list[Path]], classes: tuple[str, ...]) -> Part:
+def _part(files: dict[str, list[Path]], classes: tuple[str, ...]) -> Split:
     paths = tuple(p for c in classes for p in files.get(c, ()))
     labels = [i for i, c in enumerate(classes) for _ in files.get(c, ())]
-    return Part(paths, torch.tensor(labels, dtype=torch.int64))
+    return Split(paths, torch.tensor(labels, dtype=torch.int64))
 
 
 def _notes(root: Path, skipped: Counter[str]) -> list[str]:

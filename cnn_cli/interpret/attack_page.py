@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
-from cnn_cli.data import Data, Part, Source, batches, fit
+from cnn_cli.data.batches import iterate_batches
+from cnn_cli.data.dataset import Dataset, Split
+from cnn_cli.data.preparation import PreparedData, prepare
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.attack import Attack, Attacked, attack_images, robustness
 from cnn_cli.interpret.inputs import Inputs, whole_split
@@ -87,7 +89,7 @@ def show_attack(
 
 def show_robustness(
     loaded: LoadedNetwork,
-    source: Source,
+    dataset: Dataset,
     split: str,
     given: Sequence[float],
     how: Attack,
@@ -101,9 +103,9 @@ def show_robustness(
     epsilons = epsilons_for(given, how.norm, loaded.plan.input[0], whole=True)
     path = output or place(loaded, "attack", how.method, how.norm, split)
     image.check_target(path, force, (".png", ".svg", ".pdf"))
-    data = fit(_drawn(source, split, limit, how.seed), loaded.preprocessing, device)
+    data = prepare(_drawn(dataset, split, limit, how.seed), loaded.preprocessing, device)
     measured = robustness(scores, _batches(data, split, device), epsilons, how)
-    title = f"{loaded.plan.network} on {Path(source.name).name}, {split}: accuracy under attack"
+    title = f"{loaded.plan.network} on {Path(dataset.name).name}, {split}: accuracy under attack"
     aim = "" if how.target is None else f", target {classes[how.target]}"
     robustness_curve(
         measured["results"], path, title, f"{how.title}{aim}; {measured['n']:,} images", how.target is not None
@@ -111,7 +113,7 @@ def show_robustness(
     return {
         "network": loaded.plan.network,
         "checkpoint": str(loaded.weights),
-        "data": source.name,
+        "data": dataset.name,
         "split": split,
         "picture": str(path),
         "attack": settings(how, classes),
@@ -241,23 +243,23 @@ def _said(scores: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
     return {"class": classes[int(predicted)], "confidence": float(confidence)}
 
 
-def _drawn(source: Source, split: str, limit: int | None, seed: int) -> Source:
-    """The source with `limit` images of the split, drawn from the seed: the first ones would be of one class."""
-    part = source.parts[split]
-    if limit is None or limit >= len(part.labels):
-        return source
-    chosen = torch.randperm(len(part.labels), generator=torch.Generator().manual_seed(seed))[:limit].sort().values
+def _drawn(dataset: Dataset, split: str, limit: int | None, seed: int) -> Dataset:
+    """The dataset with `limit` images of the split, drawn from the seed: the first ones would be of one class."""
+    part = dataset.splits[split]
+    if limit is None or limit >= len(part.targets):
+        return dataset
+    chosen = torch.randperm(len(part.targets), generator=torch.Generator().manual_seed(seed))[:limit].sort().values
     images = part.images[chosen] if isinstance(part.images, Tensor) else tuple(part.images[i] for i in chosen.tolist())
-    return Source(source.name, source.classes, {split: Part(images, part.labels[chosen])}, source.notes)
+    return Dataset(dataset.name, dataset.classes, {split: Split(images, part.targets[chosen])}, dataset.notes)
 
 
-def _batches(data: Data, split: str, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(data: PreparedData, split: str, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     images = data.splits[split]
-    parts = batches(images, torch.split(torch.arange(len(images)), _BATCH), device)
+    parts = iterate_batches(images, torch.split(torch.arange(len(images)), _BATCH), device)
     return tracked(parts, -(-len(images) // _BATCH), "attacking")
 
 
-def source_of(loaded: LoadedNetwork, split: str, data: str | None, data_dir: Path | None, limit: int | None) -> Source:
+def source_of(loaded: LoadedNetwork, split: str, data: str | None, data_dir: Path | None, limit: int | None) -> Dataset:
     """The split that is to be attacked. UsageError for a limit below 1."""
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, not {limit}")

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
-from cnn_cli.data import Part, Source, only
-from cnn_cli.data.batches import fitted
-from cnn_cli.data.decode import SUFFIXES
-from cnn_cli.data.matching import divided, matched
-from cnn_cli.data.preprocess import adapt
+from cnn_cli.data.dataset import Dataset
+from cnn_cli.data.decoding import IMAGE_SUFFIXES
+from cnn_cli.data.loading import load_for_evaluation, match_classes, select_split
+from cnn_cli.data.preparation import read_image
+from cnn_cli.data.preprocessing import preprocess
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.training.eval_report import SPLITS
 
@@ -44,7 +44,7 @@ def load_inputs(
 ) -> Inputs:
     """Files, folders and globs of images, then images of the data set by their numbers in `split` (0, 1, …).
 
-    Without `data` that is the data set of the training, divided as it was then. UsageError where nothing is named, a
+    Without `data` that is the data set of the training, split as it was then. UsageError where nothing is named, a
     number is out of range, or more than `limit` images are meant; CnnError names a file that is missing or no image.
     """
     if not images and not index:
@@ -53,14 +53,14 @@ def load_inputs(
     paths = files_of(images)
     if (count := len(paths) + len(index)) > limit:
         raise UsageError(f"{count:,} images are named, and one picture takes {limit}; name fewer")
-    shots = [fitted(path, loaded.preprocessing) for path in paths]
+    shots = [read_image(path, loaded.preprocessing) for path in paths]
     names = [str(p) for p in paths]
     labels: list[int | None] = [None] * len(paths)
     if index:
-        source = whole_split(loaded, split, data, data_dir, strict=False)
-        shots += [_numbered(loaded, source, split, i) for i in index]
-        names += [f"{Path(source.name).name} {split} {i}" for i in index]
-        labels += [_label(loaded, source, int(source.parts[split].labels[i])) for i in index]
+        dataset = whole_split(loaded, split, data, data_dir, strict=False)
+        shots += [_numbered(loaded, dataset, split, i) for i in index]
+        names += [f"{Path(dataset.name).name} {split} {i}" for i in index]
+        labels += [_label(loaded, dataset, int(dataset.splits[split].targets[i])) for i in index]
     return Inputs(torch.cat(shots).float().div_(255), tuple(names), tuple(labels))
 
 
@@ -88,10 +88,10 @@ def files_of(images: Sequence[str]) -> list[Path]:
 
 def whole_split(
     loaded: LoadedNetwork, split_name: str, data: str | None, data_dir: Path | None = None, *, strict: bool = True
-) -> Source:
-    """One split of the training's data set (or of `data`) as a source of one part, its labels in the network's order.
+) -> Dataset:
+    """One split of the training's data set (or of `data`) as a dataset of one part, its labels in the network's order.
 
-    With strict=False classes that the network does not know are kept, and the labels are those of the source.
+    With strict=False classes that the network does not know are kept, and the labels are those of the dataset.
     UsageError for a split that is not there, for unknown classes, and where no data set is known.
     """
     metadata = loaded.metadata.data if loaded.metadata else {}
@@ -100,8 +100,8 @@ def whole_split(
         raise UsageError(f"{loaded.plan.network} knows no data set; name one with --data")
     if split_name not in SPLITS:
         raise UsageError(f"--split must be test, val or train, not {split_name!r}")
-    chosen = only(divided(own, metadata, data, data_dir), split_name)
-    return matched(chosen, loaded.classes) if strict and loaded.classes else chosen
+    chosen = select_split(load_for_evaluation(own, metadata, data, data_dir), split_name)
+    return match_classes(chosen, loaded.classes) if strict and loaded.classes else chosen
 
 
 def _check_channels(loaded: LoadedNetwork) -> None:
@@ -112,20 +112,20 @@ def _check_channels(loaded: LoadedNetwork) -> None:
 
 def _is_image(path: Path, root: Path) -> bool:
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-    return path.suffix.lower() in SUFFIXES and not hidden and not path.is_symlink() and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not path.is_symlink() and path.is_file()
 
 
-def _numbered(loaded: LoadedNetwork, source: Source, split_name: str, number: int) -> Tensor:
+def _numbered(loaded: LoadedNetwork, dataset: Dataset, split_name: str, number: int) -> Tensor:
     """Image `number` of a split as (1, C, H, W) bytes."""
-    part: Part = source.parts[split_name]
-    if not 0 <= number < len(part.labels):
-        last = len(part.labels) - 1
-        raise UsageError(f"--index {number}: the {split_name} split of {source.name} has images 0 to {last:,}")
+    part = dataset.splits[split_name]
+    if not 0 <= number < len(part.targets):
+        last = len(part.targets) - 1
+        raise UsageError(f"--index {number}: the {split_name} split of {dataset.name} has images 0 to {last:,}")
     if isinstance(part.images, Tensor):
-        return adapt(part.images[number : number + 1], loaded.preprocessing)
-    return fitted(part.images[number], loaded.preprocessing)
+        return preprocess(part.images[number : number + 1], loaded.preprocessing)
+    return read_image(part.images[number], loaded.preprocessing)
 
 
-def _label(loaded: LoadedNetwork, source: Source, label: int) -> int | None:
-    name = source.classes[label]
+def _label(loaded: LoadedNetwork, dataset: Dataset, label: int) -> int | None:
+    name = dataset.classes[label]
     return loaded.classes.index(name) if name in loaded.classes else None

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, restore
-from cnn_cli.data.decode import SUFFIXES
+from cnn_cli.data.decoding import IMAGE_SUFFIXES
 from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder
 from cnn_cli.pictures import image
@@ -65,7 +65,7 @@ def _words(names: Sequence[str]) -> list[str]:
     words: list[str] = []
     for name in names:
         path = Path(name)
-        stem = word = path.stem if path.suffix.lower() in SUFFIXES else path.name.replace(" ", "-")
+        stem = word = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name.replace(" ", "-")
         number = 1
         while image.file_name(word).lower() in {image.file_name(w).lower() for w in words}:
             number += 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
-from cnn_cli.data.preprocess import normalised
+from cnn_cli.data.preprocessing import add_normalization
 from cnn_cli.interpret.scores import Scores
 from cnn_cli.network.build import build_plan
 from cnn_cli.pictures.image import Array
@@ -38,7 +38,7 @@ def randomised(loaded: LoadedNetwork, seed: int = 0) -> Scores:
     """The same network with fresh weights, drawn from `seed`; the global generator is put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = normalised(build_plan(loaded.plan), loaded.preprocessing)
+        network = add_normalization(build_plan(loaded.plan), loaded.preprocessing)
     return Scores(network.eval(), loaded.plan).eval()
 
 

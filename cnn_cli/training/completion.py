@@ -8,7 +8,7 @@ from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import Metadata, load_network, restore
 from cnn_cli.checkpoints.header import BEST, LAST
-from cnn_cli.data import ReadError
+from cnn_cli.data.batches import ReadError
 from cnn_cli.errors import CnnError, StoppedError
 from cnn_cli.files import WriteError
 from cnn_cli.pictures.film import FRAMES, STRIP, write_film

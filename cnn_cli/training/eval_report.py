@@ -14,8 +14,8 @@ import torch
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, restore
 from cnn_cli.checkpoints.header import BEST, LAST
 from cnn_cli.checkpoints.runs import ROOT
-from cnn_cli.data import fit, only
-from cnn_cli.data.matching import divided, matched
+from cnn_cli.data.loading import load_for_evaluation, match_classes, select_split
+from cnn_cli.data.preparation import prepare
 from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder, write_text
 from cnn_cli.settings import SETTINGS, asked_for
@@ -79,12 +79,12 @@ def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     own = str(metadata.data.get("name", ""))
     if not (asked.get("data") or own):
         raise UsageError("these weights know no data set; name one with --data")
-    source = divided(own, metadata.data, asked.get("data"), request.data_dir)
-    split_name = request.split or next((s for s in SPLITS if s in source.parts), "test")
-    chosen = only(source, split_name)
-    classes = metadata.classes or source.classes  # a bare file of weights has none: those of the data, in their order
+    dataset = load_for_evaluation(own, metadata.data, asked.get("data"), request.data_dir)
+    split_name = request.split or next((s for s in SPLITS if s in dataset.splits), "test")
+    chosen = select_split(dataset, split_name)
+    classes = metadata.classes or dataset.classes  # a bare file of weights has none: those of the data, in their order
     task = task_for(loaded.plan, classes)
-    data = fit(matched(chosen, classes), loaded.preprocessing, device, asked.get("workers"))
+    data = prepare(match_classes(chosen, classes), loaded.preprocessing, device, asked.get("workers"))
     trained_with = _inference_settings(metadata)
     network = speedups.prepare(restore(loaded).to(device), trained_with["fast"])
     size = asked.get("batch_size") or int(metadata.data.get("batch_size", 64))
@@ -93,8 +93,8 @@ def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     notes = (*loaded.notes, *data.notes)
     if loaded.weights.name == LAST and not loaded.weights.with_name(BEST).is_file():
         notes += ("the run has no finished epoch: these are its weights in the middle of one",)
-    suffix = _suffix(source.name, split_name, own)
-    return Evaluation(loaded.plan.network, source.name, loaded.weights, result, suffix, notes)
+    suffix = _suffix(dataset.name, split_name, own)
+    return Evaluation(loaded.plan.network, dataset.name, loaded.weights, result, suffix, notes)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:

@@ -7,25 +7,27 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.data import WHOLE, Layout, Split, batches, views
+from cnn_cli.data.augmentation import tta_views
+from cnn_cli.data.batches import DEFAULT_LAYOUT, InputLayout, iterate_batches
+from cnn_cli.data.preparation import PreparedSplit
 from cnn_cli.distributed.world import ALONE, World
 from cnn_cli.tasks.base import Task, TaskResult
 
 
 @dataclass(frozen=True)
 class Inference:
-    """How batches of images reach a network in evaluation. tta: average over views of each image, as data.views()."""
+    """How batches of images reach a network in evaluation. tta: average over views of each image, as tta_views()."""
 
     batch_size: int
     device: torch.device
-    layout: Layout = WHOLE
+    layout: InputLayout = DEFAULT_LAYOUT
     tta: str = "none"
 
 
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
-    split: Split,
+    split: PreparedSplit,
     task: Task,
     inference: Inference,
     after_batch: Callable[[], object] = lambda: None,
@@ -38,9 +40,9 @@ def evaluate(
     """
     network.eval()
     measure, layout, averaged = task.measure(inference.device), inference.layout, inference.tta != "none"
-    parts = torch.split(world.shard(torch.arange(len(split), device=split.home)), inference.batch_size)
+    parts = torch.split(world.shard(torch.arange(len(split), device=split.device)), inference.batch_size)
     in_common = math.ceil(len(split) // world.size / inference.batch_size)  # batches that every process has
-    loaded = batches(split, parts, inference.device, replace(layout, size=None) if averaged else layout)
+    loaded = iterate_batches(split, parts, inference.device, replace(layout, size=None) if averaged else layout)
     for i, (x, targets) in enumerate(loaded):
         measure.add(_mean_over_views(network, x, inference) if averaged else network(x), targets)
         if i < in_common:
@@ -54,6 +56,6 @@ def _mean_over_views(network: nn.Module, x: Tensor, inference: Inference) -> Ten
     memory_format = torch.channels_last if inference.layout.channels_last else torch.contiguous_format
     outputs: list[Tensor] = [
         weight * network(view[..., :height, :width].contiguous(memory_format=memory_format))
-        for view, weight in views(x, inference.tta)
+        for view, weight in tta_views(x, inference.tta)
     ]
     return sum(outputs[1:], outputs[0])

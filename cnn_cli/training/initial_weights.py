@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cnn_cli.checkpoints.checkpoint import Weights, find_weights
 from cnn_cli.checkpoints.transfer import Transfer
-from cnn_cli.data.preprocess import Preprocessing, preprocessing
+from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.language.plan import Plan
 from cnn_cli.settings import Setting
 
@@ -32,14 +32,14 @@ def prepared(
     """
     channels, height, width = plan.input
     size = (channels, height, width)
-    theirs = weights.preprocessing.at(size) if weights and weights.preprocessing else None
+    theirs = weights.preprocessing.with_input(size) if weights and weights.preprocessing else None
     if theirs is None:
-        return settings, preprocessing(size, settings["resize"].value, settings["normalize"].value)
+        return settings, Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
     normalize = {"mean": list(theirs.mean), "std": list(theirs.std)} if theirs.mean else None
     taken = {"resize": theirs.resize, "normalize": normalize}
     inherited = {k: Setting(v, "weights") for k, v in taken.items() if settings[k].source == "default"}
     settings = settings | inherited
-    how = preprocessing(size, settings["resize"].value, settings["normalize"].value)
+    how = Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
     if "resize" in inherited:
         how = replace(how, resize_size=theirs.resize_size, interpolation=theirs.interpolation)
     return settings, how

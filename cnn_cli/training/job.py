@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import Metadata
-from cnn_cli.data import Augmentation, Data, Layout, augment, balanced_order, draws, epoch_order
+from cnn_cli.data.augmentation import Augmentation, augment, draw_augmentations
+from cnn_cli.data.batches import InputLayout, balanced_order, epoch_order
+from cnn_cli.data.preparation import PreparedData
 from cnn_cli.distributed.world import World
 from cnn_cli.language.freezing import has_frozen_statistics
 from cnn_cli.language.plan import Plan
@@ -27,11 +29,11 @@ class Job:
 
     plan: Plan
     settings: dict[str, Setting]
-    data: Data
+    data: PreparedData
     task: Task
     metadata: Metadata
     run: Path
-    layout: Layout
+    layout: InputLayout
     device: torch.device
     world: World
 
@@ -106,7 +108,7 @@ class Job:
             order = balanced_order(split.targets, self["seed"], epoch)
         else:
             order = epoch_order(len(split), self["seed"], epoch, self["shuffle"])
-        return order[: self.images].to(split.home)
+        return order[: self.images].to(split.device)
 
     def batches(self, epoch: int, first: int) -> list[tuple[Tensor, float]]:
         """The batches of an epoch from the one numbered `first`: indices, and the weight of their loss (`_shares`)."""
@@ -114,9 +116,11 @@ class Job:
         return list(self._shares(torch.split(self.order(epoch), self["batch_size"])[first:count]))
 
     def draws(self, epoch: int) -> Tensor:
-        """What augmentation does to each training image in an epoch, as data.draws()."""
+        """What augmentation does to each training image in an epoch, as draw_augmentations()."""
         height, width = self.plan.input[1:]
-        return draws(len(self.data.splits["train"]), self["seed"], epoch, self.augmentation, (height, width))
+        return draw_augmentations(
+            len(self.data.splits["train"]), self["seed"], epoch, self.augmentation, (height, width)
+        )
 
     def augment(self, epoch: int) -> Callable[[Tensor, Tensor], Tensor] | None:
         """What augmentation does to the batches of an epoch, (images, their indices) → images; None without any."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import save_weights
 from cnn_cli.checkpoints.header import BEST, LAST
-from cnn_cli.data import ReadError, augment, batches, mix
-from cnn_cli.data.batches import pixels
+from cnn_cli.data.augmentation import augment, mix
+from cnn_cli.data.batches import ReadError, iterate_batches, to_pixels
 from cnn_cli.distributed.world import Poll
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
 from cnn_cli.files import write_text
@@ -105,7 +105,7 @@ def _steps(job: Job, state: State, network: nn.Module, graph: StepGraph | None) 
     parts = job.batches(epoch, done)
     if graph is None:
         indices = [index for index, _ in parts]
-        loaded = batches(job.data.splits["train"], indices, state.device, job.layout, job.augment(epoch))
+        loaded = iterate_batches(job.data.splits["train"], indices, state.device, job.layout, job.augment(epoch))
     elif job.augmentation:
         graph.draws.copy_(job.draws(epoch))
     for index, share in parts:
@@ -153,7 +153,7 @@ def _step_graph(job: Job, state: State, network: nn.Module) -> StepGraph | None:
 
     def step(index: Tensor) -> None:
         batch = augment(images[index], table[index], augmentation) if augmentation else images[index]
-        _step(job, state, network, pixels(batch, state.device, job.layout), targets[index], 1.0)
+        _step(job, state, network, to_pixels(batch, state.device, job.layout), targets[index], 1.0)
 
     return StepGraph(step, job["batch_size"], table)
 

@@ -10,8 +10,10 @@ import torch
 
 from cnn_cli.checkpoints import transfer
 from cnn_cli.checkpoints.checkpoint import Metadata
-from cnn_cli.data import Source, fit, split
-from cnn_cli.data.preprocess import normalised
+from cnn_cli.data.dataset import Dataset
+from cnn_cli.data.loading import split_dataset
+from cnn_cli.data.preparation import prepare
+from cnn_cli.data.preprocessing import add_normalization
 from cnn_cli.device import free_memory, keep_freed_memory, pick
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import CnnError, UsageError
@@ -54,7 +56,7 @@ def make_job(
     plan: Plan,
     settings: dict[str, Setting],
     metadata: Metadata,
-    source: Source,
+    dataset: Dataset,
     device: torch.device,
     folder: RunFolder,
 ) -> Job:
@@ -62,11 +64,11 @@ def make_job(
     values, world = {name: setting.value for name, setting in settings.items()}, folder.world
     if device.type == "cpu" and "keep-memory" in values["fast"]:
         keep_freed_memory()
-    task_for(plan, source.classes)
-    _check_memory(plan, values, device, math.ceil(min(values["batch_size"], _count(source)) / world.size))
+    task_for(plan, dataset.classes)
+    _check_memory(plan, values, device, math.ceil(min(values["batch_size"], _count(dataset)) / world.size))
     _check_augmentation(plan, values)
-    data = fit(_split(source, settings), metadata.preprocessing, device, values["workers"])
-    task = training_task(plan, source.classes, values, data.splits["train"].targets)
+    data = prepare(_split(dataset, settings), metadata.preprocessing, device, values["workers"])
+    task = training_task(plan, dataset.classes, values, data.splits["train"].targets)
     job = Job(plan, settings, data, task, metadata, folder.path, speedups.layout(plan, values["fast"]), device, world)
     least = 2 * world.size
     if needs_two(plan, values["freeze"]) and min(values["batch_size"], len(job.data.splits["train"])) < least:
@@ -87,7 +89,7 @@ def initial_state(job: Job, moved: transfer.Transfer | None = None) -> State:
     network = build_plan(job.plan)
     if moved:
         transfer.put(network, moved)
-    network = speedups.prepare(normalised(network, job.metadata.preprocessing).to(job.device), job["fast"])
+    network = speedups.prepare(add_normalization(network, job.metadata.preprocessing).to(job.device), job["fast"])
     disable_gradients(network, job.freeze)
     last = job.plan.last.name if job.plan.last else ""
     average = copy.deepcopy(network) if job["ema"] is not None else None
@@ -97,17 +99,17 @@ def initial_state(job: Job, moved: transfer.Transfer | None = None) -> State:
     return State(network, optimizer, job.device, job.task.totals(job.device), average)
 
 
-def _split(source: Source, settings: Mapping[str, Setting]) -> Source:
-    """The data divided into train, val and test, as the settings say."""
+def _split(dataset: Dataset, settings: Mapping[str, Setting]) -> Dataset:
+    """The data with train, val and test splits, as the settings say."""
     fraction = settings["val_fraction"]
-    if "val" in source.parts and fraction.value and fraction.source not in ("spec", "recipe"):
-        raise UsageError(f"{source.name} has a val folder of its own; leave out --val-fraction")
-    divided = split(source, fraction.value, settings["seed"].value)
-    if "train" not in divided.parts:
-        raise UsageError(f"{source.name} has no train folder, so there is nothing to learn from")
-    if settings["patience"].value and "val" not in divided.parts:
+    if "val" in dataset.splits and fraction.value and fraction.source not in ("spec", "recipe"):
+        raise UsageError(f"{dataset.name} has a val folder of its own; leave out --val-fraction")
+    dataset = split_dataset(dataset, fraction.value, settings["seed"].value)
+    if "train" not in dataset.splits:
+        raise UsageError(f"{dataset.name} has no train split to learn from")
+    if settings["patience"].value and "val" not in dataset.splits:
         raise UsageError("patience needs a validation split, and there is none; add --val-fraction 0.1")
-    return divided
+    return dataset
 
 
 def _check_augmentation(plan: Plan, values: Mapping[str, Any]) -> None:
@@ -134,8 +136,8 @@ def _check_memory(plan: Plan, values: Mapping[str, Any], device: torch.device, b
     raise CnnError(f"training {plan.network} with batches of {batch} needs over {need}, but {have} are free; {fix}")
 
 
-def _count(source: Source) -> int:
-    return sum(len(part.labels) for part in source.parts.values())
+def _count(dataset: Dataset) -> int:
+    return sum(len(split) for split in dataset.splits.values())
 
 
 def _values(shape: tuple[int, ...]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cnn_cli.checkpoints.header import LAST, PREVIOUS
 from cnn_cli.checkpoints.runs import ROOT, newest_run
-from cnn_cli.data import NAMED
+from cnn_cli.data.catalog import DATASETS
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
 from cnn_cli.pictures.film import FRAMES
@@ -72,7 +72,7 @@ def resumed_settings(saved: Mapping[str, Any], request: Request, run: Path, step
     """
     settings = {name: Setting(*setting) for name, setting in saved.items()}
     asked = {n: s for n, s in asked_for(request.options, os.environ).items() if s.value != "auto"}
-    if (folder := asked.get("data")) and folder.value not in NAMED:
+    if (folder := asked.get("data")) and folder.value not in DATASETS:
         asked["data"] = Setting(str(Path(folder.value).expanduser().resolve()), folder.source)
     if "weights" in asked:
         asked["weights"] = full_path(asked["weights"])

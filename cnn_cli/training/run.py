@@ -11,7 +11,9 @@ from pathlib import Path
 from cnn_cli.checkpoints import transfer
 from cnn_cli.checkpoints.checkpoint import Metadata, parse_metadata
 from cnn_cli.checkpoints.header import LAST, PREVIOUS
-from cnn_cli.data import NAMED, Source, data_folder, read_source
+from cnn_cli.data.catalog import DATASETS
+from cnn_cli.data.dataset import Dataset
+from cnn_cli.data.loading import load_dataset, resolve_data_dir
 from cnn_cli.distributed.process_group import join_process_group
 from cnn_cli.distributed.world import World, current_world
 from cnn_cli.errors import UsageError
@@ -46,20 +48,20 @@ def begin(request: Request) -> RunResult | None:
         join_process_group(world, device),
         new_folder(plan.network, request.output, world) as folder,
     ):
-        data_dir = data_folder(request.data_dir)
+        data_dir = resolve_data_dir(request.data_dir)
         with world.in_turn():
             weights = find_initial_weights(settings, plan)
-            source = read_source(settings["data"].value, data_dir)
-        settings |= {"data": Setting(source.name, settings["data"].source), "weights": full_path(settings["weights"])}
+            dataset = load_dataset(settings["data"].value, data_dir)
+        settings |= {"data": Setting(dataset.name, settings["data"].source), "weights": full_path(settings["weights"])}
         if weights:
             request = replace(request, input=request.input or weights.input_for(plan))
-        plan = request.plan_for(len(source.classes))
+        plan = request.plan_for(len(dataset.classes))
         settings, preprocessing = prepared(settings, plan, weights)
         moved = transfer.fit(plan, weights.tensors, str(weights)) if weights else None
         facts = run_facts(device, settings) | ({"weights": str(weights)} if weights else {})
-        about_data = data_facts(source, settings, data_dir)
-        metadata = Metadata(plan.document(), source.classes, preprocessing, about_data, facts)
-        job = make_job(plan, settings, metadata, source, device, folder)
+        about_data = data_facts(dataset, settings, data_dir)
+        metadata = Metadata(plan.document(), dataset.classes, preprocessing, about_data, facts)
+        job = make_job(plan, settings, metadata, dataset, device, folder)
         state = initial_state(job, moved)
         save(job, state)  # the first file: with it the run can be resumed, without it the folder is removed again
         watch.gentle = True
@@ -67,7 +69,7 @@ def begin(request: Request) -> RunResult | None:
             write_config(job, request.command)
             if request.film:
                 begin_film(job.run, state.network)
-            about_weights = remarks(weights, moved, preprocessing, source.classes)
+            about_weights = remarks(weights, moved, preprocessing, dataset.classes)
             request.say(run_header(job, state, about_weights, request.verbose))
         return train_to_completion(job, state, watch)
 
@@ -96,8 +98,8 @@ def resume(request: Request, run: Path) -> RunResult | None:
         device = choose_device(_device_name(request, metadata, world), settings["deterministic"].value, world)
         with join_process_group(world, device):
             with world.in_turn():
-                source = _same_source(request, settings, metadata, run)
-            job = make_job(plan, settings, metadata, source, device, folder)
+                dataset = _same_dataset(request, settings, metadata, run)
+            job = make_job(plan, settings, metadata, dataset, device, folder)
             state = initial_state(job)
             transfer.put(state.network, transfer.fit(plan, saved["network"], str(file), whole=True))
             if state.average:
@@ -119,7 +121,7 @@ def _plan_and_settings(request: Request) -> tuple[Plan, dict[str, Setting]]:
     recipe = {**request.settings, **recipe_of(plan, request.recipe)}
     settings = resolve(request.options, os.environ, plan.train, recipe)
     if settings["data"].value is None:
-        raise UsageError(f"{plan.network} names no data set; add --data NAME_OR_FOLDER ({', '.join(NAMED)})")
+        raise UsageError(f"{plan.network} names no data set; add --data NAME_OR_FOLDER ({', '.join(DATASETS)})")
     if request.film:
         check_film(plan)
     frozen_tensors(plan, settings["freeze"].value)
@@ -140,9 +142,9 @@ def _device_name(request: Request, metadata: Metadata, world: World) -> str:
     return before.partition(":")[0] if world.size > 1 else before
 
 
-def _same_source(request: Request, settings: dict[str, Setting], metadata: Metadata, run: Path) -> Source:
+def _same_dataset(request: Request, settings: dict[str, Setting], metadata: Metadata, run: Path) -> Dataset:
     """The run's data; UsageError where they have changed since."""
-    source = read_source(settings["data"].value, data_folder(request.data_dir, metadata.data["folder"]))
-    if fingerprint(source) != metadata.data.get("fingerprint"):
-        raise UsageError(f"{source.name} has changed since {run} began; a run resumes with the images it began with")
-    return source
+    dataset = load_dataset(settings["data"].value, resolve_data_dir(request.data_dir, metadata.data["folder"]))
+    if fingerprint(dataset) != metadata.data.get("fingerprint"):
+        raise UsageError(f"{dataset.name} has changed since {run} began; a run resumes with the images it began with")
+    return dataset

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cnn_cli import __version__
-from cnn_cli.data import Source
+from cnn_cli.data.dataset import Dataset
 from cnn_cli.device import describe
 from cnn_cli.files import write_text
 from cnn_cli.language.freezing import describe_frozen
@@ -23,17 +23,17 @@ from cnn_cli.training.request import CONFIG
 from cnn_cli.training.state import State
 
 
-def data_facts(source: Source, settings: Mapping[str, Setting], folder: Path) -> dict[str, Any]:
+def data_facts(dataset: Dataset, settings: Mapping[str, Setting], folder: Path) -> dict[str, Any]:
     """What evaluating or resuming later needs to know of the data."""
     values = {name: settings[name].value for name in ("val_fraction", "seed", "batch_size")}
-    return {"name": source.name, **values, "fingerprint": fingerprint(source), "folder": str(folder.resolve())}
+    return {"name": dataset.name, **values, "fingerprint": fingerprint(dataset), "folder": str(folder.resolve())}
 
 
-def fingerprint(source: Source) -> str:
+def fingerprint(dataset: Dataset) -> str:
     """Changes with the classes, the number of images and their labels: another state of a folder is noticed."""
-    digest = hashlib.sha256("\n".join(source.classes).encode("utf-8", "replace"))
-    for name, part in source.parts.items():
-        digest.update(name.encode() + part.labels.numpy().tobytes())
+    digest = hashlib.sha256("\n".join(dataset.classes).encode("utf-8", "replace"))
+    for name, part in dataset.splits.items():
+        digest.update(name.encode() + part.targets.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnn_cli.data import Layout
+from cnn_cli.data.batches import InputLayout
 from cnn_cli.device import fast_bf16
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Layer, Plan
@@ -77,10 +77,10 @@ def _pool_first(module: nn.Module) -> None:
             module._modules[first], module._modules[second] = pool, relu
 
 
-def layout(plan: Plan, fast: tuple[str, ...]) -> Layout:
+def layout(plan: Plan, fast: tuple[str, ...]) -> InputLayout:
     """How images are to lie for the network."""
     used = used_size(plan) if "crop-unused" in fast else plan.input[1:]
-    return Layout(None if used == plan.input[1:] else (used[0], used[1]), "channels-last" in fast)
+    return InputLayout(None if used == plan.input[1:] else (used[0], used[1]), "channels-last" in fast)
 
 
 def used_size(plan: Plan) -> tuple[int, int]:

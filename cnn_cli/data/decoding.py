@@ -1,4 +1,4 @@
-"""An image file of anybody's becomes bytes (c, h, w): only the formats listed, of bounded size, whole and upright."""
+"""Image files as bytes (c, h, w): common formats only, limited in size, complete, and turned upright."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,45 +14,44 @@ from cnn_cli.errors import CnnError
 if TYPE_CHECKING:
     from PIL import Image
 
-# Pillow looks at the content, not at the name, and for some formats starts other programs (EPS: Ghostscript).
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
-MOST_PIXELS = 50_000_000  # an 11 kB file can hold more, and would take 400 MB of memory in each worker
+# Pillow goes by the content, not the name, and starts other programs for some formats (EPS: Ghostscript).
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
+_MAX_PIXELS = 50_000_000  # an 11 kB file can hold more, and would take 400 MB of memory per worker
 _ORIENTATION = 274  # the EXIF tag
-_GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I", "F")
+_GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I", "F")
 
 
-def decode(path: Path, channels: int) -> Tensor:
-    """The image as (channels, h, w) bytes, turned upright as its EXIF says. CnnError names a bad file.
+def decode_image(path: Path, channels: int) -> Tensor:
+    """The image as (channels, h, w) bytes, turned upright as its EXIF orientation says. CnnError names a bad file.
 
-    `channels` is 1 or 3. Transparency is dropped; of an animation the first frame is taken, of 16-bit values the high
-    byte.
+    `channels` is 1 or 3. Transparency is dropped; animations give their first frame, 16-bit values their high byte.
     """
     from PIL import ImageOps
 
-    with _opened(path) as image, _named(path):
+    with _open(path) as image, _errors_naming(path):
         array = np.array(_to_bytes(ImageOps.exif_transpose(image), channels))
     return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1)
 
 
-def look(path: Path) -> tuple[int, int, int]:
-    """(channels, h, w) as decode() would give them, from the file's header alone. CnnError names a bad file."""
-    with _opened(path) as image, _named(path):
+def read_shape(path: Path) -> tuple[int, int, int]:
+    """(channels, h, w) as decode_image() would give them, from the file's header only. CnnError names a bad file."""
+    with _open(path) as image, _errors_naming(path):
         turned = image.getexif().get(_ORIENTATION, 1) >= 5
         width, height = image.size
-        return 1 if image.mode in _GREY else 3, *((width, height) if turned else (height, width))
+        return 1 if image.mode in _GRAY_MODES else 3, *((width, height) if turned else (height, width))
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Whatever Pillow raises for a file that is cut short or wrong, as one error that names it."""
+def _errors_naming(path: Path) -> Iterator[None]:
+    """Whatever Pillow raises for a truncated or corrupt file, as one error that names it."""
     try:
         yield
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
         raise CnnError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
 
 
-def _opened(path: Path) -> "Image.Image":
+def _open(path: Path) -> "Image.Image":
     import warnings
 
     from PIL import Image, UnidentifiedImageError
@@ -60,26 +59,26 @@ def _opened(path: Path) -> "Image.Image":
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limit on the size is far below Pillow's
-            image = Image.open(path, formats=FORMATS)
+            image = Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError:
         raise CnnError(f"{path} is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CnnError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
-    if image.width * image.height > MOST_PIXELS:
+    if image.width * image.height > _MAX_PIXELS:
         size = f"{image.width} x {image.height} pixels"
         image.close()
-        raise CnnError(f"{path} has {size}, and the limit is {MOST_PIXELS // 10**6} million; make it smaller")
+        raise CnnError(f"{path} has {size}, more than the limit of {_MAX_PIXELS // 10**6} million; make it smaller")
     return image
 
 
 def _to_bytes(image: "Image.Image", channels: int) -> "Image.Image":
     from PIL import Image
 
-    if image.mode.startswith("I"):  # Pillow would cut 16-bit values off at 255
+    if image.mode.startswith("I"):  # Pillow would clip 16-bit values at 255
         high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
         image = Image.fromarray(high.astype(np.uint8))
     elif image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of no known range")
+        raise ValueError("floating-point pixels of unknown range")
     elif image.mode in ("P", "PA"):
         image = image.convert("RGB")
     return image.convert("L" if channels == 1 else "RGB")

@@ -1,0 +1,35 @@
+"""What a data set is before it meets a network: splits (train, val, test) of images or image files, and class names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images as bytes (n, c, h, w) or as n files; targets: for classification (n,) int64, indices into the classes."""
+
+    images: "Tensor | tuple[Path, ...]"
+    targets: "Tensor"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, index: "Tensor") -> "Split":
+        """The images and targets at these indices, (m,) int64."""
+        if isinstance(self.images, tuple):
+            return Split(tuple(self.images[i] for i in index.tolist()), self.targets[index])
+        return Split(self.images[index], self.targets[index])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`notes` are one-line remarks for the user: what was skipped, and why."""
+
+    name: str
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,109 @@
+"""From a name or a folder to a data set with train, val and test splits, its labels in the order of the classes."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnn_cli.data.catalog import DATASETS, load_named
+from cnn_cli.data.dataset import Dataset, Split
+from cnn_cli.data.folder import read_folder
+from cnn_cli.errors import UsageError, closest
+
+_TEST_FRACTION = 0.2  # of a folder without splits
+
+
+def load_dataset(name: str, data_dir: Path) -> Dataset:
+    """A named data set, or a folder of images, whose files are listed but not opened yet.
+
+    UsageError for a name that is neither; CnnError for a named data set that is neither there nor can be downloaded.
+    """
+    if name in DATASETS:
+        return load_named(name, data_dir)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return read_folder(path.resolve())
+    known = f" The data sets are {', '.join(DATASETS)}." if "/" not in name else ""
+    raise UsageError(f"--data {name}: no such data set or folder.{closest(name, DATASETS) or known}")
+
+
+def load_for_evaluation(
+    trained_on: str, metadata: Mapping[str, Any], data: str | None, data_dir: Path | None
+) -> Dataset:
+    """The data set `trained_on`, split as in training; or `data`, where a folder without splits is one test split.
+
+    metadata: the training's, as in Metadata.data. Named data sets are looked for in `data_dir`, else where the training
+    found them, else in the cache.
+    """
+    dataset = load_dataset(data or trained_on, resolve_data_dir(data_dir, str(metadata.get("folder", ""))))
+    if dataset.name == trained_on:
+        return split_dataset(dataset, metadata.get("val_fraction", 0), int(metadata.get("seed", 0)))
+    return split_dataset(dataset, test_only=True)
+
+
+def resolve_data_dir(data_dir: Path | None, earlier: str = "") -> Path:
+    """Where named data sets are kept: `data_dir`, else the earlier folder if it still exists, else the cache."""
+    if data_dir is None and earlier and Path(earlier).is_dir():
+        return Path(earlier)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return (data_dir or cache / "cnn" / "datasets").expanduser()
+
+
+def split_dataset(dataset: Dataset, val_fraction: float = 0, seed: int = 0, test_only: bool = False) -> Dataset:
+    """Hold out the splits that are missing, per class and reproducibly.
+
+    Of a folder without splits a fifth is held out for testing (test_only: all of it is for testing). The test images
+    depend on the folder alone, so that all seeds report on the same ones; the validation images depend on the seed.
+    """
+    splits, notes = dict(dataset.splits), list(dataset.notes)
+    if "all" in splits:
+        everything = splits.pop("all")
+        if test_only:
+            splits["test"] = everything
+        else:
+            splits["train"], splits["test"] = _hold_out(everything, _TEST_FRACTION, 0)
+            count = len(splits["test"])
+            if not count:
+                message = "has too few images to hold any out for testing; give each class at least two"
+                raise UsageError(f"{dataset.name} {message}, or split it into train/ and test/")
+            notes.append(f"{dataset.name}: no splits; a fifth of each class ({count:,} images) is held out for testing")
+    if val_fraction and "train" in splits and "val" not in splits:
+        splits["train"], splits["val"] = _hold_out(splits["train"], val_fraction, seed)
+    order = ["train", "val", "test"]
+    return replace(dataset, splits={s: splits[s] for s in order if s in splits}, notes=tuple(notes))
+
+
+def select_split(dataset: Dataset, name: str) -> Dataset:
+    """The data set with a single split; UsageError if it has none of that name."""
+    if name not in dataset.splits:
+        raise UsageError(f"{dataset.name} has no {name} split; it has {', '.join(dataset.splits)}")
+    return replace(dataset, splits={name: dataset.splits[name]})
+
+
+def match_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """Renumber the labels in the order of `classes`, by name. UsageError for a class that is not among them."""
+    if dataset.classes == classes:
+        return dataset
+    used = {dataset.classes[i] for split in dataset.splits.values() for i in set(split.targets.tolist())}
+    if unknown := sorted(used - set(classes)):
+        raise UsageError(
+            f"{dataset.name} has classes that the network does not know: {', '.join(unknown)}\n"
+            f"it was trained on {', '.join(classes)}; labels are matched by class name"
+        )
+    numbers = torch.tensor([classes.index(c) if c in classes else -1 for c in dataset.classes])
+    splits = {name: replace(split, targets=numbers[split.targets]) for name, split in dataset.splits.items()}
+    return replace(dataset, classes=classes, splits=splits)
+
+
+def _hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """(the rest, the images held out): of each class `fraction`, at least one image and never all."""
+    generator = torch.Generator().manual_seed(seed % 2**32)
+    held_out = torch.zeros(len(split), dtype=torch.bool)
+    for label in range(int(split.targets.max()) + 1):
+        members = (split.targets == label).nonzero().flatten()
+        n = min(max(1, round(len(members) * fraction)), len(members) - 1)
+        held_out[members[torch.randperm(len(members), generator=generator)[: max(0, n)]]] = True
+    return split.subset((~held_out).nonzero().flatten()), split.subset(held_out.nonzero().flatten())

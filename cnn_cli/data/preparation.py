@@ -1,0 +1,142 @@
+"""Every image resized to the network's input before training: kept in memory as bytes, or else read when needed."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from cnn_cli.data.dataset import Dataset, Split
+from cnn_cli.data.decoding import decode_image, read_shape
+from cnn_cli.data.preprocessing import Preprocessing, describe_changes, preprocess
+from cnn_cli.device import free_memory, usable_cpus
+from cnn_cli.errors import CnnError, StoppedError, UsageError
+
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class ImageStream(TorchDataset[Tensor]):
+    """Images too many for memory: read and preprocessed, batch by batch, in worker processes."""
+
+    images: Tensor | tuple[Path, ...]
+    preprocessing: Preprocessing
+    workers: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, index: list[int]) -> Tensor | str:
+        """(b, C, H, W) bytes; or the text of an error: an exception would leave a worker with its whole traceback."""
+        try:
+            if isinstance(self.images, Tensor):
+                return preprocess(self.images[index], self.preprocessing)
+            return torch.cat([read_image(self.images[i], self.preprocessing) for i in index])
+        except StoppedError:
+            raise
+        except CnnError as error:
+            return str(error)
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """Images at the size of the network's input, (n, C, H, W) bytes or a stream of them, with their targets."""
+
+    name: str
+    images: Tensor | ImageStream
+    targets: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are, and indices should be."""
+        return self.images.device if isinstance(self.images, Tensor) else torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A data set whose images fit the network. `notes` are one-line remarks for the user."""
+
+    name: str
+    classes: tuple[str, ...]
+    splits: dict[str, PreparedSplit]
+    notes: tuple[str, ...]
+
+
+def prepare(
+    dataset: Dataset, preprocessing: Preprocessing, device: torch.device, workers: int | None = None
+) -> PreparedData:
+    """Resize all images to the network's input and keep them on the device if they fit, else in memory, else stream.
+
+    All image files are opened here, so that a bad one is reported before training. UsageError for channels that cannot
+    be converted.
+    """
+    size = sum(len(s) for s in dataset.splits.values()) * torch.Size(preprocessing.input).numel()
+    workers = min(8, usable_cpus()) if workers is None else workers
+    notes = [*dataset.notes, *_changes(dataset, preprocessing)]
+    in_memory = size <= free_memory() // 2
+    home = device if in_memory and size <= free_memory(device) // 2 else torch.device("cpu")
+    splits = {}
+    for name, split in dataset.splits.items():
+        if in_memory:
+            images: Tensor | ImageStream = _preprocess_all(split, preprocessing, max(1, workers)).to(home)
+        else:
+            if not isinstance(split.images, Tensor):
+                _check_headers(split.images, max(1, workers))
+            images = ImageStream(split.images, preprocessing, workers)
+        splits[name] = PreparedSplit(name, images, split.targets.to(home))
+    if not in_memory:
+        notes.append(f"{dataset.name}: {size / 1e9:.1f} GB as bytes; read again every epoch by {workers} workers")
+    return PreparedData(dataset.name, dataset.classes, splits, tuple(notes))
+
+
+def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
+    """An image file → (1, C, H, W) bytes."""
+    return preprocess(decode_image(path, preprocessing.input[0]).unsqueeze(0), preprocessing)
+
+
+def _preprocess_all(split: Split, preprocessing: Preprocessing, threads: int) -> Tensor:
+    """(n, C, H, W) bytes. Files are decoded in threads: Pillow releases Python's lock while it decodes."""
+    images = split.images
+    result = torch.empty(len(split), *preprocessing.input, dtype=torch.uint8)
+    if isinstance(images, Tensor):
+        for start in range(0, len(images), _CHUNK):
+            result[start : start + _CHUNK] = preprocess(images[start : start + _CHUNK], preprocessing)
+        return result
+    with ThreadPoolExecutor(threads) as pool:
+        for i, image in enumerate(pool.map(lambda path: read_image(path, preprocessing), images)):
+            result[i] = image[0]
+    return result
+
+
+def _check_headers(files: Sequence[Path], threads: int) -> None:
+    """CnnError names the first file that is not an image."""
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(read_shape, files, chunksize=64):
+            pass
+
+
+def _changes(dataset: Dataset, preprocessing: Preprocessing) -> list[str]:
+    """A note on how the images are changed: from all of them if they are in memory, else from a sample of the files."""
+    shapes = [shape for split in dataset.splits.values() for shape in _sample_shapes(split.images)]
+    channels = max((s[0] for s in shapes), default=preprocessing.input[0])
+    if preprocessing.input[0] not in (1, 3):
+        raise UsageError(
+            f"the network takes {preprocessing.input[0]} channels but the images have {channels}; "
+            "images can be converted to 1 or 3 channels only"
+        )
+    sizes = {(h, w) for _, h, w in shapes}
+    line = describe_changes(dataset.name, channels, sizes.pop() if len(sizes) == 1 else None, preprocessing)
+    return [line] if line else []
+
+
+def _sample_shapes(images: Tensor | Sequence[Path]) -> list[tuple[int, int, int]]:
+    if isinstance(images, Tensor):
+        _, channels, height, width = images.shape
+        return [(channels, height, width)]
+    return [read_shape(path) for path in images[:: max(1, len(images) // 64)]]

@@ -1,0 +1,189 @@
+"""How an image becomes a network's input: its channels and size are changed as bytes, then pixels are normalized.
+
+Outside a network pixels are in [0, 1]; normalization happens inside, at the start of its forward pass.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnn_cli.errors import UsageError
+
+_MAX_SIZE = 10_000  # to which a third-party checkpoint may have images enlarged
+_LUMA = (19595, 38470, 7471)  # ITU-R BT.601-2: 0.299 R + 0.587 G + 0.114 B in units of 1/65536, as in Pillow
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """`input` is (C, H, W). `resize` stretches, or keeps the aspect ratio and crops or pads. mean, std: per channel.
+
+    resize_size, with crop only: the length of the shorter side before the center crop.
+    """
+
+    input: tuple[int, int, int]
+    resize: str = "stretch"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    resize_size: int | None = None
+    interpolation: str = "bilinear"
+
+    def document(self) -> dict[str, Any]:
+        """As a checkpoint's metadata has it."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @staticmethod
+    def from_document(document: dict[str, Any]) -> "Preprocessing":
+        """KeyError, TypeError or ValueError for metadata that makes no sense."""
+        channels, height, width = (int(n) for n in document["input"])
+        mean, std = (tuple(float(v) for v in document[k]) for k in ("mean", "std"))
+        size, interpolation = document.get("resize_size"), document.get("interpolation", "bilinear")
+        known = document["resize"] in ("stretch", "crop", "pad") and interpolation in ("bilinear", "bicubic")
+        if not known or len(mean) != len(std) or len(mean) not in (0, channels):
+            raise ValueError("not a preprocessing")
+        if size is not None and not (document["resize"] == "crop" and max(height, width) <= int(size) <= _MAX_SIZE):
+            raise ValueError("not a size to crop from")
+        return Preprocessing((channels, height, width), document["resize"], mean, std, size, interpolation)
+
+    @staticmethod
+    def from_settings(
+        input: tuple[int, int, int], resize: str, normalize: dict[str, list[float]] | None
+    ) -> "Preprocessing":
+        """A single mean applies to all channels; UsageError if the numbers do not match the channels."""
+        if normalize is None:
+            return Preprocessing(input, resize)
+        mean, std = (tuple(normalize[k]) * (input[0] if len(normalize[k]) == 1 else 1) for k in ("mean", "std"))
+        if len(mean) != input[0]:
+            raise UsageError(
+                f"normalize has {len(mean)} values but the network takes {input[0]} channels; give one per channel"
+            )
+        return Preprocessing(input, resize, mean, std)
+
+    def with_input(self, input: tuple[int, int, int]) -> "Preprocessing":
+        """For another input size: without resize_size, which was chosen for the old one."""
+        return self if input == self.input else replace(self, input=input, resize_size=None)
+
+    def __str__(self) -> str:
+        """`shorter side resized to 256, center crop of 224x224; mean 0.5, std 0.5`."""
+        size = "x".join(map(str, self.input[1:]))
+        resized = f"{self.resize} to {size}"
+        if self.resize_size:
+            resized = f"shorter side resized to {self.resize_size}, center crop of {size}"
+        resized += " (bicubic)" if self.interpolation == "bicubic" else ""
+        mean, std = (_joined(values) for values in (self.mean, self.std))
+        return f"{resized}; mean {mean}, std {std}" if self.mean else f"{resized}; pixels in [0, 1]"
+
+
+def preprocess(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """(N, c, h, w) bytes → (N, C, H, W) bytes: the channels, then the size, by interpolation with antialiasing.
+
+    The images themselves if both are right already. UsageError for channels that cannot be converted.
+    """
+    channels, height, width = preprocessing.input
+    images = _with_channels(images, channels)
+    if preprocessing.resize == "crop":
+        images = _shortened(images, height, width)
+    h, w = images.shape[-2:]
+    if preprocessing.resize_size:  # as torchvision's presets also do with an image of the right size
+        size, short = preprocessing.resize_size, min(h, w)
+        return _centered(
+            _resized(images, size * h // short, size * w // short, preprocessing.interpolation), height, width
+        )
+    if (h, w) == (height, width):
+        return images
+    if preprocessing.resize == "stretch":
+        return _resized(images, height, width, preprocessing.interpolation)
+    ratios = (height / h, width / w)
+    scale = max(ratios) if preprocessing.resize == "crop" else min(ratios)
+    images = _resized(images, max(1, round(h * scale)), max(1, round(w * scale)), preprocessing.interpolation)
+    return _centered(images, height, width)
+
+
+def add_normalization(module: nn.Module, preprocessing: Preprocessing) -> nn.Module:
+    """The module itself, which normalizes its input from now on. Its state_dict is unchanged."""
+    if not preprocessing.mean:
+        return module
+    constants: dict[torch.device, tuple[Tensor, Tensor]] = {}  # once per device, so that no step copies them
+
+    def normalize(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = args[0]  # (N, C, H, W) in [0, 1]
+        if x.device not in constants:
+            mean, std = (
+                torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (preprocessing.mean, preprocessing.std)
+            )
+            constants[x.device] = (mean, std)
+        mean, std = constants[x.device]
+        return ((x - mean) / std, *args[1:])
+
+    module.register_forward_pre_hook(normalize)
+    return module
+
+
+def describe_changes(images: str, channels: int, size: tuple[int, int] | None, preprocessing: Preprocessing) -> str:
+    """What preprocess() does to the images, as `digits: 1x8x8 enlarged to 1x28x28`, or nothing. size None: various."""
+    C, H, W = preprocessing.input
+    if (channels, size) == (C, (H, W)) and not preprocessing.resize_size:
+        return ""
+    steps = []
+    if channels != C:
+        steps.append("converted to grayscale" if C == 1 else "grayscale repeated in every channel")
+    if size is None:
+        steps.append("resized")
+    elif size != (H, W):
+        steps.append(
+            "enlarged" if size[0] <= H and size[1] <= W else "reduced" if size[0] >= H and size[1] >= W else "resized"
+        )
+    distorted = (size is None or size[0] * W != size[1] * H) and len(steps) and size != (H, W)
+    method = f" ({preprocessing.resize})" if distorted else ""
+    if preprocessing.resize_size:
+        steps = [*(["resized"] if size == (H, W) else []), *steps]
+        method = f" (shorter side to {preprocessing.resize_size}, then center crop)"
+    before = (
+        f"{channels}x{size[0]}x{size[1]}"
+        if size
+        else f"images with {channels} channel{'s' if channels > 1 else ''}, various sizes,"
+    )
+    return f"{images}: {before} {' and '.join(steps)} to {C}x{H}x{W}{method}"
+
+
+def _with_channels(images: Tensor, channels: int) -> Tensor:
+    have = images.shape[1]
+    if have == channels:
+        return images
+    if have == 3 and channels == 1:
+        red, green, blue = (images[:, i : i + 1].to(torch.int32) * weight for i, weight in enumerate(_LUMA))
+        return ((red + green + blue + 0x8000) >> 16).to(torch.uint8)
+    if have == 1 and channels == 3:
+        return images.expand(-1, 3, -1, -1)
+    raise UsageError(
+        f"the network takes {channels} channels but the images have {have}; only grayscale and RGB can be converted"
+    )
+
+
+def _shortened(images: Tensor, height: int, width: int) -> Tensor:
+    """The middle of a very long image, which could fill all memory if it were enlarged before it is cropped."""
+    h, w = images.shape[-2:]
+    longest = 8 * min(h, w) * max(height, width) // min(height, width)
+    return _centered(images, min(h, longest), min(w, longest)) if max(h, w) > longest else images
+
+
+def _resized(images: Tensor, height: int, width: int, mode: str) -> Tensor:
+    if images.shape[-2:] == (height, width):
+        return images
+    return nn.functional.interpolate(images.contiguous(), size=(height, width), mode=mode, antialias=True)
+
+
+def _centered(images: Tensor, height: int, width: int) -> Tensor:
+    """Center crop, or black padding on all sides."""
+    h, w = images.shape[-2:]
+    top, left = round((h - height) / 2), round((w - width) / 2)  # negative: padding
+    images = images[..., max(0, top) : max(0, top) + height, max(0, left) : max(0, left) + width]
+    h, w = images.shape[-2:]
+    pad_top, pad_left = (height - h) // 2, (width - w) // 2
+    return nn.functional.pad(images, (pad_left, width - w - pad_left, pad_top, height - h - pad_top))
+
+
+def _joined(values: tuple[float, ...]) -> str:
+    """One number if all are equal."""
+    return ", ".join(f"{v:.4g}" for v in (values[:1] if len(set(values)) == 1 else values))
