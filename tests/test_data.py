@@ -90,8 +90,8 @@ def test_without_data_and_network_one_error_says_everything(tmp_path: Path, monk
     assert error.value.exit_code == 1
     assert str(error.value) == (
         f"fashion-mnist is not in {raw} and could not be downloaded (Name or service not known)\n"
-        "put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
-        "t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz there and run again (--data-dir names another place),\n"
+        "copy train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
+        "t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz there and run again (--data-dir names another folder),\n"
         "or try the data set that needs no download: --data digits"
     )
     assert list(tmp_path.iterdir()) == []
@@ -99,7 +99,7 @@ def test_without_data_and_network_one_error_says_everything(tmp_path: Path, monk
 
 def test_cifar_without_data_names_its_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urllib.request.urlopen", no_network)
-    with pytest.raises(CnnError, match=r"put cifar-100-python\.tar\.gz there"):
+    with pytest.raises(CnnError, match=r"copy cifar-100-python\.tar\.gz there"):
         load_dataset("cifar100", tmp_path)
 
 
@@ -111,7 +111,7 @@ def test_a_half_unpacked_file_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CnnError) as error:
         load_dataset("mnist", tmp_path)
-    assert str(error.value) == f"{path} is damaged (perhaps half unpacked); delete it, and run again"
+    assert str(error.value) == f"{path} is damaged (perhaps partly unpacked); delete it and run again"
 
 
 def test_an_unknown_name(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_an_unknown_name(tmp_path: Path) -> None:
 def test_a_flat_folder_of_too_few_images_to_test_on(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         small.picture(tmp_path / "few" / name / "0.png")
-    with pytest.raises(UsageError, match="few has too few images to hold any out for testing; give a class at least"):
+    with pytest.raises(UsageError, match="too few images to hold any out for testing; give each class at least"):
         loaded(tmp_path / "few")
 
 
@@ -135,7 +135,7 @@ def test_a_flat_folder_is_divided_class_by_class(pets: Path) -> None:
     assert whole.classes == ("cat", "dog")
     assert whole.splits["train"].targets.bincount().tolist() == [8, 4]
     assert whole.splits["test"].targets.bincount().tolist() == [2, 1]
-    assert whole.notes == (f"{pets}: not divided; a fifth of each class (3 images) is held out for testing",)
+    assert whole.notes == (f"{pets}: no splits; a fifth of each class (3 images) is held out for testing",)
     with_val = loaded(pets, val_fraction=0.25, seed=3)
     assert with_val.splits["val"].targets.bincount().tolist() == [2, 1]
     assert with_val.splits["test"].images.equal(whole.splits["test"].images)  # type: ignore[arg-type,union-attr]
@@ -250,11 +250,12 @@ def extra_class(pets: Path) -> None:
     ("spoil", "error"),
     [
         (remove("cat", "dog"), "no images in {0}: it needs a folder for each class, {0}/<class>/<image>.jpg"),
-        (remove("dog"), "only one class (cat) in {0}; telling apart takes two or more"),
+        (remove("dog"), "only one class (cat) in {0}; classification needs at least two"),
         (lambda pets: (pets / "ant").mkdir(), "no images in {0}/ant; add some or remove the folder"),
         (
             extra_class,
-            "{0}/val has classes that train has not: bird\nthe classes of train are cat, dog; make the names agree",
+            "{0}/val has classes that train does not have: bird\n"
+            "the classes of train are cat, dog; make the names agree",
         ),
     ],
     ids=["empty", "one class", "empty class", "unknown class"],
@@ -282,7 +283,7 @@ def bomb() -> bytes:
         (b"<html>404</html>", NO_IMAGE),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", NO_IMAGE),
         ("cut", "cannot be read as an image ("),
-        (bomb(), "has 9400 x 9400 pixels, and the limit is 50 million; make it smaller"),
+        (bomb(), "has 9400 x 9400 pixels, more than the limit of 50 million; make it smaller"),
     ],
     ids=["empty", "html", "eps", "cut short", "bomb"],
 )  # fmt: skip

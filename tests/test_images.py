@@ -93,10 +93,10 @@ def test_resizing_is_close_to_pillows() -> None:
     ("before", "input", "line"),
     [
         ((1, (8, 8)), (1, 28, 28), "x: 1x8x8 enlarged to 1x28x28"),
-        ((3, (32, 32)), (1, 28, 28), "x: 3x32x32 turned to grey and shrunk to 1x28x28"),
-        ((1, (28, 28)), (3, 28, 28), "x: 1x28x28 grey repeated in every channel to 3x28x28"),
+        ((3, (32, 32)), (1, 28, 28), "x: 3x32x32 converted to grayscale and reduced to 1x28x28"),
+        ((1, (28, 28)), (3, 28, 28), "x: 1x28x28 grayscale repeated in every channel to 3x28x28"),
         ((3, (20, 40)), (3, 32, 32), "x: 3x20x40 resized to 3x32x32 (stretch)"),
-        ((3, None), (3, 32, 32), "x: images of 3 channels, various sizes, resized to 3x32x32 (stretch)"),
+        ((3, None), (3, 32, 32), "x: images with 3 channels, various sizes, resized to 3x32x32 (stretch)"),
         ((3, (32, 32)), (3, 32, 32), ""),
     ],
 )
@@ -107,7 +107,9 @@ def test_adaptations_are_said_in_one_line(before: Any, input: Any, line: str) ->
 def test_networks_of_other_channels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         prepare(load_dataset("digits", tmp_path), Preprocessing((5, 8, 8)), CPU)
-    assert str(error.value) == "the network takes 5 channels and the images have 1; only 1 and 3 can be had"
+    assert str(error.value) == (
+        "the network takes 5 channels but the images have 1; images can be converted to 1 or 3 channels only"
+    )
 
 
 def test_normalising_happens_inside_the_network() -> None:
@@ -116,5 +118,5 @@ def test_normalising_happens_inside_the_network() -> None:
     x = torch.rand(2, 3, 2, 2)
     assert network(x).equal((x - 0.5) / 0.25)
     assert not network.state_dict()
-    with pytest.raises(UsageError, match="normalize has 2 values for a network of 3 channels"):
+    with pytest.raises(UsageError, match="normalize has 2 values but the network takes 3 channels; give one"):
         Preprocessing.from_settings((3, 2, 2), "stretch", {"mean": [0.5, 0.5], "std": [1.0, 1.0]})

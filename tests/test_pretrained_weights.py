@@ -214,7 +214,7 @@ def test_training_begins_with_published_weights(tmp_path: Path, monkeypatch: pyt
     run, said = begin("shufflenet_v2_x0_5", pets, weights="torchvision", freeze=["conv*", "stage?"])
     assert f"ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1({path})" in "".join(said.split())
     assert "new: fc.weight 2x1024 (file: 1000x1024), fc.bias 2 (file: 1000)" in " ".join(said.split())
-    assert "images: shorter side to 256, 96x96 from the middle; mean 0.485" in " ".join(said.split())
+    assert "images: shorter side resized to 256, center crop of 96x96; mean 0.485" in " ".join(said.split())
     assert "input 3x96x96" in said and "\nweights    ShuffleNet" in said and "\nfrozen     341,792 of 343,842" in said
     assert re.search(r"weights' +resize crop, normalize \{mean: \[0\.485", said)
     loaded = load_network(str(run))
@@ -235,7 +235,7 @@ def test_what_is_set_is_obeyed_and_said(net: str, tmp_path: Path, monkeypatch: p
     assert (how.mean, how.std) == ((0.5,) * 3, (0.25,) * 3)
     said = " ".join(said.split())
     assert "images: crop to 48x48; mean 0.5, std 0.25" in said
-    assert "they were trained with shorter side to 256, 224x224 from the middle; mean 0.485" in said
+    assert "they were trained with shorter side resized to 256, center crop of 224x224; mean 0.485" in said
 
 
 def test_a_run_gives_its_weights_to_another(net: str, tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_eval_and_predict_with_weights(
     path, picture = publish(monkeypatch, tmp_path, NET), photograph(tmp_path / "a.png", 300, 256)
     assert cnn("predict", NET, str(picture), "--weights", "torchvision", "--json", "--top", "1000") == 0
     out, err = capsys.readouterr()
-    assert f"weights: SqueezeNet1_1_Weights.IMAGENET1K_V1 ({path})\nimages: shorter side to 256, 224x224" in err
+    assert f"weights: SqueezeNet1_1_Weights.IMAGENET1K_V1 ({path})\nimages: shorter side resized to 256, center" in err
     shares = {a["class"]: a["probability"] for a in json.loads(out)["images"][0]["top"]}
     entry = entry_of(NET)
     with torch.no_grad():

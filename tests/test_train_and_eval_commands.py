@@ -212,7 +212,7 @@ def test_data_are_found_again_where_they_were(cnn: Cnn, folder: Path, tmp_path: 
         small.write_idx(tmp_path / "MNIST" / "raw", f"{prefix}-images-idx3-ubyte", pictures)
         small.write_idx(tmp_path / "MNIST" / "raw", f"{prefix}-labels-idx1-ubyte", labels)
     ended = cnn("train", "small.yaml", "--data", "mnist", "--data-dir", tmp_path, "--epochs", 1, "-o", "found")
-    assert "mnist: 1x28x28 shrunk to 1x8x8\n" in ended.err
+    assert "mnist: 1x28x28 reduced to 1x8x8\n" in ended.err
     assert cnn("eval", "found").out.startswith("small on mnist, test: 20 images\n")
     assert cnn("train", "found", "--resume", "--epochs", 2).code == 0
 

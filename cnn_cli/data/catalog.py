@@ -130,7 +130,7 @@ def _download_failed(entry: NamedDataset, folder: Path, reason: str) -> str:
     if not missing:
         return f"{entry.name}: the files in {folder} cannot be read or written ({reason}); delete them and run again"
     return (
-        f"{entry.name} is not in {folder} and cannot be downloaded ({reason})\n"
+        f"{entry.name} is not in {folder} and could not be downloaded ({reason})\n"
         f"copy {', '.join(missing)} there and run again (--data-dir names another folder),\n"
         f"or use the data set that needs no download: --data digits"
     )

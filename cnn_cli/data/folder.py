@@ -94,7 +94,7 @@ def _class_list(root: Path, parts: dict[str, dict[str, list[Path]]]) -> tuple[st
     if main in ("train", "all"):
         where = root if main == "all" else root / main
         if len(classes) < 2:
-            raise UsageError(f"only one class ({classes[0]}) in {where}; telling apart takes two or more")
+            raise UsageError(f"only one class ({classes[0]}) in {where}; classification needs at least two")
         if empty := [c for c in classes if not parts[main][c]]:
             raise UsageError(f"no images in {', '.join(str(where / c) for c in empty)}; add some or remove the folder")
     else:
@@ -102,7 +102,7 @@ def _class_list(root: Path, parts: dict[str, dict[str, list[Path]]]) -> tuple[st
     for name, found in parts.items():
         if extra := sorted(set(found) - set(classes)):
             raise UsageError(
-                f"{root / name} has classes that {main} has not: {', '.join(extra)}\n"
+                f"{root / name} has classes that {main} does not have: {', '.join(extra)}\n"
                 f"the classes of {main} are {', '.join(classes)}; make the names agree"
             )
     return classes
