@@ -117,7 +117,7 @@ class LayerType:
     @property
     def elementwise(self) -> bool:
         """Whether each value that comes out depends on the one at its position alone, in training too."""
-        return "activation" in self.traits and self.taps is LayerType.taps
+        return self.traits & {"activation", "random"} == {"activation"} and self.taps is LayerType.taps
 
     def parameters(self, settings: Settings) -> Formula:
         """How many trainable values there are, tensor by tensor."""

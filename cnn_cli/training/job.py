@@ -146,5 +146,5 @@ class Job:
 
 def needs_two(plan: Plan, freeze: Sequence[str]) -> bool:
     """Whether some BatchNorm gets one value per channel and image: a single image has no variance."""
-    norms = [a for a in plan.layers if a.type.startswith("BatchNorm") and not has_frozen_statistics(a, freeze)]
+    norms = [a for a in plan.layers if "batch statistics" in a.rule.traits and not has_frozen_statistics(a, freeze)]
     return any(math.prod(layer.output_shape[1:]) == 1 for layer in norms)

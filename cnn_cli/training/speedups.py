@@ -29,7 +29,6 @@ _PAYS = {device: tuple(n for n in FAST if _ONLY.get(n, device) == device) for de
 
 # Layers through which a crop at the lower right moves on: every value depends on its own window alone.
 _WINDOWS = {"Conv2d", "MaxPool2d", "AvgPool2d"}
-_POINTS = {"ReLU", "ReLU6", "LeakyReLU", "ELU", "GELU", "SiLU", "Sigmoid", "Tanh", "Hardswish", "Hardtanh", "Identity"}
 
 
 def chosen(fast: str | tuple[str, ...], device: torch.device) -> tuple[str, ...]:
@@ -92,7 +91,7 @@ def used_size(plan: Plan) -> tuple[int, int]:
     chain: list[Layer] = []
     for layer in plan.layers:
         alone = layer.takes == ((chain[-1].name if chain else "input"),) and _taken_once(plan, layer)
-        if not alone or not (layer.type in _POINTS or _is_window(layer)):
+        if not alone or not (layer.rule.elementwise or _is_window(layer)):
             break
         chain.append(layer)
     if not chain:
