@@ -64,6 +64,8 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "end_dim": ([-1, 1, 2, 3, -2], [0, 5]),
     "dims": ([[0, 2, 3, 1], [0, 3, 1, 2], [0, 2, 1], [0, 1]], [[1, 0, 2, 3], [0, 1, 1, 2], [0, 2, 3, 4]]),
     "unflattened_size": ([[2, 2], [2, -1], [-1, 2], [4], [1, 4, 1], [2, 1]], [[3, 2], [-1, -1], [0, -1], [-2, -2]]),
+    "upscale_factor": ([2, 1], [3, 0, -1]),
+    "downscale_factor": ([2, 1], [3, 0, -1]),
     "num_parameters": ([1, 4, 6], [3, 0, -1]),
     "init": ([0.25, 0, 1.5, -1], []),
     "negative_slope": ([0.01, 0, -1], []),
@@ -331,5 +333,5 @@ ABSENT = {
     "LazyInstanceNorm2d LazyInstanceNorm3d",
     "draws at random in evaluation too": "FractionalMaxPool2d",
     "needs a process group": "SyncBatchNorm",
-    "old or special": "PixelShuffle PixelUnshuffle CrossMapLRN2d LPPool1d",
+    "old or special": "CrossMapLRN2d LPPool1d",
 }

@@ -43,6 +43,7 @@ MENU: list[Any] = [
     {"ReflectionPad2d": [2, 1, 0, 1]},
     {"ReplicationPad2d": 1},
     {"CircularPad2d": [0, 1, 2, 0]},
+    {"PixelUnshuffle": 2},
     {"Upsample": {"scale_factor": 2}},
     {"Upsample": {"scale_factor": 1.5, "mode": "nearest-exact"}},
     {"Upsample": {"scale_factor": 3, "mode": "bilinear"}},
@@ -234,7 +235,7 @@ def test_every_layer_reads_what_its_gradient_reaches(name: str) -> None:
         "p": 0.5,
         "value": 0.5,
     }
-    known |= {"threshold": 0.0, "norm_type": 2, "mode": "row"}
+    known |= {"threshold": 0.0, "norm_type": 2, "upscale_factor": 1, "downscale_factor": 2, "mode": "row"}
     known |= {"dims": [0, 1, 2, 3], "dim": 1, "unflattened_size": [2, 2]}
     settings = {k: known[k] for k, s in LAYERS[name].settings.items() if s.default is REQUIRED and not s.inferred}
     if name.startswith("Upsampl"):

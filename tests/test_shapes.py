@@ -32,6 +32,7 @@ MORE: list[Any] = [
     {"LayerNorm": [16]},
     {"RMSNorm": 16},
     {"PReLU": 4},
+    {"PixelShuffle": 2},
     {"Unfold": 3},
     {"SqueezeExcitation": 2},
     "Flatten",

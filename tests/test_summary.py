@@ -210,6 +210,7 @@ LAYER_SPECS += [
     {"LogSoftmax": 1},
     {"LayerNorm": [16, 16]},
     {"RMSNorm": 16},
+    {"PixelShuffle": 2},
     {"Unfold": 3},
     "Flatten",
 ]

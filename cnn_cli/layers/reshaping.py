@@ -13,6 +13,7 @@ from cnn_cli.layers.base import (
     Shape,
     ShapeError,
     TooSmall,
+    Uneven,
     axis,
     grid,
     image,
@@ -21,7 +22,7 @@ from cnn_cli.layers.base import (
 )
 from cnn_cli.layers.convolution import window_axes, window_taps, windows
 from cnn_cli.layers.formulas import Formula, Line, by_axis, ratio
-from cnn_cli.layers.taps import EACH, Reads, behind_channels, everything, resized, transposed
+from cnn_cli.layers.taps import EACH, Reads, Taps, behind_channels, everything, resized, sliding, transposed
 from cnn_cli.values import Choice, Flag, Integer, ListOf, Number, OneOf, Sizes, maybe, product
 
 
@@ -108,6 +109,49 @@ _register(
     sizes=lambda s, i, o: [f"axes in the order {', '.join(map(str, s['dims']))}: {sizes(i)} becomes {sizes(o)}"],
     taps=lambda s, i, o: {n: EACH._replace(axis=d - 1) for n, d in enumerate(s["dims"][1:])},
     traits=frozenset({"view"}),
+)
+
+
+def _shuffled(s: Settings, shape: Shape) -> list[Formula]:
+    (c, h, w), r = image(shape), s["upscale_factor"]
+    if c % (r * r):
+        raise ShapeError(f"the channels must be a multiple of {r}·{r} = {r * r}", "change the out_channels before it")
+    channels = Formula(lambda c, r: ratio(c, r * r), {"c": c, "r": r}, "channels")
+    return [channels, *by_axis(lambda n, r: n * r, "nr", (h, w), (r, r))]
+
+
+def _unshuffled(s: Settings, shape: Shape) -> list[Formula]:
+    (c, h, w), r = image(shape), s["downscale_factor"]
+    if h % r or w % r:
+        raise Uneven(f"height and width must be multiples of {r}", "write another downscale_factor or input")
+    channels = Formula(lambda c, r: c * r * r, {"c": c, "r": r}, "channels")
+    return [channels, *by_axis(ratio, "nr", (h, w), (r, r))]
+
+
+def _pixels(name: str, setting: str, explain: str, formulas: Any, taps: Any) -> None:
+    _register(
+        name,
+        {setting: Setting(Integer(1))},
+        lambda s, shape: tuple(formula.value for formula in formulas(s, shape)),
+        explain,
+        sizes=lambda s, i, o: formulas(s, i),
+        taps=lambda s, i, o: {0: None, **behind_channels([taps(s[setting])] * 2)},
+    )
+
+
+_pixels(
+    "PixelShuffle",
+    "upscale_factor",
+    "Rearranges groups of {upscale_factor}·{upscale_factor} channels into {upscale_factor}x{upscale_factor} pixels.",
+    _shuffled,
+    lambda r: Taps(((0,),) * r, 1),
+)
+_pixels(
+    "PixelUnshuffle",
+    "downscale_factor",
+    "Rearranges {downscale_factor}x{downscale_factor} pixels into {downscale_factor}·{downscale_factor} channels.",
+    _unshuffled,
+    lambda r: sliding(r, r, 0, 1),
 )
 
 
