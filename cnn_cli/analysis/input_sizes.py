@@ -141,10 +141,10 @@ def trials(plan: Plan) -> Callable[[Shape], tuple[bool, bool]]:
         reads_all = True
         for layer, number in zip(plan.layers, kind, strict=True):
             names = [producer(name, shapes) for name in layer.takes]
-            arrives = tuple(shapes[name] for name in names)
-            if (number, arrives) not in cache:
-                cache[number, arrives] = _pass_through(layer, arrives)
-            out, dropped = cache[number, arrives]
+            inputs = tuple(shapes[name] for name in names)
+            if (number, inputs) not in cache:
+                cache[number, inputs] = _pass_through(layer, inputs)
+            out, dropped = cache[number, inputs]
             if out is None:
                 return False, False
             shapes[layer.name] = out
@@ -157,21 +157,21 @@ def trials(plan: Plan) -> Callable[[Shape], tuple[bool, bool]]:
     return trial
 
 
-def _pass_through(layer: Layer, arrives: tuple[Shape, ...]) -> tuple[Shape | None, frozenset[tuple[int, int]]]:
+def _pass_through(layer: Layer, inputs: tuple[Shape, ...]) -> tuple[Shape | None, frozenset[tuple[int, int]]]:
     """A layer's output for these inputs, and the (axis, position)s that it does not read; None where they do not
     fit."""
     rule, nothing = layer.rule, frozenset[tuple[int, int]]()
     try:
-        inferred = rule.infer(arrives[0]) if arrives and not rule.joins else {}
+        inferred = rule.infer(inputs[0]) if inputs and not rule.joins else {}
         if any(layer.settings[k] != v for k, v in inferred.items() if k in layer.written):
             return None, nothing
         settings = {**layer.settings, **inferred}
-        out = rule.output(settings, arrives if rule.joins else arrives[0] if arrives else ())
+        out = rule.output(settings, inputs if rule.joins else inputs[0] if inputs else ())
     except ShapeError:
         return None, nothing
-    if not arrives or rule.joins:
+    if not inputs or rule.joins:
         return out, nothing
-    resized = replace(layer, settings=settings, input_shapes=arrives, output_shape=out)
+    resized = replace(layer, settings=settings, input_shapes=inputs, output_shape=out)
     return out, frozenset((axis, i) for axis, left in never_read(resized).items() for i in left)
 
 

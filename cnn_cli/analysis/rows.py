@@ -1,5 +1,4 @@
-"""The one model of the numbers: a row for each layer, or for each folded group of layers, and totals that are sums of
-rows."""
+"""The rows of summaries, comparisons and graphs: one per layer or folded group, with totals that are their sums."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,15 +27,15 @@ class Row:
     output_shape: Shape
     params: int
     trainable: int  # of these
-    buffers: int  # values that are no parameters: running means and the like
+    buffers: int  # values in buffers, such as running means
     macs: int
-    activation_bytes: int  # of what comes out, one image, float32; 0 for a view of what came in
+    activation_bytes: int  # of the output, one image, float32; 0 for a view of the input
     field: Field | None
     layers: tuple[Layer, ...]
 
     def document(self) -> dict[str, Any]:
         """Plain data; the keys up to `macs` are stable."""
-        seen = self.field
+        field = self.field
         return {
             "name": self.name,
             "type": self.type,
@@ -50,7 +49,7 @@ class Row:
             "buffers": self.buffers,
             "macs": self.macs,
             "flops": 2 * self.macs,
-            "receptive_field": seen and {"size": seen.size, "stride": seen.stride, "offset": seen.offset},
+            "receptive_field": field and {"size": field.size, "stride": field.stride, "offset": field.offset},
             "activation_bytes": self.activation_bytes,
             "layers": len(self.layers),
         }
@@ -100,23 +99,21 @@ def network_document(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def auxiliary(plan: Plan) -> dict[str, int]:
-    """What of the totals works only in training, for auxiliary outputs; empty where there are none."""
-    heads = plan.only_in_training
-    own = [layer for layer in plan.layers if layer.name.split(".")[0] in heads]
-    return {"params": sum(layer.params for layer in own), "macs": sum(layer.macs for layer in own)} if own else {}
+    """Parameters and MACs of auxiliary heads, which run only in training; empty where there are none."""
+    layers = [layer for layer in plan.layers if layer.name.split(".")[0] in plan.only_in_training]
+    return {"params": sum(n.params for n in layers), "macs": sum(n.macs for n in layers)} if layers else {}
 
 
 def relative(name: str, row: str) -> str:
-    """The name of a row as its neighbour `row` would call it: without the names of the groups that both are in.
+    """The name of a row as written beside `row`: without the names of the groups that both are in.
 
     >>> relative("layer1.0.bn3", "layer1.0.add"), relative("layer1.2.relu", "layer2.0.conv1")
     ('bn3', 'layer1.2.relu')
     """
-    parts, own = name.split("."), row.split(".")
-    shared = 0
-    while shared < min(len(parts), len(own)) - 1 and parts[shared] == own[shared]:
-        shared += 1
-    return ".".join(parts[shared:])
+    parts, others = name.split("."), row.split(".")
+    while len(parts) > 1 and len(others) > 1 and parts[0] == others[0]:
+        parts, others = parts[1:], others[1:]
+    return ".".join(parts)
 
 
 def _row(layer: Layer, seen: Field | None, trainable: int) -> Row:
@@ -139,31 +136,30 @@ def _row(layer: Layer, seen: Field | None, trainable: int) -> Row:
 
 
 def _folded(name: str, inside: list[Row], owner: dict[str, str]) -> Row:
-    """One row for a group: its inputs are what its layers take from outside, its output is that of its last layer."""
-    last, arrives = inside[-1], _outside(inside, owner, name)
-    folded: dict[str, Any] = (
-        {} if last.name == name else {"name": name, "type": "", "settings": {}, "text": _contents(inside)}
-    )
+    """One row for a group: its inputs are those that its layers take from outside, its output that of the last one."""
+    last, inputs = inside[-1], _outside(inside, owner, name)
+    group: dict[str, Any] = {"name": name, "type": "", "settings": {}, "text": _contents(inside)}
+    folded = {} if last.name == name else group
     for key in ("params", "trainable", "buffers", "macs", "activation_bytes"):
         folded[key] = sum(getattr(row, key) for row in inside)
     return replace(
         last,
         **folded,
-        takes=tuple(arrives),
-        input_shapes=tuple(arrives.values()),
+        takes=tuple(inputs),
+        input_shapes=tuple(inputs.values()),
         layers=tuple(layer for row in inside for layer in row.layers),
     )
 
 
 def _outside(inside: list[Row], owner: dict[str, str], name: str) -> dict[str, Shape]:
-    """Where what enters a group comes from, by folded names, with the shapes that arrive."""
-    found: dict[str, Shape] = {}
+    """The rows that a group takes its inputs from, by folded names, with their shapes."""
+    inputs: dict[str, Shape] = {}
     for row in inside:
-        for taken, shape in zip(row.takes, row.input_shapes, strict=True):
-            origin = owner.get(producer(taken, owner), taken)
-            if origin != name:
-                found.setdefault(origin, shape)
-    return found
+        for source, shape in zip(row.takes, row.input_shapes, strict=True):
+            group = owner.get(producer(source, owner), source)
+            if group != name:
+                inputs.setdefault(group, shape)
+    return inputs
 
 
 def _contents(inside: list[Row]) -> str:
@@ -177,21 +173,13 @@ def _contents(inside: list[Row]) -> str:
     return names + (f" + {more} more" if more else "")
 
 
-_BARE = (
-    "out_channels",
-    "out_features",
-    "kernel_size",
-    "output_size",
-    "normalized_shape",
-    "chunks",
-    "dims",
-    "num_groups",
+_BARE = frozenset(  # settings whose value says enough without their name
+    ["out_channels", "out_features", "kernel_size", "output_size", "normalized_shape", "chunks", "dims", "num_groups"]
 )
 
 
 def described(layer: Layer) -> str:
-    """Type and settings on one line, as far as they are written and not PyTorch's own: `Conv2d 64, 7x7, stride 2, no
-    bias`."""
+    """Type and written settings on one line, without PyTorch's defaults: `Conv2d 64, 7x7, stride 2, no bias`."""
     defaults = {name: setting.default for name, setting in layer.rule.settings.items()}
     written = [name for name in layer.settings if name in layer.written and layer.settings[name] != defaults.get(name)]
     words = [_setting(name, layer.settings[name]) for name in written]

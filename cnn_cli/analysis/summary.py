@@ -160,7 +160,7 @@ class Summary:
         return "\n".join(parts if self.plan.errors else [*parts, "", *self.notes()])
 
     def notes(self) -> list[str]:
-        """What stands below the table: parameters, MACs and memory in words, and what the columns mean."""
+        """The text below the table: parameters, MACs and memory, and what the columns mean."""
         plan, total = self.plan, totals(self.plan, self.rows)
         frozen = total["params"] - total["trainable_params"]
         trainable = f"{total['trainable_params']:,} trainable, {frozen:,} frozen" if frozen else "all trainable"

@@ -1,7 +1,6 @@
-"""What a drawing of a network shows: a box for each layer or folded group, and arrows with the shapes that flow along
-them.
+"""A network as a graph: a box for each layer or folded group, and arrows with the shapes that flow along them.
 
-Normalization, activation and dropout that just follow a layer stand in its box, as the textbooks draw them.
+Normalization, activation and dropout share the box of the layer that they follow, as textbooks draw them.
 """
 
 import re
@@ -20,8 +19,7 @@ _FOLLOWING = frozenset({"activation", "normalization", "random"})
 
 @dataclass(frozen=True)
 class Box:
-    """A box: what it is (which gives its color), the row's name, its title, a further line, and what follows in the
-    same box."""
+    """A layer or group: `lines` are below its title, and `after` the types of the layers that share its box."""
 
     kind: str  # input, block, convolution, linear, pooling, join, parameter, shape or point
     name: str
@@ -46,37 +44,32 @@ class Arrow:
 
 def collect_boxes(plan: Plan, depth: int | None) -> tuple[list[Box], list[Arrow]]:
     """The boxes in the order of computation, the input first, and the arrows between them."""
-    found = layer_rows(plan, depth=depth)
-    taken = Counter(producer(name, {r.name for r in found} | {"input"}) for row in found for name in row.takes)
-    heads = [Box("input", "input", "input")]
-    place = {"input": 0}  # the number of the box that a row ended up in
-    arrows: list[Arrow] = []
+    rows = layer_rows(plan, depth=depth)
+    names = {"input", *(row.name for row in rows)}
+    uses = Counter(producer(name, names) for row in rows for name in row.takes)
+    boxes, arrows = [Box("input", "input", "input")], list[Arrow]()
+    number = {"input": 0}  # of the box that holds a row
     shapes: dict[str, Shape] = {"input": plan.input}
     last: Row | None = None
-    for row in found:
-        names = [producer(name, place) for name in row.takes]
-        if last and _follows(row, last) and taken[last.name] == 1:
-            number = place[last.name]
-            heads[number] = replace(heads[number], after=(*heads[number].after, row.type))
+    for row in rows:
+        if last and _follows(row, last) and uses[last.name] == 1:
+            place = number[last.name]
+            boxes[place] = replace(boxes[place], after=(*boxes[place].after, row.type))
         else:
-            number = len(heads)
-            heads.append(_box(row))
-            arrows += [
-                Arrow(place[name], number, sizes(shape)) for name, shape in zip(names, row.input_shapes, strict=True)
-            ]
-        place[row.name] = number
-        shapes[row.name] = row.output_shape
-        last = row
-    ends = [name for name in place if taken[name] == 0 and name != "input"] or ["input"]
+            place = len(boxes)
+            boxes.append(_box(row))
+            for name, shape in zip(row.takes, row.input_shapes, strict=True):
+                arrows.append(Arrow(number[producer(name, number)], place, sizes(shape)))
+        number[row.name], shapes[row.name], last = place, row.output_shape, row
+    ends = [name for name in number if uses[name] == 0 and name != "input"] or ["input"]
     for name in ends:
-        heads.append(Box("input", "output", "output" if len(ends) == 1 else f"output {name}"))
-        arrows.append(Arrow(place[name], len(heads) - 1, sizes(shapes[name])))
-    return heads, arrows
+        arrows.append(Arrow(number[name], len(boxes), sizes(shapes[name])))
+        boxes.append(Box("input", "output", "output" if len(ends) == 1 else f"output {name}"))
+    return boxes, arrows
 
 
 def _follows(row: Row, last: Row) -> bool:
-    """Whether a row goes into the box of the one before: it works on each value by itself, and nothing else comes
-    between."""
+    """Whether a row belongs in the box of the one before: it is its only input, and the shape stays."""
     if not row.type or not last.type or row.takes != (last.name,) or row.output_shape != row.input_shapes[0]:
         return False
     return bool(row.layers[0].rule.traits & _FOLLOWING) and last.type not in ("Parameter", "Chunk")

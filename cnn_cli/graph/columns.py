@@ -119,15 +119,15 @@ class _Page:
 
     def _step(self, a: int, b: int, start: Point, end: Point) -> Iterator[Piece]:
         """From one rank to the next; from the foot of a column around to the head of the next one."""
-        here, there = (self.column[self.layout.places[n].rank] for n in (a, b))
-        if here != there:
-            between, foot, x = self.right[here] + COLUMN_GAP / 2, start[1] + FOOT, self._landing(a)
+        before, after = (self.column[self.layout.places[n].rank] for n in (a, b))
+        if before != after:
+            between, foot, x = self.right[before] + COLUMN_GAP / 2, start[1] + FOOT, self._landing(a)
             yield from rounded([start, (start[0], foot), (between, foot), (between, 0.0), (x, 0.0), (x, STUB)])
             start = (x, STUB)
         if abs(start[0] - end[0]) < 0.5:
             yield straight(start, end)
             return
-        low = start[0], start[1] + (STUB if a < len(self.sizes) and here == there else 0.0)
+        low = start[0], start[1] + (STUB if a < len(self.sizes) and before == after else 0.0)
         high = end[0], end[1] - (TIP if b < len(self.sizes) else 0.0)
         middle = (low[1] + high[1]) / 2
         yield straight(start, low)

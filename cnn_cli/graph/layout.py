@@ -17,7 +17,7 @@ ROUNDS = 12
 
 @dataclass
 class Place:
-    """A box or a bend: its rank, where its middle is, how wide it is, and what it is connected with above and below."""
+    """A box, or a bend of an arrow: its rank, its width, and the x of its middle."""
 
     rank: int
     width: float
@@ -83,8 +83,8 @@ def _order(ranks: list[list[int]], above: list[list[int]], below: list[list[int]
             position = {n: i for r in ranks for i, n in enumerate(r)}
             keys = {n: _middle([position[m] for m in neighbours[n]], position[n]) for n in rank}
             rank.sort(key=lambda n: keys[n])
-        if (found := _crossings(ranks, below)) < fewest:
-            best, fewest = [list(rank) for rank in ranks], found
+        if (crossings := _crossings(ranks, below)) < fewest:
+            best, fewest = [list(rank) for rank in ranks], crossings
     ranks[:] = best
 
 
