@@ -12,169 +12,118 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cnn_cli.errors import UsageError, closest
+from cnn_cli.setting_kinds import FAST, OPTIMIZERS, Fast, Normalization, ParameterGroup
 from cnn_cli.values import Choice, Flag, Integer, Kind, ListOf, Null, Number, OneOf, Text, maybe, shown
 
-
-@dataclass(frozen=True)
-class Normalization:
-    """`{mean: [0.2860], std: [0.3530]}`: a number for each channel; pixels are in [0, 1] before."""
-
-    def read(self, value: Any) -> dict[str, list[float]]:
-        if not isinstance(value, dict) or set(value) != {"mean", "std"}:
-            raise ValueError(f"must be {{mean: [...], std: [...]}}, not {shown(value)}")
-        mean = ListOf(Number(), single=True).read(value["mean"])
-        std = ListOf(Number(0, above=True), single=True).read(value["std"])
-        if len(mean) != len(std):
-            raise ValueError(f"must have as many values in mean ({len(mean)}) as in std ({len(std)})")
-        return {"mean": [float(m) for m in mean], "std": [float(s) for s in std]}
-
-    def schema(self) -> dict[str, Any]:
-        mean, std = ListOf(Number(), single=True).schema(), ListOf(Number(0, above=True), single=True).schema()
-        return {
-            "type": "object",
-            "properties": {"mean": mean, "std": std},
-            "required": ["mean", "std"],
-            "additionalProperties": False,
-        }
-
-
-OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
-FAST = ("channels-last", "fused-optimizer", "pool-before-relu", "crop-unused", "keep-memory", "cuda-graph")
 _WITH_MOMENTUM = ("optimizer", ("sgd", "muon"))  # the optimizers with a momentum that can be set
-_GROUP: dict[str, Kind] = {
-    "parameters": ListOf(Text(), most=100, single=True),
-    "optimizer": Choice(OPTIMIZERS),
-    "lr": Number(0, above=True),
-    "weight_decay": Number(0),
-    "momentum": Number(0, 1),
-    "nesterov": Flag(),
-    "ns_steps": Integer(1, 99),
-}
-
-
-@dataclass(frozen=True)
-class ParameterGroup:
-    """`{parameters: "*.bias", optimizer: adamw, lr: 6e-3}`: what is left out is as for the other parameters."""
-
-    def read(self, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict) or "parameters" not in value or len(value) < 2:
-            raise ValueError(f"must be {{parameters: GLOB, lr: 0.001}} with what is to differ, not {shown(value)}")
-        read = {}
-        for key, item in value.items():
-            if key not in _GROUP:
-                raise ValueError(f"must not have {key!r}.{closest(key, _GROUP)} A group has {', '.join(_GROUP)}")
-            try:
-                read[key] = _GROUP[key].read(item)
-            except ValueError as error:
-                raise ValueError(f"{key} {error}".replace("must", "in it must", 1)) from None
-        return read
-
-    def schema(self) -> dict[str, Any]:
-        properties = {key: kind.schema() for key, kind in _GROUP.items()}
-        return {
-            "type": "object",
-            "properties": properties,
-            "required": ["parameters"],
-            "minProperties": 2,
-            "additionalProperties": False,
-        }
-
-
-@dataclass(frozen=True)
-class Fast:
-    """`auto`, `none`, or the names of what makes it fast: as a list, or with commas between them."""
-
-    def read(self, value: Any) -> str | tuple[str, ...]:
-        if value in ("auto", "none", ()):
-            return "auto" if value == "auto" else ()
-        names = value.split(",") if isinstance(value, str) else value
-        if not isinstance(names, list | tuple) or not all(name in FAST for name in names):
-            raise ValueError(f"must be auto, none or some of {', '.join(FAST)}, not {shown(value)}")
-        return tuple(name for name in FAST if name in names)
-
-    def schema(self) -> dict[str, Any]:
-        return {"anyOf": [{"enum": ["auto", "none"]}, {"type": "array", "items": {"enum": list(FAST)}}]}
 
 
 @dataclass(frozen=True)
 class Field:
-    """A row of the table. `only` names the choices of another setting without which this one means nothing."""
+    """A row of the table. `only` names the choices of another setting without which this one has no meaning."""
 
+    group: str
     kind: Kind
     default: Any
     help: str
     only: tuple[str, tuple[str, ...]] | None = None
 
 
+_SCHEDULES = ("constant", "cosine", "onecycle", "step", "linear")
+_POSITIVE, _FRACTION = Number(0, above=True), Number(0, 1)
+_PATTERNS = ListOf(Text(), least=0, most=100, single=True)
+_CLASS_WEIGHTS = OneOf((Null(), Choice(("balanced",)), ListOf(Number(0), least=2, most=100_000)))
+
 SETTINGS: dict[str, Field] = {
-    "data": Field(maybe(Text()), None, "a data set's name, or a folder of images"),
-    "epochs": Field(Number(0, above=True), 10, "how often every training image is seen, in all; 1.5 is one and a half"),
-    "batch_size": Field(Integer(1), 64, "images a step, of all processes together"),
-    "optimizer": Field(Choice(OPTIMIZERS), "adam", "PyTorch's SGD, Adam, AdamW, or Muon (for convolutions too)"),
-    "lr": Field(Number(0, above=True), None, "learning rate [sgd 0.01, adam and adamw 0.001, muon 0.02]"),
-    "weight_decay": Field(Number(0), None, "PyTorch's weight_decay [0, adamw 0.01]"),
-    "momentum": Field(Number(0, 1), None, "of sgd and muon [sgd 0.9, muon 0.95]", _WITH_MOMENTUM),
-    "nesterov": Field(Flag(), None, "Nesterov's momentum, of sgd and muon [sgd false, muon true]", _WITH_MOMENTUM),
-    "ns_steps": Field(Integer(1, 99), None, "Newton-Schulz steps of muon [5]", ("optimizer", ("muon",))),
+    "data": Field("Data", maybe(Text()), None, "data set name, or a folder of images"),
+    "val_fraction": Field(
+        "Data",
+        Number(0, 0.9),
+        0,
+        "fraction of the training set held out for validation [0; unused if the data has val]",
+    ),
+    "resize": Field(
+        "Data", Choice(("stretch", "crop", "pad")), "stretch", "how images are resized: stretch, crop or pad [stretch]"
+    ),
+    "normalize": Field(
+        "Data", maybe(Normalization()), None, "per-channel {mean: [...], std: [...]} of pixels in [0, 1]"
+    ),
+    "workers": Field("Data", maybe(Integer(0, 256)), None, "data-loading workers [one per CPU, at most 8]"),
+    "epochs": Field("Optimization", _POSITIVE, 10, "number of epochs; fractions allowed (1.5) [10]"),
+    "batch_size": Field("Optimization", Integer(1), 64, "global batch size, across all processes [64]"),
+    "shuffle": Field("Optimization", Flag(), True, "shuffle the training images in every epoch [true]"),
+    "optimizer": Field("Optimization", Choice(OPTIMIZERS), "adam", "optimizer: sgd, adam, adamw or muon [adam]"),
+    "lr": Field("Optimization", _POSITIVE, None, "learning rate [sgd 0.01, adam and adamw 0.001, muon 0.02]"),
+    "momentum": Field("Optimization", _FRACTION, None, "momentum, for sgd and muon [0.9; muon 0.95]", _WITH_MOMENTUM),
+    "nesterov": Field(
+        "Optimization", Flag(), None, "Nesterov momentum, for sgd and muon [false; muon true]", _WITH_MOMENTUM
+    ),
+    "ns_steps": Field(
+        "Optimization", Integer(1, 99), None, "Newton-Schulz iterations, for muon [5]", ("optimizer", ("muon",))
+    ),
     "groups": Field(
+        "Optimization",
         ListOf(ParameterGroup(), least=0, most=100),
         (),
-        "parameters with an optimizer or a learning rate of their own: [{parameters: GLOB, lr: 0.001}]",
+        "parameter groups with their own optimizer or learning rate: [{parameters: GLOB, lr: 0.001}]",
     ),
-    "clip_grad_norm": Field(maybe(Number(0, above=True)), None, "the largest norm of all gradients together"),
+    "clip_grad_norm": Field(
+        "Optimization", maybe(_POSITIVE), None, "clip the global gradient norm to this value [off]"
+    ),
+    "weights": Field(
+        "Optimization", maybe(Text()), None, "initial weights: torchvision, a weights name, a file or a run [random]"
+    ),
+    "freeze": Field("Optimization", _PATTERNS, (), "layers or parameters that are not trained, such as features.*"),
     "schedule": Field(
-        Choice(("constant", "cosine", "onecycle", "step", "linear")),
+        "Schedule",
+        Choice(_SCHEDULES),
         "constant",
-        "how the learning rate moves, step by step: constant, cosine, onecycle, step or linear (to 0)",
+        "learning-rate schedule per step: constant, cosine, onecycle, step or linear (to 0) [constant]",
     ),
-    "step_size": Field(
-        Number(0, above=True), 3, "epochs between two drops of the learning rate", ("schedule", ("step",))
+    "warmup": Field("Schedule", Number(0), 0, "epochs of linear warm-up before the schedule [0]"),
+    "step_size": Field("Schedule", _POSITIVE, 3, "epochs between two drops, for step [3]", ("schedule", ("step",))),
+    "gamma": Field(
+        "Schedule", Number(0, 1, above=True), 0.1, "factor of each drop, for step [0.1]", ("schedule", ("step",))
     ),
-    "gamma": Field(Number(0, 1, above=True), 0.1, "what each drop multiplies it by", ("schedule", ("step",))),
-    "warmup": Field(Number(0), 0, "epochs in which the learning rate rises to lr, before the schedule"),
-    "label_smoothing": Field(Number(0, 1), 0, "share of every label that is spread over all classes"),
-    "class_weights": Field(
-        OneOf((Null(), Choice(("balanced",)), ListOf(Number(0), least=2, most=100_000))),
-        None,
-        "of the loss: balanced (rare classes count more), or a list, a number a class",
-    ),
-    "balanced_sampling": Field(Flag(), False, "draw images so that all classes come equally often"),
     "flip": Field(
-        Choice(("none", "random", "alternating")), "none", "mirror images: none, random, or alternating by epoch"
+        "Augmentation",
+        Choice(("none", "random", "alternating")),
+        "none",
+        "horizontal flips: none, random, or alternating by epoch [none]",
     ),
-    "shift": Field(Integer(0), 0, "move images by up to so many pixels each way"),
-    "crop": Field(Number(0, 1, above=True), 1, "enlarge a part of the image, of at least this share of its area"),
-    "cutout": Field(Integer(0), 0, "blank a square of so many pixels"),
-    "mixup": Field(Number(0), 0, "mix pairs of images; alpha of the Beta distribution of their shares"),
-    "cutmix": Field(Number(0), 0, "paste a part of another image; alpha, as of mixup"),
-    "ema": Field(maybe(Number(0, 1)), None, "evaluate and keep the moving average of the weights, with this decay"),
+    "shift": Field("Augmentation", Integer(0), 0, "random shift by up to this many pixels [0]"),
+    "crop": Field(
+        "Augmentation", Number(0, 1, above=True), 1, "random resized crop: smallest fraction of the area [1: off]"
+    ),
+    "cutout": Field("Augmentation", Integer(0), 0, "side of a random blank square, in pixels [0]"),
+    "mixup": Field("Augmentation", Number(0), 0, "mixup: alpha of the Beta distribution [0]"),
+    "cutmix": Field("Augmentation", Number(0), 0, "CutMix: alpha of the Beta distribution [0]"),
+    "weight_decay": Field("Regularization", Number(0), None, "weight decay [0; adamw 0.01]"),
+    "label_smoothing": Field("Regularization", Number(0, 0.99), 0, "label smoothing in the training loss [0]"),
+    "class_weights": Field(
+        "Regularization", _CLASS_WEIGHTS, None, "class weights in the training loss: balanced, or one value per class"
+    ),
+    "balanced_sampling": Field("Regularization", Flag(), False, "sample all classes equally often [false]"),
+    "ema": Field(
+        "Regularization", maybe(_FRACTION), None, "decay of a moving average of the weights, which is evaluated"
+    ),
+    "patience": Field(
+        "Evaluation", maybe(Integer(1)), None, "early stopping: epochs without improvement on validation"
+    ),
     "tta": Field(
-        Choice(("none", "flip", "flip-shift")), "none", "evaluate the mean over views of an image: flip or flip-shift"
-    ),
-    "val_fraction": Field(
-        Number(0, 0.9), 0, "part of the training images held out to choose by, where the data has no val split"
-    ),
-    "patience": Field(maybe(Integer(1)), None, "stop after so many epochs without a better one on the val split"),
-    "shuffle": Field(Flag(), True, "a new order of the images every epoch"),
-    "seed": Field(Integer(0), 0, "of the weights, the order, augmentation, dropout and the validation split"),
-    "resize": Field(
-        Choice(("stretch", "crop", "pad")), "stretch", "how images of another shape are fitted to the input"
-    ),
-    "normalize": Field(maybe(Normalization()), None, "subtract mean and divide by std, channel by channel"),
-    "weights": Field(maybe(Text()), None, "to begin with: torchvision, the name of a weight, a file of weights, a run"),
-    "freeze": Field(
-        ListOf(Text(), least=0, most=100, single=True),
-        (),
-        "layers and parameters to leave as they are, such as features.*",
+        "Evaluation",
+        Choice(("none", "flip", "flip-shift")),
+        "none",
+        "test-time augmentation: average over flips or shifts: none, flip or flip-shift [none]",
     ),
     "precision": Field(
-        Choice(("fp32", "bf16", "auto")), "fp32", "of the steps: fp32, bf16, or auto (bf16 where the device is fast)"
+        "Speed", Choice(("fp32", "bf16", "auto")), "fp32", "precision of training steps: fp32, bf16 or auto [fp32]"
     ),
-    "fast": Field(Fast(), "auto", f"auto (what pays on the device), none, or some of {', '.join(FAST)}"),
-    "deterministic": Field(
-        Flag(), False, "only operations that give the same bits again; an error where there is none"
+    "fast": Field(
+        "Speed", Fast(), "auto", f"speedups: auto (those that pay on the device), none, or some of {', '.join(FAST)}"
     ),
-    "workers": Field(maybe(Integer(0, 256)), None, "processes or threads that decode images [one a CPU, at most 8]"),
+    "seed": Field("Run", Integer(0), 0, "random seed: weights, shuffling, augmentation, dropout, splits [0]"),
+    "deterministic": Field("Run", Flag(), False, "deterministic operations only; an error if there is none [false]"),
 }
 
 BY_OPTIMIZER: dict[str, dict[str, Any]] = {

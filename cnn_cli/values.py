@@ -239,3 +239,19 @@ class Null:
 def product(sizes: Sequence[int]) -> int:
     """The number of values in a tensor of these sizes (1 for none)."""
     return math.prod(sizes)
+
+
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """`3,5,8-10` as (3, 5, 8, 9, 10), each once; ValueError for anything else.
+
+    >>> parse_numbers("3,5,8-10")
+    (3, 5, 8, 9, 10)
+    """
+    numbers: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        first, dash, last = part.partition("-")
+        ends = [first, last] if dash else [first]
+        if not all(end.isascii() and end.isdigit() and len(end) < 7 for end in ends):
+            raise ValueError(f"takes numbers such as 3, 0-15 or 3,5,8-10, not {shown(text)}")
+        numbers += range(int(first), int(ends[-1]) + 1)
+    return tuple(dict.fromkeys(numbers))

@@ -312,7 +312,7 @@ def test_a_split_gives_a_curve_and_a_table(trained: Path, tmp_path: Path, capsys
     ("arguments", "message"),
     [
         ("", "name images, take some of the data set with --index 0, or attack a whole split: --split test"),
-        ("--index 0 --limit 5", "--limit is for a whole split; leave it out, or leave the images out"),
+        ("--index 0 --limit 5", "--limit is for a whole split; leave it out, or leave out the images"),
         ("--split test --limit 0", "--limit must be at least 1, not 0"),
         ("--index 0 --method cw", "--method must be pgd or fgsm, not 'cw'"),
         ("--index 0 --norm l1", "--norm must be linf or l2, not 'l1'"),

@@ -311,7 +311,7 @@ def test_training_keeps_a_film_if_asked(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--sort size", "--sort must be norm or likeness, not 'size'"),
+        ("--sort size", "--sort must be norm or similarity, not 'size'"),
         ("--all --layer 0", "--all shows every convolution as it is; leave out --layer, or name one with --layer"),
         ("--all --compare untrained", "--all shows every convolution as it is; leave out --compare, {one}"),
         ("--every-epoch --sort norm", "--every-epoch shows what training kept of the first convolution; {out} --sort"),

@@ -67,7 +67,7 @@ def test_without_colours_there_is_no_preview(
     monkeypatch.chdir(tmp_path)
     assert not can_preview()
     assert cnn("visualize-filters", "tiny-cnn", "--untrained", "--show", "-o", "f.png") == 0
-    assert capsys.readouterr().err == "--show needs a terminal with colours; open the file instead\n"
+    assert capsys.readouterr().err == "--show needs a terminal with colors; open the file instead\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

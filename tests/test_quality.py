@@ -24,6 +24,7 @@ ORDER = [
     "files",
     "tables",
     "device",
+    "setting_kinds",
     "settings",
     "layers",
     "language",

@@ -14,7 +14,8 @@ from cnn_cli.checkpoints import checkpoint
 from cnn_cli.errors import UsageError
 from cnn_cli.language.registry import find
 from cnn_cli.network.build import build_plan
-from cnn_cli.settings import FAST, SETTINGS
+from cnn_cli.setting_kinds import FAST
+from cnn_cli.settings import SETTINGS
 from cnn_cli.training import speedups as fast
 
 CPU = torch.device("cpu")

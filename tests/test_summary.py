@@ -250,7 +250,7 @@ def test_estimates_follow_batch_precision_and_optimizer() -> None:
     sgd, adam = memory.training(plan, 8, "sgd"), memory.training(plan, 8, "adam")
     assert adam.optimizer == 2 * sgd.optimizer == 2 * 4 * plan.params
     assert sgd.document()["total"] == sum(v for k, v in sgd.document().items() if k != "total")
-    with pytest.raises(UsageError, match=r"--precision must be float32, float16, bfloat16, not 'half'"):
+    with pytest.raises(UsageError, match=r"--precision must be fp32, fp16 or bf16, not 'half'"):
         setup(plan, precision="half")
     with pytest.raises(UsageError, match="--batch-size must be an integer of at least 1, not 0"):
         setup(plan, 0)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cnn_cli.analysis.memory import BYTES, Memory, inference, training
+from cnn_cli.analysis.memory import Memory, inference, training
 from cnn_cli.analysis.rows import Row, auxiliary, layer_rows, network_document, relative, totals
 from cnn_cli.errors import UsageError, closest
 from cnn_cli.language.freezing import freeze_patterns, trainable_params
@@ -57,6 +57,9 @@ DEFAULT = ("name", "layer", "output", "params", "macs")
 _TIMES = ("forward", "backward")
 
 
+_PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
 @dataclass(frozen=True)
 class Setup:
     """What memory is estimated for; `frozen` are patterns of layers that are not trained, as for `layer_rows`."""
@@ -85,12 +88,12 @@ def setup(
         except ValueError as error:
             raise UsageError(f"--{name.replace('_', '-')} {error}") from None
 
-    if precision not in (None, *BYTES):
-        raise UsageError(f"--precision must be {', '.join(BYTES)}, not {precision!r}.{closest(str(precision), BYTES)}")
+    if precision not in (None, *_PRECISIONS):
+        raise UsageError(f"--precision must be fp32, fp16 or bf16, not {precision!r}")
     return Setup(
         chosen("batch_size", batch),
         chosen("optimizer", optimizer),
-        precision or "float32",
+        _PRECISIONS[precision or "fp32"],
         freeze_patterns(plan, freeze),
     )
 

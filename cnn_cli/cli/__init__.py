@@ -8,7 +8,10 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 
 # isort: off
-from cnn_cli.cli import inspect, summary, train, predict, visualize, explain  # noqa: F401
+from cnn_cli.cli import list, check, summary, shapes, diff, schema  # noqa: F401
+from cnn_cli.cli import train, eval, predict  # noqa: F401
+from cnn_cli.cli import visualize_filters, visualize_features, visualize_saliency, attack, synthesize  # noqa: F401
+from cnn_cli.cli import guide  # noqa: F401
 
 # isort: on
 from cnn_cli.cli.app import app

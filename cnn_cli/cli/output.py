@@ -10,7 +10,6 @@ from typing import Any
 
 from cnn_cli.colors import highlighted
 from cnn_cli.errors import CnnError
-from cnn_cli.tables import Result, TableResult, render
 
 
 def clean(text: str) -> str:
@@ -38,17 +37,6 @@ def note_weights(network: str, weights: Path | None, remarks: Sequence[str] = ()
 def emit(text: str) -> None:
     """A result: stdout."""
     _write(highlighted(clean(text), sys.stdout))
-
-
-def emit_result(result: Result, form: str, json: bool = False) -> None:
-    """A result on stdout: its document where `json` is set, else its text, or its table as csv or markdown."""
-    if json:
-        emit_json(result.document())
-    elif form == "text":
-        emit(result.text())
-    else:
-        assert isinstance(result, TableResult)
-        emit(render(result.table(), form))
 
 
 def emit_json(document: Any) -> None:

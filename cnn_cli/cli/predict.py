@@ -1,49 +1,36 @@
-"""The command that answers: predict."""
+"""`cnn predict`."""
 
 from typing import Annotated
 
-import typer
-
-from cnn_cli.cli import options
-from cnn_cli.cli.app import app
-from cnn_cli.cli.options import style
+from cnn_cli.cli.app import command
+from cnn_cli.cli.options import Data, Format, Images, Network, Spec, Weights, option
 from cnn_cli.cli.output import emit, emit_json, note_weights
 
-Images = Annotated[list[str] | None, typer.Argument(help="Image files, folders of them, or patterns such as '*.png'.")]
-Index = Annotated[
-    list[int] | None,
-    typer.Option("--index", metavar="N", help="An image of the data set by its number, from 0; may be repeated."),
-]
-Split = Annotated[str, typer.Option("--split", metavar="NAME", help="Where --index counts: test, val or train.")]
+Top = Annotated[int, option("--top", panel="Output", metavar="N", help="Number of classes per image.")]
 
 
-@app.command()
+@command("predict", "Training")
 def predict(
-    network: options.Network,
-    images: Images = None,
-    index: Index = None,
-    split: Split = "test",
-    top: Annotated[int, typer.Option("--top", metavar="N", help="How many classes of each image.")] = 5,
-    weights: options.Weights = None,
-    data: options.Data = None,
-    data_dir: options.DataDir = None,
-    device: options.Device = "auto",
-    models: options.Models = None,
-    json: options.Json = False,
-    csv: options.Csv = False,
-    markdown: options.Markdown = False,
+    network: Network, images: Images, spec: Spec, data: Data, weights: Weights, format: Format, top: Top = 5
 ) -> None:
-    """The likeliest classes of images. With their probabilities, by a trained network."""
-    from cnn_cli.device import pick
-    from cnn_cli.interpret import predict as p
+    """Predict the classes of images, with their probabilities."""
+    from cnn_cli.interpret import predict as prediction
     from cnn_cli.training.eval_report import trained_network
 
-    form, loaded = style(csv, markdown, json), trained_network(network, tuple(models or ()), weights)
-    document = p.predict(
-        loaded, images or [], index=index or (), split=split, data=data, data_dir=data_dir, top=top, device=pick(device)
+    format.check()
+    loaded = trained_network(network, spec.files, weights.weights, spec.args, spec.size)
+    document = prediction.predict(
+        loaded,
+        images.images or [],
+        index=images.numbers,
+        split=images.split or "test",
+        data=data.data,
+        data_dir=data.data_dir,
+        top=top,
+        device=weights.torch_device,
     )
     note_weights(network, loaded.weights, loaded.notes)
-    if json:
+    if format.json:
         emit_json(document)
     else:
-        emit(p.report(document, form))
+        emit(prediction.report(document, format.style))

@@ -1,127 +1,106 @@
-"""Commands that use data: train and eval."""
+"""`cnn train`."""
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_cli.cli import options
-from cnn_cli.cli.app import app
-from cnn_cli.cli.options import arguments, input_size, style
-from cnn_cli.cli.output import emit, emit_json, note, note_weights
-from cnn_cli.cli.settings import with_settings
+from cnn_cli.cli.app import command
+from cnn_cli.cli.options import Device, Json, Network, Output, Spec, option
+from cnn_cli.cli.output import emit, emit_json, note
+from cnn_cli.cli.training_options import Settings
 from cnn_cli.errors import UsageError
-from cnn_cli.tables import render
 
-Recipe = Annotated[
-    str, typer.Option("--recipe", metavar="NAME", help="One of the network's other ways to train, laid over train:.")
-]
-Plain = Annotated[bool, typer.Option("--plain", help="The same as --fast none: the textbook's loop, bit for bit.")]
-Seeds = Annotated[
-    int | None,
-    typer.Option("--seeds", metavar="INTEGER", help="So many runs, with seeds from --seed on; mean and deviation."),
-]
-Film = Annotated[
-    bool, typer.Option("--filters-every-epoch", help="A film strip of how the first convolution's filters form.")
-]
-
-
-@app.command()
-@with_settings
-def train(
-    network: options.Network,
-    settings: dict[str, Any],
-    run: Annotated[
-        Path | None, typer.Argument(help="With --resume: the run folder; the newest run if it is left out.")
-    ] = None,
-    recipe: Recipe = "",
-    plain: Plain = False,
-    seeds: Seeds = None,
-    device: options.Device = "auto",
-    data_dir: options.DataDir = None,
-    input: options.Input = None,
-    set: options.Set = None,
-    models: options.Models = None,
-    output: options.Output = None,
-    film: Film = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run, exactly from where it stopped.")] = False,
-    json: options.Json = False,
-) -> None:
-    """Train a network, or go on with a run. The latter is `cnn train NETWORK --resume [RUN]`.
-
-    Each setting comes from its option, else the variable CNN_<NAME>, else the recipe, else the spec's train:, else its
-    default. Several processes: torchrun --nproc-per-node 2 -m cnn_cli train NETWORK.
-    """
-    if run and not resume:
-        raise UsageError(f"unexpected {str(run)!r}; to resume a run, add --resume")
-    if plain and "fast" in settings:
-        raise UsageError("--plain is --fast none; leave one of them out")
+if TYPE_CHECKING:
+    from cnn_cli.tables import Result
     from cnn_cli.training.request import Request
-    from cnn_cli.training.resumption import run_to_resume
-    from cnn_cli.training.run import begin
-    from cnn_cli.training.run import resume as resume_run
-    from cnn_cli.training.seeds import train_seeds
+
+Run = Annotated[
+    Path | None,
+    typer.Argument(metavar="[RUN]", help="With --resume: the run folder [newest run].", show_default=False),
+]
+DataDir = Annotated[
+    Path | None,
+    option(
+        "--data-dir",
+        panel="Data",
+        metavar="FOLDER",
+        envvar="CNN_DATA_DIR",
+        help="Where named data sets are kept and downloaded to [~/.cache/cnn/datasets].",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the run is carried out."""
+
+    recipe: Annotated[
+        str, option("--recipe", panel="Optimization", metavar="NAME", help="A recipe of the network, over its train:.")
+    ] = ""
+    plain: Annotated[bool, option("--plain", panel="Speed", help="The reference loop: --fast none.")] = False
+    device: Device = "auto"
+    resume: Annotated[bool, option("--resume", panel="Run", help="Resume a run exactly where it stopped.")] = False
+    seeds: Annotated[
+        int | None,
+        option("--seeds", panel="Run", metavar="N", help="Repeat with N seeds; report mean and standard deviation."),
+    ] = None
+    output: Output = None
+    filters_every_epoch: Annotated[
+        bool,
+        option("--filters-every-epoch", panel="Output", help="Keep the first convolution's filters of every epoch."),
+    ] = False
+    json: Json = False
+
+
+@command("train", "Training")
+def train(
+    network: Network,
+    spec: Spec,
+    settings: Settings,
+    options: RunOptions,
+    run: Run = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train a network, or resume a run: cnn train NETWORK --resume [RUN].
+
+    A setting comes from its option, else from the variable CNN_<NAME>, the recipe, the spec's train:, or its default.
+    Multiple processes: torchrun --nproc-per-node 2 -m cnn_cli train NETWORK.
+    """
+    if run and not options.resume:
+        raise UsageError(f"unexpected {str(run)!r}; to resume a run, add --resume")
+    given = settings.given
+    if options.plain and "fast" in given:
+        raise UsageError("--plain is --fast none; leave out one of them")
+    from cnn_cli.training.request import Request
 
     request = Request(
         network=network,
-        options=settings | ({"fast": "none"} if plain else {}),
-        recipe=recipe,
+        options=given | ({"fast": "none"} if options.plain else {}),
+        recipe=options.recipe,
         data_dir=data_dir,
-        device=device,
-        models=tuple(models or ()),
-        args=arguments(set),
-        input=input_size(input),
-        output=output,
-        film=film,
+        device=options.device,
+        models=spec.files,
+        args=spec.args,
+        input=spec.size,
+        output=options.output,
+        film=options.filters_every_epoch,
         command=shlex.join(["cnn", *sys.argv[1:]]),
         say=note,
     )
-    if seeds is not None:
-        result: Any = train_seeds(request, seeds, run, resume)
-    else:
-        result = resume_run(request, run_to_resume(request, run)) if resume else begin(request)
+    result = _run(request, options, run)
     if result:
-        emit_json(result.document()) if json else emit(result.text())
+        emit_json(result.document()) if options.json else emit(result.text())
 
 
-@app.command("eval")
-def evaluate(
-    network: options.Network,
-    data: options.Data = None,
-    split: Annotated[
-        str | None, typer.Option("--split", metavar="NAME", help="test, val or train [test, where there is one].")
-    ] = None,
-    weights: options.Weights = None,
-    batch_size: options.BatchSize = None,
-    device: options.Device = "auto",
-    workers: options.Workers = None,
-    data_dir: options.DataDir = None,
-    models: options.Models = None,
-    output: options.Output = None,
-    json: options.Json = False,
-    csv: options.Csv = False,
-    markdown: options.Markdown = False,
-) -> None:
-    """Evaluate a trained network. NETWORK is a name (its newest run), a run folder or a checkpoint.
+def _run(request: "Request", options: RunOptions, folder: Path | None) -> "Result | None":
+    from cnn_cli.training import run
+    from cnn_cli.training.resumption import run_to_resume
+    from cnn_cli.training.seeds import train_seeds
 
-    The result goes beside the run too, or to the folder -o: eval.json and confusion_matrix.png.
-    """
-    from cnn_cli.device import pick
-    from cnn_cli.training import eval_report
-
-    if split not in (None, *eval_report.SPLITS):
-        raise UsageError(f"--split must be test, val or train, not {split!r}")
-    form = style(csv, markdown, json)
-    loaded = eval_report.trained_network(network, tuple(models or ()), weights)
-    request = eval_report.EvaluationRequest(data, data_dir, split, batch_size, workers)
-    evaluation = eval_report.evaluate_network(loaded, request, pick(device))
-    note_weights(network, loaded.weights, evaluation.notes)
-    if json:
-        emit_json(evaluation.document())
-    else:
-        emit(evaluation.text() if form == "text" else render(evaluation.table(), form))
-    if target := output or loaded.run:
-        paths = eval_report.write_evaluation(target, evaluation)
-        note("\n" + "\n".join(str(path.resolve()) for path in paths))
+    if options.seeds is not None:
+        return train_seeds(request, options.seeds, folder, options.resume)
+    return run.resume(request, run_to_resume(request, folder)) if options.resume else run.begin(request)

@@ -163,12 +163,13 @@ def show_features(
     seed: int = 0,
     per_channel: bool = False,
     force: bool = False,
+    device: torch.device | None = None,
 ) -> dict[str, Any]:
     """Write a picture of each image's maps → what `cnn visualize-features --json` prints.
 
     `layers` as `cnn summary` names them; without any, as `default_layers` has it. Paths as in `places`.
     """
-    network = restored(loaded, seed)
+    network = restored(loaded, seed).to(device or torch.device("cpu"))
     chosen = [choose_layer(loaded, network, name) for name in dict.fromkeys(layers)] or default_layers(
         network, loaded.plan
     )

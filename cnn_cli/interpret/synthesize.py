@@ -19,6 +19,7 @@ from cnn_cli.errors import UsageError, closest, listed
 from cnn_cli.interpret.capture import untouched
 from cnn_cli.interpret.scores import Scores
 from cnn_cli.language.plan import Layer
+from cnn_cli.values import parse_numbers
 
 TRANSFORMS, PARAMETRIZATIONS = ("jitter", "scale", "rotate", "blur"), ("fourier", "pixels")
 
@@ -173,17 +174,15 @@ def choose(loaded: LoadedNetwork, name: str) -> Layer:
     raise UsageError(f"{what}.{closest(name, layers)} The layers: {listed(list(layers))}")
 
 
-def numbers(text: str, count: int, option: str) -> list[int]:
-    """`0-3,7` → [0, 1, 2, 3, 7]; UsageError for what is no such list or not below `count`."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = (p.strip() for p in part.partition("-"))
-        if not all(p.isascii() and p.isdigit() and len(p) < 10 for p in (first, last if dash else first)):
-            raise UsageError(f"{option} takes numbers such as 0-15 or 3,5,8, not {text!r}")
-        if (end := int(last or first)) >= count:
-            raise UsageError(f"{option} {text}: the channels are 0 to {count - 1}")
-        found += range(int(first), end + 1)
-    return list(dict.fromkeys(found))
+def numbers(text: str, count: int, option: str) -> tuple[int, ...]:
+    """`0-3,7` → (0, 1, 2, 3, 7); UsageError for what is no such list or not below `count`."""
+    try:
+        chosen = parse_numbers(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {error}") from None
+    if not chosen or max(chosen) >= count:
+        raise UsageError(f"{option} {text}: the channels are 0 to {count - 1}")
+    return chosen
 
 
 def variation(x: Tensor) -> Tensor:

@@ -48,10 +48,10 @@ def units_of(
         chosen = numbers(channels, found.output_shape[0], "--channels")
         thing = "channel" if len(found.output_shape) == 3 else "unit"
         names = tuple(f"{thing} {n}" for n in chosen)
-        return Units(channels_of(scores, found), tuple(chosen), names, f"layer {layer} ({found.type})", layer)
+        return Units(channels_of(scores, found), chosen, names, f"layer {layer} ({found.type})", layer)
     if layer is None and channels is None and (classes or all_classes):
-        chosen = [class_index(c, known) for c in classes] if not all_classes else list(range(len(known)))
-        return Units(scores, tuple(chosen), tuple(known[k] for k in chosen), "classes")
+        chosen = tuple(range(len(known))) if all_classes else tuple(class_index(c, known) for c in classes)
+        return Units(scores, chosen, tuple(known[k] for k in chosen), "classes")
     raise UsageError(
         "say what the image is for: --all-classes, --class NAME, or --layer NAME with --channels 0-15 "
         "(classes or channels, not both)"

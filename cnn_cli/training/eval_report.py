@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +62,15 @@ class EvaluationRequest:
     workers: int | None = None
 
 
-def trained_network(network: str, models: Sequence[Path] = (), weights: str | None = None) -> LoadedNetwork:
+def trained_network(
+    network: str,
+    models: Sequence[Path] = (),
+    weights: str | None = None,
+    args: Mapping[str, Any] | None = None,
+    input: Sequence[int] | None = None,
+) -> LoadedNetwork:
     """NETWORK with its weights and their metadata; UsageError for a network that was not trained yet."""
-    loaded = load_network(network, models=models, weights=weights)
+    loaded = load_network(network, models=models, weights=weights, args=args, input=input)
     if loaded.metadata is None:
         raise UsageError(f"{network} has no finished epoch in {ROOT.resolve()}; train it: cnn train {network}")
     return loaded

@@ -22,7 +22,7 @@ from cnn_cli.device import fast_bf16
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.network.modules import Graph, chains
-from cnn_cli.settings import FAST
+from cnn_cli.setting_kinds import FAST
 
 _ONLY = {"keep-memory": "cpu", "cuda-graph": "cuda"}  # the device that a speedup is for
 _PAYS = {device: tuple(n for n in FAST if _ONLY.get(n, device) == device) for device in ("cpu", "cuda")}

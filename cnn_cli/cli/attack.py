@@ -1,0 +1,88 @@
+"""`cnn attack`."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cnn_cli.cli.app import command
+from cnn_cli.cli.options import Data, Format, Images, Network, Picture, Seed, Spec, Weights, option
+from cnn_cli.cli.output import emit, emit_json, note_weights
+from cnn_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How images are attacked."""
+
+    method: Annotated[str, option("--method", panel="Attack", metavar="NAME", help="pgd or fgsm.")] = "pgd"
+    norm: Annotated[str, option("--norm", panel="Attack", metavar="NAME", help="linf or l2.")] = "linf"
+    epsilon: Annotated[
+        list[float] | None,
+        option(
+            "--epsilon",
+            panel="Attack",
+            metavar="E",
+            help="Largest change of an image, for pixels in [0, 1]; may be repeated "
+            "[linf: 0.1, color 8/255; l2: 1.5, color 0.5].",
+        ),
+    ] = None
+    steps: Annotated[int | None, option("--steps", panel="Attack", metavar="N", help="Steps of PGD [10].")] = None
+    step_size: Annotated[
+        float | None,
+        option("--step-size", panel="Attack", metavar="E", help="Step size of PGD [2.5 epsilon / steps]."),
+    ] = None
+    target: Annotated[
+        str | None, option("--target", panel="Attack", metavar="CLASS", help="Target class [untargeted].")
+    ] = None
+    limit: Annotated[
+        int | None, option("--limit", panel="Data", metavar="N", help="With --split: N random images of the split.")
+    ] = None
+    seed: Seed = 0
+
+
+@command("attack", "Interpretation")
+def attack(
+    network: Network,
+    images: Images,
+    options: Attack,
+    spec: Spec,
+    data: Data,
+    weights: Weights,
+    picture: Picture,
+    format: Format,
+) -> None:
+    """Generate adversarial examples (FGSM, PGD); with --split, accuracy against epsilon."""
+    from cnn_cli.interpret import attack_page
+
+    named = bool(images.images or images.index)
+    if not named and images.split is None:
+        raise UsageError(
+            "name images, choose some of the data set with --index 0, or attack a whole split: --split test"
+        )
+    if named and options.limit is not None:
+        raise UsageError("--limit is for a whole split; leave it out, or leave out the images")
+    format.check()
+    loaded = weights.load(network, spec)
+    how = attack_page.attack_of(
+        loaded, options.method, options.norm, options.steps, options.step_size, options.target, options.seed
+    )
+    common: dict[str, Any] = {"device": weights.torch_device, "output": picture.output, "force": picture.force}
+    if named:
+        inputs = images.load(loaded, data)
+        document = attack_page.show_attack(loaded, inputs, options.epsilon or (), how, **common)
+    else:
+        document = _attack_split(loaded, images.split or "test", data, options, how, common)
+    note_weights(network, loaded.weights)
+    emit_json(document) if format.json else emit(attack_page.report(document, how, format.style))
+    picture.preview(document["picture"], document.get("body"))
+
+
+def _attack_split(
+    loaded: "LoadedNetwork", split: str, data: Data, options: Attack, how: Any, common: dict[str, Any]
+) -> dict[str, Any]:
+    from cnn_cli.interpret import attack_page
+
+    source = attack_page.source_of(loaded, split, data.data, data.data_dir, options.limit)
+    return attack_page.show_robustness(loaded, source, split, options.epsilon or (), how, limit=options.limit, **common)

@@ -1,0 +1,42 @@
+"""`cnn guide`: the documentation that ships with the tool, in the terminal."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnn_cli.cli.app import command
+from cnn_cli.cli.output import emit
+from cnn_cli.errors import UsageError, closest
+from cnn_cli.tables import Column, Table, render, terminal_width
+
+PAGES = Path(__file__).parents[1] / "guide"
+Topic = Annotated[
+    str | None, typer.Argument(metavar="[TOPIC]", help="Page of the guide [a list of all pages].", show_default=False)
+]
+
+
+@command("guide", "Documentation")
+def guide(topic: Topic = None) -> None:
+    """Read the guide: `cnn guide` lists its topics, `cnn guide TOPIC` opens one."""
+    pages = {path.stem: path for path in sorted(PAGES.glob("*.md"))}
+    if topic is None:
+        rows = [{"topic": name, "title": path.read_text().partition("\n")[0][2:]} for name, path in pages.items()]
+        emit(render(Table((Column("topic", "topic"), Column("title", "title", wraps=True)), rows)))
+    elif topic not in pages:
+        raise UsageError(f"the guide has no page {topic!r}.{closest(topic, pages)} Its pages: {', '.join(pages)}")
+    elif sys.stdout.isatty():
+        _page_through(pages[topic].read_text())
+    else:
+        emit(pages[topic].read_text().rstrip())
+
+
+def _page_through(text: str) -> None:
+    """Rendered, through the user's pager."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console(width=min(terminal_width(), 100))
+    with console.pager(styles=True):
+        console.print(Markdown(text))

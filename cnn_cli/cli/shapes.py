@@ -1,0 +1,69 @@
+"""`cnn shapes`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cnn_cli.cli.app import command
+from cnn_cli.cli.options import Format, Network, Spec, option
+from cnn_cli.cli.output import emit, emit_json
+from cnn_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from cnn_cli.language.plan import Plan
+
+Layer = Annotated[
+    str | None,
+    typer.Argument(metavar="[LAYER]", help="With --explain: one layer, or one group of layers.", show_default=False),
+]
+Explain = Annotated[bool, option("--explain", panel="Explain", help="Derive every number, in words and symbols.")]
+ValidInputs = Annotated[
+    bool, option("--valid-inputs", panel="Explain", help="Input sizes that fit, and their output shapes.")
+]
+Sizes = Annotated[
+    str | None,
+    option("--sizes", panel="Explain", metavar="A,B,…", help="Input sizes to show, such as 28,32,48x64."),
+]
+
+
+@command("shapes", "Networks")
+def shapes(
+    network: Network,
+    spec: Spec,
+    format: Format,
+    layer: Layer = None,
+    explain: Explain = False,
+    valid_inputs: ValidInputs = False,
+    sizes: Sizes = None,
+) -> None:
+    """Show the input and output shape of each layer, and the arithmetic between them."""
+    from cnn_cli.analysis.input_sizes import find_input_sizes
+    from cnn_cli.analysis.shapes import ShapeDerivation
+
+    if (valid_inputs or sizes) and (explain or layer):
+        raise UsageError("--explain and --valid-inputs exclude each other; choose one")
+    plan = spec.draft(network)
+    if valid_inputs or sizes:
+        format.emit(find_input_sizes(plan, sizes))
+    elif explain or layer:
+        _explain(plan.checked(), layer, format)
+    else:
+        format.emit(ShapeDerivation(plan))
+    plan.checked()
+
+
+def _explain(plan: "Plan", layer: str | None, format: Format) -> None:
+    from cnn_cli.analysis import explain
+    from cnn_cli.analysis.summary import title
+    from cnn_cli.tables import render, wrapped
+
+    explanations = explain.explain(plan, layer)
+    unused = explain.never_used(plan) if layer is None else []
+    if format.json:
+        layers = [explanation.document() for explanation in explanations]
+        emit_json({"network": plan.network, "input": list(plan.input), "layers": layers, "never_used": unused})
+    elif format.style != "text":
+        emit(render(explain.table(explanations), format.style))
+    else:
+        ends = [wrapped(line) for line in unused]
+        emit("\n".join([title(plan), "", explain.text(explanations), *([""] if ends else []), *ends]))

@@ -1,0 +1,80 @@
+"""`cnn visualize-filters`."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cnn_cli.cli.app import command
+from cnn_cli.cli.options import Json, Network, Picture, Spec, Untrained, Weights, option
+from cnn_cli.cli.output import emit, emit_json
+from cnn_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which filters are shown, and how."""
+
+    layer: Annotated[
+        str | None, option("--layer", panel="Filters", metavar="NAME", help="A convolution, by its name [the first].")
+    ] = None
+    all: Annotated[bool, option("--all", panel="Filters", help="All convolutions on one page.")] = False
+    sort: Annotated[
+        str | None,
+        option("--sort", panel="Filters", metavar="ORDER", help="norm: strongest first; similarity: alike together."),
+    ] = None
+    compare: Annotated[
+        str | None,
+        option("--compare", panel="Filters", metavar="SOURCE", help="Beside it: untrained, a run or a checkpoint."),
+    ] = None
+    every_epoch: Annotated[
+        bool, option("--every-epoch", panel="Filters", help="How they formed, after --filters-every-epoch.")
+    ] = False
+    per_filter: Annotated[
+        bool, option("--per-filter", panel="Filters", help="One color scale per filter, to show weak ones.")
+    ] = False
+
+    def check(self, untrained: bool) -> None:
+        """UsageError for options that exclude each other."""
+        if self.sort not in (None, "norm", "similarity"):
+            raise UsageError(f"--sort must be norm or similarity, not {self.sort!r}")
+        single = {"--layer": self.layer, "--compare": self.compare, "--per-filter": self.per_filter}
+        excluded: dict[str, Any] = single | {"--every-epoch": self.every_epoch}
+        if self.all and (other := next((name for name, value in excluded.items() if value), None)):
+            raise UsageError(f"--all shows every convolution as it is; leave out {other}, or choose one with --layer")
+        excluded = single | {"--sort": self.sort, "--untrained": untrained}
+        if self.every_epoch and (other := next((name for name, value in excluded.items() if value), None)):
+            raise UsageError(f"--every-epoch shows what training kept of the first convolution; leave out {other}")
+
+
+@command("visualize-filters", "Interpretation")
+def visualize_filters(
+    network: Network,
+    filters: Filters,
+    spec: Spec,
+    weights: Weights,
+    untrained: Untrained,
+    picture: Picture,
+    json: Json = False,
+) -> None:
+    """Draw learned convolution filters."""
+    filters.check(untrained.untrained)
+    from cnn_cli.interpret import gallery
+
+    loaded, seed = untrained.load(network, spec, weights), untrained.seed or 0
+    sort = "likeness" if filters.sort == "similarity" else filters.sort or ""
+    if filters.every_epoch:
+        document = gallery.show_film(loaded, picture.output, picture.force)
+    elif filters.all:
+        document = gallery.show_all(loaded, picture.output, seed, picture.force, sort)
+    else:
+        document = gallery.show_filters(
+            loaded,
+            filters.layer,
+            picture.output,
+            seed=seed,
+            per_filter=filters.per_filter,
+            force=picture.force,
+            sort=sort,
+            compare=filters.compare,
+        )
+    emit_json(document) if json else emit(gallery.report(document))
+    picture.preview(document["picture"], document["body"])

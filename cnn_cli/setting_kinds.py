@@ -1,0 +1,87 @@
+"""Kinds of values that only training settings take: a normalization, a parameter group, a choice of speedups."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cnn_cli.errors import closest
+from cnn_cli.values import Choice, Flag, Integer, Kind, ListOf, Number, Text, shown
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """`{mean: [0.2860], std: [0.3530]}`: a number for each channel; pixels are in [0, 1] before."""
+
+    def read(self, value: Any) -> dict[str, list[float]]:
+        if not isinstance(value, dict) or set(value) != {"mean", "std"}:
+            raise ValueError(f"must be {{mean: [...], std: [...]}}, not {shown(value)}")
+        mean = ListOf(Number(), single=True).read(value["mean"])
+        std = ListOf(Number(0, above=True), single=True).read(value["std"])
+        if len(mean) != len(std):
+            raise ValueError(f"must have as many values in mean ({len(mean)}) as in std ({len(std)})")
+        return {"mean": [float(m) for m in mean], "std": [float(s) for s in std]}
+
+    def schema(self) -> dict[str, Any]:
+        mean, std = ListOf(Number(), single=True).schema(), ListOf(Number(0, above=True), single=True).schema()
+        return {
+            "type": "object",
+            "properties": {"mean": mean, "std": std},
+            "required": ["mean", "std"],
+            "additionalProperties": False,
+        }
+
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
+FAST = ("channels-last", "fused-optimizer", "pool-before-relu", "crop-unused", "keep-memory", "cuda-graph")
+_GROUP: dict[str, Kind] = {
+    "parameters": ListOf(Text(), most=100, single=True),
+    "optimizer": Choice(OPTIMIZERS),
+    "lr": Number(0, above=True),
+    "weight_decay": Number(0),
+    "momentum": Number(0, 1),
+    "nesterov": Flag(),
+    "ns_steps": Integer(1, 99),
+}
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """`{parameters: "*.bias", optimizer: adamw, lr: 6e-3}`: what is left out is as for the other parameters."""
+
+    def read(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict) or "parameters" not in value or len(value) < 2:
+            raise ValueError(f"must be {{parameters: GLOB, lr: 0.001}} with what is to differ, not {shown(value)}")
+        read = {}
+        for key, item in value.items():
+            if key not in _GROUP:
+                raise ValueError(f"must not have {key!r}.{closest(key, _GROUP)} A group has {', '.join(_GROUP)}")
+            try:
+                read[key] = _GROUP[key].read(item)
+            except ValueError as error:
+                raise ValueError(f"{key} {error}".replace("must", "in it must", 1)) from None
+        return read
+
+    def schema(self) -> dict[str, Any]:
+        properties = {key: kind.schema() for key, kind in _GROUP.items()}
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": ["parameters"],
+            "minProperties": 2,
+            "additionalProperties": False,
+        }
+
+
+@dataclass(frozen=True)
+class Fast:
+    """`auto`, `none`, or the names of what makes it fast: as a list, or with commas between them."""
+
+    def read(self, value: Any) -> str | tuple[str, ...]:
+        if value in ("auto", "none", ()):
+            return "auto" if value == "auto" else ()
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(name in FAST for name in names):
+            raise ValueError(f"must be auto, none or some of {', '.join(FAST)}, not {shown(value)}")
+        return tuple(name for name in FAST if name in names)
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"enum": ["auto", "none"]}, {"type": "array", "items": {"enum": list(FAST)}}]}
