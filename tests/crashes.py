@@ -21,13 +21,13 @@ import small_runs as small
 import torch
 
 from cnn_cli import cli, files
-from cnn_cli.checkpoints.header import read_document
-from cnn_cli.checkpoints.tensorfile import read_tensors
+from cnn_cli.checkpoints.header import read_metadata
+from cnn_cli.checkpoints.run_state import read_state
+from cnn_cli.checkpoints.tensor_file import read_tensors
 from cnn_cli.data import preparation
 from cnn_cli.pictures import plots
 from cnn_cli.training import completion, loop
 from cnn_cli.training import run as run_module
-from cnn_cli.training.state import read_last
 
 SPEC = small.SPEC.replace("epochs: 2, batch_size: 128", "epochs: 2, batch_size: 512, val_fraction: 0.2")
 TRAIN = ("train", "small.yaml", "--device", "cpu", "-o", "run")
@@ -298,8 +298,8 @@ def everything(run: Path) -> dict[str, Any]:
     """All that a finished run says, but for times and places: the state, the best weights, the log, the result."""
     tensors, _ = read_tensors(run / "best.safetensors")
     return {
-        "state": timeless(read_last(run / "last.pt")),
-        "best": [tensors, timeless(read_document(run / "best.safetensors"))],
+        "state": timeless(read_state(run / "last.pt")),
+        "best": [tensors, timeless(read_metadata(run / "best.safetensors"))],
         "log": timeless([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]),
         "result": timeless(json.loads((run / "eval.json").read_text())),
         "files": sorted(p.name for p in run.iterdir()),

@@ -17,11 +17,11 @@ import torch
 import cnn_cli
 from cnn_cli.checkpoints import checkpoint
 from cnn_cli.checkpoints.checkpoint import Metadata, load_network, restore, save_weights
+from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.registry import find
 from cnn_cli.network.build import build_plan
-from cnn_cli.training.state import read_last
 
 CONV = "{Conv2d: {out_channels: 2, kernel_size: 3}}"
 TINY = f"tiny: {{input: [1, 4, 4], layers: [{CONV}, BatchNorm2d, Flatten, {{Linear: 2}}]}}"
@@ -120,11 +120,11 @@ def test_every_shorter_file_is_noticed(tiny: Path) -> None:
 
 def test_flipped_bits_of_the_state_are_noticed(run: Path, tmp_path: Path) -> None:
     good, path = (run / "last.pt").read_bytes(), tmp_path / "last.pt"
-    expected = read_last(run / "last.pt")
+    expected = read_state(run / "last.pt")
     for position in range(0, len(good), 41):
         path.write_bytes(good[:position] + bytes([good[position] ^ 1 << position % 8]) + good[position + 1 :])
         try:
-            found = read_last(path)
+            found = read_state(path)
         except CnnError as error:
             assert "weights_only" not in str(error) and "\n" not in str(error)
         else:
@@ -132,7 +132,7 @@ def test_flipped_bits_of_the_state_are_noticed(run: Path, tmp_path: Path) -> Non
     for length in range(0, len(good), 997):
         path.write_bytes(good[:length])
         with pytest.raises(CnnError):
-            read_last(path)
+            read_state(path)
 
 
 def test_an_entry_that_is_marked_as_a_folder_is_damage(run: Path, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_an_entry_that_is_marked_as_a_folder_is_damage(run: Path, tmp_path: Path
         position = entry + 38  # its external attributes
         path.write_bytes(good[:position] + bytes([good[position] ^ 0x10]) + good[position + 1 :])
         with pytest.raises(CnnError, match=r"last\.pt is damaged \(an entry is marked as a folder\)"):
-            read_last(path)
+            read_state(path)
 
 
 class Runs:
@@ -170,9 +170,7 @@ def test_a_file_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"about": Runs(f"touch {marker}")}, path)
     with pytest.raises(CnnError) as error:
         load_network(str(path))
-    assert str(error.value) == (
-        f"{path} is refused: it holds code (posix.system), and a cnn checkpoint holds none; delete it"
-    )
+    assert str(error.value) == (f"{path} was rejected: the file contains executable code (posix.system)")
     path.write_bytes(pickle.dumps(Runs(f"touch {marker}")))
     with pytest.raises(CnnError, match="is not a cnn checkpoint"):
         load_network(str(path))
@@ -183,7 +181,7 @@ def test_a_file_that_would_explode_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     for content in (b"\0" * 50_000_000, os.urandom(1000)):
         path.write_bytes(zipped(zipfile.ZIP_DEFLATED, **{"data.pkl": content}))
-        with pytest.raises(CnnError, match="is refused: it would unpack to more than its size"):
+        with pytest.raises(CnnError, match="was rejected: it is compressed, and a cnn checkpoint is not"):
             load_network(str(path))
 
 
@@ -205,7 +203,7 @@ def test_other_files_are_no_state(tmp_path: Path, content: bytes, error: str) ->
 
 def test_anothers_state_dict_is_no_state(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "theirs.pt")
-    with pytest.raises(CnnError, match=r"theirs\.pt is not a cnn checkpoint: it holds no state of a run"):
+    with pytest.raises(CnnError, match=r"theirs\.pt is not a cnn checkpoint: it has no training state"):
         load_network(str(tmp_path / "theirs.pt"))
 
 
@@ -219,11 +217,11 @@ def header(text: bytes) -> bytes:
         (b"", "it has no header"),
         (b"hello there", "it has no header"),
         (header(b"{not json}"), "its header is not JSON"),
-        (header(b"[1, 2]"), "its header names no tensors"),
+        (header(b"[1, 2]"), "its header does not describe tensors"),
         (header(b"[" * 100_000), "its header is not JSON"),
-        (header(b'{"__metadata__": {"format": "pt"}}'), "its header has no spec and no class names"),
-        (header(b'{"__metadata__": {"cnn": "{\\"format\\": 1}"}}'), "its header is incomplete"),
-        (header(b'{"__metadata__": {"cnn": "{\\"format\\": 9, \\"cnn\\": \\"7.0\\"}"}}'), "by a newer cnn (7.0)"),
+        (header(b'{"__metadata__": {"format": "pt"}}'), "it has no network and no class names"),
+        (header(b'{"__metadata__": {"cnn": "{\\"format\\": 1}"}}'), "its metadata is incomplete"),
+        (header(b'{"__metadata__": {"cnn": "{\\"format\\": 9, \\"cnn\\": \\"7.0\\"}"}}'), "newer version of cnn (7.0)"),
     ],
 )  # fmt: skip
 def test_other_files_are_no_weights(tmp_path: Path, content: bytes, error: str) -> None:
@@ -274,15 +272,15 @@ def test_what_is_not_there(tmp_path: Path, name: str) -> None:
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(CnnError) as error:
         cnn_cli.load(tmp_path)
-    assert str(error.value) == f"{tmp_path} holds no run of cnn: neither best.safetensors nor last.pt is there"
+    assert str(error.value) == f"{tmp_path} is not a run folder: it has neither best.safetensors nor last.pt"
 
 
 def test_a_damaged_state_names_what_is_good(run: Path, tmp_path: Path) -> None:
     (tmp_path / "best.safetensors").write_bytes((run / "best.safetensors").read_bytes())
     (tmp_path / "last.pt").write_bytes((run / "last.pt").read_bytes()[:-100])
     with pytest.raises(CnnError) as error:
-        read_last(tmp_path / "last.pt")
+        read_state(tmp_path / "last.pt")
     assert str(error.value) == (
-        f"{tmp_path}/last.pt is damaged (cut short) and was not used; "
-        f"{tmp_path}/best.safetensors is what there is of the run, for eval or --weights"
+        f"{tmp_path}/last.pt is damaged (truncated) and was not used; "
+        f"use {tmp_path}/best.safetensors for eval or --weights"
     )

@@ -16,9 +16,9 @@ import pytest
 import small_runs as small
 from crashes import TRAIN, Diary, Disk, everything, go_on, save_every_step
 
+from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.errors import CnnError
 from cnn_cli.training import run as run_module
-from cnn_cli.training.state import read_last
 
 EXHAUSTIVE = os.environ.get("EXHAUSTIVE", "")
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EXDEV)
@@ -45,9 +45,9 @@ def whole(run: Path) -> int:
     """The step of last.pt, which is whole, or is not there yet; previous.pt is whole too, and of no later step."""
     if not (run / "last.pt").exists():
         return 0
-    step = int(read_last(run / "last.pt")["step"])
+    step = int(read_state(run / "last.pt")["step"])
     if (run / "previous.pt").exists():
-        assert read_last(run / "previous.pt")["step"] <= step
+        assert read_state(run / "previous.pt")["step"] <= step
     return step
 
 

@@ -311,7 +311,7 @@ def test_pictures_with_weights(
     ("arguments", "error"),
     [
         (["train", "a.pth"], "a.pth is a run or checkpoint"),
-        (["eval", "a.pth", "--weights", "b.pth"], "a.pth has weights of its own; with --weights, name a network"),
+        (["eval", "a.pth", "--weights", "b.pth"], "a.pth has its own weights; with --weights, name a network"),
         (["predict", "net.yaml", "x.png", "--weights", "nothing"], "--weights nothing: torchvision has none for 'net'"),
         (["visualize-filters", "net.yaml", "--weights", "a.pth", "--untrained"], "exclude each other"),
     ],

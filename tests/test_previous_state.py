@@ -11,10 +11,10 @@ import torch
 
 from cnn_cli import cli, files
 from cnn_cli.checkpoints.checkpoint import load_network
+from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.errors import CnnError, StoppedError, UsageError
 from cnn_cli.training import loop
 from cnn_cli.training import run as run_module
-from cnn_cli.training.state import read_last
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -78,7 +78,7 @@ def test_a_damaged_state_costs_no_more_than_the_time_since_the_one_before(
     run = tmp_path / "a run"
     damage(run / "last.pt")
     bad, good = (run / "last.pt").read_bytes(), (run / "previous.pt").read_bytes()
-    before = read_last(run / "previous.pt")
+    before = read_state(run / "previous.pt")
     with pytest.raises(CnnError) as error:
         small.resume(tmp_path, "a run")
     stands = f"step {before['step']}, {len(before['history'])} epochs done"
@@ -127,7 +127,7 @@ def test_both_damaged(tmp_path: Path) -> None:
     damage(run / "last.pt")
     damage(run / "previous.pt")
     with pytest.raises(CnnError) as error:
-        read_last(run / "last.pt")
+        read_state(run / "last.pt")
     end = f"; {run}/best.safetensors is what there is of the run, for eval or --weights"
     assert str(error.value).endswith(f" and was not used; nor is {run}/previous.pt good{end}")
     with pytest.raises(CnnError) as error:

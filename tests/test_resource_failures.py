@@ -15,14 +15,14 @@ import torch
 from crashes import TRAIN, Memory, everything, go_on
 from torch.utils.data import DataLoader
 
-from cnn_cli.checkpoints.tensorfile import read_tensors
+from cnn_cli.checkpoints.run_state import read_state
+from cnn_cli.checkpoints.tensor_file import read_tensors
 from cnn_cli.data import batches
 from cnn_cli.data.preparation import ImageStream
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.tasks.classification import ClassificationResult
 from cnn_cli.training import loop
 from cnn_cli.training import run as run_module
-from cnn_cli.training.state import read_last
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -42,7 +42,7 @@ def test_out_of_memory_in_earnest(tmp_path: Path, channels: int) -> None:
     ended = crashes.cnn(tmp_path, "train", "large.yaml", "-o", "run", patches=(memory,))
     assert ended.code == 1, ended.said
     assert ended.message[0] == "error: out of memory with batches of 1000; try --batch-size 500 in a new run"
-    assert read_last(tmp_path / "run" / "last.pt")["step"] == 0
+    assert read_state(tmp_path / "run" / "last.pt")["step"] == 0
 
 
 # --- Workers --------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def _no_shared_memory(patch: pytest.MonkeyPatch) -> None:
 
 
 def finite(run: Path) -> bool:
-    tensors = [*read_tensors(run / "best.safetensors")[0].values(), *read_last(run / "last.pt")["network"].values()]
+    tensors = [*read_tensors(run / "best.safetensors")[0].values(), *read_state(run / "last.pt")["network"].values()]
     return all(bool(t.isfinite().all()) for t in tensors)
 
 
@@ -150,7 +150,7 @@ def test_weights_that_run_away_after_a_good_epoch(tmp_path: Path, first: int, ra
     (message,) = ended.message
     assert message.startswith(f"error: {what} in epoch 2") and message.endswith("try --lr 0.001")
     assert "run/best.safetensors is from before that" in message
-    assert finite(tmp_path / "run") and len(read_last(tmp_path / "run" / "last.pt")["history"]) == 1
+    assert finite(tmp_path / "run") and len(read_state(tmp_path / "run" / "last.pt")["history"]) == 1
     assert not list((tmp_path / "run").glob(".*"))
 
 

@@ -62,8 +62,7 @@ def test_a_file_that_wants_to_run_code_is_refused(net: str, tmp_path: Path, old:
     with pytest.raises(CnnError) as error:
         load_network(net, weights=str(path))
     assert str(error.value) == (
-        f"{path} is refused: it holds code (posix.system), and a file of weights holds none; "
-        "save the state_dict() of the network, and nothing else"
+        f"{path} was rejected: the file contains executable code (posix.system); save the network's state_dict() alone"
     )
     assert not marker.exists()
 
@@ -76,7 +75,7 @@ def test_other_files_are_refused(net: str, tmp_path: Path) -> None:
     torch.save(state, path, _use_new_zipfile_serialization=False)
     old = path.read_bytes()
     torch.save({"epoch": 3}, path)
-    contents = {b"": "is empty", b"hello": "is not a file of weights", path.read_bytes(): "it holds no named tensors"}
+    contents = {b"": "is empty", b"hello": "is not a file of weights", path.read_bytes(): "it has no named tensors"}
     contents |= {good[:-30]: "is damaged", good[:300] + b"?" + good[301:]: "is damaged", old[:-5]: "is damaged"}
     for content, message in contents.items():
         path.write_bytes(content)
@@ -145,5 +144,7 @@ def test_what_is_not_finite_is_left_new(net: str, tmp_path: Path) -> None:
     moved = transfer.fit(find(net), state, "x.pth")
     assert str(moved) == "copied 8 of 9 tensors; new: fc.bias 4 (not finite in the file)"
     torch.save(state, "x.pth")
-    with pytest.raises(UsageError, match=r"^x\.pth is for training only: fc\.bias holds values that are not finite"):
+    with pytest.raises(
+        UsageError, match=r"^x\.pth can only be used for training: fc\.bias has values that are not finite"
+    ):
         load_network(net, weights="x.pth")

@@ -361,7 +361,7 @@ def test_a_picture_is_replaced_only_by_force(workspace: Path, capsys: pytest.Cap
         ("tiny-cnn --untrained --layer 1", 2, "layer 1 is no convolution (ReLU). Its convolutions: 0, 2, 4"),
         ("tiny-cnn --seed 1", 2, "--seed draws fresh weights; use it with --untrained"),
         ("tiny-cnn --untrained -o a.gif", 2, "a.gif: the picture is written as .png; choose such a name with -o"),
-        ("runs", 1, "runs holds no run of cnn: neither best.safetensors nor last.pt is there"),
+        ("runs", 1, "runs is not a run folder: it has neither best.safetensors nor last.pt"),
     ],
 )
 def test_errors_say_what_to_do(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.checkpoints.header import is_stored, stored_plan
+from cnn_cli.checkpoints.run_folder import is_stored
+from cnn_cli.checkpoints.stored_network import read_plan
 from cnn_cli.errors import Problem, SpecError, UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find_spec, plan_spec, read_file, shipped
@@ -68,7 +69,7 @@ def diagnose(
 def _network(source: str, models: Sequence[Path], args: dict[str, Any], input: Sequence[int] | None) -> Plan:
     """The plan of a name, FILE.yaml:NAME, run folder or checkpoint, with its mistakes."""
     if is_stored(source):
-        return stored_plan(source, args, input)
+        return read_plan(source, args, input)
     return plan_spec(find_spec(source, models), args, input)
 
 

@@ -1,6 +1,6 @@
-"""best.safetensors: trained weights that explain themselves. Spec, class names and preprocessing are in the header.
+"""Checkpoints: trained weights with all that is needed to use them (network, class names, preprocessing).
 
-And what a NETWORK on the command line stands for: a checkpoint, or a network with or without weights from elsewhere.
+And what a NETWORK argument stands for: a run or checkpoint, or a network with or without weights from elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,29 +8,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import Tensor, nn
 
 from cnn_cli import __version__
 from cnn_cli.checkpoints import pretrained, transfer
-from cnn_cli.checkpoints.header import BEST, LAST, SUFFIXES, read_document
-from cnn_cli.checkpoints.runs import newest_run
-from cnn_cli.checkpoints.tensorfile import read_tensors, write_tensors
+from cnn_cli.checkpoints.header import read_metadata
+from cnn_cli.checkpoints.run_folder import BEST, CONFIG, LAST, SUFFIXES, is_stored, newest_run, weights_of
+from cnn_cli.checkpoints.run_state import read_state
+from cnn_cli.checkpoints.tensor_file import read_tensors, write_tensors
 from cnn_cli.data.preprocessing import Preprocessing, add_normalization
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document
 from cnn_cli.network.build import build_plan
 from cnn_cli.settings import resolve
-from cnn_cli.training.state import read_last
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What travels with weights: the network as plain data, the classes in the order of its outputs, the preprocessing.
+    """What is saved with weights: the network as plain data, the classes in the order of its outputs, preprocessing.
 
-    `data` has the data set's `name` and how it was divided (`val_fraction`, `seed`); `facts` are for people.
+    `data` has the data set's `name` and how it was split (`val_fraction`, `seed`); `facts` are for people.
     """
 
     spec: dict[str, Any]
@@ -40,7 +41,7 @@ class Metadata:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """Plain data: JSON, and what torch.load takes with weights_only=True."""
+        """Plain data: JSON, and what torch.load accepts with weights_only=True."""
         return {
             "format": FORMAT,
             "cnn": __version__,
@@ -51,10 +52,20 @@ class Metadata:
             "facts": self.facts,
         }
 
+    def without_paths(self) -> "Metadata":
+        """The same for a file that may be shared: files and folders of this machine by their names alone."""
+        data = {key: value for key, value in self.data.items() if key != "folder"}
+        if Path(str(data.get("name", ""))).is_absolute():
+            data["name"] = f"{Path(data['name']).name}/"  # the slash tells a folder from a named data set
+        facts = {key: _without_folder(value) for key, value in self.facts.items()}
+        if isinstance(settings := facts.get("settings"), dict):
+            facts["settings"] = {key: _without_folder(value) for key, value in settings.items()}
+        return replace(self, data=data, facts=facts)
+
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights from elsewhere, on the CPU. Of a bare file nothing is known: no `classes`, `preprocessing` is None."""
+    """Weights from elsewhere, on the CPU. Of a state_dict alone nothing is known: no `classes`, no `preprocessing`."""
 
     name: str
     path: Path
@@ -89,7 +100,7 @@ class LoadedNetwork:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images enter it: at the size of the plan, which --input may have changed."""
+        """How images are prepared, at the size of the plan, which --input may have changed."""
         channels, height, width = self.plan.input
         size = (channels, height, width)
         return Preprocessing(size) if self.metadata is None else self.metadata.preprocessing.with_input(size)
@@ -107,25 +118,25 @@ def load_network(
     """NETWORK (a run folder, a checkpoint, or what registry.find takes) → its plan and, where it has any, its weights.
 
     A name stands for the newest run of that network under ./runs, with the spec that the run was trained with; with
-    trained=False, or where there is no such run, for the network without weights; with `weights` for the network with
-    these, as find_weights takes them.
+    trained=False, or without such a run, for the network without weights; with `weights` for the network with these,
+    as find_weights takes them.
     """
     if not name.strip():
-        raise UsageError("an empty name; `cnn list` shows all networks")
+        raise UsageError("the network name is empty; `cnn list` shows all networks")
     path = Path(name)
     if weights:
-        if path.is_dir() or path.suffix in SUFFIXES:
-            raise UsageError(f"{path} has weights of its own; with --weights, name a network (`cnn list`)")
-        return _with_weights(weights, name, models, args, input)
+        if is_stored(name):
+            raise UsageError(f"{path} has its own weights; with --weights, name a network (`cnn list`)")
+        return _load_with_weights(weights, name, models, args, input)
     if path.is_dir():
-        return _open_file(_weights_of(path), args, input, path)
+        return _load_file(weights_of(path), args, input, path)
     if path.suffix in SUFFIXES:
-        return _open_file(path, args, input, path.parent if (path.parent / "config.yaml").is_file() else None)
-    if trained and (run := newest_run(name, BEST)):  # before its spec, which may not be at hand any more
-        return _open_file(run / BEST, args, input, run)
+        return _load_file(path, args, input, path.parent if (path.parent / CONFIG).is_file() else None)
+    if trained and (run := newest_run(name, BEST)):  # before its spec, which may not exist anymore
+        return _load_file(run / BEST, args, input, run)
     plan = find(name, models=models, args=args, input=input)
     if trained and (run := newest_run(plan.network, BEST)):
-        return _open_file(run / BEST, args, input, run)
+        return _load_file(run / BEST, args, input, run)
     return LoadedNetwork(plan)
 
 
@@ -153,59 +164,75 @@ def load(source: str | Path) -> nn.Module:
 
 
 def find_weights(text: str, network: str) -> Weights:
-    """`torchvision`, the name of one of its weights, a file (.pth, .pt, .safetensors), a run folder → the weights.
+    """`torchvision`, the name of one of its weights, a file (.pth, .pt, .safetensors) or a run folder → the weights.
 
-    A file of torchvision's own is known by its name and hash. CnnError for a file that is missing or damaged.
+    A file of torchvision's is recognized by its name and hash. CnnError for a file that is missing or damaged.
     """
     path = Path(text).expanduser()
     if text != pretrained.TORCHVISION and path.is_dir():
-        path = _weights_of(path)
+        path = weights_of(path)
+        if path.name == LAST:
+            read_state(path)  # where it is damaged, the error names previous.pt
     elif text == pretrained.TORCHVISION or path.suffix not in SUFFIXES:
         return _pretrained(pretrained.find_pretrained(text, network))
     elif entry := pretrained.find_by_file(path.name, network):
         pretrained.check_hash(path)
         return _pretrained(entry, path)
     tensors, document = read_tensors(path)
-    metadata = parse_metadata(document, str(path)) if document is not None else None
-    own = (metadata.classes, metadata.preprocessing) if metadata else ((), None)
-    return Weights(str(path), path, tensors, *own)
+    if document is None:
+        return Weights(str(path), path, tensors)
+    metadata = parse_metadata(document, path)
+    return Weights(str(path), path, tensors, metadata.classes, metadata.preprocessing)
 
 
 def save_weights(path: Path, network: nn.Module, metadata: Metadata) -> None:
-    """Write weights and header, whole or not at all."""
-    write_tensors(path, network.state_dict(), metadata.document())
+    """Write weights and metadata, whole or not at all. The file may be shared: it holds no path of this machine."""
+    write_tensors(path, network.state_dict(), metadata.without_paths().document())
 
 
-def parse_metadata(document: Any, origin: str) -> Metadata:
+def parse_metadata(document: Any, path: Path) -> Metadata:
     """The inverse of Metadata.document(); CnnError where it is none. The spec in it is checked when it is planned."""
     try:
         if document["format"] > FORMAT:
-            raise CnnError(f"{origin} was written by a newer cnn ({document['cnn']}); update this one ({__version__})")
+            version = document["cnn"]
+            raise CnnError(f"{path} was written by a newer version of cnn ({version}); upgrade cnn ({__version__})")
         classes = tuple(str(c) for c in document["classes"])
-        how = Preprocessing.from_document(document["preprocessing"])
-        return Metadata(dict(document["spec"]), classes, how, dict(document["data"]), dict(document["facts"]))
+        images = Preprocessing.from_document(document["preprocessing"])
+        return Metadata(dict(document["spec"]), classes, images, dict(document["data"]), dict(document["facts"]))
     except (KeyError, TypeError, ValueError):
-        raise CnnError(f"{origin} is not a cnn checkpoint: its header is incomplete") from None
+        raise CnnError(f"{path} is not a cnn checkpoint: its metadata is incomplete") from None
 
 
-def _weights_of(run: Path) -> Path:
-    if found := next((run / f for f in (BEST, LAST) if (run / f).is_file()), None):
-        return found
-    if seeds := sorted(run.glob("seed-*")):
-        raise UsageError(f"{run} holds runs with several seeds; name one of them, such as {seeds[0]}")
-    raise CnnError(f"{run} holds no run of cnn: neither {BEST} nor {LAST} is there")
+def _without_folder(value: Any) -> Any:
+    """Of an absolute path its last part, of `name (path)` the name; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return Path(value).name if Path(value).is_absolute() else value.partition(" (/")[0]
 
 
-def _open_file(
+def _load_file(
     path: Path, args: Mapping[str, Any] | None, input: Sequence[int] | None, run: Path | None
 ) -> LoadedNetwork:
-    document: Any = read_document(path) if path.suffix == ".safetensors" else read_last(path)["about"]
+    document: Any = read_metadata(path) if path.suffix == ".safetensors" else read_state(path)["about"]
     if document is None:
         raise CnnError(
-            f"{path} is not a cnn checkpoint: its header has no spec and no class names; weights of others: --weights"
+            f"{path} is not a cnn checkpoint: it has no network and no class names; "
+            f"load third-party weights with `cnn … NETWORK --weights {path}`"
         )
-    metadata = parse_metadata(document, str(path))
+    metadata = parse_metadata(document, path)
+    if run:
+        metadata = replace(metadata, data=metadata.data | _place_of_data(run, metadata))
     return LoadedNetwork(plan_document(metadata.spec, str(path), args, input), path, metadata, run)
+
+
+def _place_of_data(run: Path, metadata: Metadata) -> dict[str, Any]:
+    """The data set's path and folder from the run's config.yaml: best.safetensors does not have them."""
+    try:
+        data = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]
+        same = Path(data["name"]).name == Path(metadata.data["name"]).name
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # a file that anybody may edit
+        return {}
+    return {key: data[key] for key in ("name", "folder") if same and key in data}
 
 
 def _pretrained(entry: pretrained.Pretrained, path: Path | None = None) -> Weights:
@@ -214,29 +241,29 @@ def _pretrained(entry: pretrained.Pretrained, path: Path | None = None) -> Weigh
     return Weights(entry.name, path, tensors, entry.classes, entry.preprocessing)
 
 
-def _with_weights(
+def _load_with_weights(
     text: str,
     name: str,
     models: Sequence[Path],
     args: Mapping[str, Any] | None,
     input: Sequence[int] | None,
 ) -> LoadedNetwork:
-    """A network with weights that must be those of all of it: input, number of classes and preprocessing are theirs."""
+    """A network with weights that must fit all of it: input, number of classes and preprocessing follow from them."""
     plan = find(name, models=models, args=args, input=input)
-    given = find_weights(text, plan.network)
-    count = transfer.classes_of(plan, given.tensors)
+    weights = find_weights(text, plan.network)
+    count = transfer.classes_of(plan, weights.tensors)
     args = dict(args or {}) | ({"classes": count} if count and "classes" not in (args or {}) else {})
-    plan = find(name, models=models, args=args, input=input or given.input_for(plan))
-    transfer.fit(plan, given.tensors, str(given), whole=True)
-    if unusable := transfer.not_finite(given.tensors):
-        raise UsageError(f"{given} is for training only: {unusable[0]} holds values that are not finite numbers")
-    how, notes = given.preprocessing, [f"weights: {given}"]
-    if how is None:  # then as the spec says, as for training
+    plan = find(name, models=models, args=args, input=input or weights.input_for(plan))
+    transfer.fit(plan, weights.tensors, str(weights), whole=True)
+    if unusable := transfer.not_finite(weights.tensors):
+        raise UsageError(f"{weights} can only be used for training: {unusable[0]} has values that are not finite")
+    images, notes = weights.preprocessing, [f"weights: {weights}"]
+    if images is None:  # then as the spec says, as for training
         settings = resolve({}, {}, plan.train)
         channels, height, width = plan.input
         size = (channels, height, width)
-        how = Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
-        notes.append("the file says nothing of its classes and its images, which are taken as the spec has them")
-    metadata = Metadata(plan.document(), given.classes, how, {}, {"weights": given.name})
-    loaded = LoadedNetwork(plan, given.path, metadata, None, tuple(notes))
+        images = Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
+        notes.append("the file does not name its classes or its preprocessing: both as in the network's spec")
+    metadata = Metadata(plan.document(), weights.classes, images, {}, {"weights": weights.name})
+    loaded = LoadedNetwork(plan, weights.path, metadata, None, tuple(notes))
     return replace(loaded, notes=(*notes, f"images: {loaded.preprocessing}"))

@@ -1,42 +1,17 @@
-"""The header of a safetensors file: what a checkpoint says of itself, read without its weights and without torch."""
+"""The header of a safetensors file: its metadata and the layout of its tensors, read without torch."""
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnn_cli.errors import CnnError
-from cnn_cli.language.plan import Plan
-from cnn_cli.language.registry import plan_document
 
-BEST, LAST = "best.safetensors", "last.pt"
-PREVIOUS = "previous.pt"  # what last.pt was before it was last written
-SUFFIXES = (".safetensors", ".pt", ".pth")
-_MOST_BYTES = 32 << 20
+_MAX_BYTES = 32 << 20
+_FIX = "restore it from a copy, or train again"
 
 
-def is_stored(network: str) -> bool:
-    """Whether a NETWORK argument is a run folder or a checkpoint, which carries its own spec."""
-    return bool(network.strip()) and (Path(network).is_dir() or Path(network).suffix in SUFFIXES)
-
-
-def stored_plan(network: str, args: Mapping[str, Any] | None, input: Sequence[int] | None) -> Plan:
-    """The plan that a run folder or checkpoint carries. Only a file other than safetensors needs torch to be read."""
-    path = Path(network)
-    if path.is_dir() and (path / BEST).is_file():
-        path = path / BEST
-    document = read_document(path) if path.suffix == ".safetensors" else None
-    if document is None or not isinstance(document.get("spec"), dict):
-        from cnn_cli.checkpoints.checkpoint import (
-            load_network,  # reads last.pt, and says what is wrong with other files
-        )
-
-        return load_network(network, args=args, input=input).plan
-    return plan_document(document["spec"], str(path), args, input)
-
-
-def read_document(path: Path) -> dict[str, Any] | None:
-    """The document that explains the weights; None in a file of others. CnnError for a damaged file."""
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """The metadata that cnn writes beside weights; None in a third-party file. CnnError for a damaged file."""
     header, _ = read_header(path)
     try:
         document = json.loads(header["__metadata__"]["cnn"])
@@ -46,18 +21,22 @@ def read_document(path: Path) -> dict[str, Any] | None:
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The whole header, and where the weights start. CnnError for a file that is missing, damaged or something else."""
-    fix = "take another copy, or train again"
+    """The header, and the offset of the weights. CnnError for a file that is missing, damaged or something else."""
     try:
         with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if not 2 <= size <= min(_MOST_BYTES, path.stat().st_size - 8):
-                raise CnnError(f"{path} is damaged or no file of weights: it has no header; {fix}")
+            size, bytes_in_file = int.from_bytes(file.read(8), "little"), path.stat().st_size
+            if not 2 <= size <= min(_MAX_BYTES, bytes_in_file - 8):
+                raise CnnError(f"{path} is damaged or not a safetensors file: it has no header; {_FIX}")
             header = json.loads(file.read(size))
+        end = 8 + size + max((t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"), default=0)
     except OSError as error:
         raise CnnError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise CnnError(f"{path} is damaged or no file of weights: its header is not JSON; {fix}") from None
-    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
-        raise CnnError(f"{path} is no file of weights: its header names no tensors; {fix}")
+        raise CnnError(f"{path} is damaged or not a safetensors file: its header is not JSON; {_FIX}") from None
+    except (AttributeError, LookupError, TypeError):
+        raise CnnError(f"{path} is not a safetensors file: its header does not describe tensors; {_FIX}") from None
+    if not isinstance(header.get("__metadata__", {}), dict):
+        raise CnnError(f"{path} is not a safetensors file: its header does not describe tensors; {_FIX}")
+    if bytes_in_file != end:
+        raise CnnError(f"{path} is damaged: {bytes_in_file:,} bytes instead of {end:,}; {_FIX}")
     return header, 8 + size

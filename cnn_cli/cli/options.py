@@ -94,11 +94,12 @@ class Spec:
 
     def draft(self, network: str) -> "Plan":
         """The plan with its mistakes, of a name or a file; or the one in a run folder or checkpoint."""
-        from cnn_cli.checkpoints.header import is_stored, stored_plan
+        from cnn_cli.checkpoints.run_folder import is_stored
+        from cnn_cli.checkpoints.stored_network import read_plan
         from cnn_cli.language.registry import draft
 
         if is_stored(network):
-            return stored_plan(network, self.args, self.size)
+            return read_plan(network, self.args, self.size)
         return draft(network, models=self.files, args=self.args, input=self.size)
 
 
@@ -232,7 +233,7 @@ class Weights:
     ) -> "LoadedNetwork":
         """NETWORK with its trained weights, or with none if `fresh`; UsageError, which ends in `hint`, without any."""
         from cnn_cli.checkpoints.checkpoint import load_network
-        from cnn_cli.checkpoints.runs import ROOT
+        from cnn_cli.checkpoints.run_folder import RUNS
 
         loaded = load_network(
             network, models=spec.files, args=spec.args, input=spec.size, trained=not fresh, weights=self.weights
@@ -243,7 +244,7 @@ class Weights:
             return replace(loaded, weights=None, metadata=None, run=None)
         if loaded.weights is None:
             raise UsageError(
-                f"no run of {loaded.plan.network} in {ROOT.resolve()}; train it with `cnn train {network}`, "
+                f"no run of {loaded.plan.network} in {RUNS.resolve()}; train it with `cnn train {network}`, "
                 f"name a run folder or a checkpoint, {hint}"
             )
         return loaded

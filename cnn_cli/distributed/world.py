@@ -1,7 +1,7 @@
-"""Several processes that train one network, each on a device of its own: who this one is, and how they agree.
+"""Several processes that train one network, each on its own device: which one this is, and what they exchange.
 
-Started as everybody starts them: by torchrun, which sets RANK, WORLD_SIZE and LOCAL_RANK, or by SLURM's srun. They
-talk through PyTorch's own process group: gloo for CPUs and for what the host decides, NCCL between GPUs.
+They are started by torchrun, which sets RANK, WORLD_SIZE and LOCAL_RANK, or by SLURM's srun, and communicate through
+PyTorch's process group: gloo for CPUs and for what the host decides, NCCL between GPUs.
 """
 
 import os
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,28 +20,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+DOWNLOAD_TIMEOUT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among `size`, numbered from 0; `local_rank` counts those on this machine. Alone: World()."""
+    """This process, number `rank` of `size`; `local_rank` counts those on its node. One process alone: World()."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    nodes: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
-    def resume_command(self, run: Path) -> str:
-        """The command by which as many processes go on with a run."""
-        start = ["torchrun", "--nproc-per-node", str(self.size), "-m", "cnn_cli"] if self.size > 1 else ["cnn"]
-        return shlex.join([*start, "train", str(run), "--resume"])
+    def resume_hint(self, run: Path, *options: str) -> str:
+        """The line with the command that resumes a run with as many processes."""
+        launcher = ["torchrun", "--nproc-per-node", str(self.size), "-m", "cnn_cli"] if self.size > 1 else ["cnn"]
+        if self.nodes > 1:
+            command = shlex.join(["-m", "cnn_cli", "train", str(run), "--resume", *options])
+            return f"resume on all {self.nodes} nodes, started as before, with: {command}"
+        return f"resume with: {shlex.join([*launcher, 'train', str(run), '--resume', *options])}"
 
     def shard(self, index: "Tensor") -> "Tensor":
-        """This process's part of some numbers (n,): every size-th. All parts together are the whole, each once."""
+        """This process's part of some numbers (n,): every size-th. Together the parts have each number once."""
         return index[self.rank :: self.size]
 
     def sum(self, *tensors: "Tensor") -> None:
@@ -52,7 +58,7 @@ class World:
                 dist.all_reduce(tensor)
 
     def broadcast(self, *tensors: "Tensor") -> None:
-        """Each tensor becomes what it is in the first process, in place."""
+        """Each tensor becomes that of the main process, in place."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -60,7 +66,7 @@ class World:
                 dist.broadcast(tensor, 0)
 
     def gather(self, value: T) -> list[T]:
-        """In the first process the values of all, by rank; elsewhere nothing."""
+        """In the main process the values of all, by rank; elsewhere nothing."""
         if self.size == 1:
             return [value]
         import torch.distributed as dist
@@ -70,7 +76,7 @@ class World:
         return values or []
 
     def broadcast_object(self, value: T) -> T:
-        """The first process's value, in all of them."""
+        """The main process's value, in all of them."""
         if self.size == 1:
             return value
         import torch.distributed as dist
@@ -79,9 +85,9 @@ class World:
         dist.broadcast_object_list(values)
         return values[0]
 
-    def any(self, *questions: bool) -> list[bool]:
-        """For each question whether any process says yes."""
-        return [bool(answer) for answer in self.max(*questions)]
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag whether it is set in any process."""
+        return [bool(flag) for flag in self.max(*flags)]
 
     def max(self, *numbers: float) -> list[float]:
         """The largest of each number over all processes."""
@@ -95,51 +101,59 @@ class World:
         return largest.tolist()
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """First one process of each machine, then the others: what the one downloads, the others find."""
+    def local_main_first(self) -> Iterator[None]:
+        """First one process per node, then the others: they find what it downloads, however long that takes."""
+        if self.size == 1:
+            yield
+            return
+        import torch.distributed as dist
+
+        # A process that dies is noticed at once all the same.
+        group: Any = dist.new_group(backend="gloo", timeout=DOWNLOAD_TIMEOUT)
         if self.local_rank:
-            self.any()
+            dist.barrier(group)
         yield
         if not self.local_rank:
-            self.any()
+            dist.barrier(group)
 
 
 ALONE = World()
 
 
 class Poll:
-    """A question to all processes at every step, asked about once a second: asking makes each wait for the others.
+    """World.any() at every step would make each process wait for the others; this asks about once per second.
 
-    The steps at which it is asked are the same in all, since they follow from the time of the slowest.
+    All processes ask at the same steps, which follow from the time per step of the slowest.
     """
 
     def __init__(self, world: World) -> None:
         self.world, self.steps, self.every, self.clock = world, 0, 1, time.monotonic()
 
-    def any(self, *questions: bool, now: bool = False) -> list[bool]:
-        """As World.any(), or no to all where it is not time to ask. now: ask in any case."""
+    def any(self, *flags: bool, now: bool = False) -> list[bool]:
+        """As World.any(), or False for all where it is not time to ask. now: ask in any case."""
         self.steps += 1
         if self.world.size == 1:
-            return list(questions)
+            return list(flags)
         if self.steps < self.every and not now:
-            return [False] * len(questions)
-        seconds, *answers = self.world.max((time.monotonic() - self.clock) / self.steps, *questions)
+            return [False] * len(flags)
+        seconds, *answers = self.world.max((time.monotonic() - self.clock) / self.steps, *flags)
         self.steps, self.every, self.clock = 0, round(min(100, max(1, 1 / max(seconds, 1e-3)))), time.monotonic()
         return [bool(answer) for answer in answers]
 
 
 def current_world(environ: Mapping[str, str] = os.environ) -> World:
-    """As torchrun or srun started this process; alone where neither did. CnnError for variables that make no sense."""
+    """As torchrun or srun started this process; alone where neither did. CnnError for inconsistent variables."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if "RANK" not in environ and environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
     elif "RANK" not in environ or "WORLD_SIZE" not in environ:
         return ALONE
     try:
-        found = World(int(environ[names[0]]), int(environ[names[1]]), int(environ.get(names[2], "0")))
+        rank, size, local_rank = int(environ[names[0]]), int(environ[names[1]]), int(environ.get(names[2], "0"))
+        nodes = int(environ.get("SLURM_STEP_NUM_NODES" if names[0] != "RANK" else "GROUP_WORLD_SIZE", "1"))
     except (KeyError, ValueError):
-        found = World(-1)
-    if not 0 <= found.rank < found.size:
-        given = ", ".join(f"{name}={environ.get(name, '')}" for name in names)
-        raise CnnError(f"this looks like one of several processes, but {given} makes no sense; unset them to run alone")
-    return found if found.size > 1 else ALONE
+        rank, size, local_rank, nodes = -1, 0, 0, 1
+    if not 0 <= rank < size:
+        values = ", ".join(f"{name}={environ.get(name, '')}" for name in names)
+        raise CnnError(f"invalid variables of a distributed run: {values}; unset them to train in one process")
+    return World(rank, size, local_rank, nodes) if size > 1 else ALONE

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, restore
-from cnn_cli.checkpoints.header import BEST, LAST
-from cnn_cli.checkpoints.runs import ROOT
+from cnn_cli.checkpoints.run_folder import BEST, LAST, RUNS
 from cnn_cli.data.loading import load_for_evaluation, match_classes, select_split
 from cnn_cli.data.preparation import prepare
 from cnn_cli.errors import UsageError
@@ -72,7 +71,7 @@ def trained_network(
     """NETWORK with its weights and their metadata; UsageError for a network that was not trained yet."""
     loaded = load_network(network, models=models, weights=weights, args=args, input=input)
     if loaded.metadata is None:
-        raise UsageError(f"{network} has no finished epoch in {ROOT.resolve()}; train it: cnn train {network}")
+        raise UsageError(f"{network} has no finished epoch in {RUNS.resolve()}; train it: cnn train {network}")
     return loaded
 
 

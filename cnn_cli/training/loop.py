@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import save_weights
-from cnn_cli.checkpoints.header import BEST, LAST
+from cnn_cli.checkpoints.run_folder import BEST, LAST
 from cnn_cli.data.augmentation import augment, mix
 from cnn_cli.data.batches import ReadError, iterate_batches, to_pixels
 from cnn_cli.distributed.world import Poll
@@ -30,7 +30,7 @@ from cnn_cli.training.optimizer import learning_rate
 from cnn_cli.training.progress import Progress
 from cnn_cli.training.signals import Signals, Stop
 from cnn_cli.training.speedups import computing
-from cnn_cli.training.state import State, save_last
+from cnn_cli.training.state import State, save_state
 
 LOG = "metrics.jsonl"
 SAVE_EVERY = 300  # seconds
@@ -232,7 +232,7 @@ def save(job: Job, state: State) -> None:
     if not state.finite():
         raise DivergedError(_diverged(job, state, "a weight is not finite"))
     settings = {name: list(setting) for name, setting in job.settings.items()}
-    save_last(job.run / LAST, state, job.metadata.document(), settings, job.world)
+    save_state(job.run / LAST, state, job.metadata.document(), settings, job.world)
     if job.world.is_main:
         write_log(job, state)
 
@@ -269,7 +269,7 @@ def _saved(job: Job, state: State) -> str:
 
 def resume_with(job: Job) -> str:
     """The line that names the command to resume a run."""
-    return f"resume with: {job.world.resume_command(job.run)}"
+    return job.world.resume_hint(job.run)
 
 
 def _out_of_memory(error: Exception) -> bool:

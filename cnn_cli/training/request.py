@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import load_network
-from cnn_cli.checkpoints.header import SUFFIXES
+from cnn_cli.checkpoints.run_folder import CONFIG, is_stored
 from cnn_cli.errors import CnnError, UsageError, closest
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document
-
-CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Request:
     def _find(self, args: Mapping[str, Any]) -> Plan:
         if self.spec:
             return plan_document(self.spec, self.network, args, self.input)
-        if _is_trained(path := Path(self.network)):
+        if is_stored(path := self.network):
             raise UsageError(
                 f"{path} is a run or checkpoint; add --resume to resume a run, or --data NAME_OR_FOLDER to fine-tune "
                 f"its weights, or name a network and add --weights {path}"
@@ -68,7 +66,7 @@ def complete(request: Request) -> Request:
         return request
     if path.name == CONFIG and path.is_file():
         return _repeat(request, path)
-    if _is_trained(path) and request.options.get("data") and not request.options.get("weights"):
+    if is_stored(request.network) and request.options.get("data") and not request.options.get("weights"):
         metadata = load_network(request.network).metadata
         if metadata is None:
             raise UsageError(f"{path} does not say which network it is of; name it: cnn train NETWORK --weights {path}")
@@ -88,10 +86,6 @@ def _repeat(request: Request, path: Path) -> Request:
         raise CnnError(f"{path} is not the {CONFIG} of a run, or is damaged ({type(error).__name__})") from None
     device = "cpu" if request.device == "auto" and device == "cpu" else request.device
     return replace(request, spec=spec, settings=settings, data_dir=request.data_dir or data_dir, device=device)
-
-
-def _is_trained(path: Path) -> bool:
-    return path.is_dir() or path.suffix in SUFFIXES
 
 
 def recipe_of(plan: Plan, name: str) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """Which run `--resume` means, and which of its settings may change."""
 
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.checkpoints.header import LAST, PREVIOUS
-from cnn_cli.checkpoints.runs import ROOT, newest_run
+from cnn_cli.checkpoints.run_folder import LAST, PREVIOUS, RUNS, newest_run
 from cnn_cli.data.catalog import DATASETS
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
@@ -28,7 +26,7 @@ def run_to_resume(request: Request, run: Path | None) -> Path:
     if path is None:
         path = newest_run(request.plan().network, LAST)
     if path is None:
-        raise UsageError(f"no run of {request.network} in {ROOT.resolve()}; name its folder, or train without --resume")
+        raise UsageError(f"no run of {request.network} in {RUNS.resolve()}; name its folder, or train without --resume")
     if not any((path / name).is_file() for name in (LAST, PREVIOUS)):
         reason = "it holds seeds, so add --seeds N" if any(path.glob("seed-*")) else f"it has no {LAST}"
         raise UsageError(f"{path} holds no run to resume: {reason}")
@@ -59,10 +57,8 @@ def check_processes(file: Path, before: int, now: int) -> None:
     """UsageError for another number of processes: a run's random numbers belong to them, one generator each."""
     if before == now:
         return
-    named = f" {shlex.quote(str(file))}" if file.name == PREVIOUS else ""
-    command = World(size=before).resume_command(file.parent) + named + " without torchrun" * (before == 1)
-    count = f"{before} process{'es' * (before > 1)}, and there {'is' if now == 1 else 'are'} {now} now"
-    raise UsageError(f"{file.parent} was trained by {count}; resume with {command}")
+    hint = World(size=before).resume_hint(file.parent, *([str(file)] if file.name == PREVIOUS else []))
+    raise UsageError(f"{file.parent} was trained by {before} process{'es' * (before > 1)}, not {now}; {hint}")
 
 
 def resumed_settings(saved: Mapping[str, Any], request: Request, run: Path, steps: int) -> dict[str, Setting]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cnn_cli.checkpoints import transfer
 from cnn_cli.checkpoints.checkpoint import Metadata, parse_metadata
-from cnn_cli.checkpoints.header import LAST, PREVIOUS
+from cnn_cli.checkpoints.run_folder import LAST, PREVIOUS
+from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.data.catalog import DATASETS
 from cnn_cli.data.dataset import Dataset
 from cnn_cli.data.loading import load_dataset, resolve_data_dir
@@ -32,7 +33,7 @@ from cnn_cli.training.request import Request, complete, recipe_of
 from cnn_cli.training.run_folder import existing_folder, new_folder
 from cnn_cli.training.run_report import data_facts, fingerprint, run_facts, run_header, write_config
 from cnn_cli.training.signals import signals
-from cnn_cli.training.state import read_last, restore_last
+from cnn_cli.training.state import restore_state
 
 
 def begin(request: Request) -> RunResult | None:
@@ -49,7 +50,7 @@ def begin(request: Request) -> RunResult | None:
         new_folder(plan.network, request.output, world) as folder,
     ):
         data_dir = resolve_data_dir(request.data_dir)
-        with world.in_turn():
+        with world.local_main_first():
             weights = find_initial_weights(settings, plan)
             dataset = load_dataset(settings["data"].value, data_dir)
         settings |= {"data": Setting(dataset.name, settings["data"].source), "weights": full_path(settings["weights"])}
@@ -84,8 +85,9 @@ def resume(request: Request, run: Path) -> RunResult | None:
     resumption.check_request(request, run)
     _warn(request, world)
     with signals(world.size > 1) as watch, existing_folder(run, world) as folder:
-        saved = read_last(file)
-        metadata = parse_metadata(saved["about"], str(file))
+        epochs = request.options.get("epochs")
+        saved = read_state(file, ["--epochs", str(epochs)] if epochs else [])
+        metadata = parse_metadata(saved["about"], file)
         plan = plan_document(metadata.spec, str(file))
         resumption.check_network(request.network, plan.network, run)
         settings = resumption.resumed_settings(saved["settings"], request, run, saved["step"])
@@ -97,14 +99,14 @@ def resume(request: Request, run: Path) -> RunResult | None:
         resumption.check_processes(file, len(saved["ranks"]), world.size)
         device = choose_device(_device_name(request, metadata, world), settings["deterministic"].value, world)
         with join_process_group(world, device):
-            with world.in_turn():
+            with world.local_main_first():
                 dataset = _same_dataset(request, settings, metadata, run)
             job = make_job(plan, settings, metadata, dataset, device, folder)
             state = initial_state(job)
             transfer.put(state.network, transfer.fit(plan, saved["network"], str(file), whole=True))
             if state.average:
                 transfer.put(state.average, transfer.fit(plan, saved["average"], str(file), whole=True))
-            restore_last(saved, state, world)
+            restore_state(saved, state, world)
             if world.is_main:
                 if file.name == PREVIOUS:
                     put_back(file, run / LAST)

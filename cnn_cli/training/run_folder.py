@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnn_cli.checkpoints.runs import held_run, new_run
+from cnn_cli.checkpoints.run_folder import existing_run, new_run
 from cnn_cli.distributed.world import World
 
 
@@ -31,5 +31,5 @@ def existing_folder(path: Path, world: World) -> Iterator[RunFolder]:
     if not world.is_main:
         yield RunFolder(path, world)
         return
-    with held_run(path) as run:
-        yield RunFolder(run, world)
+    with existing_run(path):
+        yield RunFolder(path, world)

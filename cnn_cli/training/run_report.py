@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from cnn_cli import __version__
+from cnn_cli.checkpoints.run_folder import CONFIG
 from cnn_cli.data.dataset import Dataset
 from cnn_cli.device import describe
 from cnn_cli.files import write_text
@@ -19,7 +20,6 @@ from cnn_cli.language.freezing import describe_frozen
 from cnn_cli.settings import Setting, as_typed, not_inherited
 from cnn_cli.tables import terminal_width
 from cnn_cli.training.job import Job
-from cnn_cli.training.request import CONFIG
 from cnn_cli.training.state import State
 
 

@@ -10,8 +10,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import parse_metadata
-from cnn_cli.checkpoints.header import LAST
-from cnn_cli.checkpoints.runs import ROOT
+from cnn_cli.checkpoints.run_folder import LAST, RUNS
+from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.distributed.world import current_world
 from cnn_cli.errors import StoppedError, UsageError
 from cnn_cli.files import make_folder, make_numbered_folder, write_text
@@ -23,7 +23,6 @@ from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import run
 from cnn_cli.training.completion import RunResult
 from cnn_cli.training.request import Request, complete, recipe_of
-from cnn_cli.training.state import read_last
 
 SUMMARY = "seeds.json"
 
@@ -120,8 +119,8 @@ def _same_experiment(request: Request, folder: Path) -> Request:
     file = next((path / LAST for path in sorted(folder.glob("seed-*")) if (path / LAST).is_file()), None)
     if file is None:
         return request
-    saved = read_last(file)
-    plan = plan_document(parse_metadata(saved["about"], str(file)).spec, str(file))
+    saved = read_state(file)
+    plan = plan_document(parse_metadata(saved["about"], file).spec, str(file))
     options = {name: value for name, (value, _) in saved["settings"].items() if value is not None}
     return replace(request, recipe="", options=options, args=plan.args, input=plan.input)
 
@@ -134,7 +133,7 @@ def _folder(request: Request, network: str, folder: Path | None, resume: bool) -
     if not resume and named and named.is_dir() and any(named.iterdir()):
         raise UsageError(f"{named} holds files already; resume with --resume, or name another folder with -o")
     if named is None:
-        return make_numbered_folder(ROOT, network)
+        return make_numbered_folder(RUNS, network)
     make_folder(named)
     return named
 

@@ -1,18 +1,14 @@
-"""last.pt: where a run stands, to the step. Everything that exact resuming needs, as tensors and plain values."""
+"""The state of a run, to the step: all that an exact resume needs, as tensors and plain values."""
 
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.checkpoints.header import PREVIOUS
-from cnn_cli.checkpoints.unpickle import unpickle
+from cnn_cli.checkpoints.run_state import write_state
 from cnn_cli.distributed.world import World
-from cnn_cli.errors import CnnError
-from cnn_cli.files import write_bytes
 from cnn_cli.tasks.base import TaskResult
 from cnn_cli.training.optimizer import Optimizer
 
@@ -59,13 +55,12 @@ class State:
         return bool(torch.stack([t.isfinite().all() for t in tensors]).all()) if tensors else True
 
 
-_KEYS = {"about", "settings", "network", "average", "optimizer", "step", "start", "ranks", "history", "best"}
+def save_state(
+    path: Path, state: State, metadata: dict[str, Any], settings: dict[str, list[Any]], world: World
+) -> None:
+    """Write last.pt in the main process; all must call it. Random numbers and totals are kept per rank.
 
-
-def save_last(path: Path, state: State, metadata: dict[str, Any], settings: dict[str, list[Any]], world: World) -> None:
-    """Write the state, whole or not at all, in the first process; all must call it. That of before is previous.pt.
-
-    settings: {name: [value, source]}. What each process has of its own, random numbers and sums, is kept by its rank.
+    settings: {name: [value, source]}.
     """
     totals = {name: total.cpu() for name, total in state.totals.items()}
     own = totals | {"seen": state.seen, "seconds": state.seconds}
@@ -84,13 +79,11 @@ def save_last(path: Path, state: State, metadata: dict[str, Any], settings: dict
         "history": state.history,
         "best": state.best,
     }
-    buffer = BytesIO()  # first into memory: on a full disk torch.save raises what nobody can tell from a bug
-    torch.save(document, buffer)
-    write_bytes(path, buffer.getvalue(), keep=path.with_name(PREVIOUS))
+    write_state(path, document)
 
 
-def restore_last(document: dict[str, Any], state: State, world: World) -> None:
-    """Put back all but the weights; the last thing to do before training goes on, since it sets the random numbers."""
+def restore_state(document: dict[str, Any], state: State, world: World) -> None:
+    """Restore all but the weights. The last step before training resumes: it sets the random numbers."""
     state.optimizer.load_state_dict(document["optimizer"])
     own = document["ranks"][world.rank]
     for name, total in state.totals.items():
@@ -99,16 +92,8 @@ def restore_last(document: dict[str, Any], state: State, world: World) -> None:
     state.step, state.start = document["step"], document["start"]
     state.history, state.best = document["history"], document["best"]
     torch.set_rng_state(own["random"]["cpu"])
-    if (there := own["random"].get(state.device.type)) is not None and state.device.type != "cpu":
-        torch.get_device_module(state.device).set_rng_state(there, state.device)
-
-
-def read_last(path: Path) -> dict[str, Any]:
-    """A last.pt, checked. CnnError for a file that is missing, damaged, something else, or wants to run code."""
-    document = unpickle(path)
-    if not isinstance(document, dict) or not set(document) >= _KEYS:
-        raise CnnError(f"{path} is not a cnn checkpoint: it holds no state of a run; weights of others: --weights")
-    return document
+    if state.device.type != "cpu" and state.device.type in own["random"]:
+        torch.get_device_module(state.device).set_rng_state(own["random"][state.device.type], state.device)
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:

@@ -1,0 +1,70 @@
+"""Run folders, runs/<network>-1, runs/<network>-2, …: the names of their files, and the lock on a run in progress."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.files import holds_files, locked, make_folder, make_numbered_folder, number_of, remove_leftovers
+
+RUNS = Path("runs")
+BEST, LAST = "best.safetensors", "last.pt"
+PREVIOUS = "previous.pt"  # the state that last.pt replaced
+CONFIG = "config.yaml"
+SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+def is_stored(network: str) -> bool:
+    """Whether a NETWORK argument is a run folder or a checkpoint, which has its own spec."""
+    return bool(network.strip()) and (Path(network).is_dir() or Path(network).suffix in SUFFIXES)
+
+
+def weights_of(run: Path) -> Path:
+    """The file with the weights of a run: the best, or the last where no epoch is complete. CnnError without either."""
+    for name in (BEST, LAST):
+        if (run / name).is_file():
+            return run / name
+    if seeds := sorted(run.glob("seed-*")):
+        raise UsageError(f"{run} holds runs with several seeds; name one of them, such as {seeds[0]}")
+    raise CnnError(f"{run} is not a run folder: it has neither {BEST} nor {LAST}")
+
+
+def newest_run(network: str, file: str, root: Path = RUNS) -> Path | None:
+    """The run of that network with the highest number that has this file; None without one."""
+    runs = [p for p in root.glob(f"{network}-*") if number_of(p, network) and (p / file).is_file()]
+    return max(runs, key=lambda p: number_of(p, network), default=None)
+
+
+@contextmanager
+def new_run(network: str, output: Path | None) -> Iterator[Path]:
+    """A new, locked folder for a run: `output` exactly, or the next number. UsageError if it is not empty.
+
+    If the `with` ends with the folder still empty, as when the data turn out to be missing, it is removed again.
+    """
+    is_new = output is None or not output.exists()
+    if output is None:
+        folder = make_numbered_folder(RUNS, network)
+    else:
+        if output.is_dir() and holds_files(output):
+            if (output / LAST).is_file():
+                raise UsageError(f"{output} already contains a run; resume it with --resume, or choose another -o")
+            raise UsageError(f"{output} is not empty; choose another folder with -o")
+        if output.exists() and not output.is_dir():
+            raise UsageError(f"{output} is a file; choose a folder with -o")
+        make_folder(folder := output)
+    try:
+        with existing_run(folder):
+            yield folder
+    finally:
+        if is_new and not any(folder.iterdir()):
+            with suppress(OSError):
+                folder.rmdir()
+
+
+@contextmanager
+def existing_run(folder: Path) -> Iterator[None]:
+    """An existing run, locked, without what a killed process may have left in it."""
+    make_folder(folder)
+    with locked(folder):
+        remove_leftovers(folder)
+        yield
