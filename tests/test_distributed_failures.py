@@ -64,12 +64,12 @@ def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
     processes.trained(tmp_path, 2, "two", "small.yaml", "--epochs", "1")
     processes.trained(tmp_path, 1, "one", "small.yaml", "--epochs", "1")
     for run, size, way in (
-        ("two", 1, "two was trained by 2 processes, and there is 1 now; resume with torchrun --nproc-per-node 2 "),
-        ("two", 3, "two was trained by 2 processes, and there are 3 now; resume with torchrun --nproc-per-node 2 "),
+        ("two", 1, "two was trained by 2 processes, not 1; resume with: torchrun --nproc-per-node 2 "),
+        ("two", 3, "two was trained by 2 processes, not 3; resume with: torchrun --nproc-per-node 2 "),
         (
             "one",
             2,
-            "one was trained by 1 process, and there are 2 now; resume with cnn train one --resume without torchrun",
+            "one was trained by 1 process, not 2; resume with: cnn train one --resume",
         ),
     ):
         codes, team = processes.run(tmp_path, size, "train", run, "--resume", "--epochs", "2")

@@ -198,6 +198,6 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_data_are_read(
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").write_text("mine")
     monkeypatch.setattr(run_module, "read_source", lambda *_: pytest.fail("the data were read"))
-    with pytest.raises(UsageError, match="run is a file; name a folder with -o"):
+    with pytest.raises(UsageError, match="run is a file; choose a folder with -o"):
         small.begin(tmp_path)
     assert (tmp_path / "run").read_text() == "mine"

@@ -105,7 +105,7 @@ def test_a_run_is_not_begun_where_something_lies(tmp_path: Path) -> None:
     run = small.begin(tmp_path, epochs=1)
     with pytest.raises(UsageError) as error:
         small.begin(tmp_path, epochs=1)
-    assert str(error.value) == f"{run} holds a run already; continue it with --resume, or name another folder with -o"
+    assert str(error.value) == f"{run} already contains a run; resume it with --resume, or choose another -o"
 
 
 def test_a_run_killed_at_its_start_is_begun_again(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_two_classes_and_one_output(cnn: Cnn, folder: Path, tmp_path: Path) -> N
         (["train", "small.yaml", "--set", "classes=3"], 2, "small outputs 3 scores, but the data has 10"),
         (["train", "small.yaml", "runs/small-1"], 2, "unexpected 'runs/small-1'; to resume a run, add --resume"),
         (["train", "runs/small-1"], 2, "runs/small-1 is a run or checkpoint; add --resume to resume a run, "),
-        (["train", "small.yaml", "-o", "small.yaml"], 2, "small.yaml is a file; name a folder with -o"),
+        (["train", "small.yaml", "-o", "small.yaml"], 2, "small.yaml is a file; choose a folder with -o"),
         (["train", "small.yaml", "-o", "small.yaml/run"], 1, "cannot write to small.yaml/run: Not a directory; "),
         (["train", "lenet-5", "--resume"], 2, "no run of lenet-5 in "),
         (["train", "lenet-5", "--resume", "runs/small-1"], 2, "runs/small-1 is a run of small, not of lenet-5"),
