@@ -172,7 +172,7 @@ def test_only_the_first_process_writes_and_speaks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("small.yaml", "--no-such-option"), 2, "No such option"),
+        (("small.yaml", "--no-such-option"), 2, "cnn train has no option"),
         (("no-such-network",), 2, "no-such-network"),
         (("small.yaml", "--data", "no-such-data"), 2, "no such data set"),
         (("small.yaml", "--seeds", "2"), 2, "--seeds is for one process; start each seed by itself under torchrun"),

@@ -2,11 +2,13 @@
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_runs as small
+import torch
 import yaml
 
 from cnn_cli.checkpoints.checkpoint import load_network
@@ -14,6 +16,7 @@ from cnn_cli.errors import SpecError, StoppedError, UsageError
 from cnn_cli.language.registry import find
 from cnn_cli.training import run as run_module
 from cnn_cli.training import seeds
+from cnn_cli.training.eval_report import EvaluationRequest
 from cnn_cli.training.request import Request
 from cnn_cli.training.resumption import run_to_resume
 
@@ -140,6 +143,17 @@ def test_a_folder_of_seeds_is_not_evaluated_as_a_run(tmp_path: Path) -> None:
         (tmp_path / "many" / f"seed-{seed}").mkdir(parents=True)
     with pytest.raises(UsageError, match="many holds runs with several seeds; name one of them, such as "):
         load_network(str(tmp_path / "many"))
+
+
+def test_a_folder_of_seeds_is_evaluated_as_one(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = seeds.train_seeds(small.request(quick, "many", epochs=1, seed=5), 2).document()
+    request = EvaluationRequest(data_dir=quick)
+    evaluated = seeds.evaluate_seeds(quick / "many", request, torch.device("cpu")).document()
+    assert evaluated == trained
+    other = seeds.evaluate_seeds(quick / "many", replace(request, split="train"), torch.device("cpu")).document()
+    assert other["split"] == "train" and [run["seed"] for run in other["runs"]] == [5, 6]
+    assert (quick / "many" / "seed-6" / "eval-train.json").is_file()
+    assert seeds.seed_runs(quick) == {}
 
 
 def test_seeds_need_images_to_compare_on(tmp_path: Path) -> None:

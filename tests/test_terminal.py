@@ -1,4 +1,4 @@
-"""On a terminal: colors, and what the shell completes."""
+"""On a terminal: colors, what the shell completes, help and lines that fit its width."""
 
 import os
 import pty
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import small_runs
+
+from cnn_cli.cli import app, main
 
 RESET = "\x1b[0m"
 
@@ -63,3 +65,69 @@ def test_the_functions_of_the_package_are_listed() -> None:
     import cnn_cli
 
     assert {"build", "load"} <= set(dir(cnn_cli))
+
+
+def completions(*words: str) -> list[str]:
+    """What the shell offers for the last of `words`, found without loading torch."""
+    code = """
+import sys
+from cnn_cli.cli import main
+sys.argv = ["cnn"]
+try:
+    main()
+except SystemExit:
+    assert "torch" not in sys.modules
+"""
+    line = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1), "_CNN_COMPLETE": "complete_bash"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **line})
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    return result.stdout.split()
+
+
+def test_names_complete(workspace: Path) -> None:
+    assert {"resnet18", "resnet20", "resnet152"} <= {*completions("cnn", "train", "resnet")}
+    assert completions("cnn", "summary", "lenet-5", "--optimizer", "ad") == ["adam", "adamw"]
+    assert completions("cnn", "train", "lenet-5", "--data", "fash") == ["fashion-mnist"]
+    assert completions("cnn", "train", "lenet-5", "--schedule", "c") == ["constant", "cosine"]
+    assert completions("cnn", "visualize-saliency", "lenet-5", "--method", "grad-") == ["grad-cam"]
+    assert completions("cnn", "attack", "lenet-5", "--method", "") == ["pgd", "fgsm"]
+    (workspace / "mine.yaml").write_text(small_runs.SPEC + "  recipes: {slow: {epochs: 9}}\n")
+    assert completions("cnn", "train", "mine.yaml", "--recipe", "") == ["slow"]
+    assert completions("cnn", "shapes", "mine.yaml", "") == ["0", "1", "2", "3", "4", "5", "6"]
+    assert completions("cnn", "train", "no-such-network", "--recipe", "") == []
+
+
+def test_classes_and_layers_of_a_run_complete(quick: Path) -> None:
+    small_runs.begin(quick, "runs/small-1", epochs=1)
+    assert completions("cnn", "attack", "runs/small-1", "--target", "") == [*"0123456789"]
+    assert completions("cnn", "synthesize", "runs/small-1", "--layer", "6") == ["6"]
+    assert "runs/small-1" in completions("cnn", "eval", "runs/")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["summary", "x", "--colums", "a"], "cnn summary has no option --colums. Did you mean --columns?"),
+        (["train", "x", "--no-shufle"], "cnn train has no option --no-shufle. Did you mean --no-shuffle?"),
+        (["train", "x", "--loss", "mse"], "cnn train has no option --loss. `cnn train --help` lists all options"),
+        (["train", "x", "--task", "t"], "cnn train has no option --task. `cnn train --help` lists all options"),
+    ],
+    ids=lambda value: value[2] if isinstance(value, list) else "",
+)
+def test_only_options_that_are_near_are_suggested(arguments: list[str], said: str) -> None:
+    result = subprocess.run([sys.executable, "-m", "cnn_cli", *arguments], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (2, f"error: {said}\n")
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_fits_the_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for name in [[], *([command.name] for command in app.registered_commands)]:
+        monkeypatch.setattr(sys, "argv", ["cnn", *map(str, name), "--help"])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= width
+        assert "<str>" not in text and "[default" not in text and "[env var:" not in text

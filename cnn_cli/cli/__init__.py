@@ -29,7 +29,7 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
         with _one_voice():
-            app(arguments)
+            app(arguments, prog_name="cnn")
     except CnnError as error:
         if debug:
             raise

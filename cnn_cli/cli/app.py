@@ -10,6 +10,7 @@ expands each into the command's own options and hands the filled group to the fu
 import dataclasses
 import inspect
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import wraps
 from typing import Annotated, Any
 
@@ -17,29 +18,62 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cnn_cli import __version__
+from cnn_cli.cli.completion import COMPLETIONS
+from cnn_cli.errors import UsageError
 
 SECTIONS = ("Networks", "Training", "Interpretation", "Documentation")  # of `cnn --help`
 
 
+_FIRST, _LAST = ("Arguments", "Network", "Data"), ("Speed", "Run", "Output", "Other")  # sections of a command's help
+
+
 class _Command(TyperCommand):
-    """Help in titled sections: the arguments, then the options of each panel in the order of their declaration."""
+    """Help in titled sections: those that all commands have first and last, a command's own between them."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in _FIRST}
         for param in self.get_params(ctx):
-            if param.param_type_name == "argument":
-                sections.setdefault("Arguments", []).append((_metavar(param), getattr(param, "help", "") or ""))
-            elif record := param.get_help_record(ctx):
-                sections.setdefault(getattr(param, "rich_help_panel", None) or "Other", []).append(record)
-        for last in ("Output", "Other"):
-            sections[last] = sections.pop(last, [])
-        for title, records in sections.items():
-            if records:
+            argument = param.param_type_name == "argument"
+            title = "Arguments" if argument else getattr(param, "rich_help_panel", None) or "Other"
+            sections.setdefault(title, []).append(_help_record(param, ctx))
+        for title in sorted(sections, key=lambda title: title in _LAST and 1 + _LAST.index(title)):
+            if sections[title]:
                 with formatter.section(title):
-                    formatter.write_dl(records, col_max=26)
+                    formatter.write_dl(sections[title], col_max=26)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return ["[OPTIONS]", *(_metavar(p) for p in self.get_params(ctx) if p.param_type_name == "argument")]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing and args and args[-1].startswith("-"):  # its value is what the shell completes
+            args = args[:-1]
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            if not (name := getattr(error, "option_name", "")) or not hasattr(error, "possibilities"):
+                raise
+            options = [option for param in self.get_params(ctx) for option in (*param.opts, *param.secondary_opts)]
+            near = get_close_matches(name.lstrip("-"), [option.lstrip("-") for option in options], n=1, cutoff=0.7)
+            hint = f" Did you mean --{near[0]}?" if near else f" `{ctx.command_path} --help` lists all options"
+            raise UsageError(f"{ctx.command_path} has no option {name}.{hint}") from None
+
+
+def _help_record(param: Any, ctx: Any) -> tuple[str, str]:
+    """The names of an option and its help, which ends with the default and the variable in brackets."""
+    if param.param_type_name == "argument":
+        return _metavar(param), param.help
+    names, text = param.get_help_record(ctx)
+    if param.name == "help":
+        return names, text
+    default = "" if "[" in param.help or isinstance(param.default, bool | None) else str(param.default)
+    text, variable = param.help.removesuffix("."), f"env var {param.envvar}" if param.envvar else ""
+    if extra := "; ".join(part for part in (default, variable) if part):
+        text = f"{text[:-1]}; {extra}]" if text.endswith("]") else f"{text} [{extra}]"
+    return names, f"{text}."
+
+
+def _metavar(argument: Any) -> str:
+    return argument.metavar or (argument.name or "").upper()
 
 
 class _Group(TyperGroup):
@@ -49,17 +83,14 @@ class _Group(TyperGroup):
         return list(self.commands)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
         for section in SECTIONS:
             commands = [c for c in self.commands.values() if getattr(c, "rich_help_panel", None) == section]
             with formatter.section(section):
-                formatter.write_dl([(c.name or "", c.get_short_help_str(200)) for c in commands])
+                formatter.write_dl([(f"{c.name:<{width}}", c.get_short_help_str(200)) for c in commands])
         records = [record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))]
         with formatter.section("Options"):
             formatter.write_dl(records)
-
-
-def _metavar(argument: Any) -> str:
-    return argument.metavar or (argument.name or "").upper()
 
 
 app = typer.Typer(
@@ -70,7 +101,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or spec, 3 training diverged, 70 a bug, 130/143 stopped.",
+    epilog="Exit codes: 0 success, 1 failure, 2 usage or spec error, 3 training diverged, 70 internal error, "
+    "130 or 143 stopped by a signal.",
 )
 
 
@@ -97,6 +129,8 @@ def _expanded(function: Callable[..., None]) -> Callable[..., None]:
         function(**values, **filled)
 
     parameters = [expanded for p in own for expanded in (_fields(groups[p.name]) if p.name in groups else [p])]
+    for parameter in parameters:
+        _info(parameter).autocompletion = COMPLETIONS.get(parameter.name)
     parameters.sort(key=_is_option)  # arguments first, in their order
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -114,9 +148,14 @@ def _fields(group: Any) -> list[inspect.Parameter]:
     ]
 
 
+def _info(parameter: inspect.Parameter) -> Any:
+    """Typer's description of an argument or option."""
+    (info,) = parameter.annotation.__metadata__
+    return info
+
+
 def _is_option(parameter: inspect.Parameter) -> bool:
-    metadata = getattr(parameter.annotation, "__metadata__", ())
-    return not any(isinstance(m, typer.models.ArgumentInfo) for m in metadata)
+    return not isinstance(_info(parameter), typer.models.ArgumentInfo)
 
 
 def _show_version(wanted: bool) -> None:

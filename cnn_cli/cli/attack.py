@@ -16,34 +16,37 @@ if TYPE_CHECKING:
 class Attack:
     """How images are attacked."""
 
-    method: Annotated[str, option("--method", panel="Attack", metavar="NAME", help="pgd or fgsm.")] = "pgd"
-    norm: Annotated[str, option("--norm", panel="Attack", metavar="NAME", help="linf or l2.")] = "linf"
+    method: Annotated[str, option("--method", panel="Attack", metavar="NAME", help="Method: pgd or fgsm.")] = "pgd"
+    norm: Annotated[
+        str, option("--norm", panel="Attack", metavar="NAME", help="Norm of the perturbation: linf or l2.")
+    ] = "linf"
     epsilon: Annotated[
         list[float] | None,
         option(
             "--epsilon",
             panel="Attack",
             metavar="E",
-            help="Largest change of an image, for pixels in [0, 1]; may be repeated "
+            help="Maximum norm of the perturbation, for pixels in [0, 1]; may be repeated "
             "[linf: 0.1, color 8/255; l2: 1.5, color 0.5].",
         ),
     ] = None
-    steps: Annotated[int | None, option("--steps", panel="Attack", metavar="N", help="Steps of PGD [10].")] = None
+    steps: Annotated[int | None, option("--steps", panel="Attack", metavar="N", help="Number of PGD steps [10].")] = (
+        None
+    )
     step_size: Annotated[
-        float | None,
-        option("--step-size", panel="Attack", metavar="E", help="Step size of PGD [2.5 epsilon / steps]."),
+        float | None, option("--step-size", panel="Attack", metavar="E", help="PGD step size [2.5 epsilon / steps].")
     ] = None
     target: Annotated[
         str | None, option("--target", panel="Attack", metavar="CLASS", help="Target class [untargeted].")
     ] = None
     limit: Annotated[
-        int | None, option("--limit", panel="Data", metavar="N", help="With --split: N random images of the split.")
+        int | None, option("--limit", panel="Data", metavar="N", help="Attack only N random images of the split.")
     ] = None
     seed: Seed = 0
 
 
 @command("attack", "Interpretation")
-def attack(
+def attack_command(
     network: Network,
     images: Images,
     options: Attack,
@@ -53,7 +56,10 @@ def attack(
     picture: Picture,
     format: Format,
 ) -> None:
-    """Generate adversarial examples (FGSM, PGD); with --split, accuracy against epsilon."""
+    """Generate adversarial examples (FGSM, PGD).
+
+    For images, a picture of the examples; for a whole --split, the accuracy against epsilon.
+    """
     from cnn_cli.interpret import attack_page
 
     named = bool(images.images or images.index)

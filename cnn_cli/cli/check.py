@@ -9,13 +9,13 @@ from cnn_cli.cli.options import Json, Spec
 from cnn_cli.cli.output import emit, emit_json, note
 
 Sources = Annotated[
-    list[str] | None, typer.Argument(metavar="[FILE_OR_NETWORK]...", help="Files or networks [all networks].")
+    list[str] | None, typer.Argument(metavar="[FILE_OR_NETWORK]...", help="Files or networks to check [all networks].")
 ]
 
 
 @command("check", "Networks")
-def check(spec: Spec, sources: Sources = None, json: Json = False) -> None:
-    """Report every mistake in specs, with its line and a fix; nothing is run."""
+def check_command(spec: Spec, sources: Sources = None, json: Json = False) -> None:
+    """Find mistakes in specs, without running anything."""
     from cnn_cli.analysis.diagnostics import diagnose
 
     result = diagnose(sources or [], spec.files, spec.args, spec.size)

@@ -7,12 +7,12 @@ import typer
 from cnn_cli.cli.app import command
 from cnn_cli.cli.options import Estimate, Format, Spec
 
-First = Annotated[str, typer.Argument(metavar="A", help="A network, as in `cnn summary`.", show_default=False)]
-Second = Annotated[str, typer.Argument(metavar="B", help="The network to compare it with.", show_default=False)]
+First = Annotated[str, typer.Argument(metavar="A", help="Network, as in `cnn summary`.")]
+Second = Annotated[str, typer.Argument(metavar="B", help="Network to compare it with.")]
 
 
 @command("diff", "Networks")
-def diff(a: First, b: Second, spec: Spec, estimate: Estimate, format: Format) -> None:
+def diff_command(a: First, b: Second, spec: Spec, estimate: Estimate, format: Format) -> None:
     """Compare two networks layer by layer."""
     from cnn_cli.analysis.comparison import compare
     from cnn_cli.analysis.summary import setup

@@ -1,19 +1,27 @@
 """`cnn eval`."""
 
+from pathlib import Path
 from typing import Annotated
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import BatchSize, Data, Format, Network, Output, Spec, Weights, Workers, option
+from cnn_cli.cli.options import BatchSize, Data, Format, Network, Spec, Weights, Workers, option
 from cnn_cli.cli.output import note, note_weights
 from cnn_cli.errors import UsageError
 
 Split = Annotated[
-    str | None, option("--split", panel="Data", metavar="NAME", help="test, val or train [test, if there is one].")
+    str | None,
+    option(
+        "--split", panel="Data", metavar="NAME", help="Split to evaluate: test, val or train [test, if there is one]."
+    ),
+]
+Output = Annotated[
+    Path | None,
+    option("-o", "--output", panel="Output", metavar="FOLDER", help="Folder for the result [the run folder]."),
 ]
 
 
 @command("eval", "Training")
-def evaluate(
+def evaluate_command(
     network: Network,
     spec: Spec,
     data: Data,
@@ -24,17 +32,21 @@ def evaluate(
     workers: Workers = None,
     output: Output = None,
 ) -> None:
-    """Evaluate a trained network: loss, accuracy, per-class figures, confusion matrix.
+    """Evaluate a trained network on a data set.
 
-    The result is also written beside the run, or to the folder -o: eval.json and confusion_matrix.png.
+    The result is written to the run folder, or to -o: eval.json and confusion_matrix.png. For a folder of several
+    seeds (cnn train --seeds), all runs are evaluated, with mean and standard deviation.
     """
     from cnn_cli.training import eval_report
+    from cnn_cli.training.seeds import evaluate_seeds, seed_runs
 
     if split not in (None, *eval_report.SPLITS):
         raise UsageError(f"--split must be test, val or train, not {split!r}")
     format.check()
-    loaded = eval_report.trained_network(network, spec.files, weights.weights, spec.args, spec.size)
     request = eval_report.EvaluationRequest(data.data, data.data_dir, split, batch_size, workers)
+    if seed_runs(Path(network)):
+        return format.emit(evaluate_seeds(Path(network), request, weights.torch_device))
+    loaded = eval_report.trained_network(network, spec.files, weights.weights, spec.args, spec.size)
     evaluation = eval_report.evaluate_network(loaded, request, weights.torch_device)
     note_weights(network, loaded.weights, evaluation.notes)
     format.emit(evaluation)

@@ -12,14 +12,12 @@ from cnn_cli.errors import UsageError, closest
 from cnn_cli.tables import Column, Table, render, terminal_width
 
 PAGES = Path(__file__).parents[1] / "guide"
-Topic = Annotated[
-    str | None, typer.Argument(metavar="[TOPIC]", help="Page of the guide [a list of all pages].", show_default=False)
-]
+Topic = Annotated[str | None, typer.Argument(metavar="[TOPIC]", help="Page of the guide [list of all pages].")]
 
 
 @command("guide", "Documentation")
-def guide(topic: Topic = None) -> None:
-    """Read the guide: `cnn guide` lists its topics, `cnn guide TOPIC` opens one."""
+def guide_command(topic: Topic = None) -> None:
+    """Read the guide; without a topic, list its pages."""
     pages = {path.stem: path for path in sorted(PAGES.glob("*.md"))}
     if topic is None:
         rows = [{"topic": name, "title": path.read_text().partition("\n")[0][2:]} for name, path in pages.items()]

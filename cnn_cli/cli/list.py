@@ -1,22 +1,8 @@
 """`cnn list`."""
 
-from pathlib import Path
-from typing import Annotated
-
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Format, option
+from cnn_cli.cli.options import Format, Models
 from cnn_cli.errors import SpecError
-
-Models = Annotated[
-    list[Path] | None,
-    option(
-        "--models",
-        panel="Network",
-        metavar="FILE",
-        envvar="CNN_MODELS",
-        help="File of networks that overrides the built-in ones; may be repeated.",
-    ),
-]
 
 
 @command("list", "Networks")

@@ -30,37 +30,47 @@ def option(*names: str, panel: str, help: str, **settings: Any) -> Any:
 
 
 NETWORK_HELP = "Network name (`cnn list`), FILE.yaml, FILE.yaml:NAME, run folder, or checkpoint."
-Network = Annotated[str, typer.Argument(metavar="NETWORK", help=NETWORK_HELP, show_default=False)]
+Network = Annotated[str, typer.Argument(metavar="NETWORK", help=NETWORK_HELP)]
 Device = Annotated[
     str,
     option(
         "--device", panel="Speed", metavar="NAME", envvar="CNN_DEVICE", help="Device: auto, cpu, cuda, cuda:1 or mps."
     ),
 ]
-BatchSize = Annotated[int | None, option("-b", "--batch-size", panel="Speed", metavar="N", help="Images per batch.")]
+BatchSize = Annotated[int | None, option("-b", "--batch-size", panel="Speed", metavar="N", help="Batch size.")]
 Workers = Annotated[
     int | None,
     option("-j", "--workers", panel="Speed", metavar="N", help="Data-loading workers [one per CPU, at most 8]."),
 ]
 Seed = Annotated[int, option("--seed", panel="Run", metavar="N", min=0, max=LARGE, help="Random seed.")]
+Models = Annotated[
+    list[Path] | None,
+    option(
+        "--models",
+        panel="Network",
+        metavar="FILE",
+        envvar="CNN_MODELS",
+        help="YAML file of further networks; overrides built-in ones; may be repeated.",
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    option(
+        "--data-dir",
+        panel="Data",
+        metavar="FOLDER",
+        envvar="CNN_DATA_DIR",
+        help="Folder of the named data sets, which are downloaded to it [~/.cache/cnn/datasets].",
+    ),
+]
 Json = Annotated[bool, option("--json", panel="Output", help="Print one JSON document.")]
-Output = Annotated[Path | None, option("-o", "--output", panel="Output", metavar="PATH", help="Where to write.")]
 
 
 @dataclass(frozen=True)
 class Spec:
     """Where networks come from, and what of them is overridden."""
 
-    models: Annotated[
-        list[Path] | None,
-        option(
-            "--models",
-            panel="Network",
-            metavar="FILE",
-            envvar="CNN_MODELS",
-            help="File of networks that overrides the built-in ones; may be repeated.",
-        ),
-    ] = None
+    models: Models = None
     set: Annotated[
         list[str] | None,
         option("--set", panel="Network", metavar="NAME=VALUE", help="Set an argument of the network; may be repeated."),
@@ -109,16 +119,20 @@ class Estimate:
 
     batch_size: Annotated[
         int | None,
-        option(
-            "-b", "--batch-size", panel="Memory estimate", metavar="N", help="Images per batch [the spec's, or 64]."
-        ),
+        option("-b", "--batch-size", panel="Memory estimate", metavar="N", help="Batch size [the spec's, or 64]."),
     ] = None
     optimizer: Annotated[
         str | None,
-        option("--optimizer", panel="Memory estimate", metavar="NAME", help="sgd, adam, adamw or muon [the spec's]."),
+        option(
+            "--optimizer",
+            panel="Memory estimate",
+            metavar="NAME",
+            help="Optimizer: sgd, adam, adamw or muon [the spec's, or adam].",
+        ),
     ] = None
     precision: Annotated[
-        str | None, option("--precision", panel="Memory estimate", metavar="NAME", help="fp32, fp16 or bf16 [fp32].")
+        str | None,
+        option("--precision", panel="Memory estimate", metavar="NAME", help="Precision: fp32, fp16 or bf16 [fp32]."),
     ] = None
 
 
@@ -161,16 +175,7 @@ class Data:
         str | None,
         option("--data", panel="Data", metavar="NAME_OR_FOLDER", help="Data set name, or a folder of images."),
     ] = None
-    data_dir: Annotated[
-        Path | None,
-        option(
-            "--data-dir",
-            panel="Data",
-            metavar="FOLDER",
-            envvar="CNN_DATA_DIR",
-            help="Where named data sets are kept and downloaded to [~/.cache/cnn/datasets].",
-        ),
-    ] = None
+    data_dir: DataDir = None
 
 
 @dataclass(frozen=True)
@@ -185,10 +190,13 @@ class Images:
     ] = None
     index: Annotated[
         list[str] | None,
-        option("--index", panel="Data", metavar="NUMBERS", help="Images of the data set: 3, 0-15 or 3,5,8-10."),
+        option(
+            "--index", panel="Data", metavar="NUMBERS", help="Numbers of images in the data set: 3, 0-15 or 3,5,8-10."
+        ),
     ] = None
     split: Annotated[
-        str | None, option("--split", panel="Data", metavar="NAME", help="Split of the data set: test, val or train.")
+        str | None,
+        option("--split", panel="Data", metavar="NAME", help="Split of the data set: test, val or train [test]."),
     ] = None
 
     @property
@@ -217,7 +225,7 @@ class Weights:
             "--weights",
             panel="Network",
             metavar="SOURCE",
-            help="Weights: torchvision, the name of its weights, a file (.pth, .safetensors) or a run [newest run].",
+            help="Weights: torchvision, a torchvision weights name, a file (.pth, .safetensors) or a run [newest run].",
         ),
     ] = None
     device: Device = "auto"
@@ -254,12 +262,12 @@ class Weights:
 class Untrained:
     """Fresh weights instead of trained ones."""
 
-    untrained: Annotated[
-        bool, option("--untrained", panel="Network", help="Use fresh weights, as before training.")
-    ] = False
+    untrained: Annotated[bool, option("--untrained", panel="Network", help="Use random initial weights.")] = False
     seed: Annotated[
         int | None,
-        option("--seed", panel="Network", metavar="N", min=0, max=LARGE, help="Seed of the fresh weights [0]."),
+        option(
+            "--seed", panel="Network", metavar="N", min=0, max=LARGE, help="Random seed of the initial weights [0]."
+        ),
     ] = None
 
     def load(self, network: str, spec: Spec, weights: Weights) -> "LoadedNetwork":
@@ -275,11 +283,10 @@ class Picture:
     """Where a picture is written."""
 
     output: Annotated[
-        Path | None,
-        option("-o", "--output", panel="Output", metavar="PATH", help="Picture file, or a folder."),
+        Path | None, option("-o", "--output", panel="Output", metavar="PATH", help="Picture file, or a folder.")
     ] = None
     force: Annotated[bool, option("--force", panel="Output", help="Overwrite existing pictures.")] = False
-    show: Annotated[bool, option("--show", panel="Output", help="Show the picture in the terminal, too.")] = False
+    show: Annotated[bool, option("--show", panel="Output", help="Also show the picture in the terminal.")] = False
 
     def preview(self, path: str, box: tuple[int, int, int, int] | None = None) -> None:
         """What --show does: the picture, or the part within `box`, in the terminal; a note where it has no colors."""

@@ -6,14 +6,14 @@ from cnn_cli.cli.app import command
 from cnn_cli.cli.options import Data, Format, Images, Network, Spec, Weights, option
 from cnn_cli.cli.output import emit, emit_json, note_weights
 
-Top = Annotated[int, option("--top", panel="Output", metavar="N", help="Number of classes per image.")]
+Top = Annotated[int, option("--top", panel="Output", metavar="N", help="Number of classes to show per image.")]
 
 
 @command("predict", "Training")
-def predict(
+def predict_command(
     network: Network, images: Images, spec: Spec, data: Data, weights: Weights, format: Format, top: Top = 5
 ) -> None:
-    """Predict the classes of images, with their probabilities."""
+    """Predict the classes of images."""
     from cnn_cli.interpret import predict as prediction
     from cnn_cli.training.eval_report import trained_network
 

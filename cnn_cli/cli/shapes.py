@@ -12,22 +12,21 @@ from cnn_cli.errors import UsageError
 if TYPE_CHECKING:
     from cnn_cli.language.plan import Plan
 
-Layer = Annotated[
-    str | None,
-    typer.Argument(metavar="[LAYER]", help="With --explain: one layer, or one group of layers.", show_default=False),
+Layer = Annotated[str | None, typer.Argument(metavar="[LAYER]", help="Explain only this layer or group of layers.")]
+Explain = Annotated[
+    bool, option("--explain", panel="Explain", help="Derive every number step by step, in words and formulas.")
 ]
-Explain = Annotated[bool, option("--explain", panel="Explain", help="Derive every number, in words and symbols.")]
 ValidInputs = Annotated[
-    bool, option("--valid-inputs", panel="Explain", help="Input sizes that fit, and their output shapes.")
+    bool, option("--valid-inputs", panel="Explain", help="List valid input sizes and their output shapes.")
 ]
 Sizes = Annotated[
     str | None,
-    option("--sizes", panel="Explain", metavar="A,B,…", help="Input sizes to show, such as 28,32,48x64."),
+    option("--sizes", panel="Explain", metavar="A,B,…", help="Check these input sizes, such as 28,32,48x64."),
 ]
 
 
 @command("shapes", "Networks")
-def shapes(
+def shapes_command(
     network: Network,
     spec: Spec,
     format: Format,
@@ -36,7 +35,7 @@ def shapes(
     valid_inputs: ValidInputs = False,
     sizes: Sizes = None,
 ) -> None:
-    """Show the input and output shape of each layer, and the arithmetic between them."""
+    """Derive the output shape of each layer."""
     from cnn_cli.analysis.input_sizes import find_input_sizes
     from cnn_cli.analysis.shapes import ShapeDerivation
 

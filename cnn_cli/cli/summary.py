@@ -16,18 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checks:
-    """What is done with the network beside counting."""
+    """Measuring, verifying and drawing the network."""
 
     timed: Annotated[
-        bool, option("--time", panel="Measure", help="Time each layer, forward and backward, on --device.")
+        bool, option("--time", panel="Measure", help="Measure the forward and backward time of each layer.")
     ] = False
     device: Device = "auto"
     verify: Annotated[
-        bool, option("--verify", panel="Measure", help="Build and run the network, and compare every number.")
+        bool, option("--verify", panel="Measure", help="Build and run the network, and check every number.")
     ] = False
     graph: Annotated[
         Path | None,
-        option("--graph", panel="Output", metavar="FILE", help="Draw the network: .svg, .pdf, .png, .mmd or .dot."),
+        option(
+            "--graph", panel="Output", metavar="FILE", help="Draw the network to a .svg, .pdf, .png, .mmd or .dot file."
+        ),
     ] = None
     force: Annotated[bool, option("--force", panel="Output", help="Overwrite the file of --graph.")] = False
 
@@ -47,20 +49,27 @@ class Checks:
 
 Columns = Annotated[
     str | None,
-    option("--columns", panel="Table", metavar="A,B,…", help="Columns, such as name,output,params,macs,rf,memory."),
+    option(
+        "--columns", panel="Table", metavar="A,B,…", help="Columns to show, such as name,output,params,macs,rf,memory."
+    ),
 ]
 Depth = Annotated[
     int | None,
-    option("--depth", panel="Table", metavar="N", min=1, help="Fold names deeper than this, with subtotals."),
+    option("--depth", panel="Table", metavar="N", min=1, help="Fold layers nested deeper than N, with subtotals."),
 ]
 Freeze = Annotated[
     list[str] | None,
-    option("--freeze", panel="Memory estimate", metavar="GLOB", help="Layers or parameters that are not trained."),
+    option(
+        "--freeze",
+        panel="Memory estimate",
+        metavar="GLOB",
+        help="Layers or parameters that are not trained, such as features.*.",
+    ),
 ]
 
 
 @command("summary", "Networks")
-def summary(
+def summary_command(
     network: Network,
     spec: Spec,
     estimate: Estimate,

@@ -14,15 +14,23 @@ class Objective:
 
     target: Annotated[
         list[str] | None,
-        option("--class", panel="Objective", metavar="NAME|INDEX", help="A class score; may be repeated."),
+        option("--class", panel="Objective", metavar="NAME|INDEX", help="Class to maximize; may be repeated."),
     ] = None
-    all_classes: Annotated[bool, option("--all-classes", panel="Objective", help="Every class score.")] = False
+    all_classes: Annotated[bool, option("--all-classes", panel="Objective", help="Maximize each class in turn.")] = (
+        False
+    )
     layer: Annotated[
-        str | None, option("--layer", panel="Objective", metavar="NAME", help="Channels of a layer, by its name.")
+        str | None, option("--layer", panel="Objective", metavar="NAME", help="Layer whose channels are maximized.")
     ] = None
     channels: Annotated[
         str | None,
-        option("--channel", "--channels", panel="Objective", metavar="NUMBERS", help="Of --layer: 3, 0-15 or 3,5,8."),
+        option(
+            "--channel",
+            "--channels",
+            panel="Objective",
+            metavar="NUMBERS",
+            help="Channels of the layer: 3, 0-15 or 3,5,8-10.",
+        ),
     ] = None
 
 
@@ -31,27 +39,32 @@ class Optimization:
     """How they are found."""
 
     parametrization: Annotated[
-        str, option("--parametrization", panel="Optimization", metavar="NAME", help="fourier (smooth) or pixels.")
+        str,
+        option(
+            "--parametrization",
+            panel="Optimization",
+            metavar="NAME",
+            help="Parametrization of the image: fourier or pixels.",
+        ),
     ] = "fourier"
     transforms: Annotated[
-        str, option("--transforms", panel="Optimization", metavar="LIST", help="Random transforms per step; or none.")
+        str,
+        option("--transforms", panel="Optimization", metavar="LIST", help="Random transforms in every step, or none."),
     ] = "jitter,scale,rotate,blur"
-    steps: Annotated[int, option("--steps", panel="Optimization", metavar="N", help="Steps of gradient ascent.")] = 256
+    steps: Annotated[
+        int, option("--steps", panel="Optimization", metavar="N", help="Number of gradient-ascent steps.")
+    ] = 256
     size: Annotated[
         int | None,
         option(
-            "--size",
-            panel="Optimization",
-            metavar="N",
-            min=1,
-            help="Side of the images in pixels [the network's input].",
+            "--size", panel="Optimization", metavar="N", min=1, help="Side length in pixels [the network's input size]."
         ),
     ] = None
     seed: Seed = 0
 
 
 @command("synthesize", "Interpretation")
-def synthesize(
+def synthesize_command(
     network: Network,
     objective: Objective,
     optimization: Optimization,
@@ -60,7 +73,7 @@ def synthesize(
     picture: Picture,
     json: Json = False,
 ) -> None:
-    """Visualize features: inputs that maximize a class score or a channel."""
+    """Draw inputs that maximize a class score or channel."""
     from cnn_cli.interpret import synthesize_page
     from cnn_cli.interpret.synthesize import Ascent, transforms_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Device, Json, Network, Output, Spec, option
+from cnn_cli.cli.options import DataDir, Device, Json, Network, Spec, option
 from cnn_cli.cli.output import emit, emit_json, note
 from cnn_cli.cli.training_options import Settings
 from cnn_cli.errors import UsageError
@@ -19,18 +19,7 @@ if TYPE_CHECKING:
     from cnn_cli.training.request import Request
 
 Run = Annotated[
-    Path | None,
-    typer.Argument(metavar="[RUN]", help="With --resume: the run folder [newest run].", show_default=False),
-]
-DataDir = Annotated[
-    Path | None,
-    option(
-        "--data-dir",
-        panel="Data",
-        metavar="FOLDER",
-        envvar="CNN_DATA_DIR",
-        help="Where named data sets are kept and downloaded to [~/.cache/cnn/datasets].",
-    ),
+    Path | None, typer.Argument(metavar="[RUN]", help="Run folder, with --resume [the newest run].", show_default=False)
 ]
 
 
@@ -39,36 +28,42 @@ class RunOptions:
     """How the run is carried out."""
 
     recipe: Annotated[
-        str, option("--recipe", panel="Optimization", metavar="NAME", help="A recipe of the network, over its train:.")
+        str,
+        option(
+            "--recipe",
+            panel="Optimization",
+            metavar="NAME",
+            help="Recipe of the network; overrides its train: settings.",
+        ),
     ] = ""
-    plain: Annotated[bool, option("--plain", panel="Speed", help="The reference loop: --fast none.")] = False
+    plain: Annotated[
+        bool, option("--plain", panel="Speed", help="Use the reference loop; the same as --fast none.")
+    ] = False
     device: Device = "auto"
     resume: Annotated[bool, option("--resume", panel="Run", help="Resume a run exactly where it stopped.")] = False
     seeds: Annotated[
         int | None,
         option("--seeds", panel="Run", metavar="N", help="Repeat with N seeds; report mean and standard deviation."),
     ] = None
-    output: Output = None
+    output: Annotated[
+        Path | None, option("-o", "--output", panel="Output", metavar="FOLDER", help="Run folder [runs/NETWORK-N].")
+    ] = None
     filters_every_epoch: Annotated[
         bool,
-        option("--filters-every-epoch", panel="Output", help="Keep the first convolution's filters of every epoch."),
+        option("--filters-every-epoch", panel="Output", help="Save the first convolution's filters after every epoch."),
     ] = False
     json: Json = False
 
 
 @command("train", "Training")
-def train(
-    network: Network,
-    spec: Spec,
-    settings: Settings,
-    options: RunOptions,
-    run: Run = None,
-    data_dir: DataDir = None,
+def train_command(
+    network: Network, spec: Spec, settings: Settings, options: RunOptions, run: Run = None, data_dir: DataDir = None
 ) -> None:
-    """Train a network, or resume a run: cnn train NETWORK --resume [RUN].
+    """Train a network, or resume a run.
 
-    A setting comes from its option, else from the variable CNN_<NAME>, the recipe, the spec's train:, or its default.
-    Multiple processes: torchrun --nproc-per-node 2 -m cnn_cli train NETWORK.
+    To resume: cnn train NETWORK --resume [RUN]. A setting comes from its option, else from the variable CNN_<NAME>,
+    the recipe, the spec's train:, or its default. Several processes: torchrun --nproc-per-node 2 -m cnn_cli train
+    NETWORK. See `cnn guide training`.
     """
     if run and not options.resume:
         raise UsageError(f"unexpected {str(run)!r}; to resume a run, add --resume")

@@ -8,15 +8,15 @@ from cnn_cli.cli.output import emit, emit_json
 
 Layers = Annotated[
     list[str] | None,
-    option("--layer", panel="Feature maps", metavar="NAME", help="A layer, by its name; may be repeated."),
+    option("--layer", panel="Feature maps", metavar="NAME", help="Layer to draw; may be repeated [all]."),
 ]
 PerChannel = Annotated[
-    bool, option("--per-channel", panel="Feature maps", help="One color scale per channel, to show weak ones.")
+    bool, option("--per-channel", panel="Feature maps", help="Scale the colors of each channel separately.")
 ]
 
 
 @command("visualize-features", "Interpretation")
-def visualize_features(
+def visualize_features_command(
     network: Network,
     images: Images,
     spec: Spec,
@@ -28,7 +28,7 @@ def visualize_features(
     per_channel: PerChannel = False,
     json: Json = False,
 ) -> None:
-    """Draw the feature maps (activations) of each layer for an image."""
+    """Draw the feature maps (activations) of images."""
     from cnn_cli.interpret import features
 
     loaded = untrained.load(network, spec, weights)

@@ -11,25 +11,33 @@ from cnn_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Filters:
-    """Which filters are shown, and how."""
+    """Which filters are drawn, and how."""
 
     layer: Annotated[
-        str | None, option("--layer", panel="Filters", metavar="NAME", help="A convolution, by its name [the first].")
+        str | None, option("--layer", panel="Filters", metavar="NAME", help="Convolution to draw [the first].")
     ] = None
-    all: Annotated[bool, option("--all", panel="Filters", help="All convolutions on one page.")] = False
+    all: Annotated[bool, option("--all", panel="Filters", help="Draw all convolutions on one page.")] = False
     sort: Annotated[
         str | None,
-        option("--sort", panel="Filters", metavar="ORDER", help="norm: strongest first; similarity: alike together."),
+        option("--sort", panel="Filters", metavar="ORDER", help="Order by norm or similarity [as in the weights]."),
     ] = None
     compare: Annotated[
         str | None,
-        option("--compare", panel="Filters", metavar="SOURCE", help="Beside it: untrained, a run or a checkpoint."),
+        option(
+            "--compare",
+            panel="Filters",
+            metavar="SOURCE",
+            help="Compare with untrained weights (untrained), a run or a checkpoint.",
+        ),
     ] = None
     every_epoch: Annotated[
-        bool, option("--every-epoch", panel="Filters", help="How they formed, after --filters-every-epoch.")
+        bool,
+        option(
+            "--every-epoch", panel="Filters", help="Draw the filters of every epoch (cnn train --filters-every-epoch)."
+        ),
     ] = False
     per_filter: Annotated[
-        bool, option("--per-filter", panel="Filters", help="One color scale per filter, to show weak ones.")
+        bool, option("--per-filter", panel="Filters", help="Scale the colors of each filter separately.")
     ] = False
 
     def check(self, untrained: bool) -> None:
@@ -46,7 +54,7 @@ class Filters:
 
 
 @command("visualize-filters", "Interpretation")
-def visualize_filters(
+def visualize_filters_command(
     network: Network,
     filters: Filters,
     spec: Spec,

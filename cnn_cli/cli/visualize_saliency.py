@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from cnn_cli.cli.app import command
+from cnn_cli.cli.completion import SALIENCY_METHODS
 from cnn_cli.cli.options import Data, Format, Images, Network, Picture, Seed, Spec, Weights, option
 from cnn_cli.cli.output import emit, emit_json, note
 
@@ -18,8 +19,7 @@ class Saliency:
             "--method",
             panel="Saliency maps",
             metavar="NAME",
-            help="gradient, smoothgrad, integrated-gradients, guided-backprop, grad-cam or occlusion; may be repeated "
-            "[all].",
+            help=f"Method: {', '.join(SALIENCY_METHODS[:-1])} or {SALIENCY_METHODS[-1]}; may be repeated [all].",
         ),
     ] = None
     target: Annotated[
@@ -27,17 +27,20 @@ class Saliency:
         option("--class", panel="Saliency maps", metavar="NAME|INDEX", help="Class to explain [the predicted class]."),
     ] = None
     layer: Annotated[
-        str | None, option("--layer", panel="Saliency maps", metavar="NAME", help="Layer of Grad-CAM [chosen].")
+        str | None,
+        option("--layer", panel="Saliency maps", metavar="NAME", help="Layer for Grad-CAM [the last feature map]."),
     ] = None
     sanity: Annotated[
         bool,
-        option("--sanity", panel="Saliency maps", help="Add maps of random weights, deletion and insertion scores."),
+        option(
+            "--sanity", panel="Saliency maps", help="Add maps of random weights, and deletion and insertion scores."
+        ),
     ] = False
     seed: Seed = 0
 
 
 @command("visualize-saliency", "Interpretation")
-def visualize_saliency(
+def visualize_saliency_command(
     network: Network,
     images: Images,
     saliency: Saliency,
@@ -47,7 +50,10 @@ def visualize_saliency(
     picture: Picture,
     format: Format,
 ) -> None:
-    """Draw saliency maps: pixels that drive a class score (needs the extra `explain`)."""
+    """Draw saliency maps: pixels that drive a class score.
+
+    Needs the extra `explain`: pip install cnn-cli[explain].
+    """
     from cnn_cli.interpret import saliency_page
     from cnn_cli.interpret.saliency import need_captum
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import torch
+
 from cnn_cli.checkpoints.checkpoint import parse_metadata
-from cnn_cli.checkpoints.run_folder import LAST, RUNS
+from cnn_cli.checkpoints.run_folder import BEST, LAST, RUNS
 from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.distributed.world import current_world
 from cnn_cli.errors import StoppedError, UsageError
@@ -21,51 +23,61 @@ from cnn_cli.tables import Column, Table, render
 from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import run
-from cnn_cli.training.completion import RunResult
+from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network, trained_network, write_evaluation
 from cnn_cli.training.request import Request, complete, recipe_of
 
 SUMMARY = "seeds.json"
 
 
 @dataclass(frozen=True)
+class SeedRun:
+    """One seed: its run, the epoch of its best weights, and what they reached."""
+
+    seed: int
+    run: Path
+    epoch: float | None
+    result: TaskResult
+
+
+@dataclass(frozen=True)
 class SeedsResult:
     """Runs that differ in their seed alone, and the results of their best weights."""
 
+    network: str
+    data: str
     folder: Path
-    seeds: tuple[int, ...]
-    runs: tuple[RunResult, ...]
-    results: tuple[TaskResult, ...]
+    runs: tuple[SeedRun, ...]
 
     def document(self) -> dict[str, Any]:
         """What seeds.json holds: the metric and the loss, each with its mean, deviation, least and most."""
-        metric, first = self.results[0].metric, self.runs[0]
+        first, results = self.runs[0].result, [run.result for run in self.runs]
         return {
-            "network": first.network,
-            "data": first.data,
-            "split": self.results[0].split,
+            "network": self.network,
+            "data": self.data,
+            "split": first.split,
             "folder": str(self.folder.resolve()),
-            metric: _spread([result.score for result in self.results]),
-            "loss": _spread([result.loss for result in self.results]),
+            first.metric: _spread([result.score for result in results]),
+            "loss": _spread([result.loss for result in results]),
             "runs": [
                 {
-                    "seed": s,
-                    metric: result.score,
-                    "loss": result.loss,
-                    "epoch": r.best_epoch,
-                    "run": str(r.run.resolve()),
+                    "seed": run.seed,
+                    first.metric: run.result.score,
+                    "loss": run.result.loss,
+                    "epoch": run.epoch,
+                    "run": str(run.run.resolve()),
                 }
-                for s, r, result in zip(self.seeds, self.runs, self.results, strict=True)
+                for run in self.runs
             ],
         }
 
     def text(self) -> str:
-        document, metric = self.document(), self.results[0].metric
-        head = f"{document['network']} on {Path(document['data']).name}, {document['split']}, {len(self.runs)} seeds"
+        document, metric = self.document(), self.runs[0].result.metric
+        head = f"{self.network} on {Path(self.data).name}, {document['split']}, {len(self.runs)} seeds"
         figures = f"{metric} {document[metric]['mean']:.2%} ± {document[metric]['deviation']:.2%}"
         return f"{head}\n\n{render(self.table())}\n\n{figures}\n\n{document['folder']}"
 
     def table(self) -> Table:
-        metric = self.results[0].metric
+        metric = self.runs[0].result.metric
         columns = (
             Column("seed", "seed", number=True),
             Column(metric, metric, number=True, show="{:.2%}".format),
@@ -91,8 +103,8 @@ def train_seeds(request: Request, count: int, folder: Path | None = None, resume
     first = int(settings["seed"].value)
     folder = _folder(request, plan.network, folder, resume)
     before = _same_experiment(request, folder) if resume else request
-    seeds, runs = range(first, first + count), []
-    for seed in seeds:
+    runs: list[SeedRun] = []
+    for seed in range(first, first + count):
         own = folder / f"seed-{seed}"
         request.say(f"seed {seed}")
         try:
@@ -108,10 +120,28 @@ def train_seeds(request: Request, count: int, folder: Path | None = None, resume
         assert trained is not None  # one process is the main one
         if trained.result is None:
             raise UsageError("the data has neither test nor val images to compare seeds on; add --val-fraction 0.1")
-        runs.append(trained)
-    result = SeedsResult(folder, tuple(seeds), tuple(runs), tuple(read_result(r.result or {}) for r in runs))
+        runs.append(SeedRun(seed, trained.run, trained.best_epoch, read_result(trained.result)))
+    assert trained is not None  # of two or more seeds
+    result = SeedsResult(trained.network, trained.data, folder, tuple(runs))
     write_text(folder / SUMMARY, json.dumps(result.document(), indent=1, allow_nan=False) + "\n")
     return result
+
+
+def seed_runs(folder: Path) -> dict[int, Path]:
+    """The runs in a folder of seeds, by their seed; none in any other folder."""
+    paths = [path for path in folder.glob("seed-*") if path.name[5:].isdecimal() and (path / BEST).is_file()]
+    return {int(path.name[5:]): path for path in sorted(paths, key=lambda path: int(path.name[5:]))}
+
+
+def evaluate_seeds(folder: Path, request: EvaluationRequest, device: torch.device) -> SeedsResult:
+    """Evaluate every run in a folder of seeds, and write each result beside its run."""
+    runs = []
+    for seed, path in seed_runs(folder).items():
+        evaluation = evaluate_network(loaded := trained_network(str(path)), request, device)
+        write_evaluation(path, evaluation)
+        epoch = loaded.metadata.facts.get("epoch") if loaded.metadata else None
+        runs.append(SeedRun(seed, path, epoch, evaluation.result))
+    return SeedsResult(evaluation.network, evaluation.data, folder, tuple(runs))
 
 
 def _same_experiment(request: Request, folder: Path) -> Request:
@@ -139,8 +169,9 @@ def _folder(request: Request, network: str, folder: Path | None, resume: bool) -
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and sample standard deviation (n − 1)."""
-    return {"mean": fmean(values), "deviation": stdev(values), "least": min(values), "most": max(values)}
+    """Mean and sample standard deviation (n − 1); 0 for a single value."""
+    deviation = stdev(values) if len(values) > 1 else 0.0
+    return {"mean": fmean(values), "deviation": deviation, "least": min(values), "most": max(values)}
 
 
 def _resume_command(request: Request, folder: Path) -> str:
