@@ -1,5 +1,6 @@
 """Data sets: every image in its place, the same pixels as the reference readers, mistakes named before training."""
 
+import hashlib
 import os
 import shutil
 from io import BytesIO
@@ -67,6 +68,27 @@ def test_idx_files_are_read_as_torchvision_reads_them(tmp_path: Path, name: str)
         assert list(dataset.classes) == reference.classes
 
 
+def test_svhn_is_read_as_torchvision_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scipy.io import savemat
+    from torchvision.datasets import SVHN
+
+    noise, files = np.random.default_rng(0), {}
+    for name, n in (("train", 7), ("test", 3)):
+        path = tmp_path / f"{name}_32x32.mat"
+        labels = np.arange(n, 0, -1, dtype=np.uint8)[:, None] + 3  # from 10, which stands for the digit 0
+        savemat(path, {"X": noise.integers(0, 256, (32, 32, 3, n), dtype=np.uint8), "y": labels})
+        files[name] = ["", path.name, hashlib.md5(path.read_bytes()).hexdigest()]
+    monkeypatch.setattr(SVHN, "split_list", files)
+    dataset = load_dataset("svhn", tmp_path)
+    for name, split in dataset.splits.items():
+        reference = SVHN(tmp_path, split=name)
+        assert len(split) == len(reference)
+        for i, (image, label) in enumerate(reference):
+            assert (split.images[i].permute(1, 2, 0).numpy() == np.array(image)).all()  # type: ignore[union-attr]
+            assert dataset.classes[split.targets[i]] == str(label)
+    assert dataset.splits["train"].targets.tolist() == [0, 9, 8, 7, 6, 5, 4]
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real files are not here")
 @pytest.mark.parametrize("name", ["FashionMNIST", "MNIST"])
 def test_archives_that_lie_there_are_unpacked_without_a_network(tmp_path: Path, name: str) -> None:
@@ -101,6 +123,8 @@ def test_cifar_without_data_names_its_archive(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     with pytest.raises(CnnError, match=r"copy cifar-100-python\.tar\.gz there"):
         load_dataset("cifar100", tmp_path)
+    with pytest.raises(CnnError, match=r"copy train_32x32\.mat, test_32x32\.mat there"):
+        load_dataset("svhn", tmp_path)
 
 
 def test_a_half_unpacked_file_is_noticed(tmp_path: Path) -> None:

@@ -95,6 +95,18 @@ def _read_cifar(entry: NamedDataset, data_dir: Path) -> Dataset:
     return Dataset(entry.name, tuple(train.classes), splits)
 
 
+def _read_svhn(entry: NamedDataset, data_dir: Path) -> Dataset:
+    """MATLAB files, which torchvision verifies by their MD5 and scipy reads."""
+    import torch
+
+    names = ("train", "test")
+    loaded = _torchvision_splits(entry, data_dir, [{"split": name} for name in names])
+    splits = {
+        n: Split(torch.from_numpy(s.data), torch.from_numpy(s.labels)) for n, s in zip(names, loaded, strict=True)
+    }
+    return Dataset(entry.name, entry.classes, splits)
+
+
 def _torchvision_splits(entry: NamedDataset, data_dir: Path, options: Sequence[dict[str, Any]]) -> list[Any]:
     """torchvision's data set with each of the options, downloaded if it is not there or damaged."""
     from torchvision import datasets
@@ -177,5 +189,17 @@ _ENTRIES = (
     _mnist("kmnist", "cursive Japanese characters", _KANA, "Clanuwat et al. 2018; CC BY-SA 4.0", "KMNIST"),
     _cifar(10, "cifar-10-python.tar.gz"),
     _cifar(100, "cifar-100-python.tar.gz"),
+    NamedDataset(
+        "svhn",
+        "house numbers in street views",
+        _read_svhn,
+        10,
+        (3, 32, 32),
+        *(73_257, 26_032),
+        "Netzer et al. 2011; for non-commercial use",
+        _DIGITS,
+        "SVHN",
+        files=("train_32x32.mat", "test_32x32.mat"),
+    ),
 )
 DATASETS: dict[str, NamedDataset] = {entry.name: entry for entry in _ENTRIES}
