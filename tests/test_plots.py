@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,39 @@ def test_learning_curves_leave_out_what_was_not_measured(tmp_path: Path) -> None
     assert curves(tmp_path / "a.png", bare) == curves(tmp_path / "b.png", with_none)
     assert curves(tmp_path / "a.png", bare) != curves(tmp_path / "c.png", validated)
     assert longest_side(tmp_path / "a.png") < 2000
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, path: Path, epochs: list[float], **marks: Any) -> list[Any]:
+    """The axes of learning curves over these epochs."""
+    from matplotlib.figure import Figure
+
+    figures: list[Any] = []
+    subplots = Figure.subplots
+    monkeypatch.setattr(Figure, "subplots", lambda self, *a, **k: (figures.append(self), subplots(self, *a, **k))[1])
+    history = [{"epoch": e, "train_loss": 1 / e, "train_accuracy": 0.5, "lr": 0.1 / e} for e in epochs]
+    plots.learning_curves(history, path, "a run", **marks)
+    return list(figures[0].axes)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "ticks"), [([1, 2, 2.5], ["1", "2", "2.5"]), ([1, 2, 3], ["1", "2", "3"]), ([0.5], ["0.5"])]
+)
+def test_every_epoch_axis_ends_at_the_last_epoch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, epochs: list[float], ticks: list[str]
+) -> None:
+    for axes in drawn(monkeypatch, tmp_path / "c.png", epochs):
+        assert [label.get_text() for label in axes.get_xticklabels()] == ticks
+
+
+def test_curves_mark_the_best_epoch_another_training_loss_and_the_learning_rate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = "training (with mixup)"
+    loss, accuracy, rate = drawn(monkeypatch, tmp_path / "c.png", [1, 2, 3], best_epoch=2, training_loss=name)
+    assert [t.get_text() for t in loss.get_legend().get_texts()] == [name, "best epoch (2)"]
+    assert [t.get_text() for t in accuracy.get_legend().get_texts()] == ["training", "best epoch (2)"]
+    assert rate.get_title("left") == "learning rate"
+    assert rate.lines[0].get_ydata().tolist() == pytest.approx([0.1, 0.05, 0.1 / 3])
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

@@ -62,42 +62,80 @@ def _saved(path: Path, width: float, height: float, title: str) -> Iterator["Fig
     write_bytes(path, buffer.getvalue())
 
 
-def learning_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Loss and accuracy (a fraction, shown in percent) over the epochs, side by side, a line for each split measured.
+def learning_curves(
+    history: Sequence[Mapping[str, Any]],
+    path: Path,
+    title: str,
+    metric: str = "accuracy",
+    best_epoch: float | None = None,
+    training_loss: str = "training",
+) -> None:
+    """Loss, metric (a fraction, shown in percent) and learning rate over the epochs, a line for each split measured.
 
-    `history` holds the lines of metrics.jsonl: `epoch`, `train_loss`, `train_accuracy`, `val_loss`, …; what is None,
-    missing or not finite is left out. CnnError where no epoch was finished or the file cannot be written.
+    `history` holds the lines of metrics.jsonl: `epoch`, `train_loss`, `train_accuracy`, `val_loss`, …, `lr`; what is
+    None, missing or not finite is left out. `best_epoch` is marked, and `training_loss` names the curve of that loss.
+    CnnError where no epoch was finished or the file cannot be written.
     """
     if not history:
         raise CnnError("no epoch was finished, so there are no learning curves to draw")
-    with _saved(path, 10, 4.4, title) as figure:
-        loss, accuracy = figure.subplots(1, 2)
-        _curves(loss, history, "loss")
-        _curves(accuracy, history, "accuracy")
+    rates = [line["lr"] for line in history if "lr" in line]
+    with _saved(path, 12 if rates else 10, 4.4, title) as figure:
+        axes = figure.subplots(1, 3 if rates else 2, width_ratios=[3, 3, 2] if rates else None)
+        _curves(axes[0], history, "loss", best_epoch, {"train": training_loss})
+        _curves(axes[1], history, metric, best_epoch)
+        if rates:
+            epochs = [line["epoch"] for line in history]
+            _curve(axes[2], epochs, rates, SOFT)
+            axes[2].set_title("learning rate")
+            axes[2].set_ylim(0, 1.08 * max(rates))
+            _epoch_axis(axes[2], epochs)
 
 
-def _curves(axes: "Axes", history: Sequence[Mapping[str, Any]], measure: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
+def _curves(
+    axes: "Axes",
+    history: Sequence[Mapping[str, Any]],
+    measure: str,
+    best_epoch: float | None,
+    names: Mapping[str, str] | None = None,
+) -> None:
     epochs, values = [line["epoch"] for line in history], []
     for split, name, colour in SERIES:
         curve = [_finite(line.get(f"{split}_{measure}")) for line in history]
         points = [v for v in curve if not math.isnan(v)]
         if points:
-            marker = "o" if len(points) <= 20 else ""  # without it a single epoch would be invisible
-            axes.plot(epochs, curve, color=colour, label=name, linewidth=1.8, marker=marker, markersize=4)
+            _curve(axes, epochs, curve, colour, (names or {}).get(split, name))
         values += points
     axes.set_title(measure)
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(axis="y")
-    if measure == "accuracy":
+    _epoch_axis(axes, epochs)
+    if best_epoch is not None and len(epochs) > 1:
+        axes.axvline(best_epoch, color=SOFT, linewidth=1, linestyle=":", label=f"best epoch ({best_epoch:g})")
+    if measure != "loss":
         axes.yaxis.set_major_formatter(_percent())
     elif values and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
         axes.set_title("loss (logarithmic)")
     if values:
         axes.legend()
+
+
+def _curve(axes: "Axes", epochs: Sequence[float], values: Sequence[float], color: str, label: str = "") -> None:
+    marker = "o" if sum(map(math.isfinite, values)) <= 20 else ""  # without it a single epoch would be invisible
+    axes.plot(epochs, values, color=color, label=label, linewidth=1.8, marker=marker, markersize=4)
+
+
+def _epoch_axis(axes: "Axes", epochs: Sequence[float]) -> None:
+    """Ticks at whole epochs, and at the last one where it is a fraction of one."""
+    from matplotlib.ticker import MaxNLocator
+
+    first, last = epochs[0], epochs[-1]
+    ticks = [t for t in MaxNLocator(integer=True, min_n_ticks=1).tick_values(first, last) if first <= t <= last]
+    if last % 1:
+        ticks = [t for t in ticks if last - t > 0.08 * (last - first)] + [last]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    if first == last:
+        axes.set_xlim(first - 0.5, first + 0.5)
+    axes.set_xlabel("epoch")
+    axes.grid(axis="y")
 
 
 def _finite(value: float | None) -> float:

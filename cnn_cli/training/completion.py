@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +101,22 @@ def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
     if (job.run / FRAMES).is_file():
         write_film(job.run, job.plan.network, job.plan.input[0] == 3, job.run / STRIP)
     check()
+    reached = read_run(job.plan.network, job.metadata, job.run, state.history)
     title = f"{job.plan.network} on {Path(job.data.name).name}"
-    learning_curves(state.history, job.run / CURVES, title)
-    return read_run(job.plan.network, job.metadata, job.run, state.history)
+    extras = job.training_loss_only
+    name = f"training (with {' and '.join(extras)})" if extras else "training"
+    learning_curves(state.history, job.run / CURVES, title, job.task.metric, reached.best_epoch, name)
+    return replace(reached, files=files_of(job.run))
+
+
+def files_of(run: Path) -> dict[str, str]:
+    """The files of a run that there are, by what they are."""
+    return {title: str((run / name).resolve()) for title, name in _FILES.items() if (run / name).is_file()}
 
 
 def read_run(network: str, metadata: Metadata, run: Path, history: list[dict[str, Any]]) -> RunResult:
     """What a run has reached, from its files."""
-    files = {title: str((run / name).resolve()) for title, name in _FILES.items() if (run / name).is_file()}
+    files = files_of(run)
     result = json.loads((run / "eval.json").read_text()) if "result" in files else None
     best = load_network(str(run / BEST)).metadata if "weights" in files else None
     epoch = best.facts["epoch"] if best else None

@@ -46,6 +46,13 @@ class Job:
         return {name: setting.value for name, setting in self.settings.items()}
 
     @property
+    def training_loss_only(self) -> list[str]:
+        """What makes the training loss another one than that of evaluation."""
+        settings = ("label_smoothing", "class_weights", "mixup", "cutmix")
+        heads = ["auxiliary outputs"] if len(self.plan.outputs or ()) > 1 else []
+        return [name.replace("_", " ") for name in settings if self[name]] + heads
+
+    @property
     def freeze(self) -> tuple[str, ...]:
         """Patterns of what is not trained."""
         return tuple(self["freeze"] or ())

@@ -93,6 +93,7 @@ def _train_epochs(job: Job, state: State, signals: Signals, progress: Progress) 
         _finish_epoch(job, state, signals, poll)
         saved = time.monotonic()
         progress.row(state.history[-1], state.history[:-1])
+        progress.slowdown(state.history)
         if not job.done(state):
             saved = _pause(job, state, signals, saved, poll, now=True)
     if state.step < job.total:

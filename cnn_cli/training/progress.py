@@ -11,6 +11,7 @@ from cnn_cli.colors import BOLD, GREEN, colored
 if TYPE_CHECKING:
     import rich.progress
 
+_SLOW_EPOCH = 2  # seconds; the throughput of shorter epochs is mostly chance
 _INTERVAL = 0.25  # seconds between two looks of the bar at the sums, each of which waits for the device
 
 
@@ -69,6 +70,16 @@ class Progress:
         key = f"{self.evaluated}_{self.metric}"
         best = bool(earlier) and all((row.get(key) or 0) > (before.get(key) or 0) for before in earlier)
         self.line(epoch_line(row, self.epochs, self.evaluated, self.metric, GREEN if best else ""))
+
+    def slowdown(self, history: Sequence[dict[str, Any]]) -> None:
+        """A line where the throughput of the last epoch is the first below a third of what it was."""
+        rates = [row["images_per_second"] for row in history]
+        slow = [rate < max(rates) / 3 for rate in rates]
+        if len(rates) > 1 and slow[-1] and not slow[-2] and history[-1]["seconds"] > _SLOW_EPOCH:
+            self.line(
+                f"throughput fell from {max(rates):,.0f} to {rates[-1]:,.0f} images/s: the machine seems busy "
+                "with other programs; fewer --threads may help"
+            )
 
     def _move(self, epoch: int, facts: str) -> None:
         if self.bar:

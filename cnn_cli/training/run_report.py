@@ -86,6 +86,7 @@ def run_header(job: Job, state: State, remarks: Sequence[str] = (), verbose: boo
     shape = "x".join(map(str, job.plan.input))
     splits = ", ".join(f"{len(s):,} {_PURPOSE[s.name]}" for s in job.data.splits.values())
     unused = not_inherited(job.settings, job.plan.train)
+    extras = job.training_loss_only
     unseen = len(job.data.splits["train"]) - job.images
     rows = [
         ("network", f"{job.plan.network}, input {shape}, {job.plan.params:,} parameters"),
@@ -95,6 +96,7 @@ def run_header(job: Job, state: State, remarks: Sequence[str] = (), verbose: boo
         *(("", remark) for remark in job.data.notes),
         *([("", f"last batch of {unseen} dropped in every epoch (BatchNorm needs at least 2)")] if unseen else []),
         ("loss", job.task.criterion),
+        *([("", f"training loss with {' and '.join(extras)}, evaluation without: not comparable")] if extras else []),
         *(("optimizer", str(group)) for group in state.optimizer.groups),
         ("device", describe(state.device) + (f", {job.world.size} processes" if job.world.size > 1 else "")),
         *_by_source(job.settings, verbose),
