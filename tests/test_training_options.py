@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ from cnn_cli.checkpoints import checkpoint
 from cnn_cli.data.augmentation import mix
 from cnn_cli.data.batches import balanced_order, epoch_order
 from cnn_cli.errors import UsageError
-from cnn_cli.settings import SETTINGS, not_inherited, resolve, unknown_variables
-from cnn_cli.training import run as run_module
+from cnn_cli.settings import SETTINGS, resolve
 from cnn_cli.training.muon import muon, orthogonal
 from cnn_cli.training.optimizer import Optimizer, learning_rate, make_optimizer
-from cnn_cli.training.progress import Progress
 
 PLAIN = small.SPEC.replace("    - Dropout: 0.2\n", "").replace("    - BatchNorm2d\n", "")
 
@@ -297,44 +294,6 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
     assert moved == pytest.approx(1e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"label_smoothing": 0.1, "mixup": 0.2}, "training loss with label smoothing and mixup, evaluation without"),
-        ({"class_weights": "balanced"}, "training loss with class weights, evaluation without: not comparable"),
-        ({}, None),
-    ],
-)
-def test_the_header_says_where_the_two_losses_differ(tmp_path: Path, options: Any, words: str | None) -> None:
-    said: list[str] = []
-    request = small.request(tmp_path, epochs=1, **options)
-    run_module.begin(replace(request, say=said.append))
-    assert (words or "") in "".join(said) and ("evaluation without" in "".join(said)) == (words is not None)
-
-
-def test_the_header_shows_defaults_only_when_asked(tmp_path: Path) -> None:
-    for verbose in (False, True):
-        said: list[str] = []
-        request = small.request(tmp_path, f"run{verbose}", epochs=1, optimizer="sgd")
-        run_module.begin(replace(request, say=said.append, verbose=verbose))
-        header = "".join(said)
-        assert ("defaults " in header) == ("clip_grad_norm none" in header) == verbose
-        assert "options    epochs 1, optimizer sgd\n" in header
-        assert "not used   lr 0.01 (for optimizer adam), of the spec\n" in header
-
-
-def test_a_sudden_loss_of_throughput_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    def row(rate: float, seconds: float = 30) -> dict[str, float]:
-        return {"images_per_second": rate, "seconds": seconds}
-
-    bar = Progress(5, 10, 0, "test")
-    for history in ([row(900)], [row(900), row(301)], [row(900), row(200, 1)], [row(900), row(250), row(240)]):
-        bar.slowdown(history)
-    assert capsys.readouterr().err == ""
-    bar.slowdown([row(4264), row(246)])
-    assert "throughput fell from 4,264 to 246 images/s" in capsys.readouterr().err
-
-
 # --- The settings --------------------------------------------------------------------------------------------------
 
 
@@ -404,21 +363,6 @@ def test_a_value_written_for_another_choice_is_not_inherited(
 ) -> None:
     settings = resolve(options, environ, spec, recipe)
     assert {name: tuple(settings[name]) for name in expected} == expected
-
-
-def test_the_header_names_what_it_does_not_inherit() -> None:
-    settings = resolve({"optimizer": "sgd"}, {}, ADAM)
-    assert not_inherited(settings, ADAM) == ["lr 0.003 (for optimizer adam)", "weight_decay 0.1 (for optimizer adam)"]
-    assert not_inherited(resolve({}, {}, ADAM), ADAM) == []
-    assert not_inherited(resolve({"optimizer": "sgd", "lr": 1, "weight_decay": 0}, {}, ADAM), ADAM) == []
-
-
-def test_variables_that_nothing_reads_are_named() -> None:
-    environ = {"CNN_LR": "1", "CNN_TIMEOUT": "9", "CNN_BATCHSIZE": "3", "CNN_OF_MINE": "x", "HOME": "/"}
-    assert unknown_variables(environ) == [
-        "warning: unknown variable CNN_BATCHSIZE is ignored. Did you mean 'CNN_BATCH_SIZE'?",
-        "warning: unknown variable CNN_OF_MINE is ignored.",
-    ]
 
 
 def test_every_setting_reads_what_its_schema_says() -> None:
