@@ -304,3 +304,9 @@ def test_damaged_texts(text: str) -> None:
 def test_networks_that_ship_run(name: str) -> None:
     small = {"fashion-convnet": (1, 28, 28)}.get(name, (3, 64, 64))
     runs(find(name, input=small))
+
+
+def test_a_list_hides_no_missing_setting() -> None:
+    """A bare list is the value of the first setting; the second one is missing, and nothing behind it may vanish."""
+    with pytest.raises(SpecError, match=r"layers\.0 \(ConstantPad2d\): value is missing; write"):
+        plan_document({"n": {"input": [1, 8, 8], "layers": [{"ConstantPad2d": [1, 1, 1, 1]}, "Flatten"]}}, "n")

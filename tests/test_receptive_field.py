@@ -335,3 +335,12 @@ def test_strides_that_alternate_are_averages() -> None:
     up, pooled = (field(sights(plan)[name], (8, 8)) for name in ("0", "1"))
     assert up is not None and up.stride == (0.5, 0.5) and up.average
     assert pooled is not None and pooled.stride == (1, 1) and not pooled.average
+
+
+def test_a_gate_sees_the_whole_image_everywhere() -> None:
+    gate = {"from": "conv", "layers": [{"AdaptiveAvgPool2d": 1}, {"Conv2d": {"out_channels": 4, "kernel_size": 1}}]}
+    plan = planned({"conv": MENU[0], "gate": gate, "scale": {"Multiply": ["conv", "gate"]}}, (8, 8))
+    assert plan is not None
+    found = field(sights(plan)["scale"], (8, 8))
+    assert found is not None and found.whole and found.size == (8, 8)
+    assert probe(plan, random.Random(0)) > 0

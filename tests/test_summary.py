@@ -16,11 +16,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from cnn_cli.analysis import memory
 from cnn_cli.analysis.rows import auxiliary, layer_rows, relative, totals
-from cnn_cli.analysis.summary import choose_columns, estimates, setup, summarize
+from cnn_cli.analysis.summary import choose_columns, estimates, setup, summarize, training_memory
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, load_registry, plan_document
 from cnn_cli.network.build import build_plan
+from cnn_cli.tables import format_bytes
 
 PUBLISHED = sorted(set(torchvision.models.list_models(module=torchvision.models)) & set(load_registry()))
 SUMS = ("params", "trainable_params", "buffers", "macs", "flops", "activation_bytes")
@@ -239,6 +240,18 @@ def test_what_backward_needs_is_what_pytorch_keeps(spec: Any) -> None:
     ours = sum(run.bytes[n] for n in {t for *_, step in run.steps for t in step} - {0})
     statistics = 0.13 * images.numel() * 4  # means and deviations, which the estimate leaves out
     assert abs(ours - sum(kept.values())) <= statistics, (ours, kept, output.shape)
+
+
+def test_the_breakdown_adds_up_as_in_textbooks() -> None:
+    plan = find("alexnet")
+    kept, peak = training_memory(plan, setup(plan, 8, "adam"))
+    assert (kept.weights, kept.gradients, kept.optimizer) == (4 * plan.params, 4 * plan.params, 8 * plan.params)
+    assert kept.document()["total"] == sum(v for k, v in kept.document().items() if k != "total") > kept.activations
+    assert kept.activation_gradients == 0 < kept.activations
+    lines = " ".join(summarize(plan, setup(plan, 8, "adam")).text().split())
+    sizes = [format_bytes(n) for n in (kept.total, kept.weights, kept.gradients, kept.optimizer)]
+    assert "training {} = weights {} + gradients {} + adam state {} + activations".format(*sizes) in lines
+    assert f"peak {format_bytes(peak.total)}, in the optimizer step" in lines
 
 
 def test_estimates_follow_batch_precision_and_optimizer() -> None:

@@ -25,7 +25,7 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by what they are for; `activations` and `activation_gradients` at the moment when all together is most."""
+    """Bytes by what they are for; of a peak, `activations`, `gradients` and `activation_gradients` at that moment."""
 
     weights: int
     buffers: int
@@ -54,21 +54,31 @@ def inference(plan: Plan, batch: int = 1, precision: str = "float32") -> Memory:
 def training(
     plan: Plan, batch: int, optimizer: str, precision: str = "float32", frozen: frozenset[str] = frozenset()
 ) -> Memory:
-    """One step after the first. With a half precision: PyTorch's autocast, which keeps weights and gradients in
-    float32."""
+    """The peak of one step after the first."""
+    return breakdown_and_peak(plan, batch, optimizer, precision, frozen)[1]
+
+
+def breakdown_and_peak(
+    plan: Plan, batch: int, optimizer: str, precision: str, frozen: frozenset[str]
+) -> tuple[Memory, Memory]:
+    """What training keeps, as textbooks add it up: all gradients, the optimizer's state, and the activations that the
+    backward pass needs. And the moment at which most is allocated: then some activations are no longer there, or some
+    gradients not yet.
+
+    With a half precision: PyTorch's autocast, which keeps weights and gradients in float32.
+    """
     size = BYTES[precision]
     weights, buffers = _weights(plan, 4)
-    trained = sum(layer.params for layer in plan.layers if layer.name not in frozen)
+    trained = 4 * sum(layer.params for layer in plan.layers if layer.name not in frozen)
     copies = weights // 4 * size if size < 4 else 0  # autocast's cast weights
     run = _Run(plan, batch, size, training=True, frozen=frozen)
     run.forward()
+    state, step = COPIES[optimizer] * trained, BORROWED[optimizer] * trained
+    kept = Memory(weights + copies, buffers, run.batch, run.live - run.batch, trained, state)
     held, moving, gradients = run.backward()
-    state = COPIES[optimizer] * trained * 4
-    step = BORROWED[optimizer] * trained * 4
-    peak = held + moving + gradients + copies
-    if trained * 4 + step > peak - run.batch:  # the step itself needs more than all activations did
-        return Memory(weights, buffers, run.batch, 0, trained * 4, state + step)
-    return Memory(weights + copies, buffers, run.batch, held - run.batch, gradients, state, moving)
+    if trained + step > held + moving + gradients + copies - run.batch:  # the step itself needs more than the rest
+        return kept, Memory(weights, buffers, run.batch, 0, trained, state + step)
+    return kept, Memory(weights + copies, buffers, run.batch, held - run.batch, gradients, state, moving)
 
 
 def output_bytes(layer: Layer) -> int:

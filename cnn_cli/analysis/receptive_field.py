@@ -239,6 +239,7 @@ def _union(a: Side, b: Side) -> Side:
     if a.spans == (None,):
         return b
     count = max(len(a.seen), len(b.seen))
+    a, b = (_whole(side) if len(side.seen) == 1 < count else side for side in (a, b))  # one position is broadcast
     seen = tuple(x | y for x, y in zip(_spread(a.seen, count), _spread(b.seen, count), strict=True))
     if 0 in (a.step, b.step) and len(set(seen)) == 1:
         return Side((_bounds(seen[0]),), 0, seen[:1])

@@ -1,10 +1,10 @@
 """`cnn summary`: a table of layers, and below it what the totals mean and how much memory the network needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cnn_cli.analysis.memory import Memory, inference, training
+from cnn_cli.analysis.memory import Memory, breakdown_and_peak, inference
 from cnn_cli.analysis.rows import Row, auxiliary, layer_rows, network_document, relative, totals
 from cnn_cli.errors import UsageError, closest
 from cnn_cli.language.freezing import freeze_patterns, trainable_params
@@ -118,6 +118,7 @@ class Summary:
             for layer in document["layers"]:
                 layer["forward_ms"], layer["backward_ms"] = self.timing.rows.get(layer["name"], (None, None))
         memories = dict(zip(("inference", "training"), estimates(self.plan, self.setup), strict=True))
+        memories["training_breakdown"] = training_memory(self.plan, self.setup)[0]
         about = {"batch": self.setup.batch, "optimizer": self.setup.optimizer, "precision": self.setup.precision}
         return document | {"memory": about | {name: memory.document() for name, memory in memories.items()}}
 
@@ -136,7 +137,8 @@ class Summary:
         inputs, layer = ", ".join(relative(name, row.name) for name in row.takes), row.text
         if "from" not in self.columns:
             if row.type and row.layers[0].rule.joins:
-                layer = f"{row.text} {inputs}"
+                broadcast = [f"; {line}" for line in row.layers[0].sizes if isinstance(line, str)]
+                layer = f"{row.text} {inputs}{''.join(broadcast)}"
             elif row.takes not in ((previous.name if previous else "input",), ()):
                 layer = f"{row.text} ← {inputs}"
         forward, backward = self.timing.rows.get(row.name, (None, None)) if self.timing else (None, None)
@@ -210,12 +212,16 @@ def choose_columns(text: str | None, timed: bool = False, frozen: bool = False) 
 
 
 def estimates(plan: Plan, setup: Setup) -> tuple[Memory, Memory]:
-    """Memory for inference, and for a training step."""
+    """The peaks of memory for inference, and for a training step."""
+    return inference(plan, setup.batch, setup.precision), training_memory(plan, setup)[1]
+
+
+def training_memory(plan: Plan, setup: Setup) -> tuple[Memory, Memory]:
+    """What training keeps, and the peak."""
     frozen = frozenset(
         layer.name for layer in plan.layers if layer.params and not trainable_params(layer, setup.frozen)
     )
-    once = inference(plan, setup.batch, setup.precision)
-    return once, training(plan, setup.batch, setup.optimizer, setup.precision, frozen)
+    return breakdown_and_peak(plan, setup.batch, setup.optimizer, setup.precision, frozen)
 
 
 def title(plan: Plan) -> str:
@@ -225,19 +231,21 @@ def title(plan: Plan) -> str:
 
 
 def _memory_lines(plan: Plan, setup: Setup) -> list[str]:
-    once, step = estimates(plan, setup)
-    parts = {"weights": step.weights, "buffers": step.buffers, "batch": step.batch, "activations": step.activations}
-    parts |= {"gradients": step.gradients, setup.optimizer: step.optimizer}
-    parts |= {"gradients of activations": step.activation_gradients}
-    first = {"weights": once.weights, "buffers": once.buffers, "batch": once.batch, "activations": once.activations}
+    once, (kept, peak) = inference(plan, setup.batch, setup.precision), training_memory(plan, setup)
+    moment = "in the optimizer step"
+    if peak.activation_gradients:
+        moment = f"in the backward pass, with {format_bytes(peak.activation_gradients)} of gradients of activations"
     return [
         f"memory for a batch of {setup.batch} in {setup.precision}",
-        f"  inference  {format_bytes(once.total)} = {_sum(first)}",
-        f"  training   {format_bytes(step.total)} = {_sum(parts)}",
+        f"  inference  {format_bytes(once.total)} = {_sum(once, setup)}",
+        f"  training   {format_bytes(kept.total)} = {_sum(kept, setup)}",
+        f"  peak       {format_bytes(peak.total)}, {moment}",
     ]
 
 
-def _sum(parts: Mapping[str, int]) -> str:
+def _sum(memory: Memory, setup: Setup) -> str:
+    parts = {"weights": memory.weights, "gradients": memory.gradients, f"{setup.optimizer} state": memory.optimizer}
+    parts |= {"activations": memory.activations, "batch": memory.batch, "buffers": memory.buffers}
     return " + ".join(f"{name} {format_bytes(count)}" for name, count in parts.items() if count)
 
 

@@ -92,6 +92,7 @@ class Context:
     shape_error: tuple[Problem, bool] | None = None  # the first that another input may mend; if a larger one
     blocks: set[str] = field(default_factory=set)
     outermost: dict[str, Output] = field(default_factory=dict)
+    uses_in_channels: bool = False  # whether a layer inside a block reads $in_channels
     noted: dict[tuple[int, int], str] = field(default_factory=dict)  # place → what the first problem there is about
 
     def problem(self, place: Node | tuple[int, int], where: str, message: str, warning: bool = False) -> bool:
@@ -111,7 +112,11 @@ class Context:
         """Note that what arrives does not fit: what was needed, what came and from where, and what to write."""
         first, *others = (f"{sizes(f.shape or ())}{{}} from {f.source}" for f in inputs)
         came = " and ".join([first.format(" arrives"), *(other.format("") for other in others)])
-        news = self.problem(place, where, f"{error.need}, but {came}; {error.fix}")
+        fix = error.fix
+        if self.uses_in_channels and len({(f.shape or ())[:1] for f in inputs}) > 1:
+            fix += ". Inside a block, $in_channels is what arrives at that very layer; for the channels of the block's"
+            fix += " input, write an argument, `args: {channels: $in_channels}`"
+        news = self.problem(place, where, f"{error.need}, but {came}; {fix}")
         if news and self.shape_error is None and isinstance(error, TooSmall | Uneven):
             self.shape_error = (self.problems[-1], isinstance(error, TooSmall))
 
@@ -177,7 +182,9 @@ def bind_arguments(context: Context, owner: str, args: dict[str, Node], given: d
     values: dict[str, Any] = {}
     for name, default in args.items():
         seen = Scope(owner, dict(values))  # a copy: a list with $name in it must not come to hold itself
+        before = context.uses_in_channels
         values[name] = given[name] if name in given else evaluate(context, default, site.at(seen))
+        context.uses_in_channels = before  # here it is the input of the block
         if default.value is None and name not in given:
             context.problem(default, f"args.{name}", f"has no value; write one, or give it with --set {name}=…")
             values[name] = UNKNOWN
@@ -189,6 +196,7 @@ def _look_up(context: Context, name: str, site: Site) -> Any:
     if name == "in_channels":
         if site.input.shape is None:
             raise _Open
+        context.uses_in_channels |= bool(scope.owner)
         return site.input.shape[0]
     if name == "index":
         if scope.index is None:

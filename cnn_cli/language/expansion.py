@@ -73,6 +73,7 @@ def _expand(spec: Spec) -> Plan:
     if all(p.warning for p in context.problems):
         _unused_args(context)
         context.problems += context.warnings
+        assert output.shape is not None, f"{spec.name}: no output is known, and no mistake was noted"
     return Plan(
         spec,
         spec.input,

@@ -1,6 +1,6 @@
 """A layer's settings, complete and checked, and the row that its rules make of what arrives."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ def _complete(context: Context, call: LayerCall, given: Given) -> dict[str, Any]
     """All settings of a layer: written, inferred, defaults. None, and a problem each, where they are wrong."""
     rule, site = call.rule, call.site
     read, mistakes = _read(call, given)
-    mistakes += [*_strangers(call, given), *_missing(call, given)]
+    mistakes += [*_strangers(call, given), *_missing(call, given, read)]
     for place, message in mistakes:
         context.problem(place, call.where, message)
     if mistakes or any(value is UNKNOWN for _, value in given.values()):
@@ -154,10 +154,10 @@ def _unknown(name: str, rule: LayerType) -> str:
     return f"unknown setting {name[:60]!r}.{known}"
 
 
-def _missing(call: LayerCall, given: Given) -> Iterator[tuple[Place, str]]:
-    """Required settings that are not there, unless one was misspelt or all stand in one list."""
+def _missing(call: LayerCall, given: Given, read: Collection[str]) -> Iterator[tuple[Place, str]]:
+    """Required settings that are not there, unless one was misspelt or all are in one list, as its message says."""
     rule, argument = call.rule, call.argument
-    if isinstance(argument.value, list) and rule.first in given:
+    if isinstance(argument.value, list) and rule.first in given and rule.first not in read:
         return
     strangers = argument.value if isinstance(argument.value, dict) else ()
     meant = "".join(closest(name, rule.settings) for name in strangers if name not in rule.settings)

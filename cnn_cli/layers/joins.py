@@ -19,36 +19,37 @@ from cnn_cli.values import Choice, Integer, ListOf, Number, OneOf, product
 
 
 def _common(s: Settings, shapes: tuple[Shape, ...]) -> Shape:
-    """Shapes in which a 1 stretches, as in PyTorch's broadcasting; images have one rank, parameters no more axes."""
+    """The broadcast shape, as in PyTorch; images have one rank, parameters no more axes."""
     images = [shape for shape, bare in zip(shapes, s["bare"], strict=True) if not bare]
     if not images:
         raise ShapeError("joins parameters with the output of a layer", "name one, or write one Parameter")
     rank = max(len(shape) for shape in images)
     if any(len(shape) != rank for shape in images) or any(len(shape) > rank for shape in shapes):
-        raise ShapeError("joins shapes with as many axes", "put the join before Flatten, or flatten both")
+        raise ShapeError("needs shapes with equally many axes", mend(shapes))
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     out = tuple(max(axis) for axis in zip(*padded, strict=True))
     if any(n not in (1, m) for shape in padded for n, m in zip(shape, out, strict=True)):
         fix = "give the parameter these sizes, or 1" if any(s["bare"]) else mend(shapes)
-        raise Uneven("joins sizes that are equal, or 1", fix)
+        raise Uneven("needs equal shapes, or sizes of 1 to broadcast", fix)
     return out
 
 
-def _add(s: Settings, shapes: tuple[Shape, ...]) -> Shape:
-    images = {shape for shape, bare in zip(shapes, s["bare"], strict=True) if not bare}
-    if len(images) > 1:
-        raise Uneven("adds equal shapes", mend(shapes))
-    return _common(s, shapes)
+def _broadcast(s: Settings, shapes: tuple[Shape, ...], o: Shape) -> list[str]:
+    return [f"{sizes(shape)} is broadcast to {sizes(o)}" for shape in dict.fromkeys(shapes) if shape != o]
 
 
 def mend(shapes: tuple[Shape, ...]) -> str:
     """What to write when a shortcut and its main path differ."""
     first, second = shapes[0], next((shape for shape in shapes if shape != shapes[0]), shapes[0])
     if len(first) != len(second):
-        return "put the join before Flatten, or flatten both"
+        few, many = sorted((first, second), key=len)
+        if few != many[:1]:
+            return "put the join before Flatten, or flatten both"
+        unflatten = f"{{Unflatten: {{dim: 1, unflattened_size: {[*few, *(1 for _ in many[1:])]}}}}}"
+        return f"{unflatten} on the way of {sizes(few)} lets it broadcast"
     if len(first) == 1:
         return f"a Linear on one way gives it the {max(first[0], second[0])} values of the other"
-    if first[1:] == second[1:]:
+    if all(n == m or 1 in (n, m) for n, m in zip(first[1:], second[1:], strict=True)):
         return f"a Conv2d of kernel_size 1 on one way gives it the {max(first[0], second[0])} channels of the other"
     large, small = sorted((first, second), key=lambda shape: product(shape[1:]), reverse=True)
     stride = -(-large[1] // small[1])
@@ -91,8 +92,8 @@ def _chunked(s: Settings, shape: Shape) -> Formula:
 
 _MODULES, _SEVERAL = "cnn_cli.network.modules", frozenset({"join"})
 _SUM, _PRODUCT = "The sum of its inputs, value by value.", "The product of its inputs, value by value."
-register(LayerType("Add", _MODULES, {}, _add, _SUM, saved=NOTHING, traits=_SEVERAL), JOINS)
-register(LayerType("Multiply", _MODULES, {}, _common, _PRODUCT, traits=_SEVERAL), JOINS)
+register(LayerType("Add", _MODULES, {}, _common, _SUM, sizes=_broadcast, saved=NOTHING, traits=_SEVERAL), JOINS)
+register(LayerType("Multiply", _MODULES, {}, _common, _PRODUCT, sizes=_broadcast, traits=_SEVERAL), JOINS)
 register(
     LayerType(
         "Concat",

@@ -85,7 +85,7 @@ def chains(graph: Graph) -> list[tuple[str, str]]:
 
 
 class Add(nn.Module):
-    """The sum of its inputs, all (N, …) of one shape."""
+    """The sum of its inputs, value by value; sizes of 1 are broadcast."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         total = inputs[0]
@@ -95,7 +95,7 @@ class Add(nn.Module):
 
 
 class Multiply(nn.Module):
-    """The product of its inputs, value by value; sizes of 1 stretch."""
+    """The product of its inputs, value by value; sizes of 1 are broadcast."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         total = inputs[0]
