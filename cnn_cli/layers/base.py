@@ -101,7 +101,6 @@ class LayerType:
     saved: Saved = Saved()
     schemes: Callable[[Settings, Shape], str] = lambda s, shape: ""
     warning: Callable[[Shape, Collection[str]], str] = lambda shape, before: ""
-    saturates: tuple[float, ...] = ()  # output values at which no gradient passes
     traits: frozenset[str] = frozenset()
 
     @property
