@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import small_runs as small
 
+from cnn_cli.errors import UsageError
 from cnn_cli.settings import not_inherited, resolve, unknown_variables
 from cnn_cli.training import run as run_module
 from cnn_cli.training.progress import Progress
@@ -40,6 +41,15 @@ def test_the_header_shows_defaults_only_when_asked(tmp_path: Path) -> None:
         assert ("defaults " in header) == ("clip_grad_norm none" in header) == verbose
         assert "options    epochs 1, optimizer sgd\n" in header
         assert "not used   lr 0.01 (for optimizer adam), of the spec\n" in header
+
+
+def test_threads_are_set_and_shown(tmp_path: Path) -> None:
+    said: list[str] = []
+    request = small.request(tmp_path, epochs=1)
+    run_module.begin(replace(request, say=said.append, threads=2))
+    assert "device     cpu, 2 threads\n" in "".join(said)
+    with pytest.raises(UsageError, match="--threads must be at least 1, not 0"):
+        run_module.begin(replace(request, output=tmp_path / "none", threads=0))
 
 
 def test_a_sudden_loss_of_throughput_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,9 @@ class RunOptions:
         bool, option("--plain", panel="Speed", help="Use the reference loop; the same as --fast none.")
     ] = False
     device: Device = "auto"
+    threads: Annotated[
+        int | None, option("--threads", panel="Speed", metavar="N", help="CPU threads per process [chosen by PyTorch].")
+    ] = None
     resume: Annotated[bool, option("--resume", panel="Run", help="Resume a run exactly where it stopped.")] = False
     seeds: Annotated[
         int | None,
@@ -51,6 +54,9 @@ class RunOptions:
     filters_every_epoch: Annotated[
         bool,
         option("--filters-every-epoch", panel="Output", help="Save the first convolution's filters after every epoch."),
+    ] = False
+    verbose: Annotated[
+        bool, option("-v", "--verbose", panel="Output", help="Show the settings at their defaults, too.")
     ] = False
     json: Json = False
 
@@ -85,6 +91,8 @@ def train_command(
         film=options.filters_every_epoch,
         command=shlex.join(["cnn", *sys.argv[1:]]),
         say=note,
+        verbose=options.verbose,
+        threads=options.threads,
     )
     result = _run(request, options, run)
     if result:

@@ -31,8 +31,12 @@ from cnn_cli.training.state import State
 _COPIES = {"adam": 4, "adamw": 4, "muon": 3, "sgd": 2}  # of each weight: itself, its gradient, the optimizer's state
 
 
-def choose_device(name: str, deterministic: bool, world: World) -> torch.device:
-    """The device of this process."""
+def choose_device(name: str, deterministic: bool, world: World, threads: int | None = None) -> torch.device:
+    """The device of this process, which computes with so many threads on a CPU."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads must be at least 1, not {threads}")
+    if threads:
+        torch.set_num_threads(threads)
     if deterministic:  # before anything runs on a GPU
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)

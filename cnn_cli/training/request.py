@@ -32,6 +32,7 @@ class Request:
     film: bool = False  # whether to keep the first convolution's filters of every epoch
     command: str = ""
     verbose: bool = False  # whether the header shows the settings at their defaults too
+    threads: int | None = None  # of the CPU, in each process; None: as PyTorch chooses
     say: Callable[[str], None] = print
     spec: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

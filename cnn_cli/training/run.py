@@ -42,7 +42,7 @@ def begin(request: Request) -> RunResult | None:
     plan, settings = _plan_and_settings(request)
     world = current_world()
     _warn(request, world)
-    device = choose_device(request.device, settings["deterministic"].value, world)
+    device = choose_device(request.device, settings["deterministic"].value, world, request.threads)
     settings = settle(settings, device)
     with (
         signals(world.size > 1) as watch,
@@ -97,7 +97,9 @@ def resume(request: Request, run: Path) -> RunResult | None:
                 request.say(f"{run} is finished ({len(saved['history'])} epochs); train longer with --epochs N")
             return read_run(plan.network, metadata, run, saved["history"]) if world.is_main else None
         resumption.check_processes(file, len(saved["ranks"]), world.size)
-        device = choose_device(_device_name(request, metadata, world), settings["deterministic"].value, world)
+        device = choose_device(
+            _device_name(request, metadata, world), settings["deterministic"].value, world, request.threads
+        )
         with join_process_group(world, device):
             with world.local_main_first():
                 dataset = _same_dataset(request, settings, metadata, run)
