@@ -13,12 +13,12 @@ from small_networks import cnn, images, living, loaded, photograph, scored
 from torch import Tensor, nn
 
 from cnn_cli.errors import UsageError
-from cnn_cli.interpret.attack import Attack, attack_images, gradient, perturb, robustness
-from cnn_cli.interpret.attack_page import difference, epsilons_for, magnification
-from cnn_cli.interpret.scores import Scores, class_index, percent, scores_of
+from cnn_cli.interpret.adversarial import AttackRequest, difference, magnification, magnitude
+from cnn_cli.interpret.attacks import Attack, attack_images, gradient, measure_robustness, perturb
+from cnn_cli.interpret.scores import Scores, class_index, scores_of
 from cnn_cli.pictures.image import signed
 
-ATTACKS = [Attack("fgsm"), Attack("fgsm", "l2"), Attack("pgd"), Attack("pgd", "l2"), Attack("pgd", start=False)]
+ATTACKS = [Attack("fgsm"), Attack("fgsm", "l2"), Attack("pgd"), Attack("pgd", "l2"), Attack("pgd", random_start=False)]
 ATTACKS += [Attack("pgd", "l2", target=3), Attack("fgsm", target=3), Attack("pgd", step_size=0.5)]
 
 
@@ -112,7 +112,7 @@ def test_fgsm_and_pgd_equal_captum(digits: tuple[Scores, Tensor, Tensor], epsilo
     own = run(scores, pixels, labels, epsilon, Attack("fgsm", target=target))
     torch.testing.assert_close(own, fgsm.detach())
     pgd = slow.perturb(pixels, epsilon, epsilon / 4, 10, goal, targeted=aimed)
-    how = Attack("pgd", steps=10, step_size=epsilon / 4, start=False, target=target)
+    how = Attack("pgd", steps=10, step_size=epsilon / 4, random_start=False, target=target)
     own = run(scores, pixels, labels, epsilon, how)
     torch.testing.assert_close(own, pgd, atol=1e-6, rtol=0)
     assert accuracy(scores, own, labels) == accuracy(scores, pgd, labels)
@@ -127,12 +127,12 @@ def test_fgsm_and_pgd_equal_torchattacks(digits: tuple[Scores, Tensor, Tensor], 
         (attacks.FGSM(scores, eps=epsilon), Attack("fgsm"), epsilon),
         (
             attacks.PGD(scores, eps=epsilon, alpha=epsilon / 4, steps=10, random_start=False),
-            Attack("pgd", steps=10, step_size=epsilon / 4, start=False),
+            Attack("pgd", steps=10, step_size=epsilon / 4, random_start=False),
             epsilon,
         ),
         (
             attacks.PGDL2(scores, eps=5 * epsilon, alpha=epsilon, steps=10, random_start=False),
-            Attack("pgd", "l2", steps=10, step_size=epsilon, start=False),
+            Attack("pgd", "l2", steps=10, step_size=epsilon, random_start=False),
             5 * epsilon,
         ),
     ]
@@ -170,31 +170,31 @@ def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
         p.requires_grad_(False)
     before = photograph(scores)
     attack_images(scores, pixels, [None, 1, 2], [0.0, 0.1], Attack())
-    robustness(scores, [(pixels, torch.arange(3))], [0.1], Attack())
+    measure_robustness(scores, [(pixels, torch.arange(3))], [0.1], Attack())
     assert photograph(scores) == before
     assert not pixels.requires_grad
 
 
 def test_robustness_counts_over_batches(digits: tuple[Scores, Tensor, Tensor]) -> None:
     scores, pixels, labels = digits
-    whole = robustness(scores, [(pixels, labels)], [0.0, 0.1], Attack("fgsm"))
-    parts = robustness(scores, zip(pixels.split(64), labels.split(64), strict=True), [0.0, 0.1], Attack("fgsm"))
+    whole = measure_robustness(scores, [(pixels, labels)], [0.0, 0.1], Attack("fgsm"))
+    parts = measure_robustness(scores, zip(pixels.split(64), labels.split(64), strict=True), [0.0, 0.1], Attack("fgsm"))
     assert whole == parts
     good = accuracy(scores, pixels, labels)
-    assert whole["n"] == 200 and whole["results"][0] == {"epsilon": 0.0, "accuracy": pytest.approx(good), "taken": None}
+    assert whole.n == 200 and whole.rows[0] == {"epsilon": 0.0, "accuracy": pytest.approx(good), "taken": None}
     adversarial = run(scores, pixels, labels, 0.1, Attack("fgsm"))
     with torch.no_grad():
         both = (scores(pixels).argmax(1) == labels) & (scores(adversarial).argmax(1) == labels)
-    assert whole["results"][1]["accuracy"] == pytest.approx(float(both.float().mean()))
+    assert whole.rows[1]["accuracy"] == pytest.approx(float(both.float().mean()))
 
 
 def test_an_image_that_was_wrong_is_never_counted_as_right(digits: tuple[Scores, Tensor, Tensor]) -> None:
     """An attack towards class 3 makes others be taken for it, also those that are said to be of it."""
     scores, pixels, _ = digits
     threes = torch.full((len(pixels),), 3)
-    found = robustness(scores, [(pixels, threes)], [0.4], Attack(target=3))
-    assert found["results"][0]["accuracy"] == pytest.approx(accuracy(scores, pixels, threes))
-    assert found["results"][0]["taken"] is None  # no image of another class
+    found = measure_robustness(scores, [(pixels, threes)], [0.4], Attack(target=3))
+    assert found.rows[0]["accuracy"] == pytest.approx(accuracy(scores, pixels, threes))
+    assert found.rows[0]["taken"] is None  # no image of another class
 
 
 def test_what_was_wrong_already_is_not_fooled(digits: tuple[Scores, Tensor, Tensor]) -> None:
@@ -219,8 +219,8 @@ def test_images_without_a_gradient_are_counted(tmp_path: Path) -> None:
         scores.network.get_parameter("0.bias").fill_(-1e3)
     pixels = images(3)
     assert not gradient(scores, pixels, torch.arange(3)).any()
-    assert robustness(scores, [(pixels, torch.arange(3))], [0.1], Attack())["zero_gradient"] == 3
-    assert robustness(scored(tmp_path, "tanh"), [(pixels, torch.arange(3))], [0.1], Attack())["zero_gradient"] == 0
+    assert measure_robustness(scores, [(pixels, torch.arange(3))], [0.1], Attack()).zero_gradient == 3
+    assert measure_robustness(scored(tmp_path, "tanh"), [(pixels, torch.arange(3))], [0.1], Attack()).zero_gradient == 0
 
 
 @pytest.mark.parametrize("name", ["one", "sigmoid", "logs", "shares"])
@@ -248,8 +248,9 @@ def test_one_output_becomes_two_scores(tmp_path: Path) -> None:
 def test_a_difference_is_magnified_to_its_largest_value() -> None:
     change = torch.tensor([[[0.0, 0.01], [-0.02, 0.005]]])
     assert (difference(change) == signed(change[0].numpy(), 0.02)).all()
-    assert magnification(change) == ("×50: within ±0.02", "L2 length 0.0229")
+    assert magnification(change) == ("×50: within ±0.02", "L2 norm 0.0229")
     assert magnification(0 * change) == ("no difference", "")
+    assert magnitude(change)[..., 0].tolist() == [[0, 128], [255, 64]]
     colours = difference(change.expand(3, -1, -1))
     assert colours[1, 0].tolist() == [1, 1, 1] and colours[0, 0].tolist() == [128, 128, 128]
 
@@ -259,14 +260,17 @@ def test_class_names_come_before_numbers() -> None:
     assert class_index("0", ("3", "1", "2")) == 0
     with pytest.raises(UsageError) as error:
         class_index("Sneeker", ("Sandal", "Sneaker"))
-    assert str(error.value) == "no class 'Sneeker'. Did you mean 'Sneaker'? The classes: Sandal, Sneaker; or 0 to 1"
-    assert [percent(p) for p in (1.0, 0.9999, 0.25)] == ["100.0 %", "99.9 %", "25.0 %"]
+    assert str(error.value) == "no class 'Sneeker'. Did you mean 'Sneaker'? Classes: Sandal, Sneaker; or 0 to 1"
 
 
 def test_the_usual_radii() -> None:
-    assert epsilons_for([0.2, 0.1, 0.2], "linf", 1, False) == [0.1, 0.2]
-    assert epsilons_for([], "linf", 3, False) == [8 / 255]
-    assert epsilons_for([], "l2", 3, True) == [0, 0.0625, 0.125, 0.25, 0.5, 1.0]
+    assert AttackRequest(epsilons=[0.2, 0.1, 0.2]).radii(1, curve=False) == [0.1, 0.2]
+    assert AttackRequest().radii(3, curve=False) == [8 / 255]
+    assert AttackRequest(norm="l2").radii(3, curve=True) == [0, 0.0625, 0.125, 0.25, 0.5, 1.0]
+    assert AttackRequest(norm="l2", epsilons=[3]).radii(3, curve=False) == [3]  # a length, not a change of one pixel
+    with pytest.raises(UsageError) as error:
+        AttackRequest(epsilons=[3]).radii(1, curve=False)
+    assert str(error.value) == "--epsilon 3: pixels are in [0, 1], so linf takes at most 1; 3/255 is 0.012"
 
 
 def test_a_picture_and_a_document_of_images(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,22 +315,22 @@ def test_a_split_gives_a_curve_and_a_table(trained: Path, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "name images, take some of the data set with --index 0, or attack a whole split: --split test"),
+        ("", "name images, choose some of the data set with --index 0, or attack a whole split: --split test"),
         ("--index 0 --limit 5", "--limit is for a whole split; leave it out, or leave out the images"),
         ("--split test --limit 0", "--limit must be at least 1, not 0"),
         ("--index 0 --method cw", "--method must be pgd or fgsm, not 'cw'"),
         ("--index 0 --norm l1", "--norm must be linf or l2, not 'l1'"),
         ("--index 0 --steps 0", "--steps must be at least 1, not 0"),
         ("--index 0 --step-size -1", "--step-size must be above 0, not -1.0"),
-        ("--index 0 --epsilon -0.1", "--epsilon -0.1: must be 0 or more, in units of pixels in [0, 1]; try 0.03"),
-        ("--index 0 --epsilon nan", "--epsilon nan: must be 0 or more, in units of pixels in [0, 1]; try 0.03"),
+        ("--index 0 --epsilon -0.1", "--epsilon -0.1: must be 0 or more, for pixels in [0, 1]; try 0.03"),
+        ("--index 0 --epsilon nan", "--epsilon nan: must be 0 or more, for pixels in [0, 1]; try 0.03"),
         (
             "--index 0 --method fgsm --steps 3",
             "FGSM is a single step of length epsilon; --steps and --step-size are for --method pgd",
         ),
         (
             "--index 0 --target b1",
-            "no class 'b1'. Did you mean '1'? The classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; or 0 to 9",
+            "no class 'b1'. Did you mean '1'? Classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; or 0 to 9",
         ),
         ("--index 9999", "--index 9999: the test split of digits has images 0 to 359"),
         ("--split test -o c.gif", "c.gif: the picture is written as .png or .svg or .pdf; choose such a name with -o"),
@@ -357,6 +361,6 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path, capsys: pytest
     save_weights(found.weights, network, found.metadata)
     assert cnn("attack", str(found.run), "--index", "0") == 1
     assert capsys.readouterr().err == (
-        "error: 2.weight: 216 of 216 values are not finite numbers, so the network sees nothing; "
+        "error: 2.weight: 216 of 216 values are not finite numbers, so the outputs are meaningless; "
         "the training diverged: train again with a smaller --lr\n"
     )

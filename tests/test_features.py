@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import save_weights
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.interpret import features, maps
-from cnn_cli.interpret.inputs import load_inputs
-from cnn_cli.interpret.provenance import places
+from cnn_cli.interpret import feature_maps, features
+from cnn_cli.interpret.inputs import ImageSelection, load_inputs
+from cnn_cli.interpret.pictured import Target
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find
 from cnn_cli.pictures import image
@@ -50,7 +50,7 @@ def test_maps_are_those_of_a_forward_pass_by_hand(tmp_path: Path) -> None:
     loaded, network = opened_run(tmp_path, CHAIN)
     x = image_of(0, 1, 12, 12)
     wanted = by_hand(network, x)
-    found = maps.maps_of(network, loaded.plan, x, ["act2", "conv1", "pool"])
+    found = feature_maps.maps_of(network, loaded.plan, x, ["act2", "conv1", "pool"])
     assert [m.layer for m in found] == ["conv1", "pool", "act2"]  # in the order of computation
     assert [m.type for m in found] == ["Conv2d", "MaxPool2d", "Sigmoid"]
     for m in found:
@@ -61,7 +61,7 @@ def test_the_strongest_channels_come_first_and_keep_their_columns(tmp_path: Path
     loaded, network = opened_run(tmp_path, CHAIN)
     nn.init.constant_(network.conv1.bias[2:3].detach(), -99)
     x = image_of(0, 1, 12, 12)
-    conv, relu, pool, conv2 = maps.maps_of(network, loaded.plan, x, ["conv1", "relu1", "pool", "conv2"])
+    conv, relu, pool, conv2 = feature_maps.maps_of(network, loaded.plan, x, ["conv1", "relu1", "pool", "conv2"])
     strength = np.abs(pool.values).mean((1, 2))
     assert list(pool.order) == [i for i in np.argsort(-strength) if strength[i]]
     assert conv.order == relu.order == pool.order and 2 not in pool.order
@@ -75,12 +75,12 @@ def test_silent_flat_and_saturated_channels_are_found(tmp_path: Path) -> None:
         network.conv1.bias[1] = -99.0
         network.conv2.weight[3] = 0.0
         network.conv2.bias[0], network.conv2.bias[3] = 99.0, 0.5
-    conv1, relu, conv2, act = maps.maps_of(
+    conv1, relu, conv2, act = feature_maps.maps_of(
         network, loaded.plan, image_of(0, 1, 12, 12), ["conv1", "relu1", "conv2", "act2"]
     )
-    assert (conv1.silent, relu.silent) == ((), (1,))
-    assert (conv2.flat, act.flat, act.saturated) == ((3,), (0, 3), (0,))
-    assert features.heading(relu, 3, 0.5) == "relu1 (ReLU): 5 maps of 10×10, shown the 3 strongest; scale 0.5; " + (
+    assert (conv1.zero, relu.zero) == ((), (1,))
+    assert (conv2.constant, act.constant, act.saturated) == ((3,), (0, 3), (0,))
+    assert features.heading(relu, 3, 0.5) == "relu1 (ReLU): 5 maps of 10x10, the 3 strongest; scale 0.5; " + (
         "1 zero everywhere"
     )
 
@@ -89,7 +89,7 @@ def test_silent_flat_and_saturated_channels_are_found(tmp_path: Path) -> None:
 def test_maps_can_be_read_back(per_channel: bool, tmp_path: Path) -> None:
     loaded, network = opened_run(tmp_path, CHAIN)
     x = image_of(0, 1, 12, 12)
-    found = maps.maps_of(network, loaded.plan, x, ["conv1", "relu1", "pool", "conv2"])
+    found = feature_maps.maps_of(network, loaded.plan, x, ["conv1", "relu1", "pool", "conv2"])
     drawing = features.draw_maps(found, x, "title", ["words"], per_channel=per_channel)
     image.save(drawing.page.image, tmp_path / "f.png")
     pixels = pixels_of(tmp_path / "f.png")
@@ -110,9 +110,9 @@ def test_maps_can_be_read_back(per_channel: bool, tmp_path: Path) -> None:
     np.testing.assert_array_equal(shot, (x[0] * 255).round().byte().numpy())
 
 
-def fake(shape: tuple[int, int, int], name: str = "layer") -> maps.Maps:
+def fake(shape: tuple[int, int, int], name: str = "layer") -> feature_maps.Maps:
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    return maps.Maps(name, "Conv2d", values, tuple(range(shape[0])), (), (), ())
+    return feature_maps.Maps(name, "Conv2d", values, tuple(range(shape[0])), (), (), ())
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def layers_shown(name: str) -> tuple[list[str], Plan]:
         names.get_submodule("").add_module(layer.name.replace(".", "/"), nn.Identity())
     shell = nn.Module()
     shell.named_modules = lambda: ((n.replace("/", "."), m) for n, m in names.named_modules())  # type: ignore[assignment, method-assign]
-    return maps.default_layers(shell, plan), plan
+    return feature_maps.default_layers(shell, plan), plan
 
 
 def test_a_short_network_is_shown_as_a_whole() -> None:
@@ -172,7 +172,7 @@ def test_values_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     loaded, network = opened_run(tmp_path, CHAIN)
     nn.init.constant_(network.conv2.weight, math.nan)
     with pytest.raises(CnnError, match="layer conv2: 36 of 36 values are not finite numbers"):
-        maps.maps_of(network, loaded.plan, image_of(0, 1, 12, 12), ["conv1", "conv2"])
+        feature_maps.maps_of(network, loaded.plan, image_of(0, 1, 12, 12), ["conv1", "conv2"])
     assert sum(len(m._forward_hooks) for m in network.modules()) == 0
 
 
@@ -188,7 +188,7 @@ def test_pictures_never_have_the_same_name(tmp_path: Path) -> None:
         "n" * 300 + "1.png",
         "n" * 300 + "2.png",
     ]
-    found = [p.name for p in places(loaded, "features", names, None, False)]
+    found = [p.name for p in Target().paths(loaded, "features", names)]
     assert found[:6] == [
         "features-a.png",
         "features-2-a.png",
@@ -205,25 +205,25 @@ def test_outputs_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     nn.init.constant_(network.fc.weight, math.nan)
     save_weights(tmp_path / "run" / "best.safetensors", network, loaded.metadata)
     with pytest.raises(CnnError, match="the network's outputs are not finite numbers"):
-        features.show_features(loaded, load_inputs(loaded, [], index=[0]), output=tmp_path / "f.png")
+        features.show_features(loaded, load_inputs(loaded, ImageSelection(index=[0])), (), Target(tmp_path / "f.png"))
     assert not (tmp_path / "f.png").exists()
 
 
 def test_a_page_takes_twelve_layers(tmp_path: Path) -> None:
     layers = "".join(f"    c{i}: {{Conv2d: {{out_channels: 1, kernel_size: 1}}}}\n" for i in range(13))
     loaded, _ = opened_run(tmp_path, f"long:\n  input: [1, 8, 8]\n  layers:\n{layers}    flat: Flatten\n")
-    inputs = load_inputs(loaded, [], index=[3])
-    with pytest.raises(UsageError, match="13 layers are named, and one picture takes 12; name fewer"):
-        features.show_features(loaded, inputs, [f"c{i}" for i in range(13)])
-    shown = features.show_features(loaded, inputs, [f"c{i}" for i in range(12)] * 2, tmp_path / "f.png")
-    assert len(shown["layers"]) == 12
+    inputs = load_inputs(loaded, ImageSelection(index=[3]))
+    with pytest.raises(UsageError, match="13 layers, but one picture holds 12; name fewer"):
+        features.show_features(loaded, inputs, [f"c{i}" for i in range(13)], Target())
+    shown = features.show_features(loaded, inputs, [f"c{i}" for i in range(12)] * 2, Target(tmp_path / "f.png"))
+    assert len(shown.document()["layers"]) == 12
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     loaded, network = opened_run(tmp_path, CHAIN)
     network.train()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    maps.maps_of(network, loaded.plan, image_of(0, 1, 12, 12), ["conv1", "act2"])
+    feature_maps.maps_of(network, loaded.plan, image_of(0, 1, 12, 12), ["conv1", "act2"])
     assert network.training and all(p.requires_grad and p.grad is None for p in network.parameters())
     assert sum(len(m._forward_hooks) for m in network.modules()) == 0
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
@@ -231,8 +231,8 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
 
 def test_what_the_network_says_stands_under_the_image(tmp_path: Path) -> None:
     loaded, _ = opened_run(tmp_path, CHAIN)
-    inputs = load_inputs(loaded, [], index=[3])
-    shown = features.show_features(loaded, inputs, output=tmp_path / "f.png")
+    inputs = load_inputs(loaded, ImageSelection(index=[3]))
+    shown = features.show_features(loaded, inputs, (), Target(tmp_path / "f.png")).document()
     assert len(shown["pictures"]) == 1 and shown["pictures"][0]["picture"] == str(tmp_path / "f.png")
     assert shown["origin"].startswith("trained on digits, epoch 3")
 
@@ -266,14 +266,22 @@ def test_any_input_size_that_the_network_takes(workspace: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ("run", 2, "no image is named; name files or folders, or take images of the data set: --index 0"),
-        ("run --index 0 --layer 9", 2, "no layer '9'. Its layers with maps: 0, 1, 2, 3, 4, 5"),
-        ("run --index 0 --layer 7", 2, "layer 7 puts out 10, no maps. Its layers with maps: 0, 1, 2, 3, 4, 5"),
+        ("run", 2, "no images; name files or folders, or choose images of the data set with --index 0"),
+        ("run --index 0 --layer 9", 2, "no layer '9'. Layers with feature maps: 0, 1, 2, 3, 4, 5"),
+        (
+            "run --index 0 --layer 7",
+            2,
+            "layer 7 outputs 10, not feature maps. Layers with feature maps: 0, 1, 2, 3, {five}",
+        ),
         ("run --index 0 --index 1 -o f.png", 2, "-o f.png is one picture, and there are 2 images; {folder}"),
         ("run --index 0 -o f.gif", 2, "f.gif: the picture is written as .png; choose such a name with -o"),
         ("run --index 0 -o old.png", 2, "old.png exists already; --force overwrites it, -o writes elsewhere"),
         ("run old.png", 1, "old.png is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it"),
-        ("linear.yaml --untrained --index 0 --data digits", 2, "linear has no layer that puts out maps, {nothing}"),
+        (
+            "linear.yaml --untrained --index 0 --data digits",
+            2,
+            "linear has no spatial feature map {nothing}",
+        ),
         ("run --index 0 --seed 1", 2, "--seed draws fresh weights; use it with --untrained"),
         (
             "tiny-cnn --index 0",
@@ -290,7 +298,11 @@ def test_errors_say_what_to_do(
     (workspace / "linear.yaml").write_text("linear: {input: [1, 2, 2], layers: [Flatten, Linear: 10]}")
     (workspace / "old.png").write_text("mine")
     assert cnn("visualize-features", *arguments.split()) == code
-    ends = {"nothing": "so there is nothing to show", "folder": "name a folder with -o"}
+    ends = {
+        "five": "4, 5",
+        "nothing": "that every path passes through, so there is nothing to show",
+        "folder": "name a folder with -o",
+    }
     assert capsys.readouterr() == ("", f"error: {message.format(workspace=workspace, **ends)}\n")
     assert sorted(p.name for p in workspace.iterdir()) == ["linear.yaml", "old.png", "run"]
     assert (workspace / "old.png").read_text() == "mine"

@@ -10,7 +10,7 @@ from pictures import Array, cnn, make_run, pixels_of, values_of
 from torch import nn
 
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.interpret import atlas, filters
+from cnn_cli.interpret import filter_pages, filters
 from cnn_cli.language.registry import find
 from cnn_cli.pictures import film, image
 
@@ -61,7 +61,7 @@ def test_the_orders() -> None:
     weights = random(20, 2, 3, 3)
     norms = np.sqrt((weights**2).sum((1, 2, 3)))
     assert filters.ordered(layer_of(weights)) == tuple(range(20))
-    assert list(filters.ordered(layer_of(weights), "norm")) == np.argsort(-norms).tolist()
+    assert list(filters.ordered(layer_of(weights), by_norm=True)) == np.argsort(-norms).tolist()
     order = filters.ordered(layer_of(weights), "likeness")
     assert sorted(order) == list(range(20)) and order[0] == norms.argmax()
     units = weights.reshape(20, -1) / norms[:, None]
@@ -72,7 +72,7 @@ def test_the_orders() -> None:
 
 def test_a_sorted_picture_can_be_read_back(tmp_path: Path) -> None:
     weights = random(12, 1, 3, 3)
-    drawing = atlas.draw_filters(layer_of(weights), "a", "b", sort="norm")
+    drawing = filter_pages.draw_filters(layer_of(weights), "a", "b", sort="norm")
     image.save(drawing.page.image, tmp_path / "f.png")
     for place, number in enumerate(drawing.order):
         np.testing.assert_allclose(
@@ -80,7 +80,7 @@ def test_a_sorted_picture_can_be_read_back(tmp_path: Path) -> None:
         )
 
 
-def tile(drawing: atlas.Drawing, path: Path, place: int, panel: int = 0) -> Array:
+def tile(drawing: filter_pages.Drawing, path: Path, place: int, panel: int = 0) -> Array:
     (x, y), (left, top), zoom = drawing.grid.corner(place, (3, 3)), drawing.page.origins[panel], drawing.grid.zoom
     squares = pixels_of(path)[top + y : top + y + 3 * zoom, left + x : left + x + 3 * zoom]
     assert (squares.reshape(3, zoom, 3, zoom, 3) == squares[::zoom, ::zoom][:, None, :, None]).all()
@@ -91,13 +91,13 @@ def test_dead_and_alike_filters_are_framed(tmp_path: Path) -> None:
     weights = random(6, 1, 3, 3)
     weights[1] = 0
     weights[4] = weights[2]
-    drawing = atlas.draw_filters(layer_of(weights), "a", "b")
+    drawing = filter_pages.draw_filters(layer_of(weights), "a", "b")
     pixels = np.asarray(drawing.page.image)
     (left, top), inks = drawing.page.origins[0], []
     for number in range(6):
         x, y = drawing.grid.corner(number, (3, 3))
         inks.append(tuple(pixels[top + y - 1, left + x + 5].tolist()))
-    alike, none = image.rgb(atlas.ALIKE_INKS[0]), image.rgb(image.PANEL)
+    alike, none = image.rgb(filter_pages.ALIKE_INKS[0]), image.rgb(image.PANEL)
     assert inks == [none, image.rgb(image.INK), alike, none, alike, none]
     image.save(drawing.page.image, tmp_path / "f.png")
     for number in range(6):  # the frame is around the filter, not over it
@@ -107,21 +107,21 @@ def test_dead_and_alike_filters_are_framed(tmp_path: Path) -> None:
 
 def test_two_checkpoints_stand_side_by_side(tmp_path: Path) -> None:
     ours, others = random(8, 1, 3, 3), 2 * random(8, 1, 3, 3, seed=1)
-    drawing = atlas.draw_filters(layer_of(ours), "a", "b", sort="norm", others=layer_of(others), other_weights="c")
+    drawing = filter_pages.draw_filters(layer_of(ours), "a", "b", by_norm=True, compared=(layer_of(others), "c"))
     assert drawing.scale == np.abs(others).max() and len(drawing.page.origins) == 2
     image.save(drawing.page.image, tmp_path / "f.png")
     for panel, weights in enumerate((ours, others)):
         for place, number in enumerate(drawing.order):
             shown = tile(drawing, tmp_path / "f.png", place, panel)
             np.testing.assert_allclose(shown, weights[number, 0], atol=drawing.scale / 254 * 1.001)
-    with pytest.raises(UsageError, match="layer conv is 4×1×3×3 there and 8×1×3×3 here; compare networks of one spec"):
-        atlas.draw_filters(layer_of(ours), "a", "b", others=layer_of(random(4, 1, 3, 3)))
+    with pytest.raises(UsageError, match="layer conv is 4x1x3x3 there and 8x1x3x3 here; compare networks of one spec"):
+        filter_pages.draw_filters(layer_of(ours), "a", "b", compared=(layer_of(random(4, 1, 3, 3)), ""))
 
 
-def test_likeness_is_the_cosine_to_the_counterpart() -> None:
+def test_cosine_similarity_to_the_counterpart() -> None:
     ours = random(3, 2, 3, 3)
     others = np.stack([5 * ours[0], -ours[1], 0 * ours[2]])
-    np.testing.assert_allclose(filters.likeness(layer_of(ours), layer_of(others)), [1, -1, 0], atol=1e-6)
+    np.testing.assert_allclose(filters.cosine_similarity(layer_of(ours), layer_of(others)), [1, -1, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_likeness_is_the_cosine_to_the_counterpart() -> None:
 def test_an_atlas_has_bounded_size(shapes: list[tuple[int, ...]]) -> None:
     some = {shape: random(*shape) for shape in shapes}
     layers = [filters.Filters(f"block{i}.conv", "Conv2d", some[s], 1, s[1] == 3) for i, s in enumerate(shapes)]
-    page, shown = atlas.draw_all(layers, "network", "untrained")
+    page, shown = filter_pages.draw_atlas(layers, "network", "untrained")
     assert max(page.image.size) <= image.LIMIT
     assert len(shown) == min(len(shapes), 180) and all(0 < n <= s[0] for n, s in zip(shown, shapes, strict=False))
 
@@ -148,11 +148,11 @@ def test_an_atlas_has_bounded_size(shapes: list[tuple[int, ...]]) -> None:
 def test_an_atlas_can_be_read_back() -> None:
     """A layer that fits: block by block, its strongest filters first."""
     weights = random(8, 4, 3, 3)
-    page, shown = atlas.draw_all([layer_of(weights)], "network", "untrained")
+    page, shown = filter_pages.draw_atlas([layer_of(weights)], "network", "untrained")
     pixels, (left, top) = np.asarray(page.image), page.origins[0]
     scale, zoom, gap = float(np.abs(weights).max()), 10, 2
     assert shown == [8]
-    for place, number in enumerate(filters.ordered(layer_of(weights), "norm")):
+    for place, number in enumerate(filters.ordered(layer_of(weights), by_norm=True)):
         block, row = divmod(place, 4)  # two blocks of four filters
         for channel in range(4):
             y, x = (n * (3 * zoom + gap) + gap for n in (row, channel))
@@ -253,7 +253,7 @@ def test_a_run_beside_another(place: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.startswith("runs/tiny-cnn-2/filters-0-by-norm-beside-tiny-cnn-1.png\n")
     assert cnn("visualize-filters", "tiny-cnn", "--compare", "alexnet") == 2
     assert capsys.readouterr().err == (
-        "error: --compare alexnet: there is no run of it; name a run folder or a checkpoint, or untrained\n"
+        "error: --compare alexnet: no run of it; name a run folder, a checkpoint, or untrained\n"
     )
 
 
@@ -311,11 +311,11 @@ def test_training_keeps_a_film_if_asked(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--sort size", "--sort must be norm or similarity, not 'size'"),
+        ("--sort size", "--sort must be norm, not 'size'"),
         ("--all --layer 0", "--all shows every convolution as it is; leave out --layer, or name one with --layer"),
         ("--all --compare untrained", "--all shows every convolution as it is; leave out --compare, {one}"),
         ("--every-epoch --sort norm", "--every-epoch shows what training kept of the first convolution; {out} --sort"),
-        ("--layer 9", "no layer '9'. Its convolutions: 0, 2, 4"),
+        ("--layer 9", "no layer '9'. Convolutions: 0, 2, 4"),
     ],
 )
 def test_options_that_mean_nothing_together(

@@ -14,8 +14,10 @@ from cnn_cli.data.catalog import NamedDataset
 from cnn_cli.data.loading import load_dataset, split_dataset
 from cnn_cli.data.preprocessing import preprocess
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.interpret.capture import captured, choose_layer, layer_names, untouched
-from cnn_cli.interpret.inputs import files_of, load_inputs, whole_split
+from cnn_cli.interpret.activations import captured, choose_layer, layer_names, trunk, untouched
+from cnn_cli.interpret.ascent import choose_units
+from cnn_cli.interpret.inputs import ImageSelection, files_of, load_inputs, whole_split
+from cnn_cli.language.registry import find
 
 GREY = "grey: {input: [1, 8, 8], layers: [Conv2d: {out_channels: 2, kernel_size: 3}, Flatten, Linear: 10]}"
 COLOUR = GREY.replace("1, 8", "3, 8").replace("grey", "colour")
@@ -32,7 +34,7 @@ def random_image(*shape: int) -> np.ndarray:
 
 def test_a_file_enters_as_in_training(tmp_path: Path, grey: LoadedNetwork) -> None:
     array = random_image(8, 8)
-    inputs = load_inputs(grey, [str(save_image(tmp_path / "a.png", array))])
+    inputs = load_inputs(grey, ImageSelection([str(save_image(tmp_path / "a.png", array))]))
     np.testing.assert_array_equal(inputs.pixels[0, 0].numpy(), array.astype(np.float32) / 255)
     assert inputs.names == (str(tmp_path / "a.png"),) and inputs.labels == (None,)
 
@@ -40,12 +42,12 @@ def test_a_file_enters_as_in_training(tmp_path: Path, grey: LoadedNetwork) -> No
 def test_colours_and_sizes_are_adapted(tmp_path: Path, grey: LoadedNetwork) -> None:
     """Grey as Pillow makes it, then resized as PyTorch does with antialiasing."""
     path = save_image(tmp_path / "a.png", random_image(20, 12, 3))
-    inputs = load_inputs(grey, [str(path)])
+    inputs = load_inputs(grey, ImageSelection([str(path)]))
     with Image.open(path) as picture:
         luma = torch.from_numpy(np.array(picture.convert("L")))[None, None]
     wanted = nn.functional.interpolate(luma, size=(8, 8), mode="bilinear", antialias=True)
     assert torch.equal(inputs.pixels, wanted.float() / 255)
-    colour = load_inputs(opened_run(tmp_path / "c", COLOUR)[0], [str(path)])
+    colour = load_inputs(opened_run(tmp_path / "c", COLOUR)[0], ImageSelection([str(path)]))
     assert colour.pixels.shape == (1, 3, 8, 8) and colour.pixels.max() <= 1
 
 
@@ -63,7 +65,7 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
 
 def test_images_of_the_data_set_by_number(tmp_path: Path, grey: LoadedNetwork) -> None:
     save_image(tmp_path / "a.png", random_image(8, 8))
-    inputs = load_inputs(grey, [str(tmp_path / "a.png")], index=[359, 0])
+    inputs = load_inputs(grey, ImageSelection([str(tmp_path / "a.png")], index=[359, 0]))
     test = load_dataset("digits", tmp_path).splits["test"]
     assert torch.equal(inputs.pixels[1:], test.images[[359, 0]].float() / 255)
     assert inputs.names[1:] == ("digits test 359", "digits test 0")
@@ -72,7 +74,9 @@ def test_images_of_the_data_set_by_number(tmp_path: Path, grey: LoadedNetwork) -
 
 def test_val_is_divided_as_it_was_in_training(tmp_path: Path, grey: LoadedNetwork) -> None:
     val = split_dataset(load_dataset("digits", tmp_path), 0.2, 0).splits["val"]
-    assert torch.equal(load_inputs(grey, [], index=[5], split="val").pixels, val.images[5:6].float() / 255)
+    assert torch.equal(
+        load_inputs(grey, ImageSelection([], index=[5], split="val")).pixels, val.images[5:6].float() / 255
+    )
 
 
 def folder_of(root: Path, classes: str) -> Path:
@@ -85,11 +89,11 @@ def folder_of(root: Path, classes: str) -> Path:
 def test_labels_follow_the_names_of_the_network(tmp_path: Path) -> None:
     loaded = opened_run(tmp_path, GREY.replace("10]", "3]"), data="elsewhere", classes=("c", "b", "x"))[0]
     root = folder_of(tmp_path / "images", "bc")
-    inputs = load_inputs(loaded, [], index=[0, 5], data=str(root))
+    inputs = load_inputs(loaded, ImageSelection([], index=[0, 5], data=str(root)))
     assert inputs.labels == (1, 0) and inputs.names[0] == "images test 0"
     assert whole_split(loaded, "test", str(root)).splits["test"].targets.tolist() == [1, 1, 1, 0, 0, 0]
     strange = folder_of(tmp_path / "strange", "bz")
-    assert load_inputs(loaded, [], index=[0, 5], data=str(strange)).labels == (1, None)
+    assert load_inputs(loaded, ImageSelection([], index=[0, 5], data=str(strange))).labels == (1, None)
     with pytest.raises(UsageError, match="strange has classes that the network does not know: z"):
         whole_split(loaded, "test", str(strange))
 
@@ -98,8 +102,8 @@ def test_an_untrained_network_knows_its_data_set() -> None:
     loaded = load_network("tiny-cnn", trained=False)
     with pytest.raises(CnnError, match="mnist is not in"), pytest.MonkeyPatch.context() as patch:
         patch.setattr("cnn_cli.data.catalog._download", _no_network)
-        load_inputs(loaded, [], index=[0], data_dir=Path("nowhere"))
-    inputs = load_inputs(loaded, [], index=[0], data="digits")
+        load_inputs(loaded, ImageSelection([], index=[0], data_dir=Path("nowhere")))
+    inputs = load_inputs(loaded, ImageSelection([], index=[0], data="digits"))
     digits = load_dataset("digits", Path()).splits["test"].images[:1]
     assert torch.equal(inputs.pixels, preprocess(digits, loaded.preprocessing).float() / 255) and inputs.labels == (
         None,
@@ -113,7 +117,7 @@ def _no_network(entry: NamedDataset, *_: object) -> None:
 @pytest.mark.parametrize(
     ("images", "options", "kind", "message"),
     [
-        ([], {}, UsageError, "no image is named; name files or folders, or take images of the data set: --index 0"),
+        ([], {}, UsageError, "no images; name files or folders, or choose images of the data set with --index 0"),
         (["no.png"], {}, CnnError, "no.png: no such file; looked in {place}"),
         (["*.png"], {}, CnnError, "no file matches '*.png'"),
         (["empty"], {}, CnnError, "no images in empty"),
@@ -121,7 +125,7 @@ def _no_network(entry: NamedDataset, *_: object) -> None:
         ([], {"index": [360]}, UsageError, "--index 360: the test split of digits has images 0 to 359"),
         ([], {"index": [-1]}, UsageError, "--index -1: the test split of digits has images 0 to 359"),
         ([], {"index": [0], "split": "tset"}, UsageError, "--split must be test, val or train, not 'tset'"),
-        ([], {"index": range(9), "limit": 8}, UsageError, "9 images are named, and one picture takes 8; name fewer"),
+        ([], {"index": range(9), "limit": 8}, UsageError, "9 images, but one picture holds 8; name fewer"),
         ([], {"index": [0], "data": "digit"}, UsageError, "--data digit: no such data set or folder. {near}"),
     ],
 )
@@ -133,7 +137,8 @@ def test_what_is_no_image_is_said(
     (tmp_path / "empty").mkdir()
     (tmp_path / "t.txt").write_text("words")
     with pytest.raises(CnnError) as error:
-        load_inputs(loaded, images, **options)
+        limit = options.pop("limit", 64)
+        load_inputs(loaded, ImageSelection(images, **options), limit)
     assert (type(error.value), str(error.value)) == (
         kind,
         message.format(place=tmp_path, near="Did you mean 'digits'?"),
@@ -142,8 +147,8 @@ def test_what_is_no_image_is_said(
 
 def test_a_network_of_two_channels_takes_no_images(tmp_path: Path) -> None:
     loaded = opened_run(tmp_path, GREY.replace("1, 8", "2, 8"))[0]
-    with pytest.raises(UsageError, match="takes 2 channels, and an image has 1"):
-        load_inputs(loaded, [], index=[0])
+    with pytest.raises(UsageError, match="takes 2 channels, but images have 1"):
+        load_inputs(loaded, ImageSelection([], index=[0]))
 
 
 CHAIN = """
@@ -214,26 +219,48 @@ def test_a_network_is_as_it_was() -> None:
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
-def test_the_last_convolution_is_the_default_layer(tmp_path: Path) -> None:
+def test_the_last_spatial_map_is_the_default_layer(tmp_path: Path) -> None:
     loaded, network = opened_run(tmp_path, CHAIN)
     assert layer_names(network, loaded.plan) == ["conv", "relu"]
-    assert choose_layer(loaded, network) == "conv" and choose_layer(loaded, network, "relu") == "relu"
+    assert choose_layer(loaded, network) == "relu" and choose_layer(loaded, network, "relu") == "relu"
+
+
+@pytest.mark.parametrize(("name", "layer"), [("resnet18", "layer4.1.relu2"), ("densenet121", "features.norm5.relu")])
+def test_the_default_layer_is_on_every_path(name: str, layer: str) -> None:
+    """Not a shortcut, a branch, or a convolution before the addition."""
+    plan = find(name)
+    names = [a.name for a in trunk(plan)]
+    assert not any("downsample" in n or "conv2" in n for n in names if name == "resnet18")
+    takers = {a.name for a in plan.layers if names[-1] in a.takes}
+    assert len(takers) == 1 and all(len(a.output_shape) == 3 for a in plan.layers if a.name in names)
+
+
+def test_layers_of_auxiliary_outputs_are_not_shown(tmp_path: Path) -> None:
+    spec = "two: {input: [1, 8, 8], outputs: {fc: 1.0, aux: 0.3}, layers: {conv: {Conv2d: {out_channels: 2, "
+    spec += "kernel_size: 3}}, fc: {layers: [Flatten, Linear: 10]}, aux: {from: conv, layers: [{Conv2d: "
+    spec += "{out_channels: 2, kernel_size: 3}}, Flatten, Linear: 10]}}}"
+    loaded, network = opened_run(tmp_path, spec)
+    assert layer_names(network, loaded.plan) == ["conv"] and choose_layer(loaded, network) == "conv"
+    with pytest.raises(UsageError, match=r"layer aux.0 belongs to an auxiliary output, which runs in training only"):
+        choose_layer(loaded, network, "aux.0")
+    with pytest.raises(UsageError, match=r"layer aux.0 belongs to an auxiliary output, which runs in training only"):
+        choose_units(loaded, "aux.0")
 
 
 @pytest.mark.parametrize(
     ("spec", "layer", "message"),
     [
-        (CHAIN, "rely", "no layer 'rely'. Did you mean 'relu'? Its layers with maps: conv, relu"),
-        (CHAIN, "fc", "layer fc puts out 10, no maps. Its layers with maps: conv, relu"),
+        (CHAIN, "rely", "no layer 'rely'. Did you mean 'relu'? Layers with feature maps: conv, relu"),
+        (CHAIN, "fc", "layer fc outputs 10, not feature maps. Layers with feature maps: conv, relu"),
         (
-            "p: {input: [1, 4, 4], layers: [AvgPool2d: 2, Flatten, Linear: 10]}",
+            "p: {input: [1, 4, 4], layers: [AvgPool2d: 4, Flatten, Linear: 10]}",
             None,
-            "p has no convolution; name another layer with --layer: 0",
+            "p has no spatial feature map that every path passes through; choose another with --layer: 0",
         ),
         (
             "p: {input: [1, 4, 4], layers: [Flatten, Linear: 10]}",
             None,
-            "p has no layer that puts out maps, so there is nothing to show",
+            "p has no spatial feature map that every path passes through, so there is nothing to show",
         ),
     ],
 )

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,14 +12,19 @@ import torch
 from pictures import cnn, make_run, opened_run, save_image
 from torch import Tensor, nn
 
-from cnn_cli.checkpoints.checkpoint import Metadata, load_network, save_weights
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, save_weights
 from cnn_cli.data.loading import load_dataset
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.interpret.predict import predict
+from cnn_cli.interpret.inputs import ImageSelection
+from cnn_cli.interpret.prediction import predict_images
 
 BODY = "conv: {Conv2d: {out_channels: 2, kernel_size: 3}}, flat: Flatten, fc: {Linear: 3}"
 TEN = f"ten: {{input: [1, 8, 8], layers: {{{BODY.replace('Linear: 3', 'Linear: 10')}}}}}"
+
+
+def predict(loaded: LoadedNetwork, files: list[str], index: Sequence[int] = (), top: int = 5) -> dict[str, Any]:
+    return predict_images(loaded, ImageSelection(files, index), top).document()
 
 
 def spec_of(last: str, outputs: int = 3) -> str:
@@ -91,13 +98,17 @@ ONE = """a.png
 
 class  probability
 ──────────────────
-cat         70.0 %
-dog         20.0 %
+cat         70.0%
+dog         20.0%
+
+images fitted to 1x8x8: stretch to 8x8; pixels in [0, 1]
 """
-TWO = """image  predicted  probability  then
+TWO = """image  predicted  probability  followed by
 ─────────────────────────────────────────────────
-a.png  cat             70.0 %  dog 20.0 %, eel 10.0 %
-b.png  cat             70.0 %  dog 20.0 %, eel 10.0 %
+a.png  cat             70.0%  dog 20.0%, eel 10.0%
+b.png  cat             70.0%  dog 20.0%, eel 10.0%
+
+images fitted to 1x8x8: stretch to 8x8; pixels in [0, 1]
 """
 CSV = """image,true,rank,class,probability
 a.png,,1,cat,0.7
@@ -114,7 +125,7 @@ def test_the_tables(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     head, row = capsys.readouterr().out.splitlines()
     assert (head == CSV.splitlines()[0] and row.startswith("a.png,,1,cat,0.7")) or row.startswith("a.png,,1,cat,0.69")
     assert cnn("predict", "net.safetensors", "a.png", "b.png", "--top", "1", "--markdown") == 0
-    assert "| a.png | cat | 70.0 % |" in capsys.readouterr().out
+    assert "| a.png |  | 1 | cat | 70.0% |" in capsys.readouterr().out
 
 
 def test_the_document(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +136,8 @@ def test_the_document(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "network": "net",
         "checkpoint": "net.safetensors",
         "classes": ["cat", "dog", "eel"],
+        "preprocessing": "stretch to 8x8; pixels in [0, 1]",
+        "accuracy": None,
         "images": [{"image": "b.png", "true": None}],
     }
     assert likeliest == {"class": "cat", "index": 0, "probability": pytest.approx(0.7)}
@@ -136,17 +149,35 @@ def test_the_true_class_is_marked(
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "run", "tiny-cnn", 1)
     assert cnn("predict", "run", *[f"--index={i}" for i in range(40)]) == 0
-    lines = capsys.readouterr().out.splitlines()[2:]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("digits")]
+    assert len(lines) == 40
     for line in lines:
         true, predicted = line.split()[3], line.split()[4]
         assert ("✓" in line) == (true == predicted)
     assert any("✓" in line for line in lines)
 
 
+def test_folders_of_classes_give_an_accuracy_and_a_contact_sheet(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The network always says cat; an image in a folder that is no class has none, and does not count."""
+    for name in ("set/cat/1.png", "set/dog/2.png", "set/dog/3.png", "set/others/4.png"):
+        save_image(place / name, np.zeros((8, 8), np.uint8))
+    assert cnn("predict", "net.safetensors", "set", "-o", "sheet.png", "--json") == 0
+    out = json.loads(capsys.readouterr().out)
+    assert [shot["true"] for shot in out["images"]] == ["cat", "dog", "dog", None]
+    assert out["accuracy"] == pytest.approx(1 / 3) and out["picture"] == "sheet.png"
+    assert (place / "sheet.png").stat().st_size
+    assert cnn("predict", "net.safetensors", "set", "-o", "sheet.png") == 2
+    assert capsys.readouterr().err == "error: sheet.png exists already; --force overwrites it, -o writes elsewhere\n"
+    assert cnn("predict", "net.safetensors", "set") == 0
+    assert "accuracy 33.3%: 1 of 3 images with a class" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ("net.safetensors", 2, "no image is named; name files or folders, or take images of the data set: --index 0"),
+        ("net.safetensors", 2, "no images; name files or folders, or choose images of the data set with --index 0"),
         ("net.safetensors a.png --top 0", 2, "--top 0: must be 1 or more"),
         ("net.safetensors no.png", 1, "no.png: no such file; looked in {place}"),
         (
@@ -154,7 +185,7 @@ def test_the_true_class_is_marked(
             1,
             "net.safetensors is not an image (PNG, JPEG, BMP, {formats}); remove it",
         ),
-        ("net.safetensors --index 0", 2, "net knows no data set; name one with --data"),
+        ("net.safetensors --index 0", 2, "net has no data set; name one with --data"),
         ("tiny-cnn a.png", 2, "tiny-cnn has no finished epoch in {place}/runs; train it: cnn train tiny-cnn"),
         ("net.safetensors a.png --csv --markdown", 2, "--json, --csv and --markdown exclude each other; choose one"),
     ],
@@ -183,5 +214,5 @@ def test_outputs_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
 
 def test_outputs_that_are_not_those_of_the_classes_are_refused(tmp_path: Path) -> None:
     loaded, _ = opened_run(tmp_path, spec_of(""))
-    with pytest.raises(UsageError, match="net puts out 3 numbers and the data has 10 classes"):
+    with pytest.raises(UsageError, match="net outputs 3 scores, but the data has 10 classes"):
         predict(loaded, [], index=[0])

@@ -22,6 +22,7 @@ ORDER = [
     "values",
     "files",
     "tables",
+    "progress",
     "device",
     "setting_kinds",
     "settings",

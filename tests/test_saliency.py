@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret import saliency
 from cnn_cli.interpret.inputs import Inputs
-from cnn_cli.interpret.saliency import METHODS, Question, attribute, why_flat
-from cnn_cli.interpret.saliency_page import shade, show_saliency
-from cnn_cli.interpret.sanity import ORDERS, areas, randomised, rank_correlation
+from cnn_cli.interpret.pictured import Target
+from cnn_cli.interpret.saliency import METHODS, Query, attribute, why_flat
+from cnn_cli.interpret.saliency_maps import Map, SaliencyRequest, overlaid, shade, show_saliency
+from cnn_cli.interpret.sanity import ORDERS, areas, randomized, rank_correlation
 from cnn_cli.interpret.scores import Scores
 
 CLASSES = torch.tensor([1, 4, 0])
@@ -32,9 +33,9 @@ def gradient(scores: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
     return x.grad
 
 
-def asked(name: str, layer: str | None = None) -> tuple[Tensor, Question]:
+def asked(name: str, layer: str | None = None) -> tuple[Tensor, Query]:
     pixels = images(3, 3 if name in ("colour", "one", "sigmoid") else 1)
-    return pixels, Question(pixels, CLASSES if name not in ("one", "sigmoid") else CLASSES.clamp(0, 1), layer)
+    return pixels, Query(pixels, CLASSES if name not in ("one", "sigmoid") else CLASSES.clamp(0, 1), layer)
 
 
 @pytest.mark.parametrize("name", ["grey", "colour", "one", "logs"])
@@ -57,7 +58,7 @@ def test_smoothgrad_with_the_same_noise(tmp_path: Path) -> None:
             total += found_here.view(3, copies, *pixels.shape[1:]).sum(1)
             left -= copies
     torch.testing.assert_close(found, (total / saliency.SAMPLES).sum(1), atol=1e-5, rtol=1e-4)
-    assert not attribute(scores, "smoothgrad", Question(pixels, CLASSES, seed=1)).equal(found)
+    assert not attribute(scores, "smoothgrad", Query(pixels, CLASSES, seed=1)).equal(found)
 
 
 @pytest.mark.parametrize("name", ["grey", "colour", "tanh"])
@@ -135,7 +136,7 @@ def test_a_final_softmax_makes_no_difference(tmp_path: Path) -> None:
 def test_the_two_classes_of_one_output_are_opposite(tmp_path: Path) -> None:
     scores, pixels = scored(tmp_path, "one"), images(2, 3)
     for method in ("gradient", "integrated-gradients", "occlusion"):
-        first, second = (attribute(scores, method, Question(pixels, torch.tensor([k, k]))) for k in (0, 1))
+        first, second = (attribute(scores, method, Query(pixels, torch.tensor([k, k]))) for k in (0, 1))
         torch.testing.assert_close(first, -second)
 
 
@@ -146,7 +147,7 @@ def test_the_network_is_left_as_it_was(method: str, tmp_path: Path) -> None:
     next(scores.network.parameters()).requires_grad_(False)
     before = photograph(scores)
     pixels = images(3, 3)
-    attribute(scores, method, Question(pixels, CLASSES, "conv2"))
+    attribute(scores, method, Query(pixels, CLASSES, "conv2"))
     assert photograph(scores) == before
     assert not pixels.requires_grad
 
@@ -165,16 +166,16 @@ def test_hooks_are_removed_also_after_an_error(tmp_path: Path) -> None:
     before = photograph(scores)
     for method in METHODS:
         with pytest.raises(RuntimeError):
-            attribute(scores, method, Question(images(3, 2), CLASSES, "2"))
+            attribute(scores, method, Query(images(3, 2), CLASSES, "2"))
     assert photograph(scores) == before
 
 
 def test_guided_backprop_without_relu_is_refused(tmp_path: Path) -> None:
     """captum would give the plain gradient and say nothing."""
-    with pytest.raises(UsageError, match="guided backpropagation changes how ReLU layers pass gradients"):
+    with pytest.raises(UsageError, match="guided backpropagation changes the gradients of ReLU layers"):
         attribute(scored(tmp_path, "tanh"), "guided-backprop", asked("tanh")[1])
     assert saliency.remark(scored(tmp_path, "mixed"), "guided-backprop") == (
-        "guided backpropagation guides ReLU only; plain gradients pass SiLU"
+        "guided backpropagation affects ReLU only; SiLU pass plain gradients"
     )
     assert saliency.remark(scored(tmp_path, "grey"), "guided-backprop") == ""
 
@@ -191,9 +192,9 @@ def test_why_a_map_is_flat(tmp_path: Path) -> None:
     dead = scored(tmp_path, "grey")
     with torch.no_grad():
         dead.network.get_parameter("2.bias").fill_(-1e3)
-    question = Question(pixels, torch.tensor([0]), "2")
+    question = Query(pixels, torch.tensor([0]), "2")
     assert not attribute(dead, "gradient", question).any()
-    assert why_flat(dead, "gradient", question, 0) == "layer 3 (ReLU) is dead: it puts out only zeros for this image"
+    assert why_flat(dead, "gradient", question, 0) == "layer 3 (ReLU) is dead: it outputs only zeros for this image"
     full = scored(tmp_path, "tanh")
     with torch.no_grad():
         full.network.get_parameter("0.bias").fill_(1e3)
@@ -205,10 +206,10 @@ def test_why_a_map_is_flat(tmp_path: Path) -> None:
     with torch.no_grad():
         against.network.get_parameter("0.bias").fill_(10)
         against.network.get_parameter("3.weight").fill_(-1)
-    question = Question(pixels, torch.tensor([0]), "0")
+    question = Query(pixels, torch.tensor([0]), "0")
     assert not attribute(against, "grad-cam", question).any()
     assert why_flat(against, "grad-cam", question, 0) == (
-        "no map of layer 0 speaks for the class, and Grad-CAM leaves out what speaks against it"
+        "no feature map of layer 0 raises the class score, and Grad-CAM omits those that lower it"
     )
 
 
@@ -247,7 +248,7 @@ def test_deletion_and_insertion() -> None:
 def test_randomised_weights_are_other_ones(tmp_path: Path) -> None:
     run = loaded(tmp_path, "grey")
     before = torch.random.get_rng_state()
-    one, two = randomised(run, 3), randomised(run, 3)
+    one, two = randomized(run, 3), randomized(run, 3)
     assert torch.random.get_rng_state().equal(before)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     trained = scored(tmp_path, "grey")
@@ -261,11 +262,25 @@ def test_red_raises_and_blue_lowers() -> None:
     assert len(np.unique(shade(np.zeros((4, 4))))) == 1
 
 
+def test_an_overlay_colors_what_matters_and_keeps_the_rest() -> None:
+    """Sensitivities count by their size; of contributions only those that raise the score."""
+    shown = np.full((2, 2, 3), 100, np.uint8)
+    values = np.array([[0.0, -1.0], [1.0, 0.0]])
+    gradient = overlaid(shown, Map("gradient", values), 1.0)
+    assert gradient[0, 0].tolist() == [100, 100, 100] and gradient[0, 1].tolist() == gradient[1, 0].tolist()
+    assert gradient[1, 0, 0] > 200 > gradient[1, 0, 2]
+    occlusion = overlaid(shown, Map("occlusion", values), 1.0)
+    assert occlusion[0, 1].tolist() == [100, 100, 100] and occlusion[1, 0].tolist() == gradient[1, 0].tolist()
+    assert (overlaid(shown, Map("gradient", values), 0.0) == shown).all()
+    with pytest.raises(UsageError, match=r"--overlay 2: must be from 0 \(no overlays\) to 1 \(opaque\)"):
+        SaliencyRequest(overlay=2)
+
+
 @pytest.mark.parametrize("name", ["grey", "colour", "one", "sigmoid", "logs"])
 def test_a_picture_of_every_kind_of_network(name: str, tmp_path: Path) -> None:
     run, (pixels, _) = loaded(tmp_path, name), asked(name)
     inputs = Inputs(pixels, ("a b.png", "c.png", "test 7"), (None, 1, 0))
-    document = show_saliency(run, inputs, sanity=True, output=tmp_path / "s.png")
+    document = show_saliency(run, inputs, SaliencyRequest(sanity=True), Target(tmp_path / "s.png")).document()
     with Image.open(tmp_path / "s.png") as picture:
         assert max(picture.size) <= 4000
     assert [shot["image"] for shot in document["images"]] == list(inputs.names)
@@ -296,7 +311,7 @@ def test_the_command(shot: str, capsys: pytest.CaptureFixture[str]) -> None:
     methods = [m["method"] for m in json.loads(found.out)["images"][0]["maps"]]
     assert methods == [m for m in METHODS if m != "guided-backprop"]
     assert found.err == (
-        "left out: guided backpropagation changes how ReLU layers pass gradients, and the network has none\n"
+        "left out: guided backpropagation changes the gradients of ReLU layers, but the network has none\n"
     )
     assert cnn("visualize-saliency", "runs/linear-1", shot, "--json", "-o", "l.png") == 0
     methods = [m["method"] for m in json.loads(capsys.readouterr().out)["images"][0]["maps"]]
@@ -309,25 +324,29 @@ def test_the_command(shot: str, capsys: pytest.CaptureFixture[str]) -> None:
         (
             "grey-1 --method grad-kam",
             2,
-            "no method 'grad-kam'. Did you mean 'grad-cam'? There are gradient, smoothgrad, integrated-gradients, "
+            "no method 'grad-kam'. Did you mean 'grad-cam'? Methods: gradient, smoothgrad, integrated-gradients, "
             "guided-backprop, grad-cam, occlusion",
         ),
         (
             "tanh-1 --method guided-backprop",
             2,
-            "guided backpropagation changes how ReLU layers pass gradients, and the network has none; take another "
+            "guided backpropagation changes the gradients of ReLU layers, but the network has none; choose another "
             "--method: gradient, smoothgrad, integrated-gradients, grad-cam, occlusion",
         ),
-        ("linear-1 --method grad-cam", 2, "linear has no layer that puts out maps, so there is nothing to show"),
-        ("grey-1 --layer 9", 2, "no layer '9'. Its layers with maps: 0, 1, 2, 3, 4"),
-        ("grey-1 --layer 6", 2, "layer 6 puts out 10, no maps. Its layers with maps: 0, 1, 2, 3, 4"),
+        (
+            "linear-1 --method grad-cam",
+            2,
+            "linear has no spatial feature map that every path passes through, so there is nothing to show",
+        ),
+        ("grey-1 --layer 9", 2, "no layer '9'. Layers with feature maps: 0, 1, 2, 3, 4"),
+        ("grey-1 --layer 6", 2, "layer 6 outputs 10, not feature maps. Layers with feature maps: 0, 1, 2, 3, 4"),
         (
             "grey-1 --layer 2 --method gradient",
             2,
             "--layer is for Grad-CAM; add --method grad-cam, or leave --layer out",
         ),
-        ("grey-1 --class k", 2, "no class 'k'. The classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
-        ("grey-1 --class 10", 2, "no class '10'. The classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
+        ("grey-1 --class k", 2, "no class 'k'. Classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
+        ("grey-1 --class 10", 2, "no class '10'. Classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
         ("grey-1 text.png", 1, "text.png is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it"),
         ("grey-1 -o a.jpg", 2, "a.jpg: the picture is written as .png; choose such a name with -o"),
     ],

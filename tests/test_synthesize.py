@@ -13,18 +13,20 @@ from small_networks import cnn, images, living, loaded, photograph, scored
 from torch import Tensor
 
 from cnn_cli.errors import UsageError
-from cnn_cli.interpret import synthesize as s
-from cnn_cli.interpret.synthesize import (
+from cnn_cli.interpret import ascent as s
+from cnn_cli.interpret.ascent import (
     TRANSFORMS,
     Ascent,
+    Canvas,
     ascend,
+    channel_numbers,
     channels_of,
-    choose,
-    numbers,
-    synthesize,
+    choose_units,
+    maximize,
     transformed,
 )
-from cnn_cli.interpret.synthesize_page import background, show_synthesis, stretched, units_of
+from cnn_cli.interpret.pictured import CPU, Target
+from cnn_cli.interpret.synthesis import UnitRequest, background, show_synthesis, stretched, units_of
 
 SHORT = Ascent(steps=12)
 
@@ -48,7 +50,7 @@ def test_the_favourite_of_a_linear_unit_is_the_sign_of_its_weights(
     def objective(x: Tensor) -> Tensor:
         return torch.einsum("nchw,kchw->nk", x, weights)
 
-    found = ascend(objective, [0, 1], (channels, 6, 7), (0.5,) * channels, Ascent(kind, (), 600))
+    found = ascend(objective, [0, 1], Canvas((channels, 6, 7), (0.5,) * channels, CPU), Ascent(kind, (), 600))
     best = weights.clamp_min(0).sum((1, 2, 3))
     worst = -weights.clamp_max(0).sum((1, 2, 3))
     for i in range(2):
@@ -62,7 +64,7 @@ def test_the_score_rises_above_that_of_any_image(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(s, "_SMOOTH", 0.0)
     monkeypatch.setattr(s, "_PLAIN", 0.0)
     scores = scored(tmp_path, "grey")
-    found = synthesize(scores, scores, range(10), (1, 8, 8), (0.0,), Ascent(steps=100))
+    found = maximize(scores, scores, range(10), Canvas((1, 8, 8), (0.0,), CPU), Ascent(steps=100))
     with torch.no_grad():
         others = scores(torch.cat([images(200), torch.zeros(1, 1, 8, 8)])).amax(0)
     assert (torch.tensor(found.values) > others).float().mean() >= 0.9
@@ -77,7 +79,7 @@ def test_penalties_make_an_image_smooth_and_near_its_background(
     for smooth, plain in ((0.0, 0.0), (20.0, 0.0), (0.0, 20.0)):
         monkeypatch.setattr(s, "_SMOOTH", smooth)
         monkeypatch.setattr(s, "_PLAIN", plain)
-        found.append(synthesize(scores, scores, range(10), (1, 8, 8), (0.2,), Ascent(steps=60)).pixels)
+        found.append(maximize(scores, scores, range(10), Canvas((1, 8, 8), (0.2,), CPU), Ascent(steps=60)).pixels)
     free, even, near = found
     assert s.variation(even).mean() < 0.5 * s.variation(free).mean()
     assert (near - 0.2).abs().mean() < 0.5 * (free - 0.2).abs().mean()
@@ -89,7 +91,8 @@ def test_a_seed_gives_the_same_image(kind: str, name: str, tmp_path: Path) -> No
     scores = scored(tmp_path, name)
     shape, ground = ((1, 8, 8), (0.0,)) if name == "grey" else ((3, 8, 8), (0.5,) * 3)
     one, two, other = (
-        synthesize(scores, scores, [0, 1], shape, ground, Ascent(kind, steps=8, seed=seed)).pixels for seed in (3, 3, 4)
+        maximize(scores, scores, [0, 1], Canvas(shape, ground, CPU), Ascent(kind, steps=8, seed=seed)).pixels
+        for seed in (3, 3, 4)
     )
     assert one.equal(two) and not one.equal(other)
     assert one.shape == (2, *shape)
@@ -97,10 +100,10 @@ def test_a_seed_gives_the_same_image(kind: str, name: str, tmp_path: Path) -> No
 
 def test_an_image_does_not_depend_on_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = scored(tmp_path, "grey")
-    together = synthesize(scores, scores, range(10), (1, 8, 8), (0.0,), SHORT)
+    together = maximize(scores, scores, range(10), Canvas((1, 8, 8), (0.0,), CPU), SHORT)
     monkeypatch.setattr(s, "_BATCH_PIXELS", 64 * 3)
-    parts = synthesize(scores, scores, range(10), (1, 8, 8), (0.0,), SHORT)
-    alone = synthesize(scores, scores, [7], (1, 8, 8), (0.0,), SHORT)
+    parts = maximize(scores, scores, range(10), Canvas((1, 8, 8), (0.0,), CPU), SHORT)
+    alone = maximize(scores, scores, [7], Canvas((1, 8, 8), (0.0,), CPU), SHORT)
     torch.testing.assert_close(together.pixels, parts.pixels, atol=1e-4, rtol=0)
     torch.testing.assert_close(together.pixels[7:8], alone.pixels, atol=1e-4, rtol=0)
     assert len(parts.values) == len(parts.dead) == 10
@@ -141,15 +144,20 @@ def test_variation_is_the_mean_difference_of_neighbours() -> None:
 def test_a_channel_is_the_mean_of_its_map(tmp_path: Path) -> None:
     run, scores, x = loaded(tmp_path, "grey"), scored(tmp_path, "grey"), images(3)
     first = scores.network.get_submodule("0")
-    torch.testing.assert_close(channels_of(scores, choose(run, "0"))(x), first(x).mean((2, 3)))
-    torch.testing.assert_close(channels_of(scores, choose(run, "1"))(x), first(x).mean((2, 3)))  # before the ReLU cuts
-    assert channels_of(scores, choose(run, "6"))(x).shape == (3, 10)
+    torch.testing.assert_close(channels_of(scores, choose_units(run, "0"))(x), first(x).mean((2, 3)))
+    torch.testing.assert_close(
+        channels_of(scores, choose_units(run, "1"))(x), first(x).mean((2, 3))
+    )  # before the ReLU cuts
+    assert channels_of(scores, choose_units(run, "6"))(x).shape == (3, 10)
 
 
 def test_the_forward_pass_ends_at_the_layer(tmp_path: Path) -> None:
     """So images of another size do for a convolution, whatever the layers behind it take."""
     scores = scored(tmp_path, "grey")
-    assert channels_of(scores, choose(loaded(tmp_path, "grey"), "2"))(images(2).repeat(1, 1, 3, 3)).shape == (2, 6)
+    assert channels_of(scores, choose_units(loaded(tmp_path, "grey"), "2"))(images(2).repeat(1, 1, 3, 3)).shape == (
+        2,
+        6,
+    )
 
 
 def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
@@ -157,16 +165,22 @@ def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
     scores.network.train()
     next(scores.network.parameters()).requires_grad_(False)
     before = photograph(scores)
-    for objective in (scores, channels_of(scores, choose(run, "relu1"))):
-        synthesize(scores, objective, [0, 1], (3, 8, 8), (0.5,) * 3, SHORT)
+    for objective in (scores, channels_of(scores, choose_units(run, "relu1"))):
+        maximize(scores, objective, [0, 1], Canvas((3, 8, 8), (0.5,) * 3, CPU), SHORT)
     assert photograph(scores) == before
 
 
 def test_memory_returns(tmp_path: Path) -> None:
     scores = scored(tmp_path, "grey")
-    synthesize(scores, scores, [0], (1, 8, 8), (0.0,), SHORT)
+    maximize(scores, scores, [0], Canvas((1, 8, 8), (0.0,), CPU), SHORT)
     before = living()
-    synthesize(scores, channels_of(scores, choose(loaded(tmp_path, "grey"), "2")), [0], (1, 8, 8), (0.0,), SHORT)
+    maximize(
+        scores,
+        channels_of(scores, choose_units(loaded(tmp_path, "grey"), "2")),
+        [0],
+        Canvas((1, 8, 8), (0.0,), CPU),
+        SHORT,
+    )
     assert living() == before
 
 
@@ -181,7 +195,7 @@ def test_a_dead_unit_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         network.get_parameter("6.weight")[4] = 0
     assert run.metadata and run.weights
     save_weights(run.weights, network, run.metadata)
-    document = show_synthesis(run, SHORT, layer="1", channels="0-3", output=tmp_path / "c.png")
+    document = show_synthesis(run, UnitRequest(layer="1", channels="0-3"), SHORT, Target(tmp_path / "c.png")).document()
     dead = [fact["dead"] for fact in document["images"]]
     assert dead[1:3] == ["dead: no gradient reaches the image", "dead: it stays at 0 even here"]
     assert (
@@ -197,13 +211,13 @@ def test_a_dead_unit_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ("text", "expected"), [("3", [3]), ("0-3", [0, 1, 2, 3]), ("7, 2-3,3", [7, 2, 3]), ("5-5", [5])]
 )
 def test_numbers(text: str, expected: list[int]) -> None:
-    assert numbers(text, 8, "--channels") == expected
+    assert channel_numbers(text, 8) == tuple(expected)
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1.5", "1,,2", "9" * 20, "²"])
 def test_what_is_no_list_of_numbers(text: str) -> None:
     with pytest.raises(UsageError, match="--channels takes numbers such as 0-15 or 3,5,8, not "):
-        numbers(text, 8, "--channels")
+        channel_numbers(text, 8)
 
 
 def test_a_faint_image_is_stretched_and_a_flat_one_is_not() -> None:
@@ -225,7 +239,7 @@ def test_digits_are_recognised_by_another_network(tmp_path: Path) -> None:
     from cnn_cli.interpret.scores import scores_of
 
     made, judge = (scores_of(load_network(str(small_runs.begin(tmp_path, f"r{n}", epochs=8, seed=n)))) for n in (1, 2))
-    found = synthesize(made, made, range(10), (1, 8, 8), (0.0,), Ascent(steps=150))
+    found = maximize(made, made, range(10), Canvas((1, 8, 8), (0.0,), CPU), Ascent(steps=150))
     with torch.no_grad():
         guessed = judge(found.pixels).argmax(1)
     assert (guessed == torch.arange(10)).sum() >= 7
@@ -254,7 +268,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 WHAT = (
-    "say what the image is for: --all-classes, --class NAME, or --layer NAME with --channels 0-15 "
+    "choose what to maximize: --all-classes, --class NAME, or --layer NAME with --channels 0-15 "
     "(classes or channels, not both)"
 )
 
@@ -266,23 +280,23 @@ WHAT = (
         ("--layer 0", WHAT),
         ("--channels 1", WHAT),
         ("--class a --layer 0 --channels 1", WHAT),
-        ("--class x", "no class 'x'. The classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
-        ("--layer 00 --channels 1", "no layer '00'. Did you mean '0'? The layers: 0, 1, 2, 3, 4, 5, 6, 7, 8"),
+        ("--class x", "no class 'x'. Classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
+        ("--layer 00 --channels 1", "no layer '00'. Did you mean '0'? Layers: 0, 1, 2, 3, 4, 5, 6, 7, 8"),
         ("--layer 0 --channels 2-4", "--channels 2-4: the channels are 0 to 3"),
         ("--class a --steps 0", "--steps must be at least 1, not 0"),
         ("--class a --parametrization fft", "--parametrization must be fourier or pixels, not 'fft'"),
         (
             "--class a --transforms jitter,blurr",
-            "--transforms: no 'blurr'. Did you mean 'blur'? There are jitter, scale, rotate, blur; or none",
+            "--transforms: no 'blurr'. Did you mean 'blur'? Transforms: jitter, scale, rotate, blur; or none",
         ),
         (
             "--class a --size 20",
-            "--size 20: grey takes 1x8x8, and what is asked for cannot be computed at 1x20x20; leave --size out, "
-            "or take an earlier layer",
+            "--size 20: grey takes 1x8x8, and its output cannot be computed for 1x20x20; leave out --size, "
+            "or choose an earlier layer",
         ),
         (
             "--layer 0 --channels 0-3 --size 3000",
-            "4 images of 3000x3000 are more than a picture holds (1); ask for fewer classes or channels",
+            "4 images of 3000x3000, but a picture holds 1; choose fewer classes or channels",
         ),
     ],
 )
@@ -298,7 +312,9 @@ def test_errors_say_what_to_do(
 
 def test_a_layer_without_channels_is_refused(tmp_path: Path) -> None:
     run = loaded(tmp_path, "maps")
-    with pytest.raises(UsageError, match="maps puts out 4x6x6 and no list of class scores"):
+    with pytest.raises(UsageError, match="maps outputs 4x6x6, but this needs one score per class"):
         scored(tmp_path, "maps")
-    assert choose(run, "0").type == "Conv2d"
-    assert units_of(loaded(tmp_path, "grey"), scored(tmp_path, "grey"), all_classes=True).names == tuple("abcdefghij")
+    assert choose_units(run, "0").type == "Conv2d"
+    assert units_of(loaded(tmp_path, "grey"), scored(tmp_path, "grey"), UnitRequest(all_classes=True)).names == tuple(
+        "abcdefghij"
+    )

@@ -17,16 +17,16 @@ from cnn_cli.checkpoints.checkpoint import Metadata, save_weights
 from cnn_cli.cli import main
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.interpret import atlas, filters
+from cnn_cli.interpret import filter_pages, filters
 from cnn_cli.language.registry import find
 from cnn_cli.pictures import image
 
 Array = image.Array
 
 
-def draw(conv: nn.Module, **options: bool) -> tuple[filters.Filters, atlas.Drawing]:
+def draw(conv: nn.Module, **options: bool) -> tuple[filters.Filters, filter_pages.Drawing]:
     chosen = filters.filters_of(nn.Sequential(conv))
-    return chosen, atlas.draw_filters(chosen, "a network", "untrained (seed 0)", **options)
+    return chosen, filter_pages.draw_filters(chosen, "a network", "untrained (seed 0)", **options)
 
 
 def pixels_of(path: Path) -> Array:
@@ -34,7 +34,7 @@ def pixels_of(path: Path) -> Array:
         return np.asarray(picture.convert("RGB"))
 
 
-def read_tiles(drawing: atlas.Drawing, path: Path, tile: tuple[int, int], count: int, across: int) -> Array:
+def read_tiles(drawing: filter_pages.Drawing, path: Path, tile: tuple[int, int], count: int, across: int) -> Array:
     """The first `count` tiles of each panel of a written picture, (panels, count, H, W, 3), `across` of them a row.
 
     Every value must be one square of a single colour: enlarged by a whole number, not smoothed.
@@ -97,7 +97,7 @@ def test_colour_filters_can_be_read_back(tmp_path: Path) -> None:
     chosen, drawing = draw(conv)
     tiles = read_tiles(drawing, tmp_path / "f.png", (4, 4), 8, drawing.grid.columns)[0]
     weights = conv.weight.detach().movedim(1, -1).numpy()
-    assert chosen.colour
+    assert chosen.color
     np.testing.assert_allclose(
         (tiles.astype(float) - 128) / 127 * drawing.scale, weights, atol=drawing.scale / 254 * 1.001
     )
@@ -142,7 +142,7 @@ def test_half_precision_is_drawn_too() -> None:
 def test_drawing_leaves_the_network_as_it_was() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()).train()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    atlas.draw_filters(filters.filters_of(network), "a", "b", per_filter=True)
+    filter_pages.draw_filters(filters.filters_of(network), "a", "b", per_filter=True)
     assert network.training and all(p.requires_grad for p in network.parameters())
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
@@ -163,7 +163,7 @@ def test_drawing_leaves_the_network_as_it_was() -> None:
 def test_a_picture_has_bounded_size(shape: tuple[int, int, int, int]) -> None:
     weights = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     name = "a.very.long.name." * 30
-    drawing = atlas.draw_filters(filters.Filters(name, "Conv2d", weights, 1, False), name, "many words " * 50)
+    drawing = filter_pages.draw_filters(filters.Filters(name, "Conv2d", weights, 1, False), name, "many words " * 50)
     assert max(drawing.page.image.size) <= image.LIMIT
     assert all(shown == there or shown > 200 for shown, there in zip(drawing.shown, shape, strict=False))
 
@@ -193,9 +193,9 @@ def test_a_map_larger_than_any_picture_is_refused() -> None:
 def test_what_does_not_fit_is_said() -> None:
     weights = np.ones((900, 900, 3, 3), np.float32)
     chosen = filters.Filters("conv", "Conv2d", weights, 1, False)
-    shown = atlas.draw_filters(chosen, "a", "b").shown
+    shown = filter_pages.draw_filters(chosen, "a", "b").shown
     assert filters.describe(chosen, shown) == (
-        f"layer conv (Conv2d): 900 filters of 3×3 on 900 channels; "
+        f"layer conv (Conv2d): 900 filters of 3x3 on 900 channels; "
         f"shown: the first {shown[0]} of 900 filters, {shown[1]} of 900 channels"
     )
 
@@ -209,11 +209,11 @@ NETWORK = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(2
         (
             nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.ReLU()),
             None,
-            "the network has no convolution, so no filters to show; its layers are Flatten, Linear, ReLU",
+            "the network has no convolution, so no filters to show; its layers: Flatten, Linear, ReLU",
         ),
-        (NETWORK, "1", "layer 1 is no convolution (ReLU). Its convolutions: 0, 2.0"),
-        (NETWORK, "2.1", "no layer '2.1'. Did you mean '2.0'? Its convolutions: 0, 2.0"),
-        (NETWORK, "", "no layer ''. Its convolutions: 0, 2.0"),
+        (NETWORK, "1", "layer 1 is not a convolution (ReLU). Convolutions: 0, 2.0"),
+        (NETWORK, "2.1", "no layer '2.1'. Did you mean '2.0'? Convolutions: 0, 2.0"),
+        (NETWORK, "", "no layer ''. Convolutions: 0, 2.0"),
     ],
 )
 def test_a_wrong_layer_names_those_there_are(network: nn.Module, layer: str | None, message: str) -> None:
@@ -273,11 +273,11 @@ def test_the_newest_run_is_drawn_into_its_folder(workspace: Path, capsys: pytest
     path = Path("runs/tiny-cnn-10/filters-4.png")
     weights = network.get_parameter("4.weight").detach()
     assert capsys.readouterr() == (
-        f"{path}\nlayer 4 (Conv2d): 4 filters of 7×7 on 2 channels, weights within ±{weights.abs().max():.3g}\n"
+        f"{path}\nlayer 4 (Conv2d): 4 filters of 7x7 on 2 channels, weights within ±{weights.abs().max():.3g}\n"
         "trained on digits, epoch 3 (runs/tiny-cnn-10/best.safetensors)\n",
         "",
     )
-    drawing = atlas.draw_filters(
+    drawing = filter_pages.draw_filters(
         filters.filters_of(network, "4"), "tiny-cnn", "trained on digits, epoch 3 (runs/tiny-cnn-10/best.safetensors)"
     )
     image.save(drawing.page.image, workspace / "expected.png")
@@ -356,9 +356,9 @@ def test_a_picture_is_replaced_only_by_force(workspace: Path, capsys: pytest.Cap
         (
             "linear.yaml --untrained",
             2,
-            "the network has no convolution, so no filters to show; its layers are Flatten, Linear",
+            "the network has no convolution, so no filters to show; its layers: Flatten, Linear",
         ),
-        ("tiny-cnn --untrained --layer 1", 2, "layer 1 is no convolution (ReLU). Its convolutions: 0, 2, 4"),
+        ("tiny-cnn --untrained --layer 1", 2, "layer 1 is not a convolution (ReLU). Convolutions: 0, 2, 4"),
         ("tiny-cnn --seed 1", 2, "--seed draws fresh weights; use it with --untrained"),
         ("tiny-cnn --untrained -o a.gif", 2, "a.gif: the picture is written as .png; choose such a name with -o"),
         ("runs", 1, "runs is not a run folder: it has neither best.safetensors nor last.pt"),

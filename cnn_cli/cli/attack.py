@@ -1,15 +1,12 @@
 """`cnn attack`."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cnn_cli.cli.app import command
 from cnn_cli.cli.options import Data, Format, Images, Network, Picture, Seed, Spec, Weights, option
-from cnn_cli.cli.output import emit, emit_json, note_weights
+from cnn_cli.cli.output import note_weights
 from cnn_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,8 @@ def attack_command(
 
     For images, a picture of the examples; for a whole --split, the accuracy against epsilon.
     """
-    from cnn_cli.interpret import attack_page
+    from cnn_cli.interpret.adversarial import AttackRequest, read_split, show_attack, show_robustness
+    from cnn_cli.interpret.pictured import Pictured
 
     named = bool(images.images or images.index)
     if not named and images.split is None:
@@ -71,24 +69,23 @@ def attack_command(
         raise UsageError("--limit is for a whole split; leave it out, or leave out the images")
     format.check()
     loaded = weights.load(network, spec)
-    how = attack_page.attack_of(
-        loaded, options.method, options.norm, options.steps, options.step_size, options.target, options.seed
+    request = AttackRequest(
+        options.method,
+        options.norm,
+        options.steps,
+        options.step_size,
+        options.target,
+        options.seed,
+        options.epsilon or (),
     )
-    common: dict[str, Any] = {"device": weights.torch_device, "output": picture.output, "force": picture.force}
+    device = weights.torch_device
+    result: Pictured[Any]
     if named:
-        inputs = images.load(loaded, data)
-        document = attack_page.show_attack(loaded, inputs, options.epsilon or (), how, **common)
+        result = show_attack(loaded, images.load(loaded, data), request, picture.target, device)
     else:
-        document = _attack_split(loaded, images.split or "test", data, options, how, common)
+        split = images.split or "test"
+        dataset = read_split(loaded, split, data.data, data.data_dir, options.limit, options.seed)
+        result = show_robustness(loaded, dataset, split, request, picture.target, device)
     note_weights(network, loaded.weights)
-    emit_json(document) if format.json else emit(attack_page.report(document, how, format.style))
-    picture.preview(document["picture"], document.get("body"))
-
-
-def _attack_split(
-    loaded: "LoadedNetwork", split: str, data: Data, options: Attack, how: Any, common: dict[str, Any]
-) -> dict[str, Any]:
-    from cnn_cli.interpret import attack_page
-
-    source = attack_page.source_of(loaded, split, data.data, data.data_dir, options.limit)
-    return attack_page.show_robustness(loaded, source, split, options.epsilon or (), how, limit=options.limit, **common)
+    format.emit(result)
+    picture.preview(result.path, result.body)

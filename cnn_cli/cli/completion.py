@@ -115,6 +115,6 @@ COMPLETIONS = {  # by the name of an argument or option, as it is declared
     "precision": _words("fp32", "fp16", "bf16", "auto"),
     "split": _words("test", "val", "train"),
     "norm": _words("linf", "l2"),
-    "sort": _words("norm", "similarity"),
+    "sort": _words("norm"),
     "parametrization": _words("fourier", "pixels"),
 }

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from cnn_cli.checkpoints.checkpoint import LoadedNetwork
-    from cnn_cli.interpret.inputs import Inputs
+    from cnn_cli.interpret.inputs import ImageSelection, Inputs
+    from cnn_cli.interpret.pictured import Target
     from cnn_cli.language.plan import Plan
 
 MAX_IMAGES = 16  # in one picture
@@ -207,12 +208,16 @@ class Images:
         except ValueError as error:
             raise UsageError(f"--index {error}") from None
 
+    def selection(self, data: Data) -> "ImageSelection":
+        from cnn_cli.interpret.inputs import ImageSelection
+
+        return ImageSelection(self.images or (), self.numbers, self.split or "test", data.data, data.data_dir)
+
     def load(self, loaded: "LoadedNetwork", data: Data, limit: int = MAX_IMAGES) -> "Inputs":
         """The images at the network's input size."""
         from cnn_cli.interpret.inputs import load_inputs
 
-        chosen = {"index": self.numbers, "split": self.split or "test", "data": data.data, "data_dir": data.data_dir}
-        return load_inputs(loaded, self.images or [], limit=limit, **chosen)  # type: ignore[arg-type]
+        return load_inputs(loaded, self.selection(data), limit)
 
 
 @dataclass(frozen=True)
@@ -288,13 +293,19 @@ class Picture:
     force: Annotated[bool, option("--force", panel="Output", help="Overwrite existing pictures.")] = False
     show: Annotated[bool, option("--show", panel="Output", help="Also show the picture in the terminal.")] = False
 
-    def preview(self, path: str, box: tuple[int, int, int, int] | None = None) -> None:
+    @property
+    def target(self) -> "Target":
+        from cnn_cli.interpret.pictured import Target
+
+        return Target(self.output, self.force)
+
+    def preview(self, path: Path, box: tuple[int, int, int, int] | None = None) -> None:
         """What --show does: the picture, or the part within `box`, in the terminal; a note where it has no colors."""
         if not self.show:
             return
         from cnn_cli.pictures.preview import can_preview, preview
 
         if can_preview():
-            preview(Path(path), box)
+            preview(path, box)
         else:
             note("--show needs a terminal with colors; open the file instead")

@@ -74,22 +74,13 @@ def synthesize_command(
     json: Json = False,
 ) -> None:
     """Draw inputs that maximize a class score or channel."""
-    from cnn_cli.interpret import synthesize_page
-    from cnn_cli.interpret.synthesize import Ascent, transforms_of
+    from cnn_cli.interpret.ascent import Ascent, transforms_of
+    from cnn_cli.interpret.synthesis import UnitRequest, show_synthesis
 
     transforms = transforms_of(optimization.transforms)
     ascent = Ascent(optimization.parametrization, transforms, optimization.steps, optimization.seed)
-    document = synthesize_page.show_synthesis(
-        weights.load(network, spec),
-        ascent,
-        objective.target or (),
-        objective.all_classes,
-        objective.layer,
-        objective.channels,
-        size=optimization.size,
-        device=weights.torch_device,
-        output=picture.output,
-        force=picture.force,
-    )
-    emit_json(document) if json else emit(synthesize_page.report(document))
-    picture.preview(document["picture"], document["body"])
+    request = UnitRequest(objective.target or (), objective.all_classes, objective.layer, objective.channels)
+    loaded, device = weights.load(network, spec), weights.torch_device
+    result = show_synthesis(loaded, request, ascent, picture.target, optimization.size, device)
+    emit_json(result.document()) if json else emit(result.text())
+    picture.preview(result.path, result.body)

@@ -29,20 +29,12 @@ def visualize_features_command(
     json: Json = False,
 ) -> None:
     """Draw the feature maps (activations) of images."""
-    from cnn_cli.interpret import features
+    from cnn_cli.interpret.features import show_features
 
     loaded = untrained.load(network, spec, weights)
     inputs = images.load(loaded, data, limit=64)
-    document = features.show_features(
-        loaded,
-        inputs,
-        layer or (),
-        picture.output,
-        seed=untrained.seed or 0,
-        per_channel=per_channel,
-        force=picture.force,
-        device=weights.torch_device,
-    )
-    emit_json(document) if json else emit(features.report(document))
-    for drawn in document["pictures"]:
-        picture.preview(drawn["picture"], drawn["body"])
+    seed, device = untrained.seed or 0, weights.torch_device
+    result = show_features(loaded, inputs, layer or (), picture.target, seed, per_channel, device)
+    emit_json(result.document()) if json else emit(result.text())
+    for image in result.images:
+        picture.preview(image.path, image.drawing.page.body)

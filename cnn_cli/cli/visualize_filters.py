@@ -19,7 +19,7 @@ class Filters:
     all: Annotated[bool, option("--all", panel="Filters", help="Draw all convolutions on one page.")] = False
     sort: Annotated[
         str | None,
-        option("--sort", panel="Filters", metavar="ORDER", help="Order by norm or similarity [as in the weights]."),
+        option("--sort", panel="Filters", metavar="ORDER", help="Order by norm [as in the weights]."),
     ] = None
     compare: Annotated[
         str | None,
@@ -42,8 +42,8 @@ class Filters:
 
     def check(self, untrained: bool) -> None:
         """UsageError for options that exclude each other."""
-        if self.sort not in (None, "norm", "similarity"):
-            raise UsageError(f"--sort must be norm or similarity, not {self.sort!r}")
+        if self.sort not in (None, "norm"):
+            raise UsageError(f"--sort must be norm, not {self.sort!r}")
         single = {"--layer": self.layer, "--compare": self.compare, "--per-filter": self.per_filter}
         excluded: dict[str, Any] = single | {"--every-epoch": self.every_epoch}
         if self.all and (other := next((name for name, value in excluded.items() if value), None)):
@@ -65,24 +65,17 @@ def visualize_filters_command(
 ) -> None:
     """Draw learned convolution filters."""
     filters.check(untrained.untrained)
-    from cnn_cli.interpret import gallery
+    from cnn_cli.interpret.gallery import LayerView, show_all_filters, show_film, show_filters
+    from cnn_cli.interpret.pictured import Pictured
 
     loaded, seed = untrained.load(network, spec, weights), untrained.seed or 0
-    sort = "likeness" if filters.sort == "similarity" else filters.sort or ""
+    result: Pictured[Any]
     if filters.every_epoch:
-        document = gallery.show_film(loaded, picture.output, picture.force)
+        result = show_film(loaded, picture.target)
     elif filters.all:
-        document = gallery.show_all(loaded, picture.output, seed, picture.force, sort)
+        result = show_all_filters(loaded, picture.target, seed)
     else:
-        document = gallery.show_filters(
-            loaded,
-            filters.layer,
-            picture.output,
-            seed=seed,
-            per_filter=filters.per_filter,
-            force=picture.force,
-            sort=sort,
-            compare=filters.compare,
-        )
-    emit_json(document) if json else emit(gallery.report(document))
-    picture.preview(document["picture"], document["body"])
+        view = LayerView(filters.layer, filters.per_filter, filters.sort == "norm", filters.compare)
+        result = show_filters(loaded, view, picture.target, seed)
+    emit_json(result.document()) if json else emit(result.text())
+    picture.preview(result.path, result.body)

@@ -6,7 +6,7 @@ from typing import Annotated
 from cnn_cli.cli.app import command
 from cnn_cli.cli.completion import SALIENCY_METHODS
 from cnn_cli.cli.options import Data, Format, Images, Network, Picture, Seed, Spec, Weights, option
-from cnn_cli.cli.output import emit, emit_json, note
+from cnn_cli.cli.output import note
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,15 @@ class Saliency:
             "--sanity", panel="Saliency maps", help="Add maps of random weights, and deletion and insertion scores."
         ),
     ] = False
+    overlay: Annotated[
+        float,
+        option(
+            "--overlay",
+            panel="Saliency maps",
+            metavar="ALPHA",
+            help="Opacity of the maps over the image; 0 draws none.",
+        ),
+    ] = 0.7
     seed: Seed = 0
 
 
@@ -54,31 +63,19 @@ def visualize_saliency_command(
 
     Needs the extra `explain`: pip install cnn-cli[explain].
     """
-    from cnn_cli.interpret import saliency_page
     from cnn_cli.interpret.saliency import need_captum
+    from cnn_cli.interpret.saliency_maps import SaliencyRequest, show_saliency
 
     format.check()
     device = weights.torch_device
     need_captum()
+    request = SaliencyRequest(
+        saliency.method or (), saliency.target, saliency.layer, saliency.sanity, saliency.overlay, saliency.seed
+    )
     loaded = weights.load(network, spec)
     inputs = images.load(loaded, data)
-    document = saliency_page.show_saliency(
-        loaded,
-        inputs,
-        saliency.method or (),
-        saliency.target,
-        saliency.layer,
-        saliency.sanity,
-        seed=saliency.seed,
-        device=device,
-        output=picture.output,
-        force=picture.force,
-    )
-    for line in document["notes"]:
+    result = show_saliency(loaded, inputs, request, picture.target, device)
+    for line in result.result.notes:
         note(line)
-    if format.json:
-        emit_json(document)
-    else:
-        path = f"\n\n{document['picture']}" if format.style == "text" else ""
-        emit(saliency_page.report(document, format.style) + path)
-    picture.preview(document["picture"], document["body"])
+    format.emit(result)
+    picture.preview(result.path, result.body)

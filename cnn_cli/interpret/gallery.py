@@ -1,130 +1,163 @@
-"""Pictures of filters as files: one layer, one layer beside another checkpoint's, all layers."""
+"""Views of learned filters: one layer, one layer beside another checkpoint's, all layers, the epochs of a run."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, load_network
 from cnn_cli.errors import UsageError
-from cnn_cli.interpret.atlas import Drawing, draw_all, draw_filters
-from cnn_cli.interpret.filters import Filters, Health, choose, convolutions, describe, filters_of, health, likeness
-from cnn_cli.interpret.progress_bar import tracked
-from cnn_cli.interpret.provenance import origin, place, restored
-from cnn_cli.pictures import image
-from cnn_cli.pictures.film import STRIP, write_film
+from cnn_cli.interpret.filter_pages import Drawing, draw_atlas, draw_filters
+from cnn_cli.interpret.filters import (
+    Filters,
+    Health,
+    choose_convolution,
+    convolutions,
+    cosine_similarity,
+    describe,
+    filters_of,
+    health,
+)
+from cnn_cli.interpret.pictured import Pictured, Target, provenance, restored, write_page
+from cnn_cli.pictures.film import STRIP, draw_film, frames_of
+from cnn_cli.progress import progress_bar
 
 
-def show_filters(
-    loaded: LoadedNetwork,
-    layer: str | None = None,
-    output: Path | None = None,
-    seed: int = 0,
-    per_filter: bool = False,
-    force: bool = False,
-    sort: str = "",
-    compare: str | None = None,
-) -> dict[str, Any]:
-    """Write the picture of a convolution of an opened network → what `cnn visualize-filters --json` prints.
+@dataclass(frozen=True)
+class LayerView:
+    """Which layer is drawn, and how: `compare` names weights to draw beside it."""
 
-    `layer` is chosen as in `choose`. Without `output` the picture goes into the run folder or, where there is none, the
-    working directory; an existing file is a UsageError unless `force`. Fresh weights are drawn from `seed`. `compare`
-    is "untrained" (the weights with which the run began) or a run or checkpoint to show beside it.
-    """
-    filters = filters_of(restored(loaded, seed), layer)
-    path = output or place(loaded, *_parts(filters.layer, sort, compare))
-    image.check_target(path, force)
-    came = origin(loaded, seed)
-    others, other_came = _others(loaded, filters.layer, compare) if compare else (None, "")
-    drawing = draw_filters(filters, loaded.plan.network, came, per_filter, sort, others, other_came)
-    image.save(drawing.page.image, path)
-    kept = likeness(filters, others).tolist() if others else None
-    compared = {"origin": other_came, "likeness": kept} if others else None
-    return _head(loaded, path, came) | _document(filters, drawing) | {"compared": compared}
+    layer: str | None = None
+    per_filter: bool = False
+    by_norm: bool = False
+    compare: str | None = None
 
 
-def show_all(
-    loaded: LoadedNetwork, output: Path | None = None, seed: int = 0, force: bool = False, sort: str = ""
-) -> dict[str, Any]:
-    """Write the atlas of all convolutions, strongest filters first unless `sort` says otherwise; as above."""
-    network = restored(loaded, seed)
-    choose(network)  # which says what is missing where there is none
-    path = output or place(loaded, "filters")
-    image.check_target(path, force)
-    names = list(convolutions(network))
-    layers = [filters_of(network, name) for name in tracked(names, len(names), "reading")]
-    came, marks = origin(loaded, seed), [health(layer) for layer in layers]
-    page, shown = draw_all(layers, loaded.plan.network, came, sort or "norm")
-    image.save(page.image, path)
-    rows = [_facts(f, h) | {"shown": n} for f, h, n in zip(layers, marks, shown, strict=False)]
-    return _head(loaded, path, came) | {"body": list(page.body), "layers": rows}
+@dataclass(frozen=True)
+class LayerFilters:
+    """The filters of one layer as drawn, and those of the weights they were compared with."""
+
+    filters: Filters
+    provenance: str
+    drawing: Drawing
+    compared: tuple[Filters, str] | None = None
+
+    def document(self) -> dict[str, Any]:
+        compared = None
+        if self.compared:
+            similarity = cosine_similarity(self.filters, self.compared[0]).tolist()
+            compared = {"origin": self.compared[1], "likeness": similarity}
+        filters, channels = self.drawing.shown
+        return {
+            "origin": self.provenance,
+            "description": describe(self.filters, self.drawing.shown),
+            **_facts(self.filters),
+            "order": list(self.drawing.order),
+            "shown": {"filters": filters, "channels": channels},
+            "compared": compared,
+        }
+
+    def text(self) -> str:
+        largest = float(abs(self.filters.weights).max())
+        description = f"{describe(self.filters, self.drawing.shown)}, weights within ±{largest:.3g}"
+        return "\n".join([description, *_marks(self.filters), self.provenance])
 
 
-def report(document: dict[str, Any]) -> str:
-    """The document for people: the picture, what it shows, what is dead or alike, where the weights come from."""
-    lines = [document["picture"]]
-    if "largest_weight" in document:
-        lines.append(f"{document['description']}, weights within ±{document['largest_weight']:.3g}")
-    elif "description" in document:
-        lines.append(document["description"])
-    for found in document.get("layers", [document] if "dead" in document else []):
-        if words := Health(tuple(found["dead"]), tuple(map(tuple, found["alike"]))).words():
-            lines.append(f"layer {found['layer']}: {words}")
-    return "\n".join([*lines, document["origin"]])
+@dataclass(frozen=True)
+class AllFilters:
+    """The filters of every convolution, and how many of each are drawn."""
+
+    layers: tuple[Filters, ...]
+    shown: tuple[int, ...]
+    provenance: str
+
+    def document(self) -> dict[str, Any]:
+        rows = [_facts(f) | {"shown": n} for f, n in zip(self.layers, self.shown, strict=False)]
+        return {"origin": self.provenance, "layers": rows}
+
+    def text(self) -> str:
+        return "\n".join([line for layer in self.layers for line in _marks(layer)] + [self.provenance])
 
 
-def _parts(layer: str, sort: str, compare: str | None) -> Sequence[str]:
-    """What a picture's name says, so that different pictures have different ones."""
-    beside = Path(compare).parent.name if compare and Path(compare).suffix else Path(compare or "").name
-    return ["filters", layer, *([f"by-{sort}"] if sort else []), *([f"beside-{beside}"] if compare else [])]
+@dataclass(frozen=True)
+class FilterFilm:
+    """The first convolution over the epochs of a run."""
+
+    layer: str
+    epochs: tuple[float, ...]
+    provenance: str
+
+    @property
+    def description(self) -> str:
+        return f"layer {self.layer}, epochs {self.epochs[0]} to {self.epochs[-1]}"
+
+    def document(self) -> dict[str, Any]:
+        facts = {"description": self.description, "layer": self.layer, "epochs": list(self.epochs)}
+        return {"origin": self.provenance} | facts
+
+    def text(self) -> str:
+        return f"{self.description}\n{self.provenance}"
 
 
-def _others(loaded: LoadedNetwork, layer: str, compare: str) -> tuple[Filters, str]:
-    """The filters to compare with, and where they come from."""
+def show_filters(loaded: LoadedNetwork, view: LayerView, target: Target, seed: int = 0) -> Pictured[LayerFilters]:
+    """Draw the filters of one convolution. Fresh weights are drawn from `seed`."""
+    filters, source = filters_of(restored(loaded, seed), view.layer), provenance(loaded, seed)
+    parts = ["filters", filters.layer, *["by-norm"] * view.by_norm]
+    if view.compare:
+        other = Path(view.compare)
+        parts.append(f"beside-{other.parent.name if other.suffix else other.name}")
+    path = target.path(loaded, *parts)
+    compared = _compared(loaded, filters.layer, view.compare) if view.compare else None
+    drawing = draw_filters(filters, loaded.plan.network, source, view.per_filter, view.by_norm, compared)
+    return write_page(loaded, LayerFilters(filters, source, drawing, compared), drawing.page, path)
+
+
+def show_all_filters(loaded: LoadedNetwork, target: Target, seed: int = 0) -> Pictured[AllFilters]:
+    """Draw the atlas of all convolutions, the strongest filters of each first."""
+    network, source = restored(loaded, seed), provenance(loaded, seed)
+    choose_convolution(network)  # a UsageError where there is none
+    path, names = target.path(loaded, "filters"), list(convolutions(network))
+    layers = tuple(filters_of(network, name) for name in progress_bar(names, len(names), "reading"))
+    page, shown = draw_atlas(layers, loaded.plan.network, source)
+    return write_page(loaded, AllFilters(layers, tuple(shown), source), page, path)
+
+
+def show_film(loaded: LoadedNetwork, target: Target) -> Pictured[FilterFilm]:
+    """Draw the film strip of a run. CnnError for a run that kept no frames."""
+    if loaded.run is None:
+        raise UsageError("--every-epoch needs a run folder, which keeps the filters of every epoch")
+    path = replace(target, output=target.output or loaded.run / STRIP).path(loaded)
+    layer, frames = frames_of(loaded.run)
+    page = draw_film(layer, frames, loaded.plan.network, loaded.plan.input[0] == 3)
+    film = FilterFilm(layer, tuple(frame.epoch for frame in frames), provenance(loaded))
+    return write_page(loaded, film, page, path)
+
+
+def _compared(loaded: LoadedNetwork, layer: str, compare: str) -> tuple[Filters, str]:
+    """The filters to compare with, and their provenance: `untrained` are the weights with which the run began."""
     if compare == "untrained":
         seed = int(loaded.metadata.data.get("seed", 0)) if loaded.metadata else 0
         fresh = replace(loaded, weights=None, metadata=None, run=None)
-        return filters_of(restored(fresh, seed), layer), f"untrained (seed {seed})"
+        return filters_of(restored(fresh, seed), layer), provenance(fresh, seed)
     other = load_network(compare)
     if other.weights is None:
-        raise UsageError(f"--compare {compare}: there is no run of it; name a run folder or a checkpoint, or untrained")
-    return filters_of(restored(other), layer), origin(other)
+        raise UsageError(f"--compare {compare}: no run of it; name a run folder, a checkpoint, or untrained")
+    return filters_of(restored(other), layer), provenance(other)
 
 
-def _head(loaded: LoadedNetwork, path: Path, came: str) -> dict[str, Any]:
-    weights = loaded.weights and str(loaded.weights)
-    return {"network": loaded.plan.network, "picture": str(path), "checkpoint": weights, "origin": came}
+def _marks(filters: Filters) -> list[str]:
+    words = str(health(filters))
+    return [f"layer {filters.layer}: {words}"] if words else []
 
 
-def _document(filters: Filters, drawing: Drawing) -> dict[str, Any]:
-    return {
-        "description": describe(filters, drawing.shown),
-        **_facts(filters, health(filters)),
-        "order": list(drawing.order),
-        "shown": {"filters": drawing.shown[0], "channels": drawing.shown[1]},
-        "body": list(drawing.page.body),
-    }
-
-
-def _facts(filters: Filters, marks: Health) -> dict[str, Any]:
+def _facts(filters: Filters) -> dict[str, Any]:
+    marks: Health = health(filters)
     return {
         "layer": filters.layer,
         "type": filters.type,
         "shape": list(filters.weights.shape),  # filters, channels that each sees, height, width
         "groups": filters.groups,
-        "colour": filters.colour,
+        "colour": filters.color,
         "dead": list(marks.dead),
-        "alike": [list(group) for group in marks.alike],
+        "alike": [list(group) for group in marks.similar],
         "largest_weight": float(abs(filters.weights).max()),
     }
-
-
-def show_film(loaded: LoadedNetwork, output: Path | None = None, force: bool = False) -> dict[str, Any]:
-    """Write the film strip of a run → what --every-epoch prints. CnnError for a run that kept no frames."""
-    if loaded.run is None:
-        raise UsageError("--every-epoch needs a run folder, which keeps the filters of every epoch")
-    path = output or loaded.run / STRIP
-    image.check_target(path, force)
-    page, layer, epochs = write_film(loaded.run, loaded.plan.network, loaded.plan.input[0] == 3, path)
-    facts = {"description": f"layer {layer}, epochs {epochs[0]} to {epochs[-1]}", "layer": layer, "epochs": epochs}
-    return _head(loaded, path, origin(loaded)) | facts | {"body": list(page.body)}

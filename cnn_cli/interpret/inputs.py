@@ -1,6 +1,6 @@
-"""The images that a picture or a prediction is about: a person's files, or images of the network's data set by number.
+"""The images to interpret or predict: files, or images of the data set by their numbers.
 
-Either way they go through the checkpoint's own preprocessing, and come out as the network takes them.
+Both go through the checkpoint's own preprocessing.
 """
 
 from collections.abc import Sequence
@@ -22,54 +22,66 @@ from cnn_cli.training.eval_report import SPLITS
 
 @dataclass(frozen=True)
 class Inputs:
-    """Images at the network's input size: `pixels` (N, C, H, W) float32 in [0, 1], with what they are called.
+    """Images at the network's input size: `pixels` (N, C, H, W) float32 in [0, 1], and their names.
 
-    `labels` are indices into the network's classes; None where the true class is not known, as for a person's files.
+    `labels` are indices into the network's classes; None where the true class is not known.
     """
 
     pixels: Tensor
     names: tuple[str, ...]
     labels: tuple[int | None, ...]
 
+    def captions(self, classes: Sequence[str]) -> list[str]:
+        """`true class: Shirt` for each image or, where it is not known, the name of its file."""
+        known = zip(self.names, self.labels, strict=True)
+        return [Path(name).name if k is None else f"true class: {classes[k]}" for name, k in known]
 
-def load_inputs(
-    loaded: LoadedNetwork,
-    images: Sequence[str],
-    *,
-    index: Sequence[int] = (),
-    split: str = "test",
-    data: str | None = None,
-    data_dir: Path | None = None,
-    limit: int = 64,
-) -> Inputs:
-    """Files, folders and globs of images, then images of the data set by their numbers in `split` (0, 1, …).
 
-    Without `data` that is the data set of the training, split as it was then. UsageError where nothing is named, a
-    number is out of range, or more than `limit` images are meant; CnnError names a file that is missing or no image.
+@dataclass(frozen=True)
+class ImageSelection:
+    """Which images: files, folders and patterns, then images of `split` by their numbers (0, 1, …).
+
+    Without `data` the data set is that of the training, split as it was then.
     """
-    if not images and not index:
-        raise UsageError("no image is named; name files or folders, or take images of the data set: --index 0")
+
+    files: Sequence[str] = ()
+    index: Sequence[int] = ()
+    split: str = "test"
+    data: str | None = None
+    data_dir: Path | None = None
+
+
+def load_inputs(loaded: LoadedNetwork, selection: ImageSelection, limit: int = 64) -> Inputs:
+    """The selected images. The class of a file is the name of its folder, if that is a class of the network.
+
+    UsageError without any, for a number out of range, and for more than `limit` images; CnnError names a file that is
+    missing or not an image.
+    """
+    index = selection.index
+    if not selection.files and not index:
+        raise UsageError("no images; name files or folders, or choose images of the data set with --index 0")
     _check_channels(loaded)
-    paths = files_of(images)
+    paths = files_of(selection.files)
     if (count := len(paths) + len(index)) > limit:
-        raise UsageError(f"{count:,} images are named, and one picture takes {limit}; name fewer")
-    shots = [read_image(path, loaded.preprocessing) for path in paths]
+        raise UsageError(f"{count:,} images, but one picture holds {limit}; name fewer")
+    images = [read_image(path, loaded.preprocessing) for path in paths]
     names = [str(p) for p in paths]
-    labels: list[int | None] = [None] * len(paths)
+    labels = [_index_of(p.parent.name, loaded) for p in paths]
     if index:
-        dataset = whole_split(loaded, split, data, data_dir, strict=False)
-        shots += [_numbered(loaded, dataset, split, i) for i in index]
-        names += [f"{Path(dataset.name).name} {split} {i}" for i in index]
-        labels += [_label(loaded, dataset, int(dataset.splits[split].targets[i])) for i in index]
-    return Inputs(torch.cat(shots).float().div_(255), tuple(names), tuple(labels))
+        dataset = whole_split(loaded, selection.split, selection.data, selection.data_dir, strict=False)
+        images += [_numbered(loaded, dataset, selection.split, i) for i in index]
+        names += [f"{Path(dataset.name).name} {selection.split} {i}" for i in index]
+        classes = (dataset.classes[int(dataset.splits[selection.split].targets[i])] for i in index)
+        labels += [_index_of(name, loaded) for name in classes]
+    return Inputs(torch.cat(images).float().div_(255), tuple(names), tuple(labels))
 
 
 def files_of(images: Sequence[str]) -> list[Path]:
-    """The image files that files, folders (with all below them) and globs stand for, each in the order of the names.
+    """The image files that files, folders (searched recursively) and patterns name, each sorted by name.
 
-    CnnError where one stands for none. Links and hidden entries of folders are left out, since they can lead anywhere.
+    CnnError where one names none. Links and hidden entries of folders are left out, since they can lead anywhere.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for text in images:
         path = Path(text).expanduser()
         if path.is_dir():
@@ -82,22 +94,22 @@ def files_of(images: Sequence[str]) -> list[Path]:
             raise CnnError(f"no images in {path}" if path.is_dir() else f"no file matches {text!r}")
         if not files[0].exists():
             raise CnnError(f"{path}: no such file; looked in {path.absolute().parent}")
-        found += files
-    return found
+        paths += files
+    return paths
 
 
 def whole_split(
     loaded: LoadedNetwork, split_name: str, data: str | None, data_dir: Path | None = None, *, strict: bool = True
 ) -> Dataset:
-    """One split of the training's data set (or of `data`) as a dataset of one part, its labels in the network's order.
+    """One split of the training's data set (or of `data`), its labels in the network's order.
 
-    With strict=False classes that the network does not know are kept, and the labels are those of the dataset.
-    UsageError for a split that is not there, for unknown classes, and where no data set is known.
+    With strict=False unknown classes are kept, and the labels are those of the data set. UsageError for a split that
+    does not exist, for unknown classes, and without a data set.
     """
     metadata = loaded.metadata.data if loaded.metadata else {}
     own = str(metadata.get("name") or loaded.plan.train.get("data") or "")
     if not data and not own:
-        raise UsageError(f"{loaded.plan.network} knows no data set; name one with --data")
+        raise UsageError(f"{loaded.plan.network} has no data set; name one with --data")
     if split_name not in SPLITS:
         raise UsageError(f"--split must be test, val or train, not {split_name!r}")
     chosen = select_split(load_for_evaluation(own, metadata, data, data_dir), split_name)
@@ -107,7 +119,7 @@ def whole_split(
 def _check_channels(loaded: LoadedNetwork) -> None:
     channels = loaded.preprocessing.input[0]
     if channels not in (1, 3):
-        raise UsageError(f"the network takes {channels} channels, and an image has 1 (grey) or 3 (colour)")
+        raise UsageError(f"the network takes {channels} channels, but images have 1 (grayscale) or 3 (color)")
 
 
 def _is_image(path: Path, root: Path) -> bool:
@@ -126,6 +138,5 @@ def _numbered(loaded: LoadedNetwork, dataset: Dataset, split_name: str, number: 
     return read_image(part.images[number], loaded.preprocessing)
 
 
-def _label(loaded: LoadedNetwork, dataset: Dataset, label: int) -> int | None:
-    name = dataset.classes[label]
+def _index_of(name: str, loaded: LoadedNetwork) -> int | None:
     return loaded.classes.index(name) if name in loaded.classes else None

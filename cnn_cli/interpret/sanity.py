@@ -1,8 +1,8 @@
-"""What a saliency map is worth: the same map of a network that knows nothing, and what happens when its pixels go.
+"""Sanity checks of saliency maps: the same map of a network with random weights; deletion and insertion of pixels.
 
 A method whose map is much the same with random weights shows the image, not the network (Adebayo et al., "Sanity Checks
-for Saliency Maps", 2018). A map that finds what matters makes the probability fall soon when its first pixels are
-deleted, and rise soon when they are put in (Petsiuk, Das, Saenko, "RISE", 2018): sooner than pixels in random order.
+for Saliency Maps", 2018). With a good map the probability falls early when the most important pixels are deleted,
+and rises early when they are inserted (Petsiuk, Das, Saenko, "RISE", 2018): earlier than in random order.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from cnn_cli.interpret.scores import Scores
 from cnn_cli.network.build import build_plan
 from cnn_cli.pictures.image import Array
 
-PARTS = 25  # steps in which the pixels of an image go
+PARTS = 25  # steps of deletion and insertion
 ORDERS = 8  # random orders that make the baseline
 
 
@@ -34,7 +34,7 @@ class Areas:
     insertion_random: float
 
 
-def randomised(loaded: LoadedNetwork, seed: int = 0) -> Scores:
+def randomized(loaded: LoadedNetwork, seed: int = 0) -> Scores:
     """The same network with fresh weights, drawn from `seed`; the global generator is put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -60,16 +60,16 @@ def _ranks(values: Array) -> Array:
 
 
 def areas(scores: nn.Module, pixels: Tensor, label: int, map: Tensor, seed: int = 0) -> Areas:
-    """How the map (H, W) of an image (C, H, W) stands the test for class `label`, beside random orders from `seed`.
+    """Deletion and insertion by the map (H, W) of an image (C, H, W) for class `label`, and by random orders.
 
-    A pixel that is out has the mean colour of the image.
+    A deleted pixel has the mean color of the image.
     """
     generator = torch.Generator().manual_seed(seed)
     count = map.numel()
     orders = [map.cpu().flatten().argsort(descending=True, stable=True)]
     orders += [torch.randperm(count, generator=generator) for _ in range(ORDERS)]
-    found = torch.tensor([_areas(scores, pixels, label, order) for order in orders])  # (1 + ORDERS, 2)
-    own, chance = found[0].tolist(), found[1:].mean(0).tolist()
+    results = torch.tensor([_areas(scores, pixels, label, order) for order in orders])  # (1 + ORDERS, 2)
+    own, chance = results[0].tolist(), results[1:].mean(0).tolist()
     return Areas(own[0], own[1], chance[0], chance[1])
 
 

@@ -1,10 +1,11 @@
-"""What a network thinks of each class: numbers whose softmax are its probabilities, whatever its last layer is.
+"""Class scores (logits): numbers whose softmax are the network's probabilities, whatever its last layer is.
 
-A final Softmax, LogSoftmax or Sigmoid is left off, since where it is saturated its gradient vanishes, however clear
-the network's opinion is. One output z of a two-class network becomes −z/2 and z/2, whose softmax is the sigmoid of z.
+A final Softmax, LogSoftmax or Sigmoid is left off, since its gradient vanishes where it is saturated. One output z of a
+two-class network becomes −z/2 and z/2, whose softmax is the sigmoid of z.
 """
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,19 +14,20 @@ from torch import Tensor, nn
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, restore
 from cnn_cli.errors import CnnError, UsageError, closest, listed
 from cnn_cli.language.plan import Plan
+from cnn_cli.tables import percent
 
 
 class Scores(nn.Module):
     """(N, C, H, W) pixels in [0, 1] → (N, K) scores of the classes. Wraps a network without changing it.
 
-    UsageError for a network that puts out no list of numbers.
+    UsageError for a network whose output is no list of numbers.
     """
 
     def __init__(self, network: nn.Module, plan: Plan) -> None:
         super().__init__()
         if len(plan.output) != 1:
             shape = "x".join(map(str, plan.output))
-            raise UsageError(f"{plan.network} puts out {shape} and no list of class scores; take a network that does")
+            raise UsageError(f"{plan.network} outputs {shape}, but this needs one score per class; choose a classifier")
         self.network = network
         self.final = _final(plan)
 
@@ -43,7 +45,7 @@ def scores_of(loaded: LoadedNetwork) -> Scores:
     for name, values in network.state_dict().items():
         if values.is_floating_point() and (bad := int((~values.isfinite()).sum())):
             raise CnnError(
-                f"{name}: {bad} of {values.numel()} values are not finite numbers, so the network sees nothing; "
+                f"{name}: {bad} of {values.numel()} values are not finite numbers, so the outputs are meaningless; "
                 "the training diverged: train again with a smaller --lr"
             )
     return Scores(network, loaded.plan).eval()
@@ -61,27 +63,36 @@ def class_index(text: str, classes: tuple[str, ...]) -> int:
     if text.isascii() and text.isdigit() and int(text) < len(classes):
         return int(text)
     known = f"{listed(classes, 20)}; or 0 to {len(classes) - 1}"
-    raise UsageError(f"no class {text!r}.{closest(text, classes)} The classes: {known}")
+    raise UsageError(f"no class {text!r}.{closest(text, classes)} Classes: {known}")
 
 
 @torch.no_grad()
 def probabilities(scores: Scores, pixels: Tensor) -> Tensor:
-    """(N, C, H, W) in [0, 1] → (N, K), each row summing to 1. CnnError where the network puts out no numbers."""
+    """(N, C, H, W) in [0, 1] → (N, K), each row summing to 1. CnnError where the outputs are not finite numbers."""
     shares: Tensor = scores(pixels).softmax(1)
     if not shares.isfinite().all():
         raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
     return shares
 
 
-def says(scores: Tensor, classes: tuple[str, ...]) -> list[str]:
-    """(N, K) scores → what the network says to each image, as `Sneaker 98.3 %`."""
-    confidence, predicted = scores.softmax(1).max(1)
-    return [f"{classes[k]} {percent(p)}" for k, p in zip(predicted.tolist(), confidence.tolist(), strict=True)]
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable class of an image and its probability."""
+
+    name: str
+    confidence: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {percent(self.confidence)}"
+
+    def document(self) -> dict[str, Any]:
+        return {"class": self.name, "confidence": self.confidence}
 
 
-def percent(share: float) -> str:
-    """`98.3 %`; never 100 % for what is less."""
-    return f"{min(share, 0.999) if share < 1 else 1:.1%}".replace("%", " %")
+def predicted(scores: Tensor, classes: tuple[str, ...]) -> Prediction:
+    """(K,) scores of one image → the class with the highest one."""
+    confidence, index = scores.softmax(0).max(0)
+    return Prediction(classes[int(index)], float(confidence))
 
 
 def _final(plan: Plan) -> str | None:

@@ -79,25 +79,25 @@ def _number(key: str) -> float:
     return float(key) if "." in key else int(key)
 
 
-def write_film(run: Path, network: str, colour: bool, path: Path) -> tuple[Page, str, list[float]]:
+def write_film(run: Path, network: str, color: bool, path: Path) -> tuple[Page, str, list[float]]:
     """Write the strip of a run → the page, the layer and the epochs that were kept. CnnError as in `frames_of`."""
     layer, frames = frames_of(run)
-    drawn = draw_film(layer, frames, network, colour)
+    drawn = draw_film(layer, frames, network, color)
     image.save(drawn.image, path)
     return drawn, layer, [frame.epoch for frame in frames]
 
 
-def draw_film(layer: str, frames: Sequence[Frame], network: str, colour: bool) -> Page:
+def draw_film(layer: str, frames: Sequence[Frame], network: str, color: bool) -> Page:
     """A strip: a row a filter, a column an epoch; the filters that changed most, at one scale for all.
 
-    `colour`: the channels are the red, green and blue of the image; else the first of them is shown.
+    `color`: the channels are the red, green and blue of the image; else the first of them is shown.
     """
     some = [frames[i] for i in _spread(len(frames), _COLUMNS)]
     values = np.stack([f.weights for f in some], 1)  # (O, T, I, H, W)
     change = np.linalg.norm((values[:, -1] - values[:, 0]).reshape(len(values), -1), axis=1)
     order = np.argsort(-change, kind="stable")[:_ROWS]
     scale = float(np.abs(values[order]).max())
-    tiles = image.colour(values[order], scale) if colour else image.signed(values[order, :, 0], scale)
+    tiles = image.color(values[order], scale) if color else image.signed(values[order, :, 0], scale)
     count, times, height, width, _ = tiles.shape
     folds = image.columns_for(count, (height, (times + 1) * width), most=4)
     grid = image.fit(math.ceil(count / folds), times, (height, width), folds)
@@ -107,13 +107,13 @@ def draw_film(layer: str, frames: Sequence[Frame], network: str, colour: bool) -
         numbers = tuple(map(str, order[first : first + grid.rows].tolist()))
         body = image.tiled(tiles[first : first + grid.rows], grid)
         panels.append(Panel(body, Axis("filter", numbers[0], numbers[-1], numbers), columns))
-    bar = Bar(image.ramp(colour), image.number(-scale), "0", image.number(scale), "weight, one scale for all")
+    bar = Bar(image.ramp(color), image.number(-scale), "0", image.number(scale), "weight, one scale for all")
     most = (
         f"the {count} filters that changed most"
         if count < len(values)
         else "all filters, those that changed most first"
     )
-    channel = "" if colour or values.shape[2] == 1 else " (their first channel)"
+    channel = "" if color or values.shape[2] == 1 else " (their first channel)"
     return page(
         panels,
         network,

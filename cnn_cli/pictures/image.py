@@ -1,6 +1,6 @@
-"""Tensor to picture: colour maps, grids of tiles enlarged without smoothing, and the file it goes to.
+"""Tensor to picture: color maps, grids of tiles enlarged without smoothing, and the file it goes to.
 
-Arrays are (…, H, W) for maps and (…, H, W, 3) uint8 for colours. A picture never exceeds LIMIT pixels a side.
+Arrays are (…, H, W) for maps and (…, H, W, 3) uint8 for colors. A picture never exceeds LIMIT pixels a side.
 """
 
 import math
@@ -30,11 +30,12 @@ LARGEST_ZOOM = 48  # px for one value: beyond this a tile gets no clearer
 INK, SOFT, PANEL, PAPER = "#1f2933", "#5f6c7b", "#dde2e8", "#ffffff"
 
 # ColorBrewer's RdBu (Brewer 1994; cvd-safe), turned so that blue is negative and red positive.
+_YLORRD = "fed976 feb24c fd8d3c fc4e2a e31a1c"
 _RDBU = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f"
 
 
 def diverging() -> Array:
-    """The colour map of signed data: (255, 3) uint8, 127 = zero. No colour twice, so a picture can be read back."""
+    """The color map of signed data: (255, 3) uint8, 127 = zero. No color twice, so a picture can be read back."""
     anchors = np.array([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in _RDBU.split()])
     at = np.linspace(0, len(anchors) - 1, 255)
     channels = [np.interp(at, range(len(anchors)), anchors[:, c]) for c in range(3)]
@@ -46,15 +47,22 @@ def signed(values: Array, scale: Array | float) -> Array:
     return diverging()[_level(values, scale)]
 
 
-def colour(values: Array, scale: Array | float) -> Array:
-    """Red, green and blue weights (…, 3, H, W) → (…, H, W, 3) uint8: 0 is mid-grey, −scale black, +scale bright."""
+def color(values: Array, scale: Array | float) -> Array:
+    """Red, green and blue weights (…, 3, H, W) → (…, H, W, 3) uint8: 0 is mid-gray, −scale black, +scale bright."""
     return np.moveaxis(_level(values, scale) + np.uint8(1), -3, -1)  # levels 1 to 255, with 0 at 128
 
 
-def ramp(coloured: bool = False) -> Array:
-    """(255, 3) uint8: the colours of `signed`, or the greys of `colour`, from −scale to +scale, for a colour bar."""
+def heat(shares: Array) -> Array:
+    """(…) in [0, 1] → (…, 3) uint8: the color map of importance, from yellow to red (ColorBrewer's YlOrRd)."""
+    anchors = np.array([rgb(f"#{c}") for c in _YLORRD.split()])
+    at = np.linspace(0, 1, len(anchors))
+    return np.stack([np.interp(shares, at, anchors[:, c]) for c in range(3)], axis=-1).round().astype(np.uint8)
+
+
+def ramp(colored: bool = False) -> Array:
+    """(255, 3) uint8: the colors of `signed`, or the grays of `color`, from −scale to +scale, for a color bar."""
     steps = np.linspace(-1, 1, 255)
-    return colour(np.tile(steps, (3, 1, 1)), 1.0)[0] if coloured else signed(steps, 1.0)
+    return color(np.tile(steps, (3, 1, 1)), 1.0)[0] if colored else signed(steps, 1.0)
 
 
 def _level(values: Array, scale: Array | float) -> Array:
@@ -138,7 +146,7 @@ def columns_for(count: int, tile: tuple[int, int], most: int | None = None) -> i
 
 
 def wrap(tiles: Array, columns: int) -> Array:
-    """(N, H, W, 3) → (rows, columns, H, W, 3), row by row; places left over get the colour of the panel."""
+    """(N, H, W, 3) → (rows, columns, H, W, 3), row by row; places left over get the color of the panel."""
     count, *shape = tiles.shape
     rows = math.ceil(count / columns)
     full = np.broadcast_to(np.array(rgb(PANEL), np.uint8), (rows * columns, *shape)).copy()
@@ -184,8 +192,8 @@ def reduced(values: Array, most: int) -> tuple[Array, int]:
     return squares.mean((-3, -1)), n
 
 
-def rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+def rgb(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
 def number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""A picture as a page for a slide: title, lines of text, panels side by side or stacked, colour bar."""
+"""A picture as a page for a slide: title, lines of text, panels side by side or stacked, color bar."""
 
 import math
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Caption:
     y: float
     text: str
     size: int
-    colour: str = SOFT
+    color: str = SOFT
     anchor: str = "ma"
 
 
@@ -59,9 +59,9 @@ class Panel:
 
 @dataclass(frozen=True)
 class Bar:
-    """A colour bar: `colours` (n, 3) from left to right, what its ends and its middle mean, and a word on the whole."""
+    """A color bar: `colors` (n, 3) from left to right, what its ends and its middle mean, and a word on the whole."""
 
-    colours: Array
+    colors: Array
     low: str
     middle: str
     high: str
@@ -78,7 +78,7 @@ class Page:
 
 
 def page(panels: Sequence[Panel | Sequence[Panel]], title: str, lines: Sequence[str], bar: Bar | None) -> Page:
-    """Panels side by side under a title and lines of text, over a colour bar; panels in a sequence are stacked.
+    """Panels side by side under a title and lines of text, over a color bar; panels in a sequence are stacked.
 
     Text grows with the picture and makes it wider up to a point; then lines are wrapped, and the rest is cut with ….
     """
@@ -154,9 +154,7 @@ def _draw_panel(image: "Image.Image", panel: Panel, at: tuple[int, int], text: i
         draw.text((x, above), cut(panel.heading, words, room), INK, words, anchor="ls")
     for caption in panel.captions:
         words = font(caption.size)
-        draw.text(
-            (x + caption.x, y + caption.y), _printable(caption.text), caption.colour, words, anchor=caption.anchor
-        )
+        draw.text((x + caption.x, y + caption.y), _printable(caption.text), caption.color, words, anchor=caption.anchor)
     if panel.columns:
         _label_columns(draw, panel.columns, at, width, letters)
     if panel.rows:
@@ -204,7 +202,7 @@ def _draw_bar(image: "Image.Image", bar: Bar, at: tuple[int, int], text: int, ro
 
     draw, small = ImageDraw.Draw(image), font(round(0.85 * text))
     (x, y), width, height = at, 14 * text, round(0.8 * text)
-    strip = Image.fromarray(bar.colours[np.newaxis]).resize((width, height), Image.Resampling.NEAREST)
+    strip = Image.fromarray(bar.colors[np.newaxis]).resize((width, height), Image.Resampling.NEAREST)
     image.paste(strip, (x, y))
     draw.rectangle((x, y, x + width - 1, y + height - 1), outline=PANEL)
     below = y + height + round(0.25 * text)

@@ -99,11 +99,11 @@ def _curves(
     names: Mapping[str, str] | None = None,
 ) -> None:
     epochs, values = [line["epoch"] for line in history], []
-    for split, name, colour in SERIES:
+    for split, name, color in SERIES:
         curve = [_finite(line.get(f"{split}_{measure}")) for line in history]
         points = [v for v in curve if not math.isnan(v)]
         if points:
-            _curve(axes, epochs, curve, colour, (names or {}).get(split, name))
+            _curve(axes, epochs, curve, color, (names or {}).get(split, name))
         values += points
     axes.set_title(measure)
     _epoch_axis(axes, epochs)
@@ -199,34 +199,27 @@ def _cut(text: str, most: int) -> str:
 
 
 def robustness_curve(
-    rows: Sequence[Mapping[str, Any]], path: Path, title: str, attack: str, targeted: bool = False
+    rows: Sequence[Mapping[str, Any]], path: Path, title: str, attack: str, target: str | None = None
 ) -> None:
-    """Accuracy (and, if `targeted`, the share `taken` for the target) against `epsilon` in units of pixels.
+    """Accuracy (and, with a target class, the share `taken` for it) against `epsilon`, for pixels in [0, 1].
 
-    `attack` says how. CnnError where the file cannot be written.
+    `attack` describes the attack. CnnError where the file cannot be written.
     """
     epsilons = [row["epsilon"] for row in rows]
+    curves = {"accuracy": [row["accuracy"] for row in rows]}
+    if target is not None:
+        curves[f"predicted as {target}"] = [_finite(row["taken"]) for row in rows]
     with _saved(path, 7, 4.4, title) as figure:
         axes = figure.subplots()
-        axes.plot(
-            epsilons,
-            [row["accuracy"] for row in rows],
-            "o-",
-            clip_on=False,
-            color=SERIES[0][2],
-            label="accuracy",
-            linewidth=1.8,
-        )
-        if targeted:
-            taken = [_finite(row["taken"]) for row in rows]
-            axes.plot(
-                epsilons, taken, "o-", clip_on=False, color=SERIES[1][2], label="taken for the target", linewidth=1.8
-            )
+        for (label, values), (_, _, color) in zip(curves.items(), SERIES, strict=False):
+            axes.plot(epsilons, values, "o-", clip_on=False, color=color, label=label, linewidth=1.8)
         axes.set_ylim(0, 1.02)
         axes.set_xlim(0, max(epsilons) * 1.02 or 1)
         axes.yaxis.set_major_formatter(_percent())
         axes.set_title(attack)
-        axes.set_xlabel("epsilon, in units of pixels in [0, 1]")
-        axes.grid(axis="y")
-        if targeted:
+        axes.set_xlabel("epsilon, for pixels in [0, 1]")
+        axes.grid()
+        if target is None:
+            axes.set_ylabel("accuracy")
+        else:
             axes.legend()

@@ -13,7 +13,7 @@ _WIDEST = 160  # characters; more than that only scrolls
 
 
 def can_preview() -> bool:
-    """Whether the messages go to a terminal with colours. NO_COLOR and TERM=dumb are obeyed."""
+    """Whether the messages go to a terminal with colors. NO_COLOR and TERM=dumb are obeyed."""
     console = _console()
     return sys.stderr.isatty() and console.color_system is not None and not console.no_color
 
@@ -31,7 +31,7 @@ def preview(path: Path, box: tuple[int, int, int, int] | None = None) -> None:
 def half_blocks(picture: "Image.Image", columns: int, lines: int) -> object:
     """The picture as a text of at most `columns` x `lines` characters, its proportions kept; never enlarged.
 
-    Each pixel is the mean of those that it stands for. A terminal of 256 or 16 colours gets the nearest of them.
+    Each pixel is the mean of those that it stands for. A terminal of 256 or 16 colors gets the nearest of them.
     """
     from PIL import Image
     from rich.color import Color

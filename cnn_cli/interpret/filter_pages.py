@@ -1,30 +1,29 @@
-"""Filters as pictures: those of one convolution, beside another's, or of all convolutions on one page.
+"""Pages of filters: one convolution, two checkpoints side by side, or all convolutions of a network.
 
-A layer that sees the red, green and blue of the image is shown in colour, every other one as maps of signed weights.
+A layer whose channels are the red, green and blue of the image is drawn in color, others as maps of signed weights.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cnn_cli.errors import UsageError
-from cnn_cli.interpret.filters import Filters, Health, describe, health, likeness, ordered
+from cnn_cli.interpret.filters import Filters, Health, cosine_similarity, describe, health, ordered
 from cnn_cli.pictures import image
 from cnn_cli.pictures.page import Axis, Bar, Caption, Page, Panel, page
 
-DEAD_INK = image.INK
-ALIKE_INKS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito: told apart by all eyes
+SIMILAR_INKS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito: safe for color blindness
 _NUMBER = 17  # px under a filter for its number
-_SECTION = 17  # px of the words over a layer of an atlas
-_MOST = 180  # layers on one page
+_SECTION = 17  # px of the heading of a layer in an atlas
+_MAX_LAYERS = 180  # on one page
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Filters as a page. `grid` says where the tiles stand on each panel, `order` which filters they are, `shown` how
-    many filters and channels of each there are, `scale` which weight has the strongest colour."""
+    """A page of filters: the grid of tiles on each panel, the filters' `order`, how many filters and channels are
+    `shown`, and the weight with the strongest color (`scale`)."""
 
     page: Page
     grid: image.Grid
@@ -35,7 +34,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Side:
-    """A layer's filters in the order to be shown, with the scale of each: what one side of a page shows."""
+    """A layer's filters in display order, each with its scale: one side of a page."""
 
     filters: Filters
     order: tuple[int, ...]
@@ -44,62 +43,63 @@ class Side:
 
     @property
     def tiles(self) -> image.Array:
-        """(O, I, H, W, 3) uint8, or (O, 1, H, W, 3) where the channels are colours."""
+        """(O, I, H, W, 3) uint8, or (O, 1, H, W, 3) where the channels are colors."""
         values = self.filters.weights[list(self.order)]
         scales = self.scales[list(self.order)] if isinstance(self.scales, np.ndarray) else self.scales
-        return image.colour(values, scales)[:, None] if self.filters.colour else image.signed(values, scales)
+        return image.color(values, scales)[:, None] if self.filters.color else image.signed(values, scales)
 
     def ink(self, number: int) -> str | None:
-        """The colour of the frame around a filter, if it has one."""
+        """The color of the frame around a filter, if it has one."""
         if number in self.marks.dead:
-            return DEAD_INK
-        for i, group in enumerate(self.marks.alike):
+            return image.INK
+        for i, group in enumerate(self.marks.similar):
             if number in group:
-                return ALIKE_INKS[i % len(ALIKE_INKS)]
+                return SIMILAR_INKS[i % len(SIMILAR_INKS)]
         return None
 
 
 def draw_filters(
     filters: Filters,
-    network: str,
-    weights: str,
+    title: str,
+    provenance: str,
     per_filter: bool = False,
-    sort: str = "",
-    others: Filters | None = None,
-    other_weights: str = "",
+    by_norm: bool = False,
+    compared: tuple[Filters, str] | None = None,
 ) -> Drawing:
-    """Every filter of a layer, or as many as a picture holds, which it then says.
+    """Every filter of a layer, or as many as a picture holds, which the page says then.
 
-    `network` is the title, `weights` says where they come from. One scale for the whole layer, so that filters can be
-    compared; with `per_filter` each has its own, so that weak ones can be seen. `others` are shown beside it, in the
-    same order and at the same scale. UsageError where they have another shape.
+    One scale for the layer, so that filters can be compared; with `per_filter` one each, so that weak ones can be seen.
+    `compared` (filters and their provenance) are drawn beside it in the same order at the same scale. UsageError for
+    another shape.
     """
-    sides = _sides(filters, others, per_filter, sort)
+    sides = _sides(filters, compared and compared[0], per_filter, by_norm)
     scale = max(float(np.abs(side.filters.weights).max()) for side in sides)
-    sheets = filters.colour or filters.weights.shape[1] == 1
-    drawn = [_sheet(side, len(sides)) if sheets else _matrix(side, len(sides)) for side in sides]
+    one_row = filters.color or filters.weights.shape[1] == 1
+    drawn = [_sheet(side, len(sides)) if one_row else _matrix(side, len(sides)) for side in sides]
     panels, grid, shown = [panel for d in drawn for panel in d[0]], drawn[0][1], drawn[0][2]
-    lines = [describe(filters, shown), *_marks(sides[0].marks), weights]
-    if others is not None:
-        panels = [Panel(**(vars(p) | {"heading": h})) for p, h in zip(panels, (weights, other_weights), strict=True)]
-        lines[-1] = _kept(likeness(filters, others))
-    bar = _bar(filters, scale, per_filter)
-    return Drawing(page(panels, network, lines, bar), grid, shown, scale, sides[0].order)
+    lines = [describe(filters, shown), *_explain_frames(sides[0].marks), provenance]
+    if compared:
+        headings = (provenance, compared[1])
+        panels = [replace(panel, heading=heading) for panel, heading in zip(panels, headings, strict=True)]
+        similarity = cosine_similarity(filters, compared[0])
+        mean, least, most = (image.number(float(f(similarity))) for f in (np.mean, np.min, np.max))
+        lines[-1] = f"cosine similarity of each filter to its counterpart: mean {mean}, from {least} to {most}"
+    return Drawing(page(panels, title, lines, _bar(filters, scale, per_filter)), grid, shown, scale, sides[0].order)
 
 
-def _sides(filters: Filters, others: Filters | None, per_filter: bool, sort: str) -> list[Side]:
+def _sides(filters: Filters, others: Filters | None, per_filter: bool, by_norm: bool) -> list[Side]:
     both = [filters] if others is None else [filters, others]
     if others is not None and others.weights.shape != filters.weights.shape:
-        shapes = ("×".join(map(str, f.weights.shape)) for f in (others, filters))
+        shapes = ("x".join(map(str, f.weights.shape)) for f in (others, filters))
         raise UsageError(f"layer {filters.layer} is {' there and '.join(shapes)} here; compare networks of one spec")
     scale = max(float(np.abs(f.weights).max()) for f in both)
-    order = ordered(filters, sort)
     own = [np.abs(f.weights).max(axis=(1, 2, 3), keepdims=True) for f in both]
+    order = ordered(filters, by_norm)
     return [Side(f, order, own[i] if per_filter else scale, health(f)) for i, f in enumerate(both)]
 
 
 def _sheet(side: Side, panels: int) -> tuple[list[Panel], image.Grid, tuple[int, int]]:
-    """One tile a filter, row by row, numbered where there is room."""
+    """A tile per filter, row by row, numbered where there is room."""
     tiles = side.tiles[:, 0]
     count, height, width, _ = tiles.shape
     columns = image.columns_for(count, (height, width * panels))
@@ -114,11 +114,11 @@ def _sheet(side: Side, panels: int) -> tuple[list[Panel], image.Grid, tuple[int,
     for place, number in enumerate(side.order[:shown] if grid.below else ()):
         x, y = grid.corner(place, (height, width))
         captions.append(Caption(x + width * grid.zoom / 2, y + down, f"{number}", _NUMBER - 4))
-    return [Panel(body, captions=tuple(captions))], grid, (shown, 3 if side.filters.colour else 1)
+    return [Panel(body, captions=tuple(captions))], grid, (shown, 3 if side.filters.color else 1)
 
 
 def _matrix(side: Side, sides: int) -> tuple[list[Panel], image.Grid, tuple[int, int]]:
-    """A row of maps a filter. Many filters of few channels are folded into panels side by side."""
+    """A row of maps per filter. Many filters of few channels are folded into panels side by side."""
     tiles = side.tiles
     outputs, inputs, height, width, _ = tiles.shape
     folds = 1 if sides > 1 else image.columns_for(outputs, (height, inputs * width), most=12)
@@ -137,7 +137,7 @@ def _matrix(side: Side, sides: int) -> tuple[list[Panel], image.Grid, tuple[int,
 
 
 def _frame_tiles(body: image.Array, side: Side, grid: image.Grid, tile: tuple[int, int], shown: int) -> None:
-    """Mark the filters that are dead or alike, each on its tile."""
+    """Frame the tiles of filters that are dead or similar."""
     for place, number in enumerate(side.order[:shown]):
         if ink := side.ink(number):
             x, y = grid.corner(place, tile)
@@ -146,7 +146,7 @@ def _frame_tiles(body: image.Array, side: Side, grid: image.Grid, tile: tuple[in
 
 
 def _frame_rows(body: image.Array, side: Side, grid: image.Grid, height: int, numbers: Sequence[int]) -> None:
-    """Mark them around their rows of maps."""
+    """Frame their rows of maps."""
     for row, number in enumerate(numbers):
         if ink := side.ink(number):
             y = grid.gap + row * (height * grid.zoom + grid.gap)
@@ -154,69 +154,58 @@ def _frame_rows(body: image.Array, side: Side, grid: image.Grid, height: int, nu
             image.frame(body, box, ink, max(1, grid.gap // 3))
 
 
-def _marks(marks: Health) -> list[str]:
+def _explain_frames(marks: Health) -> list[str]:
     """The line that explains the frames, if there are any."""
-    words = [f"{marks.words()}"] if marks.words() else []
-    how = ["black: dead"] * bool(marks.dead) + ["a colour: alike"] * bool(marks.alike)
-    return [f"{words[0]} (framed in {', '.join(how)})"] if words else []
-
-
-def _kept(cosines: image.Array) -> str:
-    mean, least, most = (image.number(float(f(cosines))) for f in (np.mean, np.min, np.max))
-    return f"likeness of each filter to its counterpart (cosine): {mean} on average, from {least} to {most}"
+    frames = ["black: dead"] * bool(marks.dead) + ["one color per group: similar"] * bool(marks.similar)
+    return [f"{marks} (frames: {', '.join(frames)})"] if frames else []
 
 
 def _bar(filters: Filters, scale: float, per_filter: bool) -> Bar:
     ends = ("−max", "max") if per_filter else (image.number(-scale), image.number(scale))
-    whose = "each filter by its own largest" if per_filter else "one scale for all filters"
-    of = "weight of each colour" if filters.colour else "weight"
+    scaling = "each filter by its own largest" if per_filter else "one scale for all filters"
+    quantity = "weight of each color" if filters.color else "weight"
     if scale == 0:
-        ends, whose = ("0", "0"), "all of them 0"
-    return Bar(image.ramp(filters.colour), ends[0], "0", ends[1], f"{of}, {whose}")
+        ends, scaling = ("0", "0"), "all weights are 0"
+    return Bar(image.ramp(filters.color), ends[0], "0", ends[1], f"{quantity}, {scaling}")
 
 
-def draw_all(layers: Sequence[Filters], network: str, weights: str, sort: str = "norm") -> tuple[Page, list[int]]:
-    """An atlas: a section for each layer, with as many of its filters and channels as there is room for.
+def draw_atlas(layers: Sequence[Filters], title: str, provenance: str) -> tuple[Page, list[int]]:
+    """An atlas: a section for each layer with its strongest filters, and how many of each are shown.
 
-    Of a layer that has no room for all, the channels with the largest weights are shown. One scale a layer. Also how
-    many filters of each are shown; layers beyond 180 are left out, and the page says so.
+    Of a layer that does not fit, the channels with the largest weights are shown. One scale per layer. Layers beyond
+    180 are left out, and the page says so.
     """
-    some = layers[:_MOST]
-    columns = max(1, round(math.sqrt(len(some) / 2.2)))
-    rows = math.ceil(len(some) / columns)
+    shown_layers = layers[:_MAX_LAYERS]
+    columns = max(1, round(math.sqrt(len(shown_layers) / 2.2)))
+    rows = math.ceil(len(shown_layers) / columns)
     box = max(110, 1000 // rows), max(300, 1560 // columns)
-    sections = [_part(layer, sort, box) for layer in some]
-    stacks = _stacks([s[0] for s in sections], columns)
-    found = [health(layer) for layer in some]
-    dead, alike = sum(len(h.dead) for h in found), sum(len(g) for h in found for g in h.alike)
-    count = f"{len(layers)} convolutions" + (f", the first {len(some)} are shown" if len(some) < len(layers) else "")
-    frames = f"; {dead} filters dead (framed in black), {alike} alike (each group in a colour)"
-    bar = Bar(
-        image.ramp(),
-        "−scale",
-        "0",
-        "scale",
-        "weight, one scale for each layer; each row of maps is a filter, each column a channel",
-    )
-    return page(stacks, network, [count + frames, weights], bar), [s[1] for s in sections]
+    sections = [_section(layer, box) for layer in shown_layers]
+    marks = [health(layer) for layer in shown_layers]
+    dead, similar = sum(len(h.dead) for h in marks), sum(len(g) for h in marks for g in h.similar)
+    count = f"{len(layers)} convolution{'s' * (len(layers) > 1)}"
+    count += f", the first {_MAX_LAYERS} are shown" if len(shown_layers) < len(layers) else ""
+    frames = f"{dead} filters dead (framed in black), {similar} similar (one color per group)"
+    label = "weight, one scale per layer; rows of maps are filters, columns are channels"
+    panels = _stacks([panel for panel, _ in sections], columns)
+    drawn = page(panels, title, [f"{count}; {frames}", provenance], Bar(image.ramp(), "−scale", "0", "scale", label))
+    return drawn, [count for _, count in sections]
 
 
 def _stacks(panels: Sequence[Panel], columns: int) -> list[list[Panel]]:
-    """The panels in their order in columns of about the same height."""
+    """The panels, in order, in columns of about the same height."""
     heights = np.array([p.body.shape[0] + 60 for p in panels])
     middles = heights.cumsum() - heights / 2
     column = np.minimum(middles / heights.sum() * columns, columns - 1).astype(int)
     return [[p for p, c in zip(panels, column, strict=True) if c == i] for i in range(columns) if i in column]
 
 
-def _part(filters: Filters, sort: str, box: tuple[int, int]) -> tuple[Panel, int]:
-    """A layer in a box (height, width) px: its filters as tiles, or as rows of maps; and how many are shown."""
-    order = ordered(filters, sort)
-    side = Side(filters, order, float(np.abs(filters.weights).max()), health(filters))
-    sheet = filters.colour or filters.weights.shape[1] == 1
-    body, shown, channels = _tiles_in(side, box) if sheet else _rows_in(side, box)
+def _section(filters: Filters, box: tuple[int, int]) -> tuple[Panel, int]:
+    """A layer in a box (height, width) px, as tiles or as rows of maps; and how many of its filters are shown."""
+    side = Side(filters, ordered(filters, by_norm=True), float(np.abs(filters.weights).max()), health(filters))
+    one_row = filters.color or filters.weights.shape[1] == 1
+    body, shown, channels = _tiles_in(side, box) if one_row else _rows_in(side, box)
     size = _SECTION if box[1] >= 700 else _SECTION - 2
-    return Panel(body, heading=_heading(filters, side, shown, channels, box[1] >= 700), size=size), shown
+    return Panel(body, heading=_heading(side, shown, channels, box[1] >= 700), size=size), shown
 
 
 def _tiles_in(side: Side, box: tuple[int, int]) -> tuple[image.Array, int, int]:
@@ -235,7 +224,7 @@ def _tiles_in(side: Side, box: tuple[int, int]) -> tuple[image.Array, int, int]:
 
 
 def _rows_in(side: Side, box: tuple[int, int]) -> tuple[image.Array, int, int]:
-    """Rows go on in the next block beside it. Where not all channels fit, those with the largest weights are shown."""
+    """Rows continue in the next block. Where not all channels fit, those with the largest weights are shown."""
     outputs, inputs, height, width = side.filters.weights.shape
     gap, between = 2 * (max(height, width) > 1), 12
     least, most = (max(1, round(px / max(height, width))) for px in (9, 30))
@@ -263,16 +252,17 @@ def _rows_in(side: Side, box: tuple[int, int]) -> tuple[image.Array, int, int]:
     return np.concatenate(parts, 1)[:, :-between], shown, columns
 
 
-def _heading(filters: Filters, side: Side, shown: int, channels: int, wide: bool) -> str:
-    """`conv2: 32 of 64 filters, 20 of 32 channels, 3×3; 2 dead; scale 0.41`, or `conv2: 64×32 of 3×3; 2 dead`.
-
-    A narrow panel has room for little, but says where filters or channels had to be left out: `conv2: 12/64×32 of 3×3`.
-    """
-    outputs, inputs, height, width = filters.weights.shape
-    marks = f"; {words}" if (words := side.marks.words()) else ""
+def _heading(side: Side, shown: int, channels: int, wide: bool) -> str:
+    """`conv2: 32 of 64 filters, 20 of 32 channels, 3x3; 2 dead; scale 0.41`; in a narrow panel
+    `conv2: 32/64 × 20/32 of 3x3, ±0.41; 2 dead`."""
+    outputs, inputs, height, width = side.filters.weights.shape
+    marks = f"; {side.marks}" if str(side.marks) else ""
+    scale, size, parts = image.number(float(side.scales)), f"{height}x{width}", ((shown, outputs), (channels, inputs))
     if not wide:
-        sizes = [f"{n}/{all}" if n < all else f"{all}" for n, all in ((shown, outputs), (channels, inputs))]
-        return f"{filters.layer}: {'×'.join(sizes)} of {height}×{width}{marks}"
-    parts = ((shown, outputs, "filter"), (channels, inputs, "channel"))
-    first = [f"{n}{f' of {all}' if n < all else ''} {thing}{'s' * (all > 1)}" for n, all, thing in parts]
-    return f"{filters.layer}: {', '.join(first)}, {height}×{width}{marks}; scale {image.number(float(side.scales))}"
+        counts = [f"{part}/{total}" if part < total else f"{total}" for part, total in parts]
+        return f"{side.filters.layer}: {' × '.join(counts)} of {size}, ±{scale}{marks}"
+    things = [
+        f"{part}{f' of {total}' if part < total else ''} {thing}{'s' * (total > 1)}"
+        for (part, total), thing in zip(parts, ("filter", "channel"), strict=True)
+    ]
+    return f"{side.filters.layer}: {', '.join(things)}, {size}{marks}; scale {scale}"

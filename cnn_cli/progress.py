@@ -1,4 +1,4 @@
-"""A bar on the terminal for what takes long; nothing in a log."""
+"""A progress bar on the terminal for what takes long; nothing in a log."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def tracked(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+def progress_bar(items: Iterable[T], total: int, description: str) -> Iterator[T]:
     """The items one by one, with a bar on stderr where that is a terminal and there is more than one item."""
     if total < 2 or not sys.stderr.isatty():
         yield from items
@@ -15,4 +15,4 @@ def tracked(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(items, description=what, total=total, console=Console(stderr=True), transient=True)
+    yield from track(items, description=description, total=total, console=Console(stderr=True), transient=True)

@@ -1,8 +1,8 @@
-"""The image that a class or a channel likes best, by gradient ascent from noise.
+"""Feature visualization by gradient ascent: inputs that maximize a class score or a channel.
 
-One loop: an objective (what to like) times a parametrisation (what an image is made of) times transforms (what must not
-matter), as in Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017. Without the transforms and the
-penalties the result is a pattern that only the network understands.
+One loop: an objective times a parametrization (what an image is made of) times transforms (what must not matter), as in
+Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017. Without the transforms and the penalties the result
+is a pattern that only the network understands.
 """
 
 import math
@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.errors import UsageError, closest, listed
-from cnn_cli.interpret.capture import untouched
+from cnn_cli.interpret.activations import runs, untouched
 from cnn_cli.interpret.scores import Scores
 from cnn_cli.language.plan import Layer
 from cnn_cli.values import parse_numbers
 
 TRANSFORMS, PARAMETRIZATIONS = ("jitter", "scale", "rotate", "blur"), ("fourier", "pixels")
 
-Objective = Callable[[Tensor], Tensor]  # (N, C, H, W) pixels → (N, K): how much each unit likes each image
+Objective = Callable[[Tensor], Tensor]  # (N, C, H, W) pixels → (N, K): the value of each unit for each image
 
 _RATE = 0.05  # of Adam, whose steps do not depend on the scale of the objective
 _SMOOTH, _PLAIN = 1.5, 1.0  # weights of the penalties, as shares of what is reached: chosen by eye on MNIST
@@ -31,13 +31,13 @@ _SHIFT, _ZOOM, _TURN, _BLUR = 0.07, 0.1, 10.0, 1.0  # at most: share of the side
 _BATCH_PIXELS = 1 << 18
 
 # The square root of the covariance of red, green and blue in ImageNet (lucid's, Apache-2.0), largest column norm 1:
-# steps of equal length then change natural colours equally.
-_COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+# steps of equal length then change natural colors equally.
+_COLORS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """How to climb. UsageError for settings that make no sense."""
+    """Settings of the ascent. UsageError for invalid ones."""
 
     parametrization: str = "fourier"
     transforms: tuple[str, ...] = TRANSFORMS
@@ -51,16 +51,16 @@ class Ascent:
         for name in self.transforms:
             if name not in TRANSFORMS:
                 known = f"{', '.join(TRANSFORMS)}; or none"
-                raise UsageError(f"--transforms: no {name!r}.{closest(name, TRANSFORMS)} There are {known}")
+                raise UsageError(f"--transforms: no {name!r}.{closest(name, TRANSFORMS)} Transforms: {known}")
         if self.steps < 1:
             raise UsageError(f"--steps must be at least 1, not {self.steps}")
 
     @property
     def title(self) -> str:
-        """`256 steps of gradient ascent, Fourier parametrisation; robust against jitter, blur; seed 0`."""
+        """`256 steps of gradient ascent, Fourier parametrization; transforms jitter, blur; seed 0`."""
         kind = {"fourier": "Fourier", "pixels": "pixel"}[self.parametrization]
-        robust = f"robust against {', '.join(self.transforms)}" if self.transforms else "no transforms"
-        return f"{self.steps} steps of gradient ascent, {kind} parametrisation; {robust}; seed {self.seed}"
+        robust = f"transforms {', '.join(self.transforms)}" if self.transforms else "no transforms"
+        return f"{self.steps} steps of gradient ascent, {kind} parametrization; {robust}; seed {self.seed}"
 
 
 def transforms_of(text: str) -> tuple[str, ...]:
@@ -69,8 +69,17 @@ def transforms_of(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Liked:
-    """(N, C, H, W) pixels in [0, 1], how much each unit likes its image, and which units no gradient ever reached."""
+class Canvas:
+    """What images look like: their `shape` (C, H, W), and the color `background` that penalties draw them towards."""
+
+    shape: tuple[int, int, int]
+    background: tuple[float, ...]
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Maximized:
+    """(N, C, H, W) pixels in [0, 1], the value that each unit reaches, and whether no gradient ever reached it."""
 
     pixels: Tensor
     values: tuple[float, ...]
@@ -80,30 +89,27 @@ class Liked:
 def ascend(
     objective: Objective,
     units: Sequence[int],
-    shape: tuple[int, int, int],
-    background: Sequence[float],
-    how: Ascent,
-    device: torch.device | None = None,
+    canvas: Canvas,
+    ascent: Ascent,
     watch: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> Liked:
-    """For each unit the image of `shape` (C, H, W) that it likes best.
+) -> Maximized:
+    """For each unit the image that maximizes it.
 
     Every unit starts from the same noise and sees the same transforms, both drawn from the seed, so an image does not
-    depend on the others. Penalties draw it towards smoothness and the colour `background`. `watch` wraps the steps.
+    depend on the others. Penalties draw it towards smoothness and the background. `watch` wraps the steps.
     """
-    generator = torch.Generator().manual_seed(how.seed)
-    where = device or torch.device("cpu")
-    parameters, image_of = _parametrised(how.parametrization, len(units), shape, generator, where)
+    generator = torch.Generator().manual_seed(ascent.seed)
+    parameters, image_of = _parametrized(ascent.parametrization, len(units), canvas, generator)
     optimizer = torch.optim.Adam([parameters], _RATE)
-    index = torch.tensor(units, device=where).unsqueeze(1)
-    ground = torch.tensor(background, device=where).view(1, -1, 1, 1)
-    alive = torch.zeros(len(units), dtype=torch.bool, device=where)
-    for _ in watch(range(how.steps)):
+    index = torch.tensor(units, device=canvas.device).unsqueeze(1)
+    background = torch.tensor(canvas.background, device=canvas.device).view(1, -1, 1, 1)
+    alive = torch.zeros(len(units), dtype=torch.bool, device=canvas.device)
+    for _ in watch(range(ascent.steps)):
         x = image_of()
         leaf = x.detach().requires_grad_()
-        values = objective(transformed(leaf, how.transforms, generator)).gather(1, index).squeeze(1)
+        values = objective(transformed(leaf, ascent.transforms, generator)).gather(1, index).squeeze(1)
         (uphill,) = torch.autograd.grad(values.sum(), leaf)
-        penalty = _SMOOTH * variation(leaf) + _PLAIN * (leaf - ground).abs().mean((1, 2, 3))
+        penalty = _SMOOTH * variation(leaf) + _PLAIN * (leaf - background).abs().mean((1, 2, 3))
         (downhill,) = torch.autograd.grad((values.detach().abs() * penalty).sum(), leaf)
         alive |= (uphill != 0).flatten(1).any(1)
         optimizer.zero_grad()
@@ -112,90 +118,90 @@ def ascend(
     with torch.no_grad():
         x = image_of()
         values = objective(x).gather(1, index).squeeze(1)
-    return Liked(x, tuple(values.tolist()), tuple((~alive).tolist()))
+    return Maximized(x, tuple(values.tolist()), tuple((~alive).tolist()))
 
 
-def synthesize(
+def maximize(
     scores: Scores,
     objective: Objective,
     units: Sequence[int],
-    shape: tuple[int, int, int],
-    background: Sequence[float],
-    how: Ascent,
-    device: torch.device | None = None,
+    canvas: Canvas,
+    ascent: Ascent,
     watch: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> Liked:
-    """As `ascend`, in batches of what memory takes easily; the network (in `scores`) is left as it was."""
-    size = max(1, _BATCH_PIXELS // (shape[1] * shape[2]))
+) -> Maximized:
+    """As `ascend`, in batches that fit memory easily; the network (in `scores`) is left as it was."""
+    size = max(1, _BATCH_PIXELS // (canvas.shape[1] * canvas.shape[2]))
     with untouched(scores):
-        parts = [
-            ascend(objective, units[i : i + size], shape, background, how, device, watch)
-            for i in range(0, len(units), size)
-        ]
+        parts = [ascend(objective, units[i : i + size], canvas, ascent, watch) for i in range(0, len(units), size)]
     values, dead = (tuple(v for p in parts for v in getattr(p, name)) for name in ("values", "dead"))
-    return Liked(torch.cat([p.pixels for p in parts]), values, dead)
+    return Maximized(torch.cat([p.pixels for p in parts]), values, dead)
 
 
 def channels_of(scores: Scores, layer: Layer) -> Objective:
     """The objective of a layer's channels: the mean of each over the image; for Linear layers the units themselves.
 
-    A ReLU is asked before it cuts, where there is a gradient also while it is off; its favourite is the same. The
-    forward pass ends at the layer, so that images of other sizes do for it as far as the layers before take them.
+    Of a ReLU the input is maximized, since it has a gradient where the output is 0; the optimum is the same. The
+    forward pass ends at the layer, so images of other sizes work if the layers before accept them.
     """
     module = scores.network.get_submodule(layer.name)
 
     def objective(x: Tensor) -> Tensor:
-        caught: list[Tensor] = []
+        outputs: list[Tensor] = []
 
         def stop(_: nn.Module, inputs: tuple[Tensor, ...], *output: Tensor) -> None:
-            caught.append(output[0] if output else inputs[0])
+            outputs.append(output[0] if output else inputs[0])
             raise _Reached
 
         before = isinstance(module, nn.ReLU | nn.ReLU6)
         hook = module.register_forward_pre_hook if before else module.register_forward_hook
         with hook(stop), suppress(_Reached):
             scores.network(x)
-        return caught[0].flatten(2).mean(2) if caught[0].ndim > 2 else caught[0]
+        return outputs[0].flatten(2).mean(2) if outputs[0].ndim > 2 else outputs[0]
 
     return objective
 
 
 class _Reached(Exception):
-    """The layer that is asked has been reached."""
+    """The forward pass has reached the layer."""
 
 
-def choose(loaded: LoadedNetwork, name: str) -> Layer:
-    """The layer of that name if it has channels or units; UsageError otherwise."""
-    layers = {a.name: a for a in loaded.plan.layers if len(a.output_shape) in (1, 3) and a.type != "Parameter"}
+def choose_units(loaded: LoadedNetwork, name: str) -> Layer:
+    """The layer of that name if it has channels or units and runs in evaluation; UsageError otherwise."""
+    plan = loaded.plan
+    usable = (a for a in plan.layers if len(a.output_shape) in (1, 3) and a.type != "Parameter")
+    layers = {a.name: a for a in usable if runs(plan, a.name)}
     if name in layers:
         return layers[name]
-    found = next((a for a in loaded.plan.layers if a.name == name), None)
-    what = f"layer {name} ({found.type}) has no channels" if found else f"no layer {name!r}"
-    raise UsageError(f"{what}.{closest(name, layers)} The layers: {listed(list(layers))}")
+    other = next((a for a in plan.layers if a.name == name), None)
+    if other and not runs(plan, name):
+        reason = f"layer {name} belongs to an auxiliary output, which runs in training only"
+    else:
+        reason = f"layer {name} ({other.type}) has no channels" if other else f"no layer {name!r}"
+    raise UsageError(f"{reason}.{closest(name, layers)} Layers: {listed(list(layers))}")
 
 
-def numbers(text: str, count: int, option: str) -> tuple[int, ...]:
+def channel_numbers(text: str, count: int) -> tuple[int, ...]:
     """`0-3,7` → (0, 1, 2, 3, 7); UsageError for what is no such list or not below `count`."""
     try:
         chosen = parse_numbers(text)
     except ValueError as error:
-        raise UsageError(f"{option} {error}") from None
+        raise UsageError(f"--channels {error}") from None
     if not chosen or max(chosen) >= count:
-        raise UsageError(f"{option} {text}: the channels are 0 to {count - 1}")
+        raise UsageError(f"--channels {text}: the channels are 0 to {count - 1}")
     return chosen
 
 
 def variation(x: Tensor) -> Tensor:
-    """(N, C, H, W) → (N,): the mean absolute difference of neighbours (total variation a pixel)."""
+    """(N, C, H, W) → (N,): the mean absolute difference of neighbours (total variation per pixel)."""
     vertical, horizontal = (x[..., 1:, :] - x[..., :-1, :]).abs(), (x[..., 1:] - x[..., :-1]).abs()
     return sum((d.mean((1, 2, 3)) for d in (vertical, horizontal) if d.numel()), x.new_zeros(len(x)))
 
 
-def _parametrised(
-    kind: str, count: int, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device
+def _parametrized(
+    kind: str, count: int, canvas: Canvas, generator: torch.Generator
 ) -> tuple[Tensor, Callable[[], Tensor]]:
     """The parameters of `count` images that start as the same faint noise, and how they become pixels."""
-    channels, height, width = shape
+    (channels, height, width), device = canvas.shape, canvas.device
     across = width if kind == "pixels" else width // 2 + 1
     size = (1, channels, height, across) if kind == "pixels" else (1, channels, height, across, 2)
     noise = torch.randn(size, generator=generator) * 0.01
@@ -203,7 +209,7 @@ def _parametrised(
     y, x = torch.fft.fftfreq(height).unsqueeze(1), torch.fft.rfftfreq(width)
     # Natural images have spectra of about 1 / frequency: with that, coarse shapes form as fast as fine texture.
     scale = (1 / (x.square() + y.square()).sqrt().clamp_min(1 / max(height, width)) / 4).to(device)
-    mix = torch.tensor(_COLOURS, device=device)
+    mix = torch.tensor(_COLORS, device=device)
 
     def pixels() -> Tensor:
         free = parameters
@@ -217,7 +223,7 @@ def _parametrised(
 
 
 def transformed(x: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
-    """Shift, zoom, turn and blur the images, all of them alike, at random within small bounds."""
+    """Shift, scale, rotate and blur all images in the same way, at random within small bounds."""
 
     def draw(name: str, most: float) -> float:
         return (2 * float(torch.rand((), generator=generator)) - 1) * most if name in names else 0.0

@@ -1,4 +1,4 @@
-"""Pictures side by side with words under each: the body of a page."""
+"""A grid of pictures with captions: the body of a page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from torch import Tensor
 from cnn_cli.pictures import image
 from cnn_cli.pictures.page import Axis, Caption, Panel, cut, font
 
-ACCENT = "#b2182b"  # for the first line under a picture, where it matters
-_TEXT = 18  # px of the words
-_LINE = 24  # px from one line of words to the next
+ACCENT = "#b2182b"  # for the first line under a picture that stands out
+_TEXT = 18  # px of the captions
+_LINE = 24  # px from one line to the next
 _LEAST = 170  # px: room for a class name and a percentage
 _SPACE = 16  # px between cells
 _LARGE = 230  # px: larger than this, pictures in few rows get no clearer
@@ -19,7 +19,7 @@ _LARGE = 230  # px: larger than this, pictures in few rows get no clearer
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture (H, W, 3) uint8 with lines of words under it, the first of them in `ink`."""
+    """A picture (H, W, 3) uint8 with lines of text under it, the first of them in `ink`."""
 
     body: image.Array
     words: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class Cell:
 
 
 def picture(pixels: Tensor) -> image.Array:
-    """(C, H, W) in [0, 1] → (H, W, 3) uint8; one channel is grey, of others than 1 and 3 the mean is shown."""
+    """(C, H, W) in [0, 1] → (H, W, 3) uint8; one channel is grayscale, of others than 1 and 3 the mean is shown."""
     values = pixels.detach().cpu().clamp(0, 1)
     values = values if len(values) == 3 else values.mean(0, keepdim=True).expand(3, -1, -1)
     return np.ascontiguousarray(values.mul(255).round().byte().permute(1, 2, 0).numpy())
@@ -38,7 +38,7 @@ def room(tile: tuple[int, int], words: int = 2) -> tuple[int, int]:
     return image.BODY // (tile[0] + words * _LINE + _SPACE), image.BODY // (max(tile[1], _LEAST) + _SPACE)
 
 
-def sheet(rows: Sequence[Sequence[Cell]], headings: Sequence[str] = ()) -> tuple[Panel, int]:
+def captioned_grid(rows: Sequence[Sequence[Cell]], headings: Sequence[str] = ()) -> tuple[Panel, int]:
     """Rows of cells, all pictures of one size, and a heading over each column → a panel, and how many rows it holds.
 
     Pictures are enlarged by one whole number, as far as the page fits a slide and they get clearer.

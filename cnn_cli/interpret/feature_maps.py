@@ -1,4 +1,4 @@
-"""What layers make of an image: their maps, which channels are strongest, and which say nothing."""
+"""Feature maps (activations) of layers: which channels are strongest, and which carry no information."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from cnn_cli.errors import CnnError
-from cnn_cli.interpret.capture import captured, layer_names, untouched
+from cnn_cli.interpret.activations import captured, layer_names, trunk, untouched
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.pictures import image
 
-_CHAIN = 8  # a network of up to so many layers with maps is shown as a whole
-_LAYERS = 6  # of a deeper one, so many
+_SHORT = 8  # layers with feature maps: a network of up to so many is shown as a whole
+_LAYERS = 6  # shown of a deeper one
 
 # The values at which an activation is saturated: no gradient passes there.
 _BOUNDS = {
@@ -24,57 +24,63 @@ _BOUNDS = {
     "Hardtanh": (-1.0, 1.0),
     "ReLU6": (6.0,),
 }
+_ACTIVATIONS = (*_BOUNDS, "ReLU", "LeakyReLU", "PReLU", "ELU", "GELU", "SiLU", "Hardswish", "Mish")
 _MIXING = ("Conv2d", "ConvTranspose2d", "ChannelShuffle", "Permute", "SqueezeExcitation")
 
 
 @dataclass(frozen=True)
 class Maps:
-    """What one layer made of one image: `values` (C, H, W) float32, and in what `order` to show its channels.
+    """The feature maps of a layer for one image: `values` (C, H, W) float32, and the display `order` of its channels.
 
-    `silent` channels are zero everywhere in it, `flat` ones have one other value everywhere; of `saturated` ones at
-    least 95 % of the values are within 1 % of a bound of the activation.
+    `zero` channels are zero everywhere in it, `constant` ones have one other value everywhere; of `saturated` ones at
+    least 95% of the values are within 1% of a bound of the activation.
     """
 
     layer: str
     type: str
     values: image.Array
     order: tuple[int, ...]
-    silent: tuple[int, ...]
-    flat: tuple[int, ...]
+    zero: tuple[int, ...]
+    constant: tuple[int, ...]
     saturated: tuple[int, ...]
 
 
 def default_layers(network: nn.Module, plan: Plan) -> list[str]:
-    """Every layer with maps of a short network; else up to six convolutions, each with the activation after it."""
+    """Every layer with feature maps of a short network; else six of its trunk: block outputs, not shortcuts.
+
+    Of a convolution or an addition the activation after it is shown, with at most a normalization between.
+    """
     names = layer_names(network, plan)
-    if len(names) <= _CHAIN:
+    if len(names) <= _SHORT:
         return names
     after = {a.takes[0]: a for a in reversed(plan.layers) if len(a.takes) == 1}
-    found = [_activated(a, after) for a in plan.layers if a.type.startswith("Conv") and a.name in names]
-    found = list(dict.fromkeys(found))
-    count = min(_LAYERS, len(found))
-    places = [round(i * (len(found) - 1) / max(1, count - 1)) for i in range(count)]
-    return [found[i] for i in places]
+    outputs = [
+        _activated(a, after)
+        for a in trunk(plan)
+        if a.name in names and a.type.startswith(("Conv", "Add", "Concat", "Multiply"))
+    ]
+    outputs = list(dict.fromkeys(outputs))
+    count = min(_LAYERS, len(outputs))
+    return [outputs[round(i * (len(outputs) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def _activated(layer: Layer, after: dict[str, Layer]) -> str:
-    """The activation that a convolution's output goes through next, with at most a normalization between; or itself."""
     following = after.get(layer.name)
     if following and "Norm" in following.type:
         following = after.get(following.name)
-    known = following and following.type in (*_BOUNDS, "ReLU", "LeakyReLU", "PReLU", "ELU", "GELU", "SiLU", "Hardswish")
-    return following.name if following and known else layer.name
+    return following.name if following and following.type in _ACTIVATIONS else layer.name
 
 
 def maps_of(network: nn.Module, plan: Plan, pixels: Tensor, layers: Sequence[str]) -> list[Maps]:
-    """The maps that `layers` make of one image (C, H, W), in the order of computation.
+    """The feature maps of `layers` for one image (C, H, W), in the order of computation.
 
-    The strongest channels come first. Layers that keep channels apart (activations, pooling, normalization) have the
-    order of the last of them, so that a channel stands in one column down the page. CnnError for values not finite.
+    The strongest channels come first. Layers that keep channels apart (activations, pooling, normalization) take the
+    order of the last of them, so that a channel keeps its column down the page. CnnError for values not finite.
     """
     names = [n for n in layer_names(network, plan) if n in layers]
+    device = next(network.parameters(), pixels).device
     with untouched(network), torch.no_grad(), captured(network, names) as caught:
-        network(pixels.unsqueeze(0))
+        network(pixels.unsqueeze(0).to(device))
     arrays = {name: caught[name][0].float().cpu().numpy() for name in names}
     for name, values in arrays.items():
         if bad := int((~np.isfinite(values)).sum()):
@@ -96,7 +102,7 @@ def _strongest(values: image.Array) -> tuple[int, ...]:
 
 
 def _leaders(plan: Plan, names: Sequence[str]) -> dict[str, str]:
-    """For each layer the last of those shown that only pass its channels on, one by one."""
+    """For each layer the last shown one that keeps its channels apart."""
     layers = {layer.name: layer for layer in plan.layers}
     leaders: dict[str, str] = {}
     for name in reversed(names):
@@ -114,12 +120,8 @@ def _leaders(plan: Plan, names: Sequence[str]) -> dict[str, str]:
 
 def _maps(name: str, kind: str, values: image.Array, order: tuple[int, ...]) -> Maps:
     low, high = values.min((1, 2)), values.max((1, 2))
-    silent = (low == 0) & (high == 0)
+    zero = (low == 0) & (high == 0)
     near = [np.abs(values - bound) <= 0.01 * max(abs(bound), 1) for bound in _BOUNDS.get(kind, ())]
     saturated = np.any(near, axis=0).mean((1, 2)) >= 0.95 if near else np.zeros(len(values), bool)
-    flat = (low == high) & ~silent & (values[0].size > 1)
-    return Maps(name, kind, values, order, *(_which(mask) for mask in (silent, flat, saturated)))
-
-
-def _which(mask: image.Array) -> tuple[int, ...]:
-    return tuple(np.flatnonzero(mask).tolist())
+    constant = (low == high) & ~zero & (values[0].size > 1)
+    return Maps(name, kind, values, order, *(tuple(np.flatnonzero(m).tolist()) for m in (zero, constant, saturated)))

@@ -1,11 +1,11 @@
-"""Adversarial examples: the smallest of changes to an image that change what the network says.
+"""Adversarial examples: small changes of an image that raise the loss.
 
-FGSM (Goodfellow, Shlens, Szegedy 2015) and projected gradient descent (Madry et al. 2018), in pixel units: the ball of
-radius epsilon is one of pixels in [0, 1], whatever normalization the network has inside.
+FGSM (Goodfellow, Shlens, Szegedy 2015) and projected gradient descent (Madry et al. 2018). Epsilon is the radius of a
+ball of pixels in [0, 1], whatever normalization the network has inside.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -13,24 +13,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnn_cli.errors import UsageError
-from cnn_cli.interpret.capture import untouched
+from cnn_cli.interpret.activations import untouched
 
 METHODS, NORMS = ("pgd", "fgsm"), ("linf", "l2")
 
 
 @dataclass(frozen=True)
 class Attack:
-    """How to attack. `step_size` None stands for 2.5·epsilon/steps, which can reach any point of the ball (Madry).
+    """Settings of an attack. `step_size` None is 2.5·epsilon/steps, which reaches any point of the ball (Madry).
 
-    `start`: PGD begins at a random point of the ball, drawn from `seed`. `target`: the class to be taken for; None: any
-    but the right one. UsageError for settings that make no sense.
+    `random_start`: PGD begins at a random point of the ball, drawn from `seed`. `target`: the index of the target
+    class; None: untargeted. UsageError for invalid settings.
     """
 
     method: str = "pgd"
     norm: str = "linf"
     steps: int = 10
     step_size: float | None = None
-    start: bool = True
+    random_start: bool = True
     target: int | None = None
     seed: int = 0
 
@@ -49,23 +49,28 @@ class Attack:
         steps = f"PGD, {self.steps} steps" if self.method == "pgd" else "FGSM"
         return f"{steps}, {'L∞' if self.norm == 'linf' else 'L2'}"
 
+    def document(self, classes: tuple[str, ...]) -> dict[str, Any]:
+        """Plain data, with the name of the target class; FGSM is a single step without settings of PGD."""
+        fixed = {"steps": 1, "step_size": None, "random_start": False} if self.method == "fgsm" else {}
+        return asdict(self) | fixed | {"target": None if self.target is None else classes[self.target]}
+
 
 def perturb(
-    scores: nn.Module, pixels: Tensor, labels: Tensor, epsilon: float, how: Attack, generator: torch.Generator
+    scores: nn.Module, pixels: Tensor, labels: Tensor, epsilon: float, attack: Attack, generator: torch.Generator
 ) -> Tensor:
-    """(N, C, H, W) pixels in [0, 1] → the same, changed within the ball and [0, 1] so that the loss is large.
+    """(N, C, H, W) pixels in [0, 1] → the same, changed within the ball and [0, 1] to raise the loss.
 
-    The loss is the cross-entropy of the class scores with `labels` (N,), or, made small, with the target. Epsilon 0
-    changes nothing, bit for bit.
+    The loss is the cross-entropy of the class scores with `labels` (N,); with a target class it is lowered instead.
+    Epsilon 0 changes nothing, bit for bit.
     """
     if epsilon == 0:
         return pixels.clone()
-    fast = how.method == "fgsm"
-    size = epsilon if fast else how.step_size or 2.5 * epsilon / how.steps
-    x = pixels if fast or not how.start else _random_point(pixels, epsilon, how.norm, generator)
-    for _ in range(1 if fast else how.steps):
-        uphill = _direction(gradient(scores, x, labels, how.target), how.norm)
-        x = _within(pixels, x + (uphill if how.target is None else -uphill) * size, epsilon, how.norm)
+    fast = attack.method == "fgsm"
+    size = epsilon if fast else attack.step_size or 2.5 * epsilon / attack.steps
+    x = pixels if fast or not attack.random_start else _random_point(pixels, epsilon, attack.norm, generator)
+    for _ in range(1 if fast else attack.steps):
+        uphill = _direction(gradient(scores, x, labels, attack.target), attack.norm)
+        x = _within(pixels, x + (uphill if attack.target is None else -uphill) * size, epsilon, attack.norm)
     return x
 
 
@@ -113,7 +118,7 @@ def _length(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Attacked:
-    """What came of an attack on N images with one epsilon: `pixels` (N, C, H, W), `before` and `after` (N, K) scores.
+    """N images attacked with one epsilon: `pixels` (N, C, H, W), `before` and `after` (N, K) scores.
 
     `labels` (N,) are the classes that they were attacked as.
     """
@@ -125,7 +130,7 @@ class Attacked:
     labels: Tensor
 
     def succeeded(self, target: int | None) -> list[bool]:
-        """Whether the attack made the network take each image for the target or, without one, for a wrong class."""
+        """Whether the attack changed the prediction of each image to the target or, untargeted, to a wrong class."""
         before, after = self.before.argmax(1), self.after.argmax(1)
         if target is None:
             return ((before == self.labels) & (after != self.labels)).tolist()
@@ -133,49 +138,58 @@ class Attacked:
 
 
 def attack_images(
-    scores: nn.Module, pixels: Tensor, labels: Sequence[int | None], epsilons: Sequence[float], how: Attack
-) -> list[Attacked]:
-    """Attack each image with each epsilon. One whose label is None is attacked as what the network takes it for."""
+    scores: nn.Module, pixels: Tensor, labels: Sequence[int | None], epsilons: Iterable[float], attack: Attack
+) -> tuple[Attacked, ...]:
+    """Attack each image with each epsilon. One whose label is None is attacked as its predicted class."""
     results = []
     with untouched(scores):
         with torch.no_grad():
             before = scores(pixels)
-        guessed = before.argmax(1).tolist()
-        truth = torch.tensor([g if k is None else k for k, g in zip(labels, guessed, strict=True)]).to(pixels.device)
+        guesses = before.argmax(1).tolist()
+        truth = torch.tensor([g if k is None else k for k, g in zip(labels, guesses, strict=True)]).to(pixels.device)
         for epsilon in epsilons:
-            x = perturb(scores, pixels, truth, epsilon, how, torch.Generator().manual_seed(how.seed))
+            x = perturb(scores, pixels, truth, epsilon, attack, torch.Generator().manual_seed(attack.seed))
             with torch.no_grad():
                 results.append(Attacked(epsilon, x, before, scores(x), truth))
-    return results
+    return tuple(results)
 
 
-def robustness(
-    scores: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], epsilons: Sequence[float], how: Attack
-) -> dict[str, Any]:
-    """(pixels, labels) batches → {n, zero_gradient, results: [{epsilon, accuracy, taken}, …]}.
+@dataclass(frozen=True)
+class Robustness:
+    """Accuracy under attack: `rows` of epsilon, accuracy and the share `taken` for the target, of `n` images.
 
     `accuracy` counts images that are right before and after the attack. `taken` is the share of the images of other
-    classes that are taken for the target; None where there is none. `zero_gradient` counts images whose loss has no
-    gradient at all: there the attack cannot begin, which is no robustness.
+    classes that are predicted as the target; None without a target. `zero_gradient` counts images whose loss has no
+    gradient at all: the attack cannot begin there, which is not robustness.
     """
-    n = others = lost = 0
+
+    n: int
+    zero_gradient: int
+    rows: tuple[dict[str, float | None], ...]
+
+
+def measure_robustness(
+    scores: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], epsilons: Sequence[float], attack: Attack
+) -> Robustness:
+    """Attack batches of (pixels, labels) with each epsilon."""
+    n = others = zero_gradient = 0
     right, taken = [0] * len(epsilons), [0] * len(epsilons)
-    generators = [torch.Generator().manual_seed(how.seed) for _ in epsilons]
+    generators = [torch.Generator().manual_seed(attack.seed) for _ in epsilons]
     with untouched(scores):
         for pixels, labels in batches:
             with torch.no_grad():
-                good = scores(pixels).argmax(1) == labels
-            other = labels != how.target if how.target is not None else torch.zeros_like(good)
-            lost += int((gradient(scores, pixels, labels, how.target) == 0).flatten(1).all(1).sum())
+                correct = scores(pixels).argmax(1) == labels
+            other = labels != attack.target if attack.target is not None else torch.zeros_like(correct)
+            zero_gradient += int((gradient(scores, pixels, labels, attack.target) == 0).flatten(1).all(1).sum())
             n, others = n + len(labels), others + int(other.sum())
             for i, epsilon in enumerate(epsilons):
-                x = perturb(scores, pixels, labels, epsilon, how, generators[i])
+                x = perturb(scores, pixels, labels, epsilon, attack, generators[i])
                 with torch.no_grad():
                     after = scores(x).argmax(1)
-                right[i] += int((good & (after == labels)).sum())
-                taken[i] += int((other & (after == how.target)).sum())
-    rows = [
-        {"epsilon": e, "accuracy": r / max(n, 1), "taken": t / others if others else None}
-        for e, r, t in zip(epsilons, right, taken, strict=True)
-    ]
-    return {"n": n, "zero_gradient": lost, "results": rows}
+                right[i] += int((correct & (after == labels)).sum())
+                taken[i] += int((other & (after == attack.target)).sum())
+    rows = zip(epsilons, right, taken, strict=True)
+    share = tuple(
+        {"epsilon": e, "accuracy": r / max(n, 1), "taken": t / others if others else None} for e, r, t in rows
+    )
+    return Robustness(n, zero_gradient, share)

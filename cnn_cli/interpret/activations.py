@@ -1,0 +1,120 @@
+"""The outputs of layers, captured by hooks that live inside a `with`; and which layer to look at."""
+
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.errors import UsageError, closest, listed
+from cnn_cli.language.plan import Layer, Plan
+
+
+@contextmanager
+def captured(network: nn.Module, layers: Sequence[str], grad: bool = False) -> Iterator[dict[str, Tensor]]:
+    """A dictionary of each layer's output (N, …), filled when the network runs inside the `with`.
+
+    Outputs are detached copies; with `grad` they are the graph's own tensors, and keep their gradient after a backward
+    pass. The next layer gets a copy, so that an in-place layer does not change what was captured.
+    """
+    caught: dict[str, Tensor] = {}
+    modules, handles = dict(network.named_modules()), []
+
+    def catch(name: str) -> Any:
+        def hook(_: nn.Module, inputs: object, output: Tensor) -> Tensor | None:
+            if not grad:
+                caught[name] = output.detach().clone()
+                return None
+            if output.requires_grad and not output.is_leaf:
+                output.retain_grad()
+            caught[name] = output
+            return output.clone()
+
+        return hook
+
+    try:
+        for name in layers:
+            handles.append(modules[name].register_forward_hook(catch(name)))
+        yield caught
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def untouched(network: nn.Module) -> Iterator[None]:
+    """Evaluation inside the `with`, without gradients of the parameters; afterwards the network is as it was.
+
+    Training mode, requires_grad and buffers come back. Gradients with respect to the pixels work all the same.
+    """
+    modes = [(m, m.training) for m in network.modules()]
+    parameters = [(p, p.requires_grad) for p in network.parameters()]
+    buffers = [(b, b.detach().clone()) for b in network.buffers()]
+    try:
+        network.eval().requires_grad_(False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, required in parameters:
+            parameter.requires_grad_(required)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+
+def layer_names(network: nn.Module, plan: Plan) -> list[str]:
+    """The layers with feature maps (C, H, W), by their paths, in the order of computation.
+
+    Layers of auxiliary outputs are left out: they do not run in evaluation.
+    """
+    modules = dict(network.named_modules())
+    return [a.name for a in plan.layers if a.name in modules and len(a.output_shape) == 3 and runs(plan, a.name)]
+
+
+def runs(plan: Plan, layer: str) -> bool:
+    """Whether a layer runs in evaluation; those of auxiliary outputs run in training only."""
+    return layer.partition(".")[0] not in plan.only_in_training
+
+
+def trunk(plan: Plan) -> list[Layer]:
+    """The layers with spatial feature maps that every path from the input to the output passes through, in order.
+
+    They are the dominators of the last layer in the graph of the plan: a shortcut or a branch is none of them.
+    """
+    dominators: dict[str, frozenset[str]] = {"input": frozenset()}
+    for layer in plan.layers:
+        before = [dominators[_source(name, dominators)] for name in layer.takes if _source(name, dominators)]
+        if before:  # a bare parameter takes nothing, and no path of the image leads through it
+            dominators[layer.name] = frozenset.intersection(*before) | {layer.name}
+    through = dominators.get(plan.last.name, frozenset()) if plan.last else frozenset()
+    return [a for a in plan.layers if a.name in through and len(a.output_shape) == 3 and max(a.output_shape[1:]) > 1]
+
+
+def _source(name: str, known: Container[str]) -> str:
+    """The row that makes a value: of a piece `chunk.1` that is `chunk`; nothing for a bare parameter."""
+    return next((n for n in (name, name.rpartition(".")[0]) if n in known), "")
+
+
+def choose_layer(loaded: LoadedNetwork, network: nn.Module, name: str | None = None) -> str:
+    """The chosen layer: `name`, or the last spatial feature map of the trunk, which is the one before global pooling or
+    flattening. UsageError suggests the nearest name and lists the layers.
+    """
+    names, plan = layer_names(network, loaded.plan), loaded.plan
+    if name is None:
+        if spatial := [a.name for a in trunk(plan) if a.name in names]:
+            return spatial[-1]
+        hint = f"; choose another with --layer: {listed(names)}" if names else ", so there is nothing to show"
+        raise UsageError(f"{plan.network} has no spatial feature map that every path passes through{hint}")
+    if name in names:
+        return name
+    shape = next((layer.output_shape for layer in plan.layers if layer.name == name), None)
+    if shape is None:
+        reason = f"no layer {name!r}"
+    elif not runs(plan, name):
+        reason = f"layer {name} belongs to an auxiliary output, which runs in training only"
+    else:
+        reason = f"layer {name} outputs {'x'.join(map(str, shape)) or 'one number'}, not feature maps"
+    raise UsageError(f"{reason}.{closest(name, names)} Layers with feature maps: {listed(names)}")

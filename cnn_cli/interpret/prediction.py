@@ -1,0 +1,166 @@
+"""Predict the classes of images: the most probable ones with their probabilities, as a table or a contact sheet."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.errors import UsageError
+from cnn_cli.interpret.inputs import ImageSelection, files_of, load_inputs
+from cnn_cli.interpret.pictured import CPU, network_facts, provenance
+from cnn_cli.interpret.scores import class_names, probabilities, scores_of
+from cnn_cli.pictures import image
+from cnn_cli.pictures.grid import ACCENT, Cell, captioned_grid, picture, room
+from cnn_cli.pictures.page import Page, page
+from cnn_cli.progress import progress_bar
+from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tasks.selection import task_for
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """An image, its true class where it is known, and the most probable classes: name, index, probability."""
+
+    image: str
+    true: str | None
+    top: tuple[tuple[str, int, float], ...]
+
+    @property
+    def correct(self) -> bool:
+        return self.top[0][0] == self.true
+
+    def document(self) -> dict[str, Any]:
+        top = [{"class": name, "index": index, "probability": p} for name, index, p in self.top]
+        return {"image": self.image, "true": self.true, "top": top}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for several images; `pixels` (N, C, H, W) of as many as a contact sheet holds."""
+
+    loaded: LoadedNetwork
+    images: tuple[ImagePrediction, ...]
+    pixels: Tensor
+    fitted: str = ""  # what preprocessing did to files
+
+    @property
+    def labelled(self) -> list[ImagePrediction]:
+        return [shot for shot in self.images if shot.true is not None]
+
+    def document(self) -> dict[str, Any]:
+        correct = [shot.correct for shot in self.labelled]
+        return network_facts(self.loaded) | {
+            "classes": list(class_names(self.loaded)),
+            "preprocessing": str(self.loaded.preprocessing),
+            "accuracy": sum(correct) / len(correct) if correct else None,
+            "images": [shot.document() for shot in self.images],
+        }
+
+    def text(self) -> str:
+        """Of one image the classes, of several a line each; then the accuracy and how files were fitted."""
+        if len(self.images) == 1:
+            lines = [self.images[0].image, "", render(self.class_table())]
+        else:
+            lines = [render(self.image_table())]
+        if len(self.images) > 1 and (known := self.labelled):
+            correct = sum(shot.correct for shot in known)
+            lines += [
+                "",
+                f"accuracy {percent(correct / len(known))}: {correct:,} of {len(known):,} images with a class",
+            ]
+        return "\n".join([*lines, *(["", self.fitted] if self.fitted else [])])
+
+    def table(self) -> Table:
+        """A row for each image and class."""
+        columns = [Column(key, key) for key in ("image", "true", "rank", "class")]
+        columns.append(Column("probability", "probability", show=percent))
+        rows = [
+            {"image": shot.image, "true": shot.true, "rank": rank, "class": name, "probability": p}
+            for shot in self.images
+            for rank, (name, _, p) in enumerate(shot.top, 1)
+        ]
+        return Table(tuple(columns), rows)
+
+    def class_table(self) -> Table:
+        columns = (
+            Column("class", "class", wraps=True),
+            Column("probability", "probability", number=True, show=percent),
+        )
+        shot = self.images[0]
+        return Table(columns, [{"class": _marked(name, shot.true), "probability": p} for name, _, p in shot.top])
+
+    def image_table(self) -> Table:
+        """A row for each image."""
+        columns = (
+            Column("image", "image", wraps=True),
+            *([Column("true", "true class", wraps=True)] if self.labelled else []),
+            Column("class", "predicted", wraps=True),
+            Column("probability", "probability", number=True, show=percent),
+            Column("others", "followed by", wraps=True),
+        )
+        rows = []
+        for shot in self.images:
+            (name, _, p), *others = shot.top
+            followed = ", ".join(f"{other} {percent(q)}" for other, _, q in others[:2])
+            facts = {"image": shot.image, "true": shot.true, "class": _marked(name, shot.true)}
+            rows.append(facts | {"probability": p, "others": followed})
+        return Table(columns, rows)
+
+
+def predict_images(
+    loaded: LoadedNetwork, selection: ImageSelection, top: int = 5, device: torch.device = CPU
+) -> Predictions:
+    """The `top` most probable classes of each image. Any number of images; a few are in memory at a time.
+
+    UsageError for a network whose outputs are not class scores.
+    """
+    if top < 1:
+        raise UsageError(f"--top {top}: must be 1 or more")
+    task_for(loaded.plan, class_names(loaded))  # a UsageError where the outputs do not match the classes
+    network, classes, sheet = scores_of(loaded).to(device), class_names(loaded), room(loaded.preprocessing.input[1:])
+    files = [str(path) for path in files_of(selection.files)]
+    batches = [replace(selection, files=files[i : i + _BATCH], index=()) for i in range(0, len(files), _BATCH)]
+    if selection.index or not batches:
+        batches.append(replace(selection, files=()))
+    images: list[ImagePrediction] = []
+    pixels: list[Tensor] = []
+    for batch in progress_bar(batches, len(batches), "predicting"):
+        inputs = load_inputs(loaded, batch, limit=max(_BATCH, len(batch.index)))
+        values, indices = probabilities(network, inputs.pixels.to(device)).cpu().topk(min(top, len(classes)))
+        if len(images) < sheet[0] * sheet[1]:
+            pixels.append(inputs.pixels)
+        for name, label, shares, ks in zip(inputs.names, inputs.labels, values.tolist(), indices.tolist(), strict=True):
+            likely = tuple((classes[k], k, p) for k, p in zip(ks, shares, strict=True))
+            images.append(ImagePrediction(name, None if label is None else classes[label], likely))
+    size = "x".join(map(str, loaded.preprocessing.input))
+    fitted = f"images fitted to {size}: {loaded.preprocessing}" if files else ""
+    return Predictions(loaded, tuple(images), torch.cat(pixels), fitted)
+
+
+def draw_predictions(predictions: Predictions) -> Page:
+    """A contact sheet: each image with its predicted class, in red where it is wrong, and the true one or its name."""
+    cells = []
+    for shot, pixels in zip(predictions.images, predictions.pixels, strict=False):
+        name, _, share = shot.top[0]
+        caption = Path(shot.image).name if shot.true is None else f"true class: {shot.true}"
+        ink = ACCENT if shot.true is not None and not shot.correct else image.INK
+        cells.append(Cell(picture(pixels), (f"{name} {percent(share)}", caption), ink))
+    columns = image.columns_for(len(cells), cells[0].body.shape[:2], most=room(cells[0].body.shape[:2])[1])
+    panel, rows = captioned_grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
+    shown, known = min(rows * columns, len(cells)), predictions.labelled
+    lines = [provenance(predictions.loaded)]
+    if known:
+        correct = sum(shot.correct for shot in known)
+        lines.insert(0, f"accuracy {percent(correct / len(known))}: {correct:,} of {len(known):,} images")
+    if shown < len(predictions.images):
+        lines.append(f"the first {shown} of {len(predictions.images):,} images are shown")
+    return page([panel], f"{predictions.loaded.plan.network}: predictions", lines, None)
+
+
+def _marked(name: str, true: str | None) -> str:
+    return f"{name} ✓" if name == true else name

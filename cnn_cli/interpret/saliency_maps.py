@@ -1,0 +1,285 @@
+"""Saliency maps as a page and a table: a row for each image, a column for each method, and their sanity checks."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.errors import UsageError
+from cnn_cli.interpret.activations import choose_layer
+from cnn_cli.interpret.inputs import Inputs
+from cnn_cli.interpret.pictured import CPU, Pictured, Target, provenance, single_word, write_page
+from cnn_cli.interpret.saliency import (
+    METHODS,
+    Query,
+    attribute,
+    check_method,
+    need_captum,
+    refusal,
+    remark,
+    why_flat,
+)
+from cnn_cli.interpret.sanity import Areas, areas, randomized, rank_correlation
+from cnn_cli.interpret.scores import Scores, class_index, class_names, predicted, scores_of
+from cnn_cli.pictures import image
+from cnn_cli.pictures.grid import Cell, captioned_grid, picture
+from cnn_cli.pictures.page import Bar, Page, page
+from cnn_cli.progress import progress_bar
+from cnn_cli.tables import Column, Table, percent, render
+
+_CLIP = 99.0  # percentile of the absolute values that has full color, as in SmoothGrad's paper: a few are outliers
+
+_AREAS = ("deletion", "insertion")
+
+
+@dataclass(frozen=True)
+class SaliencyRequest:
+    """What the options of `cnn visualize-saliency` ask for.
+
+    Without `methods` all that suit the network. `target`: the class to explain, else the predicted one of each image.
+    `overlay`: opacity of the maps over the image, 0 to leave the overlays out.
+    """
+
+    methods: Sequence[str] = ()
+    target: str | None = None
+    layer: str | None = None
+    sanity: bool = False
+    overlay: float = 0.7
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlay <= 1:
+            raise UsageError(f"--overlay {self.overlay:g}: must be from 0 (no overlays) to 1 (opaque)")
+
+
+@dataclass(frozen=True)
+class Map:
+    """The map of one method for one image, (H, W). `flat`: why it is 0 everywhere. `random`: with random weights."""
+
+    method: str
+    values: image.Array
+    flat: str = ""
+    random: image.Array | None = None
+    correlation: float | None = None
+    areas: Areas | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Plain data, without the values themselves."""
+        facts: dict[str, Any] = {"method": self.method, "flat": self.flat or None}
+        facts |= {"largest": float(self.values.max()), "smallest": float(self.values.min())}
+        facts |= {"sum": float(self.values.sum())}
+        if self.areas is None:
+            return facts
+        return facts | {"correlation_with_random_weights": self.correlation, **asdict(self.areas)}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The maps of image number `index`, its scores (K,) and the index of the class that is explained."""
+
+    index: int
+    scores: torch.Tensor
+    target: int
+    maps: tuple[Map, ...]
+
+
+@dataclass(frozen=True)
+class SaliencyMaps:
+    """The maps of several images by several methods; `notes` say which methods were left out, and caveats."""
+
+    inputs: Inputs
+    classes: tuple[str, ...]
+    explanations: tuple[Explanation, ...]
+    layer: str | None = None  # of Grad-CAM
+    notes: tuple[str, ...] = field(default=())
+
+    def document(self) -> dict[str, Any]:
+        images = []
+        for e in self.explanations:
+            label, share = self.inputs.labels[e.index], float(e.scores.softmax(0)[e.target])
+            facts = {
+                "image": self.inputs.names[e.index],
+                "true": None if label is None else self.classes[label],
+                "predicted": predicted(e.scores, self.classes).document(),
+                "class": self.classes[e.target],
+                "confidence": share,
+                "score": float(e.scores[e.target]),
+            }
+            images.append(facts | {"maps": [m.document() for m in e.maps]})
+        return {"layer": self.layer, "notes": list(self.notes), "images": images}
+
+    def text(self) -> str:
+        """A table as narrow as a terminal: each figure beside that of pixels in random order."""
+        full = self.table()
+        rows = [row | {k: f"{row[k]:.3f} / {row[f'{k}_random']:.3f}" for k in _AREAS if k in row} for row in full.rows]
+        columns = (c for c in full.columns if c.title != "random")
+        return render(Table(tuple(replace(c, show=None) if c.key in _AREAS else c for c in columns), rows))
+
+    def table(self) -> Table:
+        """A line for each image and method: its sanity checks, or why it is flat."""
+        rows = []
+        for shot in self.document()["images"]:
+            for m in shot["maps"]:
+                correlation = {"correlation": m.get("correlation_with_random_weights")}
+                rows.append({k: shot[k] for k in ("image", "class", "confidence")} | m | correlation)
+        figure = "{:.3f}".format
+        columns = [
+            Column("image", "image", wraps=True),
+            Column("class", "class", wraps=True),
+            Column("confidence", "", number=True, show=percent),
+            Column("method", "method"),
+        ]
+        if any("deletion" in row for row in rows):
+            columns.append(Column("correlation", "correlation", number=True, show=figure))
+            for key in _AREAS:
+                columns.append(Column(key, key, number=True, show=figure))
+                columns.append(Column(f"{key}_random", "random", number=True, show=figure))
+        if any(row["flat"] for row in rows):
+            columns.append(Column("flat", "flat because", wraps=True))
+        return Table(tuple(columns), rows)
+
+
+def show_saliency(
+    loaded: LoadedNetwork, inputs: Inputs, request: SaliencyRequest, target: Target, device: torch.device = CPU
+) -> Pictured[SaliencyMaps]:
+    """Compute the maps of images and draw them. UsageError for a method, class or layer that does not exist."""
+    need_captum()
+    scores = scores_of(loaded).to(device)
+    label = None if request.target is None else class_index(request.target, class_names(loaded))
+    layer = _layer(loaded, scores, request)
+    methods, notes = _suitable(scores, request.methods, layer)
+    path = target.path(loaded, "saliency", *single_word(inputs.names))
+    with torch.no_grad():
+        values = scores(inputs.pixels.to(device))
+    targets = values.argmax(1) if label is None else torch.full_like(values.argmax(1), label)
+    query = Query(inputs.pixels.to(device), targets, layer, request.seed)
+    fresh = randomized(loaded, request.seed).to(device) if request.sanity else None
+    maps = [_maps(scores, m, query, fresh) for m in progress_bar(methods, len(methods), "computing maps")]
+    explanations = tuple(
+        Explanation(i, values[i].cpu(), int(targets[i]), tuple(of_method[i] for of_method in maps))
+        for i in range(len(targets))
+    )
+    used = layer if "grad-cam" in methods else None
+    result = SaliencyMaps(inputs, class_names(loaded), explanations, used, tuple(notes))
+    explained = "the predicted class" if label is None else f"class {result.classes[label]}"
+    title = f"{loaded.plan.network}: saliency maps of {explained}"
+    return write_page(loaded, result, draw_saliency(result, title, provenance(loaded), request.overlay), path)
+
+
+def _layer(loaded: LoadedNetwork, scores: Scores, request: SaliencyRequest) -> str | None:
+    """Grad-CAM's layer; None where the network has no suitable one and Grad-CAM was not asked for by name."""
+    if request.layer is not None and request.methods and "grad-cam" not in request.methods:
+        raise UsageError("--layer is for Grad-CAM; add --method grad-cam, or leave --layer out")
+    try:
+        return choose_layer(loaded, scores.network, request.layer)
+    except UsageError:
+        if request.layer is not None or "grad-cam" in request.methods:
+            raise
+        return None
+
+
+def _suitable(scores: Scores, methods: Sequence[str], layer: str | None) -> tuple[list[str], list[str]]:
+    """The methods to use, and notes on those left out and on caveats. UsageError for one that was named."""
+    chosen, notes = [], []
+    for method in dict.fromkeys(methods or METHODS):
+        check_method(method)
+        reason = refusal(scores, method, layer)
+        if reason and method in methods:
+            raise UsageError(f"{reason}; choose another --method: {', '.join(m for m in METHODS if m != method)}")
+        if reason:
+            notes.append(f"left out: {reason}")
+            continue
+        chosen.append(method)
+        if caveat := remark(scores, method):
+            notes.append(caveat)
+    return chosen, notes
+
+
+def _maps(scores: Scores, method: str, query: Query, fresh: Scores | None) -> list[Map]:
+    """The maps of one method, one per image; given a network of random weights, with their sanity checks."""
+    values = attribute(scores, method, query).cpu()
+    others = attribute(fresh, method, query).cpu().numpy() if fresh else None
+    maps = []
+    for i, v in enumerate(values):
+        flat = "" if v.any() else why_flat(scores, method, query, i)
+        if others is None:
+            maps.append(Map(method, v.numpy(), flat))
+            continue
+        importance = METHODS[method].importance(v)
+        curves = areas(scores, query.pixels[i], int(query.classes[i]), importance, query.seed)
+        maps.append(Map(method, v.numpy(), flat, others[i], rank_correlation(v.numpy(), others[i]), curves))
+    return maps
+
+
+def draw_saliency(result: SaliencyMaps, title: str, provenance: str, overlay: float = 0.7) -> Page:
+    """For each image a row of signed maps, each in its own scale; under it overlays, then maps of random weights."""
+    cells: list[list[Cell]] = []
+    captions = result.inputs.captions(result.classes)
+    for e in result.explanations:
+        pixels = result.inputs.pixels[e.index]
+        shown = picture(pixels)
+        blank = Cell(np.full_like(shown, 255))
+        first = Cell(shown, (str(predicted(e.scores, result.classes)), captions[e.index]))
+        cells.append([first, *(Cell(shade(m.values), _areas_caption(m)) for m in e.maps)])
+        if overlay:
+            cells.append([blank, *(Cell(overlaid(shown, m, overlay)) for m in e.maps)])
+        if any(m.random is not None for m in e.maps):
+            cells.append([blank, *(Cell(shade(m.random), _random_caption(m)) for m in e.maps if m.random is not None)])
+    headings = ("image", *(METHODS[m.method].title for m in result.explanations[0].maps))
+    panel, count = captioned_grid(cells, headings)
+    left_out = [f"the first {count} of {len(cells)} rows are shown"] if count < len(cells) else []
+    lines = [*_legend(result, overlay), provenance, *left_out]
+    label = f"effect on the class score; full color at the {_CLIP:g}th percentile of each map"
+    return page([panel], title, lines, Bar(image.ramp(), "lowers", "0", "raises", label))
+
+
+def shade(values: image.Array) -> image.Array:
+    """(H, W) → (H, W, 3) uint8: red raises the class score, blue lowers it."""
+    return image.signed(values, _scale(np.abs(values)))
+
+
+def overlaid(shown: image.Array, map: Map, opacity: float) -> image.Array:
+    """A heat map of the importance of pixels over the image (H, W, 3) in grayscale; more important is more opaque."""
+    values = METHODS[map.method].importance(torch.from_numpy(map.values)).clamp_min(0).numpy()
+    importance = (values / (_scale(values) or 1)).clip(0, 1)
+    gray = shown.mean(-1, keepdims=True).repeat(3, -1)
+    alpha = opacity * importance[..., np.newaxis]
+    mixed: image.Array = ((1 - alpha) * gray + alpha * image.heat(importance)).round().astype(np.uint8)
+    return mixed
+
+
+def _scale(strength: image.Array) -> float:
+    return float(np.percentile(strength, _CLIP)) or float(strength.max())
+
+
+def _areas_caption(map: Map) -> tuple[str, ...]:
+    if map.flat:
+        return ("flat: 0 everywhere",)
+    if (a := map.areas) is None:
+        return ()
+    return (
+        f"deletion {a.deletion:.2f} / {a.deletion_random:.2f}",
+        f"insertion {a.insertion:.2f} / {a.insertion_random:.2f}",
+    )
+
+
+def _random_caption(map: Map) -> tuple[str, str]:
+    figure = "flat" if map.correlation is None else f"correlation {map.correlation:.2f}".replace("-", "−")
+    return "random weights:", figure
+
+
+def _legend(result: SaliencyMaps, overlay: float) -> list[str]:
+    """How to read the page: Grad-CAM's layer, the overlays, the figures, why maps are flat."""
+    maps = [m for e in result.explanations for m in e.maps]
+    parts = [f"Grad-CAM at layer {result.layer}"] if result.layer is not None else []
+    parts += ["second row: importance over the image"] * bool(overlay)
+    lines = ["; ".join(parts)] * bool(parts)
+    if any(m.areas for m in maps):
+        lines.append(
+            "deletion (lower is better) and insertion (higher is better) / the same for pixels in random order"
+        )
+    flat = {f"{METHODS[m.method].title} is flat: {m.flat}": None for m in maps if m.flat}
+    return lines + list(flat)[:2]
