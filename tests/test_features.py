@@ -165,7 +165,8 @@ def test_of_a_deep_network_six_layers_are_shown(name: str) -> None:
     shown, plan = layers_shown(name)
     kinds = {layer.name: layer.type for layer in plan.layers}
     assert len(set(shown)) == 6 and shown == sorted(shown, key=list(kinds).index)
-    assert {kinds[n] for n in shown} <= {"Conv2d", "ReLU"}
+    assert {kinds[n] for n in shown} <= {"Conv2d", "ReLU", "Concat"}
+    assert not any("downsample" in n or ".branch" in n for n in shown)
 
 
 def test_values_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
@@ -287,7 +288,7 @@ def test_any_input_size_that_the_network_takes(workspace: Path, capsys: pytest.C
             "tiny-cnn --index 0",
             2,
             "no run of tiny-cnn in {workspace}/runs; train it with `cnn train tiny-cnn`, "
-            "name a run folder or a checkpoint, or see fresh weights with --untrained",
+            "name a run folder or a checkpoint, or show fresh weights with --untrained",
         ),
     ],
 )

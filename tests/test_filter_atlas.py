@@ -31,8 +31,8 @@ def test_dead_and_alike_filters_are_found() -> None:
     weights[8] = -weights[2]  # the opposite is not alike
     weights[6] = weights[1]
     found = filters.health(layer_of(weights))
-    assert (found.dead, found.alike) == ((3, 5), ((1, 6, 7),))
-    assert found.words() == "2 dead, 3 alike"
+    assert (found.dead, found.similar) == ((3, 5), ((1, 6, 7),))
+    assert str(found) == "2 dead, 3 alike"
     assert filters.health(layer_of(random(9, 2, 3, 3))).words() == ""
 
 
@@ -41,16 +41,16 @@ def test_the_cosine_decides_what_is_alike() -> None:
     for cosine, alike in ((0.951, ((0, 1),)), (0.949, ())):
         weights = np.zeros((2, 1, 3, 3), np.float32)
         weights[0, 0, 0, 0], weights[1, 0, 0, 0], weights[1, 0, 2, 2] = 1, cosine, np.sqrt(1 - cosine**2)
-        assert filters.health(layer_of(weights)).alike == alike
+        assert filters.health(layer_of(weights)).similar == alike
 
 
 def test_only_filters_that_see_the_same_channels_can_be_alike() -> None:
     weights = random(4, 1, 3, 3)
     weights[1] = weights[0]
     weights[3] = weights[2]
-    assert filters.health(layer_of(weights, groups=4)).alike == ()
-    assert filters.health(layer_of(weights, groups=2)).alike == ((0, 1), (2, 3))
-    assert filters.health(layer_of(np.ones((4, 8, 1, 1)))).alike == ()  # too few weights to tell
+    assert filters.health(layer_of(weights, groups=4)).similar == ()
+    assert filters.health(layer_of(weights, groups=2)).similar == ((0, 1), (2, 3))
+    assert filters.health(layer_of(np.ones((4, 8, 1, 1)))).similar == ()  # too few weights to tell
 
 
 def test_all_filters_may_be_dead() -> None:
@@ -62,17 +62,11 @@ def test_the_orders() -> None:
     norms = np.sqrt((weights**2).sum((1, 2, 3)))
     assert filters.ordered(layer_of(weights)) == tuple(range(20))
     assert list(filters.ordered(layer_of(weights), by_norm=True)) == np.argsort(-norms).tolist()
-    order = filters.ordered(layer_of(weights), "likeness")
-    assert sorted(order) == list(range(20)) and order[0] == norms.argmax()
-    units = weights.reshape(20, -1) / norms[:, None]
-    for place in range(19):
-        cosines = {i: units[order[place]] @ units[i] for i in order[place + 1 :]}
-        assert order[place + 1] == max(cosines, key=lambda i: cosines[i])
 
 
 def test_a_sorted_picture_can_be_read_back(tmp_path: Path) -> None:
     weights = random(12, 1, 3, 3)
-    drawing = filter_pages.draw_filters(layer_of(weights), "a", "b", sort="norm")
+    drawing = filter_pages.draw_filters(layer_of(weights), "a", "b", by_norm=True)
     image.save(drawing.page.image, tmp_path / "f.png")
     for place, number in enumerate(drawing.order):
         np.testing.assert_allclose(
@@ -97,7 +91,7 @@ def test_dead_and_alike_filters_are_framed(tmp_path: Path) -> None:
     for number in range(6):
         x, y = drawing.grid.corner(number, (3, 3))
         inks.append(tuple(pixels[top + y - 1, left + x + 5].tolist()))
-    alike, none = image.rgb(filter_pages.ALIKE_INKS[0]), image.rgb(image.PANEL)
+    alike, none = image.rgb(filter_pages.SIMILAR_INKS[0]), image.rgb(image.PANEL)
     assert inks == [none, image.rgb(image.INK), alike, none, alike, none]
     image.save(drawing.page.image, tmp_path / "f.png")
     for number in range(6):  # the frame is around the filter, not over it
@@ -304,7 +298,8 @@ def test_training_keeps_a_film_if_asked(
     assert not list((tmp_path / "plain").glob("filters*"))
     capsys.readouterr()
     assert cnn("train", "plain", "--resume", "--epochs", "2", "--filters-every-epoch") == 2
-    wanted = "error: plain keeps no filters of its epochs; a film begins with its run: leave the option out\n"
+    wanted = "error: plain has no filters of its earlier epochs; leave out --filters-every-epoch, "
+    wanted += "or start a new run with it\n"
     assert capsys.readouterr().err == wanted
 
 
@@ -312,7 +307,7 @@ def test_training_keeps_a_film_if_asked(
     ("arguments", "message"),
     [
         ("--sort size", "--sort must be norm, not 'size'"),
-        ("--all --layer 0", "--all shows every convolution as it is; leave out --layer, or name one with --layer"),
+        ("--all --layer 0", "--all shows every convolution as it is; leave out --layer, or choose one with --layer"),
         ("--all --compare untrained", "--all shows every convolution as it is; leave out --compare, {one}"),
         ("--every-epoch --sort norm", "--every-epoch shows what training kept of the first convolution; {out} --sort"),
         ("--layer 9", "no layer '9'. Convolutions: 0, 2, 4"),
@@ -322,5 +317,5 @@ def test_options_that_mean_nothing_together(
     arguments: str, message: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cnn("visualize-filters", "tiny-cnn", *arguments.split()) == 2
-    wanted = message.format(one="or name one with --layer", out="leave out")
+    wanted = message.format(one="or choose one with --layer", out="leave out")
     assert capsys.readouterr() == ("", f"error: {wanted}\n")

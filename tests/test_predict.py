@@ -74,10 +74,10 @@ def test_any_number_of_images(tmp_path: Path) -> None:
     document = predict(loaded, [str(tmp_path / "many")], index=range(100), top=1)
     assert [Path(a["image"]).name for a in document["images"][:70]] == [f"{i:03}.png" for i in range(70)]
     assert document["images"][70]["image"] == "digits test 0" and len(document["images"]) == 170
-    test = load_dataset("digits", tmp_path).parts["test"]
+    test = load_dataset("digits", tmp_path).splits["test"]
     wanted = network(test.images[:100].float() / 255).argmax(1)
     assert [a["top"][0]["index"] for a in document["images"][70:]] == wanted.tolist()
-    assert [a["true"] for a in document["images"][70:]] == [str(i) for i in test.labels[:100].tolist()]
+    assert [a["true"] for a in document["images"][70:]] == [str(i) for i in test.targets[:100].tolist()]
 
 
 @pytest.fixture
@@ -98,15 +98,15 @@ ONE = """a.png
 
 class  probability
 ──────────────────
-cat         70.0%
-dog         20.0%
+cat          70.0%
+dog          20.0%
 
 images fitted to 1x8x8: stretch to 8x8; pixels in [0, 1]
 """
 TWO = """image  predicted  probability  followed by
-─────────────────────────────────────────────────
-a.png  cat             70.0%  dog 20.0%, eel 10.0%
-b.png  cat             70.0%  dog 20.0%, eel 10.0%
+──────────────────────────────────────────────────
+a.png  cat              70.0%  dog 20.0%, eel 10.0%
+b.png  cat              70.0%  dog 20.0%, eel 10.0%
 
 images fitted to 1x8x8: stretch to 8x8; pixels in [0, 1]
 """
