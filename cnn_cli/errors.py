@@ -4,7 +4,7 @@ A traceback therefore always means a bug of ours (exit code 70).
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -39,14 +39,26 @@ class StoppedError(CnnError):
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?`, or nothing where no known name is near.
+    """` Did you mean 'x'?`, or nothing where no known name is near: a slip of the keyboard, or the start of one.
 
     >>> closest("Conv2D", ["Conv2d", "ReLU"])
     " Did you mean 'Conv2d'?"
+    >>> closest("activation", ["dilation"]), closest("kernel", ["kernel_size"])
+    ('', " Did you mean 'kernel_size'?")
     """
     folded = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(name.lower(), list(folded), n=1)
+    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.7)
+    near = near or [k for k in folded if len(name) > 2 and k.startswith(name.lower())][:1]
     return f" Did you mean {folded[near[0]]!r}?" if near else ""
+
+
+def unknown(kind: str, name: str, known: Collection[str]) -> str:
+    """`unknown key 'lrs'. Did you mean 'lr'?`, or what is known where nothing is near.
+
+    >>> unknown("setting", "color", ["p", "q"])
+    "unknown setting 'color'. Expected one of p, q"
+    """
+    return f"unknown {kind} {name[:60]!r}." + (closest(name[:60], known) or f" Expected one of {', '.join(known)}")
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:

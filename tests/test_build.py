@@ -253,7 +253,7 @@ def test_what_cannot_be_found_is_said(tmp_path: Path) -> None:
         ("resnet-50", UsageError, "unknown network 'resnet-50'. Did you mean 'resnet50'? `cnn list` shows all"),
         (str(two), UsageError, f"{two} has 2 networks (a, b); write {two}:NAME"),
         (f"{two}:c", UsageError, f"{two} has no network 'c'. It has: a, b"),
-        (f"{two}:b", SpecError, f"{two}:2:31: b, layers: 'relu' is no layer. Did you mean 'ReLU'?"),
+        (f"{two}:b", SpecError, f"{two}:2:31: b, layers: unknown layer 'relu'. Did you mean 'ReLU'?"),
         (str(tmp_path / "no.yaml"), CnnError, f"cannot read {tmp_path / 'no.yaml'}: No such file or directory"),
     ]:
         with pytest.raises(error) as caught:

@@ -287,7 +287,9 @@ def test_outputs() -> None:
     assert (plan.outputs, plan.output) == ({"fc": 1.0, "aux": 0.3}, (5,))
     with pytest.raises(SpecError) as error:
         made("a: Flatten\naux: {Linear: 3}\nfc: {Linear: 5, from: a}\n", head)
-    assert str(error.value).endswith("'aux' gives 3 and 'fc' 5; outputs share their classes, so make it 5")
+    assert str(error.value).endswith(
+        "all outputs must have the same shape, but 'aux' is 3 and 'fc' is 5; make them equal"
+    )
 
 
 @pytest.mark.parametrize(
@@ -309,11 +311,11 @@ def test_documents_make_the_same_plan(name: str) -> None:
 
 def test_names_of_modules_are_taken() -> None:
     """A child may not hide an attribute of a module: the list is nn.Module's and ours, whole."""
-    public = {name for name in dir(Graph({}, {}, "input")) if not name.startswith("_")}
-    assert public == TAKEN
+    assert {name for name in dir(Graph({}, {}, "input")) if not name.startswith("__")} == TAKEN
     for name in ["forward", "_takes", "__init__", "input", "a.b", "", "a b", "ä", "x" * 65]:
         with pytest.raises(SpecError, match="choose another name"):
             made(f"{name!r}: ReLU")
+    assert made("_conv_stem: ReLU").layers[0].name == "_conv_stem"  # as EfficientNet's first implementation has it
     assert made("layers: ReLU\n0: Tanh\nA-b_3: ELU").layers[1].name == "0"
 
 
@@ -336,7 +338,9 @@ def test_every_problem_of_a_file_has_the_file_in_front(tmp_path: Path) -> None:
     path.write_text("n: {input: [1, 2, 2], layers: [relu]}\n")
     with pytest.raises(SpecError) as caught:
         find(f"{path}:n")
-    assert re.match(re.escape(f"{path}:1:32: n, layers.0: 'relu' is no layer. Did you mean 'ReLU'?"), str(caught.value))
+    assert re.match(
+        re.escape(f"{path}:1:32: n, layers.0: unknown layer 'relu'. Did you mean 'ReLU'?"), str(caught.value)
+    )
 
 
 # --- The command ----------------------------------------------------------------------------------------------------
@@ -351,7 +355,7 @@ def cnn(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_check_tells_all_and_counts(tmp_path: Path) -> None:
     path = tmp_path / "two.yaml"
     path.write_text(TWO)
-    message = "b, layers.0: 'relu' is no layer. Did you mean 'ReLU'?"
+    message = "b, layers.0: unknown layer 'relu'. Did you mean 'ReLU'?"
     result = cnn("check", str(path))
     assert (result.returncode, result.stdout) == (2, f"{path}:2:32: {message}\n")
     assert result.stderr == "2 networks checked: 1 mistake\n"
@@ -372,8 +376,8 @@ def test_check_without_a_mistake(tmp_path: Path) -> None:
 def test_check_obeys_set_and_input(tmp_path: Path) -> None:
     path = tmp_path / "two.yaml"
     path.write_text(TWO.replace("relu", "ReLU"))
-    assert "a 5x5 window needs at least 5x5, but 1x4x4 arrives" in cnn("check", str(path), "--set", "k=5").stdout
-    assert "a 3x3 window needs at least 3x3, but 1x2x2 arrives" in cnn("check", str(path), "--input", "1x2x2").stdout
+    assert "a 5x5 window needs at least 5x5, but got 1x4x4" in cnn("check", str(path), "--set", "k=5").stdout
+    assert "a 3x3 window needs at least 3x3, but got 1x2x2" in cnn("check", str(path), "--input", "1x2x2").stdout
     wrong = cnn("check", str(path), "--set", "kk=5")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == f"error: no network of {path} has an argument 'kk'; remove --set kk\n"
@@ -387,7 +391,7 @@ def test_rows_up_to_a_mistake_are_shown(command: str, tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "1x2x2" in result.stdout
     message = (
-        "a 4x4 window needs at least 4x4, but 1x2x2 arrives from layers.1; write a smaller kernel_size, a padding, or a"
+        "a 4x4 window needs at least 4x4, but got 1x2x2 from layers.1; write a smaller kernel_size, a padding, or a"
     )
     fix = "larger input (the smallest that fits is 1x8x8)"
     assert result.stderr == f"error: {path}:1:55: n, layers.2 (MaxPool2d): {message} {fix}\n"

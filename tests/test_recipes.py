@@ -63,7 +63,10 @@ def test_an_unknown_recipe_is_named(tmp_path: Path) -> None:
     [
         ("quick: {epoch: 3}", r"recipes\.quick: unknown training setting 'epoch'. Did you mean 'epochs'\?"),
         ("quick: {momentum: 0.9}", "momentum applies only to optimizer sgd or muon, not adam"),
-        ("Quick: {epochs: 3}", "'Quick' is no name for a recipe; use small letters, digits, '-' and '_'"),
+        (
+            "Quick: {epochs: 3}",
+            "invalid recipe name 'Quick'; start with a lowercase letter, then lowercase letters",
+        ),
         ("quick: 3", "must be a mapping, not 3"),
     ],
 )

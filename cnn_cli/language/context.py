@@ -18,16 +18,16 @@ UNKNOWN: Any = object()  # a value that could not be told: its problem is noted,
 
 
 class LimitReached(Exception):
-    """A limit is reached; the problem is noted, and expanding ends."""
+    """A limit is reached: the problem is noted, and the expansion ends."""
 
 
-class _Open(Exception):
+class _Undetermined(Exception):
     """A value depends on something UNKNOWN."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """The arguments that a text sees: those of its block (or network: owner ""), and its copy's number in a repeat."""
+    """The arguments visible in a text: those of its block (of the network: owner ""), and `$index` in a repeat."""
 
     owner: str
     values: dict[str, Any]
@@ -36,7 +36,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Closure:
-    """An argument that holds layers, or a list: its text, and the arguments seen where it was written."""
+    """An argument that holds layers or a list: its text, and the scope in which it was written."""
 
     node: Node
     scope: Scope
@@ -48,18 +48,18 @@ class Output:
 
     shape: Shape | None
     row: str
-    pieces: int = 0  # of a Chunk: to be taken piece by piece
-    bare: bool = False  # of a Parameter: no image of the batch
+    pieces: int = 0  # of a Chunk, whose pieces are taken one by one
+    bare: bool = False  # of a Parameter: without a batch dimension
 
     @property
     def source(self) -> str:
-        """The row as messages name it."""
+        """Where it comes from, as messages name it."""
         return "the input" if self.row == "input" else f"layers.{self.row}"
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place in the network: the path of the part, what arrives there, and the arguments that its text sees."""
+    """Where a part is used: its path in the network, what arrives there, and the scope of its text."""
 
     path: str
     input: Output
@@ -79,7 +79,7 @@ class Site:
 
 @dataclass
 class Context:
-    """What expanding a spec collects. `warnings` are warnings that only mean something in a spec without mistakes."""
+    """What the expansion of a spec collects. `warnings` are reported only where there are no mistakes."""
 
     spec: Spec
     problems: list[Problem]
@@ -89,42 +89,40 @@ class Context:
     steps: int = 0
     nested: int = 0
     params: int = 0
-    shape_error: tuple[Problem, bool] | None = None  # the first that another input may mend; if a larger one
+    shape_error: tuple[Problem, bool] | None = None  # the first that another input may fix; whether a larger one
     blocks: set[str] = field(default_factory=set)
-    outermost: dict[str, Output] = field(default_factory=dict)
+    root_outputs: dict[str, Output] = field(default_factory=dict)
     uses_in_channels: bool = False  # whether a layer inside a block reads $in_channels
-    noted: dict[tuple[int, int], str] = field(default_factory=dict)  # place → what the first problem there is about
+    reported: dict[tuple[int, int], str] = field(default_factory=dict)  # place → what its first problem is about
 
     def problem(self, place: Node | tuple[int, int], where: str, message: str, warning: bool = False) -> bool:
-        """Note a mistake; whether it is news. A block that is used ten times shows its mistakes once."""
-        at = place if isinstance(place, tuple) else (place.line, place.column)
-        found = Problem(self.spec.origin, *at, f"{self.spec.name}, {where}", message, warning)
-        news = self.noted.setdefault(at, where) == where
-        if news:
-            self.problems.append(found)
-        return news
+        """Note a mistake; whether it is new. A block that is used ten times shows its mistakes once."""
+        at = place if isinstance(place, tuple) else place.place
+        new = self.reported.setdefault(at, where) == where
+        if new:
+            self.problems.append(Problem(self.spec.origin, *at, f"{self.spec.name}, {where}", message, warning))
+        return new
 
     def warn(self, place: tuple[int, int], where: str, message: str) -> None:
-        """Note what is probably not meant."""
+        """Note what is legal, but probably not meant."""
         self.warnings.append(Problem(self.spec.origin, *place, f"{self.spec.name}, {where}", message, True))
 
     def shape_problem(self, place: tuple[int, int], where: str, error: ShapeError, inputs: Sequence[Output]) -> None:
-        """Note that what arrives does not fit: what was needed, what came and from where, and what to write."""
-        first, *others = (f"{sizes(f.shape or ())}{{}} from {f.source}" for f in inputs)
-        came = " and ".join([first.format(" arrives"), *(other.format("") for other in others)])
+        """Note that the inputs do not fit: what is needed, what arrives and from where, and what to write."""
+        got = " and ".join(f"{sizes(x.shape or ())} from {x.source}" for x in inputs)
         fix = error.fix
-        if self.uses_in_channels and len({(f.shape or ())[:1] for f in inputs}) > 1:
+        if self.uses_in_channels and len({(x.shape or ())[:1] for x in inputs}) > 1:
             fix += ". Inside a block, $in_channels is what arrives at that very layer; for the channels of the block's"
             fix += " input, write an argument, `args: {channels: $in_channels}`"
-        news = self.problem(place, where, f"{error.need}, but {came}; {fix}")
-        if news and self.shape_error is None and isinstance(error, TooSmall | Uneven):
+        new = self.problem(place, where, f"{error.need}, but got {got}; {fix}")
+        if new and self.shape_error is None and isinstance(error, TooSmall | Uneven):
             self.shape_error = (self.problems[-1], isinstance(error, TooSmall))
 
     def step(self, node: Node, site: Site, count: int = 1) -> None:
         """Count parts of the network; LimitReached if there are too many."""
         self.steps += count
         if self.steps > MOST_STEPS:
-            self.problem(node, site.label, f"the network has more than {MOST_STEPS:,} parts; write smaller repeats")
+            self.problem(node, site.label, f"the network has more than {MOST_STEPS:,} parts; reduce its repeats")
             raise LimitReached
 
     def enter(self, node: Node, site: Site, count: int = 1) -> None:
@@ -132,7 +130,7 @@ class Context:
         self.step(node, site, count)
         self.nested += 1
         if self.nested > MOST_NESTED:
-            message = f"nested more than {MOST_NESTED} levels deep; nest less, and let no block use itself"
+            message = f"nested more than {MOST_NESTED} levels deep; reduce the nesting, and let no block contain itself"
             self.problem(node, site.label, message)
             raise LimitReached
 
@@ -151,9 +149,9 @@ def evaluate(context: Context, node: Node, site: Site) -> Any:
         if not text.startswith("${"):
             return _look_up(context, text[1:], site)
         if not text.endswith("}"):
-            raise ValueError(f"{shown(text)} is not closed; write a brace at its end")
+            raise ValueError(f"the brace of {shown(text)} is never closed; write }} at its end")
         return calculate(text[2:-1], lambda name: _number(context, name, site))
-    except _Open:
+    except _Undetermined:
         return UNKNOWN
     except ValueError as error:
         context.problem(node, site.label, str(error))
@@ -161,32 +159,32 @@ def evaluate(context: Context, node: Node, site: Site) -> Any:
 
 
 def evaluate_deep(context: Context, node: Node, site: Site) -> Any:
-    """The value of a layer's setting: plain data, with every argument inside it replaced."""
-    found = evaluate(context, node, site)
-    if not isinstance(found, Closure):
-        return found
-    inside = site.at(found.scope)
-    context.enter(node, site, 1 + len(found.node.value))  # arguments may hold arguments: without a count for ever
+    """The value of a layer's setting: plain data, with every argument in it replaced by its value."""
+    value = evaluate(context, node, site)
+    if not isinstance(value, Closure):
+        return value
+    inside, items = site.at(value.scope), value.node.value
+    context.enter(node, site, 1 + len(items))  # arguments may hold arguments: without a count for ever
     plain: Any
-    if isinstance(found.node.value, list):
-        values = plain = [evaluate_deep(context, n, inside) for n in found.node.value]
+    if isinstance(items, list):
+        values = plain = [evaluate_deep(context, n, inside) for n in items]
     else:
-        plain = {k: evaluate_deep(context, n, inside) for k, n in found.node.value.items()}
+        plain = {k: evaluate_deep(context, n, inside) for k, n in items.items()}
         values = list(plain.values())
     context.leave()
     return UNKNOWN if any(v is UNKNOWN for v in values) else plain
 
 
-def bind_arguments(context: Context, owner: str, args: dict[str, Node], given: dict[str, Any], site: Site) -> Scope:
-    """The arguments of a block or network: those given, then the defaults, which see the arguments before them."""
+def bind_arguments(context: Context, owner: str, args: dict[str, Node], passed: dict[str, Any], site: Site) -> Scope:
+    """The scope of a block or network: the arguments passed to it, else the defaults, which see those before them."""
     values: dict[str, Any] = {}
     for name, default in args.items():
         seen = Scope(owner, dict(values))  # a copy: a list with $name in it must not come to hold itself
         before = context.uses_in_channels
-        values[name] = given[name] if name in given else evaluate(context, default, site.at(seen))
+        values[name] = passed[name] if name in passed else evaluate(context, default, site.at(seen))
         context.uses_in_channels = before  # here it is the input of the block
-        if default.value is None and name not in given:
-            context.problem(default, f"args.{name}", f"has no value; write one, or give it with --set {name}=…")
+        if default.value is None and name not in passed:
+            context.problem(default, f"args.{name}", f"has no value; write one, or pass it with --set {name}=…")
             values[name] = UNKNOWN
     return Scope(owner, values)
 
@@ -195,28 +193,28 @@ def _look_up(context: Context, name: str, site: Site) -> Any:
     scope = site.scope
     if name == "in_channels":
         if site.input.shape is None:
-            raise _Open
+            raise _Undetermined
         context.uses_in_channels |= bool(scope.owner)
         return site.input.shape[0]
     if name == "index":
         if scope.index is None:
             raise ValueError(
-                "$index counts the copies of a `repeat` (0, 1, …); write `repeat` beside this, or a number"
+                "$index is defined only where `repeat` makes copies (0, 1, …); add `repeat`, or write a number"
             )
         return scope.index
     if name not in scope.values:
         owner = f"the block {scope.owner}" if scope.owner else "the network"
-        known = [*scope.values, "in_channels"]
-        fix = closest(name[:60], known) or f" Write one of {', '.join(known[:20])}"
-        raise ValueError(f"${name[:60]} is no argument of {owner}.{fix}")
+        declare = f" Declare it: `args: {{{name[:60]}: {10 if name == 'classes' else '…'}}}`"
+        fix = closest(name[:60], [*scope.values, "in_channels"]) or declare
+        raise ValueError(f"${name[:60]} is not an argument of {owner}.{fix}")
     if scope.values[name] is UNKNOWN:
-        raise _Open
+        raise _Undetermined
     return scope.values[name]
 
 
 def _number(context: Context, name: str, site: Site) -> int | float:
-    found = _look_up(context, name, site)
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        plain = found.node.plain if isinstance(found, Closure) else found
-        raise ValueError(f"arithmetic needs numbers, but ${name} is {shown(plain)}; write a number there")
-    return found
+    number = _look_up(context, name, site)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        plain = number.node.plain if isinstance(number, Closure) else number
+        raise ValueError(f"arithmetic needs numbers, but ${name} is {shown(plain)}; set it to a number")
+    return number

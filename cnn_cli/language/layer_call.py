@@ -1,25 +1,26 @@
 """A layer's settings, complete and checked, and the row that its rules make of what arrives."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cnn_cli.errors import closest
+from cnn_cli.errors import unknown
 from cnn_cli.language.context import UNKNOWN, Context, LimitReached, Output, Site, evaluate_deep
+from cnn_cli.language.foreign_names import SETTINGS_ELSEWHERE
 from cnn_cli.language.plan import Group, Layer
 from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.layers import REQUIRED, LayerType, ShapeError, sizes
 from cnn_cli.values import product, shown
 
-MOST_VALUES = 10**12  # parameters of a network, or activation values of one layer: more is a slip
+MOST_VALUES = 10**12  # parameters of a network, or activation values of one layer: more is a mistake
 
 Place = tuple[int, int]
-Given = dict[str, tuple[Node, Any]]  # name → where it is written, and its value
+Arguments = dict[str, tuple[Node, Any]]  # setting → where it is written, and its value
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """A layer as it is written: what stands behind its colon, at which line and column, and what arrives there."""
+    """A layer as it is written: its row of the table, what follows its colon, its line and column, and its site."""
 
     rule: LayerType
     argument: Node
@@ -32,23 +33,23 @@ class LayerCall:
 
 
 def unknown_part(site: Site) -> tuple[Group, Output]:
-    """In place of a part that could not be understood: from here on the shape is unknown."""
+    """What takes the place of a part with a mistake: an output of unknown shape."""
     return Group(site.path, False, (), "input"), Output(None, site.input.row)
 
 
 def call_layer(context: Context, call: LayerCall, inputs: tuple[Output, ...]) -> tuple[Layer | Group, Output]:
-    """A layer that takes what arrives in `inputs` (none for a parameter, several for a join)."""
-    given = _given(context, call)
-    settings = _complete(context, call, given)
+    """Add a layer with these inputs: none for a Parameter, several for a join."""
+    arguments = _arguments(context, call)
+    settings = _complete(context, call, arguments)
     if settings is None or any(f.shape is None for f in inputs):
         return unknown_part(call.site)
-    return add_layer(context, call, settings, inputs, tuple(given))
+    return add_layer(context, call, settings, inputs, tuple(arguments))
 
 
 def add_layer(
     context: Context, call: LayerCall, settings: dict[str, Any], inputs: tuple[Output, ...], names: tuple[str, ...] = ()
 ) -> tuple[Layer | Group, Output]:
-    """The shape rule, the bounds, and the row. `names` are the settings that the spec writes."""
+    """Apply the shape rule and the limits, and note the layer. `names` are the settings that the spec writes."""
     rule, site = call.rule, call.site
     shapes = tuple(f.shape or () for f in inputs)
     try:
@@ -72,31 +73,29 @@ def _bounded(context: Context, layer: Layer, call: LayerCall) -> None:
     counts = (context.params, "parameters"), (product(layer.output_shape), "activation values for one image")
     for count, what in counts:
         if count > MOST_VALUES:
-            message = (
-                f"needs {count:.3g} {what}, and more than {MOST_VALUES:.0e} are surely a slip; write smaller sizes"
-            )
+            message = f"has {count:.3g} {what}, more than the limit of {MOST_VALUES:.0e}; reduce its sizes"
             context.problem(call.place, call.where, message)
             raise LimitReached
 
 
-def _complete(context: Context, call: LayerCall, given: Given) -> dict[str, Any] | None:
-    """All settings of a layer: written, inferred, defaults. None, and a problem each, where they are wrong."""
+def _complete(context: Context, call: LayerCall, arguments: Arguments) -> dict[str, Any] | None:
+    """All settings of a layer: written, inferred and defaults. None, and a problem each, where they are wrong."""
     rule, site = call.rule, call.site
-    read, mistakes = _read(call, given)
-    mistakes += [*_strangers(call, given), *_missing(call, given, read)]
+    read, mistakes = _read(call, arguments)
+    mistakes += [*_unknown_settings(call), *_missing(call, arguments, read)]
     for place, message in mistakes:
         context.problem(place, call.where, message)
-    if mistakes or any(value is UNKNOWN for _, value in given.values()):
+    if mistakes or any(value is UNKNOWN for _, value in arguments.values()):
         return None
     try:
         inferred = rule.infer(site.input.shape) if site.input.shape is not None else {}
     except ShapeError as error:
         context.shape_problem(call.place, call.where, error, (site.input,))
         return None
-    for place, message in _contradictions(site.input, given, read, inferred):
+    for place, message in _contradictions(site.input, arguments, read, inferred):
         context.problem(place, call.where, message)
     settings = {n: inferred[n] if n in inferred else read.get(n, s.default) for n, s in rule.settings.items()}
-    if any(s is REQUIRED for s in settings.values()):  # nothing to infer from: an earlier mistake hides what arrives
+    if any(s is REQUIRED for s in settings.values()):  # not inferred: an earlier mistake hides the shape that arrives
         return None
     try:
         rule.check(settings)
@@ -106,8 +105,8 @@ def _complete(context: Context, call: LayerCall, given: Given) -> dict[str, Any]
     return settings
 
 
-def _given(context: Context, call: LayerCall) -> Given:
-    """What is written for a layer: nothing, keyword arguments, or one value for the first."""
+def _arguments(context: Context, call: LayerCall) -> Arguments:
+    """What is written after the colon: nothing, settings by name, or one value for the first setting."""
     argument, rule, site = call.argument, call.rule, call.site
     if isinstance(argument.value, dict):
         own = {name: node for name, node in argument.value.items() if name in rule.settings}
@@ -117,10 +116,10 @@ def _given(context: Context, call: LayerCall) -> Given:
     return {rule.first: (argument, evaluate_deep(context, argument, site))}
 
 
-def _read(call: LayerCall, given: Given) -> tuple[dict[str, Any], list[tuple[Place, str]]]:
-    """The values in their normal form, and what is wrong with the others."""
+def _read(call: LayerCall, arguments: Arguments) -> tuple[dict[str, Any], list[tuple[Place, str]]]:
+    """The valid values in their normal form, and what is wrong with the others."""
     read, mistakes = {}, []
-    for name, (node, value) in given.items():
+    for name, (node, value) in arguments.items():
         if value is UNKNOWN:
             continue
         try:
@@ -128,12 +127,12 @@ def _read(call: LayerCall, given: Given) -> tuple[dict[str, Any], list[tuple[Pla
         except ValueError as error:
             hint = f"; write ${value}" if isinstance(value, str) and value in call.site.scope.values else ""
             if node is call.argument and isinstance(value, list):
-                hint = f"; write settings by name, {_form(call, given)}"
-            mistakes.append(((node.line, node.column), f"{name} {error}{hint}"))
+                hint = f"; write settings by name, {_form(call, arguments)}"
+            mistakes.append((node.place, f"{name} {error}{hint}"))
     return read, mistakes
 
 
-def _strangers(call: LayerCall, given: Given) -> Iterator[tuple[Place, str]]:
+def _unknown_settings(call: LayerCall) -> Iterator[tuple[Place, str]]:
     """Settings that the layer does not have."""
     argument, rule = call.argument, call.rule
     if isinstance(argument.value, dict):
@@ -141,54 +140,62 @@ def _strangers(call: LayerCall, given: Given) -> Iterator[tuple[Place, str]]:
             if name not in rule.settings:
                 yield argument.keys[name], _unknown(name, rule)
     elif argument.value is not None and rule.first is None:
-        message = f"takes no settings, but {shown(argument.plain)} is written; remove it"
-        yield (argument.line, argument.column), message
+        yield argument.place, f"takes no settings, but got {shown(argument.plain)}; remove it"
 
 
 def _unknown(name: str, rule: LayerType) -> str:
     if name in ("from", "repeat"):
-        return f"`{name}` stands beside the layer, not inside it: {{{rule.name}: …, {name}: …}}"
+        return f"`{name}` belongs beside the layer, not inside it; write {{{rule.name}: …, {name}: …}}"
     if name == "inplace":
-        return "no layer works in place, so that every output can be looked at; remove inplace"
-    known = closest(name, rule.settings) or f" Write one of {', '.join(rule.settings) or 'none: it has no settings'}"
-    return f"unknown setting {name[:60]!r}.{known}"
+        return "in-place operation is not supported, so that every output can be inspected; remove `inplace`"
+    if name == "activation":
+        return "an activation is a layer of its own; remove `activation` and write `- ReLU` on the next line"
+    if not rule.settings:
+        return f"takes no settings, but got {name[:60]!r}; remove it"
+    meant = SETTINGS_ELSEWHERE.get(name)
+    if meant in rule.settings:
+        return f"unknown setting {name!r}. Did you mean {meant!r}?"
+    return unknown("setting", name, rule.settings)
 
 
-def _missing(call: LayerCall, given: Given, read: Collection[str]) -> Iterator[tuple[Place, str]]:
-    """Required settings that are not there, unless one was misspelt or all are in one list, as its message says."""
+def _missing(call: LayerCall, arguments: Arguments, read: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Required settings that are missing, unless one is misspelled, or a list was meant to hold them all."""
     rule, argument = call.rule, call.argument
-    if isinstance(argument.value, list) and rule.first in given and rule.first not in read:
+    if isinstance(argument.value, list) and rule.first not in read:
         return
-    strangers = argument.value if isinstance(argument.value, dict) else ()
-    meant = "".join(closest(name, rule.settings) for name in strangers if name not in rule.settings)
-    names = [n for n in _required(rule) if n not in given and repr(n) not in meant]
+    unknown_names = argument.value if isinstance(argument.value, dict) else ()
+    meant = "".join(_unknown(name, rule) for name in unknown_names if name not in rule.settings)
+    names = [n for n in _required(rule) if n not in arguments and repr(n) not in meant]
     if names:
-        verb = "is" if len(names) == 1 else "are"
-        yield call.place, f"{' and '.join(names)} {verb} missing; write {_form(call, given)}"
+        yield call.place, missing(names, _form(call, arguments))
+
+
+def missing(names: list[str], form: str) -> str:
+    """`kernel_size is missing; write …`."""
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing; write {form}"
 
 
 def _required(rule: LayerType) -> list[str]:
     return [name for name, s in rule.settings.items() if s.default is REQUIRED and not s.inferred]
 
 
-def _form(call: LayerCall, given: Given) -> str:
+def _form(call: LayerCall, arguments: Arguments) -> str:
     """The layer with what is written and what is required: {Conv2d: {out_channels: 32, kernel_size: …}}."""
-    known = {} if isinstance(call.argument.value, list) else given
+    known = {} if isinstance(call.argument.value, list) else arguments
     parts = [f"{name}: {shown(node.plain)}" for name, (node, _) in known.items()]
     parts += [f"{name}: …" for name in _required(call.rule) if name not in known]
     return f"{{{call.rule.name}: {{{', '.join(parts)}}}}}"
 
 
 def _contradictions(
-    output: Output, given: Given, read: dict[str, Any], inferred: dict[str, Any]
+    output: Output, arguments: Arguments, read: dict[str, Any], inferred: dict[str, Any]
 ) -> Iterator[tuple[Place, str]]:
-    """What follows from the input need not be written; written all the same, it must be right."""
+    """Sizes that follow from the input need not be written, but must be right where they are."""
     shape = output.shape or ()
     for name, value in inferred.items():
         if read.get(name, value) != value:
-            node = given[name][0]
-            fix = f"remove it or write {value}"
+            node = arguments[name][0]
+            fix = f"remove {name} or write {value}"
             if name == "in_features" and len(shape) > 1 and read[name] == product(shape):
                 fix = "put Flatten before it"
-            message = f"{name} {read[name]} is written, but {sizes(shape)} arrives from {output.source}; {fix}"
-            yield (node.line, node.column), message
+            yield node.place, f"{name} is {read[name]}, but got {sizes(shape)} from {output.source}; {fix}"

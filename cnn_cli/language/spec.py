@@ -1,25 +1,26 @@
-"""A file of networks, read and checked as far as that goes without sizes: which keys there are, what they may hold."""
+"""A file of networks, read and checked as far as possible without sizes: its keys, and what they may hold."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnn_cli.errors import Problem, closest
+from cnn_cli.errors import Problem, unknown
 from cnn_cli.language.yaml_nodes import Node, read_yaml
 from cnn_cli.layers import JOINS, LAYERS
 from cnn_cli.settings import read_train
-from cnn_cli.values import Integer, shown
+from cnn_cli.values import Integer, Number, shown
 
 NETWORK_KEYS = ("description", "reference", "input", "args", "blocks", "layers", "outputs", "train", "recipes")
 SIZE = Integer(1, 100_000)
+_LOSS_WEIGHT = Number(0)
 MOST_NETWORKS = 500  # in a file
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.I)  # what Windows takes for a device, not a folder
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.I)  # reserved on Windows: run folders are named so
 _RECIPE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _WORD = re.compile(r"[a-z_][a-z0-9_]{0,63}")
 _BLOCK = re.compile(r"[A-Z][A-Za-z0-9_]{0,63}")
-_RESERVED = ("in_channels", "index")  # what `$name` means of itself
+_RESERVED = {"in_channels": "the number of channels that arrive", "index": "the number of a copy in a `repeat`"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Spec:
     blocks: dict[str, Block]
     outputs: dict[str, float]
     train: dict[str, Any]
-    recipes: dict[str, dict[str, Any]]  # other ways to train it, each laid over `train`
+    recipes: dict[str, dict[str, Any]]  # other ways to train it, each overriding some of `train`
     problems: tuple[Problem, ...]
 
 
@@ -62,6 +63,9 @@ class SpecFile:
     problems: tuple[Problem, ...]
 
 
+Place = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class _Notes:
     """Where problems go, and what they are about."""
@@ -70,58 +74,53 @@ class _Notes:
     where: str
     problems: list[Problem]
 
-    def add(self, place: tuple[int, int], message: str, under: str = "") -> None:
+    def add(self, place: Place, message: str, under: str = "", warning: bool = False) -> None:
         where = ", ".join(w for w in (self.where, under) if w)
-        self.problems.append(Problem(self.origin, *place, where, message))
+        self.problems.append(Problem(self.origin, *place, where, message, warning))
 
 
 def parse(text: bytes | str, origin: str) -> SpecFile:
-    """The networks of a file; SpecError only where the text is no YAML at all."""
+    """The networks of a file; SpecError only where the text is not valid YAML."""
     root = read_yaml(text, origin)
     notes = _Notes(origin, "", [])
-    if problem := _no_file(root):
-        notes.add(_place(root), problem)
+    if problem := _not_networks(root):
+        notes.add(root.place, problem)
         return SpecFile(origin, {}, {}, tuple(notes.problems))
     blocks = _blocks(root.value.get("blocks"), notes)
     networks = {}
     for name, node in root.value.items():
         if name == "blocks":
             continue
-        if not _NAME.fullmatch(name) or _DEVICE.fullmatch(name):
-            message = f"{name[:80]!r} is no name for a network; use letters, digits, '.', '_' and '-', at most 64"
-            notes.add(root.keys[name], message)
+        if _DEVICE.fullmatch(name):
+            notes.add(root.keys[name], f"{name!r} is a reserved file name on Windows; choose another network name")
+        elif not _NAME.fullmatch(name):
+            form = "start with a letter or digit, then letters, digits, '.', '_' and '-', at most 64 characters"
+            notes.add(root.keys[name], f"invalid network name {name[:80]!r}; {form}")
         else:
             networks[name] = _network(name, node, root.keys[name], blocks, origin)
     return SpecFile(origin, networks, blocks, tuple(notes.problems))
 
 
-def _no_file(root: Node) -> str:
-    """Why this is no file of networks; empty if it is one."""
+def _not_networks(root: Node) -> str:
+    """Why this is not a file of networks; empty if it is one."""
     form = "write `name: {input: …, layers: …}`"
     if not isinstance(root.value, dict):
-        return f"a file of networks is a mapping, not {shown(root.plain)}; {form}"
+        return f"must be a mapping of networks by name, not {shown(root.plain)}; {form}"
     if "layers" in root.value and "input" in root.value:
-        return "the network has no name; write `my-net:` above and indent the rest"
+        return "the network has no name; write `my-net:` on the first line and indent the rest"
     if len(root.value) > MOST_NETWORKS:
-        return f"{len(root.value):,} networks, and a file has at most {MOST_NETWORKS}; split it"
-    return "" if root.value else f"the file has no network; {form}"
+        return f"{len(root.value):,} networks, more than the {MOST_NETWORKS} that a file may have; split it"
+    return "" if root.value else f"the file has no networks; {form}"
 
 
-def _place(node: Node) -> tuple[int, int]:
-    return node.line, node.column
-
-
-def _network(name: str, node: Node, key: tuple[int, int], shared: dict[str, Block], origin: str) -> Spec:
+def _network(name: str, node: Node, key: Place, shared: dict[str, Block], origin: str) -> Spec:
     notes = _Notes(origin, name, [])
     parts: dict[str, Node] = node.value if isinstance(node.value, dict) else {}
     if not parts:
-        notes.add(key, "a network is a mapping; write `input: [channels, height, width]` and `layers:` in it")
-    unknown = {part: closest(part, NETWORK_KEYS) for part in parts if part not in NETWORK_KEYS}
-    for part, meant in unknown.items():
-        fix = meant or f" Write one of {', '.join(NETWORK_KEYS)}"
-        notes.add(node.keys[part], f"unknown key {part[:60]!r}.{fix}")
+        notes.add(key, "must be a mapping; write `input: [channels, height, width]` and `layers:` under the name")
+    meant = _unknown_keys(node, NETWORK_KEYS, notes)
     for part, form in (("input", "`input: [channels, height, width]`"), ("layers", "`layers:` and a list under it")):
-        if parts and part not in parts and not any(repr(part) in meant for meant in unknown.values()):
+        if parts and part not in parts and repr(part) not in meant:
             notes.add(key, f"`{part}` is missing; write {form}")
     train = _train(parts.get("train"), notes)
     return Spec(
@@ -141,11 +140,19 @@ def _network(name: str, node: Node, key: tuple[int, int], shared: dict[str, Bloc
     )
 
 
+def _unknown_keys(node: Node, known: Sequence[str], notes: _Notes, under: str = "") -> str:
+    """Note keys that mean nothing; all that is said of them, to see what was meant."""
+    strangers = [k for k in node.keys if k not in known]
+    for key in strangers:
+        notes.add(node.keys[key], unknown("key", key, known), under)
+    return " ".join(unknown("key", key, known).partition("Did you mean")[2] for key in strangers)
+
+
 def _text(node: Node | None, key: str, notes: _Notes) -> str:
     if node is None or node.value is None:
         return ""
     if not isinstance(node.value, str):
-        notes.add(_place(node), f"must be text, not {shown(node.plain)}; put it in quotes", key)
+        notes.add(node.place, f"must be text, not {shown(node.plain)}; put it in quotes", key)
     return str(node.value)
 
 
@@ -153,10 +160,15 @@ def _input(node: Node | None, notes: _Notes) -> tuple[int, ...]:
     if node is None:
         return ()
     try:
-        return read_input(node.plain)
+        size = read_input(node.plain)
     except ValueError as error:
-        notes.add(_place(node), str(error), "input")
+        notes.add(node.place, str(error), "input")
         return ()
+    height, width, channels = size
+    if channels in (1, 3) and height > 4 and width > 4 and (height == width or channels == 3):
+        form = f"channels come first; if this is height, width, channels, write [{channels}, {height}, {width}]"
+        notes.add(node.place, f"{height} channels of {width}x{channels} pixels: {form}", "input", warning=True)
+    return size
 
 
 def read_input(value: Any) -> tuple[int, ...]:
@@ -168,98 +180,92 @@ def read_input(value: Any) -> tuple[int, ...]:
     return tuple(SIZE.read(v) for v in value)
 
 
-def _mapping(node: Node | None, notes: _Notes, under: str, form: str) -> dict[str, Node]:
+def _entries(node: Node | None, notes: _Notes, under: str, form: str) -> Iterator[tuple[str, Node, Place]]:
+    """The keys of a mapping with their values and places; none, and a problem, where it is something else."""
     if node is None or node.value is None:
-        return {}
-    if not isinstance(node.value, dict):
-        notes.add(_place(node), f"must be a mapping, not {shown(node.plain)}; write {form}", under)
-        return {}
-    return node.value
+        return
+    if isinstance(node.value, dict):
+        yield from ((name, child, node.keys[name]) for name, child in node.value.items())
+    else:
+        notes.add(node.place, f"must be a mapping, not {shown(node.plain)}; write {form}", under)
 
 
 def _args(node: Node | None, notes: _Notes, under: str) -> dict[str, Node]:
-    args = _mapping(node, notes, under, "{width: 64, stride: 1}")
-    for name in args:
-        assert node is not None
-        if not _WORD.fullmatch(name) or name in _RESERVED:
-            reason = "has a meaning of its own" if name in _RESERVED else "is no name for an argument"
-            notes.add(node.keys[name], f"{name[:60]!r} {reason}; use small letters, digits and _", under)
+    args = {}
+    for name, value, place in _entries(node, notes, under, "{width: 64, stride: 1}"):
+        if name in _RESERVED:
+            notes.add(place, f"${name} is reserved for {_RESERVED[name]}; choose another argument name", under)
+        elif not _WORD.fullmatch(name):
+            notes.add(place, f"invalid argument name {name[:60]!r}; use lowercase letters, digits and _", under)
+        args[name] = value
     return args
 
 
 def _blocks(node: Node | None, notes: _Notes) -> dict[str, Block]:
     blocks = {}
-    for name, body in _mapping(node, notes, "blocks", "{Name: {args: …, layers: …}}").items():
-        assert node is not None
-        under, place = f"blocks.{name}", node.keys[name]
+    for name, body, place in _entries(node, notes, "blocks", "{Name: {args: …, layers: …}}"):
+        under = f"blocks.{name}"
         if not _BLOCK.fullmatch(name):
-            message = f"{name[:60]!r} is no name for a block; begin with a capital, then letters, digits and _"
-            notes.add(place, message, "blocks")
+            form = "start with a capital letter, then letters, digits and _"
+            notes.add(place, f"invalid block name {name[:60]!r}; {form}", "blocks")
         elif name in LAYERS or name in JOINS:
-            notes.add(place, f"{name} is a layer already; choose another name", under)
+            notes.add(place, f"{name} is already the name of a layer; choose another name", under)
         elif not isinstance(body.value, dict) or "layers" not in body.value:
             notes.add(place, "`layers` is missing; write {args: {…}, layers: …}", under)
         else:
-            for key in body.value:
-                if key not in ("args", "layers"):
-                    fix = closest(key, ("args", "layers")) or " A block has args and layers; write it there"
-                    notes.add(body.keys[key], f"unknown key {key[:60]!r}.{fix}", under)
+            _unknown_keys(body, ("args", "layers"), notes, under)
             blocks[name] = Block(name, _args(body.value.get("args"), notes, under), body.value["layers"], *place)
     return blocks
 
 
 def _outputs(node: Node | None, notes: _Notes) -> dict[str, float]:
     outputs = {}
-    for name, weight in _mapping(node, notes, "outputs", "{fc: 1.0, aux: 0.3}").items():
-        if isinstance(weight.value, bool) or not isinstance(weight.value, int | float) or weight.value < 0:
-            message = f"{name[:60]!r} needs its weight in the loss, not {shown(weight.plain)}; write {name[:60]}: 1.0"
-            notes.add(_place(weight), message, "outputs")
-        else:
-            outputs[name] = float(weight.value)
+    for name, weight, _ in _entries(node, notes, "outputs", "{fc: 1.0, aux: 0.3}"):
+        try:
+            outputs[name] = float(_LOSS_WEIGHT.read(weight.plain))
+        except ValueError as error:
+            notes.add(weight.place, f"the loss weight of {name[:60]!r} {error}; write {name[:60]}: 1.0", "outputs")
     return outputs
 
 
 def _train(
-    node: Node | None, notes: _Notes, where: str = "train", under: dict[str, Any] | None = None
+    node: Node | None, notes: _Notes, where: str = "train", base: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    settings = _mapping(node, notes, where, "{data: digits, epochs: 10}")
+    """The settings of `train`, or of a recipe that overrides some of `base`."""
+    settings = {key: value for key, value, _ in _entries(node, notes, where, "{data: digits, epochs: 10}")}
     plain = {k: n.plain for k, n in settings.items()}
-    for key, message in read_train(plain, under):
+    for key, message in read_train(plain, base):
         assert node is not None
-        notes.add(_place(settings[key]) if key in settings else _place(node), message, where)
+        notes.add(settings.get(key, node).place, message, where)
     return plain
 
 
 def _recipes(node: Node | None, train: dict[str, Any], notes: _Notes) -> dict[str, dict[str, Any]]:
     recipes = {}
-    for name, body in _mapping(node, notes, "recipes", "{fast: {epochs: 2, lr: 0.01}}").items():
-        assert node is not None
+    for name, body, place in _entries(node, notes, "recipes", "{fast: {epochs: 2, lr: 0.01}}"):
         if not _RECIPE.fullmatch(name):
-            message = f"{name[:60]!r} is no name for a recipe; use small letters, digits, '-' and '_'"
-            notes.add(node.keys[name], message, "recipes")
+            form = "start with a lowercase letter, then lowercase letters, digits, - and _"
+            notes.add(place, f"invalid recipe name {name[:60]!r}; {form}", "recipes")
         recipes[name] = _train(body, notes, f"recipes.{name}", train)
     return recipes
 
 
 def used_blocks(spec: Spec) -> dict[str, Block]:
     """The blocks that the network names, and those that these name: what must travel with it."""
-    found: dict[str, Block] = {}
+    blocks: dict[str, Block] = {}
     waiting = [spec.layers, *spec.args.values()]
     while waiting:
         node = waiting.pop()
         for word in words(node):
-            if word in spec.blocks and word not in found:
-                found[word] = spec.blocks[word]
-                waiting += [found[word].layers, *found[word].args.values()]
-    return found
+            if word in spec.blocks and word not in blocks:
+                blocks[word] = spec.blocks[word]
+                waiting += [blocks[word].layers, *blocks[word].args.values()]
+    return blocks
 
 
 def words(node: Node | None) -> Sequence[str]:
     """All keys and texts of a node."""
-    if node is None:
-        return ()
-    if isinstance(node.value, dict):
-        return [w for k, n in node.value.items() for w in (k, *words(n))]
-    if isinstance(node.value, list):
-        return [w for n in node.value for w in words(n)]
-    return (node.value,) if isinstance(node.value, str) else ()
+    value: Any = node.value if node else None
+    if isinstance(value, dict):
+        return [w for k, n in value.items() for w in (k, *words(n))]
+    return [w for n in value for w in words(n)] if isinstance(value, list) else [value] * isinstance(value, str)

@@ -39,6 +39,10 @@ class Node:
     keys: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
+    def place(self) -> tuple[int, int]:
+        return self.line, self.column
+
+    @property
     def plain(self) -> Any:
         """The value without places, as json.loads would give it."""
         if isinstance(self.value, dict):
@@ -50,22 +54,22 @@ def read_yaml(text: bytes | str, origin: str) -> Node:
     """The one document in `text`; SpecError names the place in `origin` of whatever is wrong."""
     data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
     if len(data) > MOST_BYTES:
-        raise _error(origin, 1, 1, f"the file has more than {MOST_BYTES:,} bytes, the most for a spec; split it")
+        raise _error(origin, 1, 1, f"the file has more than {MOST_BYTES:,} bytes, the limit for a spec; split it")
     try:
         plain = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise _error(origin, line, 1, "the file is not UTF-8 text; save it as UTF-8") from None
+        raise _error(origin, line, 1, "the file is not encoded as UTF-8; save it as UTF-8") from None
     try:
         return _document(yaml.parse(plain, Loader=_LOADER), origin)
     except yaml.MarkedYAMLError as error:
         line, column, message = _not_yaml(error, plain)
-        raise _error(origin, line, column, f"not YAML: {message}") from None
+        raise _error(origin, line, column, f"invalid YAML: {message}") from None
     except yaml.YAMLError:
-        found = next((m for m in _CONTROL.finditer(plain)), None)
-        line, column = _place(plain, found.start()) if found else (1, 1)
-        what = f" U+{ord(found.group()):04X}" if found else ""
-        raise _error(origin, line, column, f"the character{what} has no place in a text file; remove it") from None
+        match = _CONTROL.search(plain)
+        line, column = _place(plain, match.start()) if match else (1, 1)
+        code = f" U+{ord(match.group()):04X}" if match else ""
+        raise _error(origin, line, column, f"invalid character{code}; remove it") from None
 
 
 def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str]:
@@ -73,20 +77,29 @@ def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str]:
     problem, mark = str(error.problem or error.context), error.problem_mark or error.context_mark
     assert mark is not None
     line, column = mark.line + 1, mark.column + 1
-    lines = text.splitlines()
-    here = lines[line - 1][column - 1 :] if line <= len(lines) else ""
-    if here[:1] == "\t" or "\\t" in problem:
-        return line, column, "a tab stands here; indent with spaces"
-    if here[:1] in ("@", "`", "%") and "token" in problem:
-        return line, column, f"a text that begins with {here[0]} needs quotes"
-    if "flow" in str(error.context) and error.context_mark:
+    lines, context = text.splitlines(), str(error.context)
+    character = lines[line - 1][column - 1 : column] if line <= len(lines) else ""
+    if "nesting depth" in problem:
+        return line, column, f"nested more than {MOST_DEPTH} levels deep; simplify the file"
+    if character == "\t" or "\\t" in problem:
+        return line, column, "found a tab; indent with spaces"
+    if character in ("@", "`", "%") and "token" in problem:
+        return line, column, f"text that starts with {character} must be quoted"
+    if error.context_mark and ("flow" in context or "quoted" in context or "simple key" in context):
         line, column = error.context_mark.line + 1, error.context_mark.column + 1
-        return line, column, "the bracket that opens here is not closed, or a comma or colon is missing inside"
+        if "simple key" in context:
+            return line, column, "a key without a colon, or text that continues on the next line; write `key: value`"
+        kind = "quote" if "quoted" in context else "bracket"
+        return (
+            line,
+            column,
+            f"this {kind} is never closed" + ", or a comma or colon is missing in it" * ("flow" in context),
+        )
     if "mapping values are not allowed" in problem:
-        return line, column, "a second colon in one line; put a text with a colon in quotes, or begin a new line"
-    if "block" in str(error.context) or "expected key" in problem:
-        return line, column, "this line fits no line above; give it the same indentation as its neighbours"
-    return line, column, f"{problem}; put texts with special characters in quotes"
+        return line, column, "a second colon on one line; quote text that contains a colon, or start a new line"
+    if "block" in context or "expected key" in problem:
+        return line, column, "this line is aligned with no line above; indent it like its siblings"
+    return line, column, f"{problem}; quote text with special characters"
 
 
 def _place(text: str, at: int) -> tuple[int, int]:
@@ -103,7 +116,7 @@ def _document(events: Iterator[yaml.Event], origin: str) -> Node:
     count = 0
     for event in events:
         if isinstance(event, yaml.DocumentStartEvent) and root is not None:
-            raise _at(event, origin, "a second document begins; one file holds one, so remove the ---")
+            raise _at(event, origin, "a second YAML document starts here, but a spec is a single one; remove the ---")
         if isinstance(event, yaml.CollectionEndEvent):
             stack.pop()
             pending.pop()
@@ -113,8 +126,12 @@ def _document(events: Iterator[yaml.Event], origin: str) -> Node:
         _refuse(event, origin)
         count += 1
         if count > MOST_NODES or len(stack) > MOST_DEPTH:
-            limit = f"{MOST_DEPTH} levels deep" if len(stack) > MOST_DEPTH else f"{MOST_NODES:,} values"
-            raise _at(event, origin, f"more than {limit}; split or simplify the file")
+            limit = (
+                f"nested more than {MOST_DEPTH} levels deep"
+                if len(stack) > MOST_DEPTH
+                else f"more than {MOST_NODES:,} values"
+            )
+            raise _at(event, origin, f"{limit}; split or simplify the file")
         line, column = _start(event)
         if stack and isinstance(stack[-1].value, dict) and pending[-1] is None:
             pending[-1] = (_key(event, stack[-1], origin), line, column)
@@ -125,14 +142,14 @@ def _document(events: Iterator[yaml.Event], origin: str) -> Node:
             stack.append(node)
             pending.append(None)
     if root is None:
-        raise _error(origin, 1, 1, "the file is empty; it needs `name: {input: …, layers: …}`")
+        raise _error(origin, 1, 1, "the file is empty; write `name: {input: …, layers: …}`")
     return root
 
 
 def _refuse(event: yaml.NodeEvent, origin: str) -> None:
-    """Anchors, aliases and tags: a spec is data, and each line of it stands for itself."""
+    """Reject anchors, aliases and tags: a spec is data that reads line by line."""
     if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-        raise _at(event, origin, "anchors and aliases (& and *) are not supported; use `blocks:` for what repeats")
+        raise _at(event, origin, "anchors and aliases (& and *) are not supported; use `blocks:` for repeated parts")
     tag: str | None = getattr(event, "tag", None)
     if tag is not None:
         raise _at(event, origin, f"the tag {tag[:40]!r} is not supported; write plain values")
@@ -140,13 +157,13 @@ def _refuse(event: yaml.NodeEvent, origin: str) -> None:
 
 def _key(event: yaml.NodeEvent, mapping: Node, origin: str) -> str:
     if not isinstance(event, yaml.ScalarEvent):
-        raise _at(event, origin, "a key must be a word, not a list or a mapping; put a text in braces in quotes")
+        raise _at(event, origin, "a key must be text, not a list or a mapping; quote a key that starts with a bracket")
     key: str = event.value
     if key == "<<":
-        raise _at(event, origin, "merge keys (<<) are not supported; use `blocks:` for what repeats")
+        raise _at(event, origin, "merge keys (<<) are not supported; use `blocks:` for repeated parts")
     if key in mapping.value:
         raise _at(
-            event, origin, f"{key[:60]!r} stands here a second time (first in line {mapping.keys[key][0]}); keep one"
+            event, origin, f"duplicate key {key[:60]!r} (first on line {mapping.keys[key][0]}); remove one of them"
         )
     return key
 
@@ -166,7 +183,7 @@ def _value(event: yaml.NodeEvent, origin: str) -> Any:
     if number is None:
         return text
     if len(text) > 40 or not math.isfinite(float(text)):
-        raise _at(event, origin, f"the number {text[:20]}… is too large or too long; write a smaller one")
+        raise _at(event, origin, f"the number {text[:20]}… is too large or has too many digits; write a smaller one")
     return number(text)
 
 
