@@ -7,6 +7,7 @@ from typing import Any
 
 from cnn_cli.checkpoints.run_folder import is_stored
 from cnn_cli.checkpoints.stored_network import read_plan
+from cnn_cli.data.catalog import DATASETS
 from cnn_cli.errors import Problem, SpecError, UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find_spec, plan_spec, read_file, shipped
@@ -59,18 +60,19 @@ def diagnose(
                 problems += _file(file, args, input)
                 networks += len(file.networks)
             if source and not source.endswith(ENDINGS):
-                problems += _network(source, models, args, input).problems
+                problems += _network(source, models, args, input)
                 networks += 1
         except SpecError as error:
             problems += error.problems
     return Diagnostics(networks, tuple(sorted(set(problems))))
 
 
-def _network(source: str, models: Sequence[Path], args: dict[str, Any], input: Sequence[int] | None) -> Plan:
-    """The plan of a name, FILE.yaml:NAME, run folder or checkpoint, with its mistakes."""
+def _network(source: str, models: Sequence[Path], args: dict[str, Any], input: Sequence[int] | None) -> list[Problem]:
+    """The problems of a name, FILE.yaml:NAME, run folder or checkpoint."""
     if is_stored(source):
-        return read_plan(source, args, input)
-    return plan_spec(find_spec(source, models), args, input)
+        return list(read_plan(source, args, input).problems)
+    plan = plan_spec(find_spec(source, models), args, input)
+    return [*plan.problems, *_data_problems(plan, args)]
 
 
 def _files(source: str, models: Sequence[Path]) -> list[SpecFile]:
@@ -93,13 +95,33 @@ def _file(file: SpecFile, args: dict[str, Any], input: Sequence[int] | None) -> 
             message = f"the networks before this one have more than {MOST_LAYERS:,} layers in total; split the file"
             return [*problems, Problem(file.origin, spec.node.line, 1, spec.name, message)]
         plan = plan_spec(spec, {k: v for k, v in args.items() if k in spec.args}, input)
-        problems += plan.problems
+        problems += [*plan.problems, *_data_problems(plan, args)]
         used |= plan.blocks
         layers += len(plan.layers)
         own = {n: b for n, b in spec.blocks.items() if n not in file.blocks or file.blocks[n] is not b}
         problems += _unused(file, f"{spec.name}, ", own, plan.blocks | _named(own))
     if all(p.warning for p in problems):
         problems += _unused(file, "", file.blocks, used | _named(file.blocks))
+    return problems
+
+
+def _data_problems(plan: Plan, args: Collection[str]) -> list[Problem]:
+    """The network's outputs against the classes of the named data sets that its spec trains on; args are those of the
+    command line, which may be for other data."""
+    spec, problems = plan.spec, []
+    settings = {"train": spec.train} | {f"recipes.{name}": recipe for name, recipe in spec.recipes.items()}
+    for where, values in settings.items():
+        dataset = DATASETS.get(str(values.get("data")))
+        if dataset is None or plan.errors or args or len(plan.output) != 1:  # maps are warned of by the language
+            continue
+        count, outputs = dataset.class_count, plan.output[0]
+        if outputs != count and (outputs, count) != (1, 2):
+            node = spec.node
+            for key in (*where.split("."), "data"):
+                node = node.value[key]
+            numbers = f"{dataset.name} has {count} classes, but the network has {outputs} outputs"
+            message = f"{numbers}; change one of the two"
+            problems.append(Problem(spec.origin, node.line, node.column, f"{spec.name}, {where}.data", message))
     return problems
 
 
