@@ -40,13 +40,16 @@ SETTINGS: dict[str, Field] = {
         "Data",
         Number(0, 0.9),
         0,
-        "fraction of the training set held out for validation [0; unused if the data has val]",
+        "fraction of the training set held out for validation [0; ignored if the data has a val split]",
     ),
     "resize": Field(
-        "Data", Choice(("stretch", "crop", "pad")), "stretch", "how images are resized: stretch, crop or pad [stretch]"
+        "Data", Choice(("stretch", "crop", "pad")), "stretch", "resizing of images: stretch, crop or pad [stretch]"
     ),
     "normalize": Field(
-        "Data", maybe(Normalization()), None, "per-channel {mean: [...], std: [...]} of pixels in [0, 1]"
+        "Data",
+        maybe(Normalization()),
+        None,
+        "normalization of pixels in [0, 1], per channel: {mean: [...], std: [...]} [none]",
     ),
     "workers": Field("Data", maybe(Integer(0, 256)), None, "data-loading workers [one per CPU, at most 8]"),
     "epochs": Field("Optimization", _POSITIVE, 10, "number of epochs; fractions allowed (1.5) [10]"),
@@ -81,9 +84,15 @@ SETTINGS: dict[str, Field] = {
         "learning-rate schedule per step: constant, cosine, onecycle, step or linear (to 0) [constant]",
     ),
     "warmup": Field("Schedule", Number(0), 0, "epochs of linear warm-up before the schedule [0]"),
-    "step_size": Field("Schedule", _POSITIVE, 3, "epochs between two drops, for step [3]", ("schedule", ("step",))),
+    "step_size": Field(
+        "Schedule", _POSITIVE, 3, "epochs between two drops of the learning rate, for step [3]", ("schedule", ("step",))
+    ),
     "gamma": Field(
-        "Schedule", Number(0, 1, above=True), 0.1, "factor of each drop, for step [0.1]", ("schedule", ("step",))
+        "Schedule",
+        Number(0, 1, above=True),
+        0.1,
+        "factor of each drop of the learning rate, for step [0.1]",
+        ("schedule", ("step",)),
     ),
     "flip": Field(
         "Augmentation",
@@ -101,29 +110,38 @@ SETTINGS: dict[str, Field] = {
     "weight_decay": Field("Regularization", Number(0), None, "weight decay [0; adamw 0.01]"),
     "label_smoothing": Field("Regularization", Number(0, 0.99), 0, "label smoothing in the training loss [0]"),
     "class_weights": Field(
-        "Regularization", _CLASS_WEIGHTS, None, "class weights in the training loss: balanced, or one value per class"
+        "Regularization",
+        _CLASS_WEIGHTS,
+        None,
+        "class weights in the training loss: balanced, or one value per class [none]",
     ),
     "balanced_sampling": Field("Regularization", Flag(), False, "sample all classes equally often [false]"),
     "ema": Field(
-        "Regularization", maybe(_FRACTION), None, "decay of a moving average of the weights, which is evaluated"
+        "Regularization",
+        maybe(_FRACTION),
+        None,
+        "decay of a moving average of the weights, which is evaluated in their place [off]",
     ),
     "patience": Field(
-        "Evaluation", maybe(Integer(1)), None, "early stopping: epochs without improvement on validation"
+        "Evaluation", maybe(Integer(1)), None, "early stopping: epochs without improvement on the val split [off]"
     ),
     "tta": Field(
         "Evaluation",
         Choice(("none", "flip", "flip-shift")),
         "none",
-        "test-time augmentation: average over flips or shifts: none, flip or flip-shift [none]",
+        "test-time augmentation, averaged: none, flip or flip-shift [none]",
     ),
     "precision": Field(
         "Speed", Choice(("fp32", "bf16", "auto")), "fp32", "precision of training steps: fp32, bf16 or auto [fp32]"
     ),
     "fast": Field(
-        "Speed", Fast(), "auto", f"speedups: auto (those that pay on the device), none, or some of {', '.join(FAST)}"
+        "Speed",
+        Fast(),
+        "auto",
+        f"speedups: auto (those that pay off on the device), none, or some of {', '.join(FAST)}",
     ),
     "seed": Field("Run", Integer(0), 0, "random seed: weights, shuffling, augmentation, dropout, splits [0]"),
-    "deterministic": Field("Run", Flag(), False, "deterministic operations only; an error if there is none [false]"),
+    "deterministic": Field("Run", Flag(), False, "deterministic operations only; fail where there is none [false]"),
 }
 
 BY_OPTIMIZER: dict[str, dict[str, Any]] = {
