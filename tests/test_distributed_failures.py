@@ -16,7 +16,7 @@ import torch
 
 from cnn_cli.data import preparation
 from cnn_cli.distributed.world import Poll
-from cnn_cli.training import loop
+from cnn_cli.training import loop, run
 
 slow = pytest.mark.skipif(not os.environ.get("CNN_SLOW_TESTS"), reason="set CNN_SLOW_TESTS=1")
 
@@ -63,17 +63,13 @@ def test_stopped_and_resumed_is_as_if_never_stopped(
 def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
     processes.trained(tmp_path, 2, "two", "small.yaml", "--epochs", "1")
     processes.trained(tmp_path, 1, "one", "small.yaml", "--epochs", "1")
-    for run, size, way in (
+    for folder, size, hint in (
         ("two", 1, "two was trained by 2 processes, not 1; resume with: torchrun --nproc-per-node 2 "),
         ("two", 3, "two was trained by 2 processes, not 3; resume with: torchrun --nproc-per-node 2 "),
-        (
-            "one",
-            2,
-            "one was trained by 1 process, not 2; resume with: cnn train one --resume",
-        ),
+        ("one", 2, "one was trained by 1 process, not 2; resume with: cnn train one --resume"),
     ):
-        codes, team = processes.run(tmp_path, size, "train", run, "--resume", "--epochs", "2")
-        assert codes[0] == 2 and team.said(0).count(way) == 1, team.words()
+        codes, team = processes.run(tmp_path, size, "train", folder, "--resume", "--epochs", "2")
+        assert codes[0] == 2 and team.said(0).count(hint) == 1, team.words()
 
 
 # --- What ends one ends all ------------------------------------------------------------------------------------------
@@ -121,7 +117,7 @@ def test_an_image_that_goes_bad_in_one_process(tmp_path: Path) -> None:
     codes, team = processes.run(tmp_path, 2, "train", *options, "--epochs", "9", "-o", "run", action=_an_image_goes_bad)
     said = sorted(team.said(rank).count("error: ") for rank in range(2))
     assert all(codes) and said == [0, 1] and team.words().count("7.png") == 1, team.words()
-    assert "resume the run from its last saved state with --resume" in team.words()
+    assert "resume with: torchrun --nproc-per-node 2 -m cnn_cli train run --resume" in team.words()
     assert small.last(tmp_path / "run")["step"] == 12
 
 
@@ -153,10 +149,28 @@ def test_a_process_that_dies_or_hangs_is_named(tmp_path: Path, size: int, victim
     said = [team.said(rank) for rank in others]
     named = f"error: process {victim} of {size} (counted from 0) has ended or hangs: "
     assert sum(text.count("error: ") for text in said) == sum(text.count(named) for text in said) == 1, team.words()
+    hint = f"resume with: torchrun --nproc-per-node {size} -m cnn_cli train run --resume"
+    assert sum(text.count(hint) for text in said) == 1, team.words()
     epochs = len(small.last(tmp_path / "run")["history"])
     assert epochs >= 2
     codes, team = processes.run(tmp_path, size, "train", "run", "--resume", "--epochs", "3000", action=_stop_soon)
     assert codes[0] == 143 and small.last(tmp_path / "run")["step"] > 12 * epochs, team.words()
+
+
+def _slow_download(rank: int) -> None:
+    load = run.load_dataset
+
+    def load_dataset(*arguments: Any) -> Any:
+        time.sleep(4 * (rank == 0))
+        return load(*arguments)
+
+    run.load_dataset = load_dataset  # type: ignore[attr-defined]
+
+
+def test_a_download_may_last_longer_than_the_timeout(tmp_path: Path) -> None:
+    options, more = ("small.yaml", "-o", "run", "--epochs", "1"), {"CNN_TIMEOUT": "2"}
+    with processes.team(tmp_path, 2, "train", *options, more=more, action=_slow_download) as team:
+        assert team.wait(40) == [0, 0], team.words()
 
 
 def _stop_soon(rank: int) -> None:

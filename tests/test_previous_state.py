@@ -128,8 +128,8 @@ def test_both_damaged(tmp_path: Path) -> None:
     damage(run / "previous.pt")
     with pytest.raises(CnnError) as error:
         read_state(run / "last.pt")
-    end = f"; {run}/best.safetensors is what there is of the run, for eval or --weights"
-    assert str(error.value).endswith(f" and was not used; nor is {run}/previous.pt good{end}")
+    end = f"; use {run}/best.safetensors for eval or --weights"
+    assert str(error.value).endswith(f" and was not used; {run}/previous.pt is damaged, too{end}")
     with pytest.raises(CnnError) as error:
         small.resume(tmp_path, "run/previous.pt")
     assert str(error.value).startswith(f"{run}/previous.pt is damaged (") and str(error.value).endswith(

@@ -60,11 +60,11 @@ def render_figure(name: str, caption: str, boxes: Sequence[Box], arrows: Sequenc
         _write(axes, (label.x, label.y), label.text, SMALL, SOFT, centered=label.centered, bbox=halo)
     _write(axes, (0, -45), name, HEAD, INK, fontweight="bold")
     _write(axes, (0, -25), caption, SMALL, SOFT)
-    out = BytesIO()
+    buffer = BytesIO()
     times = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]  # the same network, the same file
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cnn", "pdf.fonttype": 42}):
-        figure.savefig(out, format=kind, dpi=72 * scale, metadata=times)
-    return out.getvalue()
+        figure.savefig(buffer, format=kind, dpi=72 * scale, metadata=times)
+    return buffer.getvalue()
 
 
 def arrange(sizes: Sequence[Size], arrows: Sequence[Arrow]) -> Arrangement:

@@ -55,7 +55,7 @@ def train(job: Job, state: State, signals: Signals) -> None:
         raise StoppedError(_stopped(job, state), signals.received or 15) from None
     except ReadError as error:
         if job.world.size > 1:
-            raise CnnError(f"{error}\nresume the run from its last saved state with --resume") from None
+            raise CnnError(f"{error}\n{resume_with(job)}") from None
         save(job, state)
         if signals.soon():
             raise StoppedError(_stopped(job, state), signals.received) from None
@@ -64,6 +64,7 @@ def train(job: Job, state: State, signals: Signals) -> None:
         if job["deterministic"] and "deterministic" in str(error):  # PyTorch's own words, which name the operation
             raise UsageError(f"{str(error).split(', but')[0]}; leave out --deterministic") from None
         if not _out_of_memory(error):
+            error.add_note(resume_with(job))  # for join_process_group, should another process be gone
             raise
         smaller = max(1, job["batch_size"] // 2)
         raise CnnError(
