@@ -9,11 +9,11 @@ import small_runs as small
 import torch
 from PIL import Image
 
-from cnn_cli.data.decoding import decode_image
+from cnn_cli.data.decoding import decode_image, read_shape
 from cnn_cli.data.loading import load_dataset
 from cnn_cli.data.preparation import prepare
 from cnn_cli.data.preprocessing import Preprocessing, add_normalization, describe_changes, preprocess
-from cnn_cli.errors import UsageError
+from cnn_cli.errors import CnnError, UsageError
 
 CPU = torch.device("cpu")
 
@@ -33,6 +33,16 @@ def test_sixteen_bits_keep_the_high_byte(tmp_path: Path) -> None:
     values = np.array([[0, 255, 256], [511, 40_000, 65_535]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
     assert decode_image(tmp_path / "a.png", 1).tolist() == [(values >> 8).tolist()]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint32, np.float32])
+def test_tiff_files_of_32_bits_are_refused(tmp_path: Path, kind: type) -> None:
+    """Whether 0–255 or 0–65,535 is meant is anybody's guess, and a wrong guess would be nearly black."""
+    Image.fromarray(np.arange(12, dtype=np.int32).reshape(3, 4).astype(kind)).save(path := tmp_path / "a.tiff")
+    for read in (lambda: decode_image(path, 1), lambda: read_shape(path)):
+        with pytest.raises(CnnError) as error:
+            read()
+        assert str(error.value) == f"{path} has 32-bit pixels of unknown range; save it with 8 or 16 bits per channel"
 
 
 def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:

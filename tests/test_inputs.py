@@ -57,8 +57,9 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
         save_image(tmp_path / name.lower(), random_image(4, 4))
     (tmp_path / "b" / "notes.txt").touch()
     (tmp_path / "b" / "link.png").symlink_to(tmp_path / "a[1].png")
+    (tmp_path / "b" / "loop").symlink_to(tmp_path / "b")
     found = [str(p.relative_to(tmp_path)) for p in files_of([str(tmp_path / "b"), str(tmp_path / "a[1].png")])]
-    assert found == ["b/1.png", "b/2.png", "b/c/3.jpg", "a[1].png"]
+    assert found == ["b/1.png", "b/2.png", "b/c/3.jpg", "b/link.png", "a[1].png"]
     assert files_of([str(tmp_path / "b" / "?.png")]) == [tmp_path / "b" / "1.png", tmp_path / "b" / "2.png"]
     assert len(files_of([str(tmp_path / "**" / "*.jpg")])) == 1
 

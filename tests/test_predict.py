@@ -67,6 +67,18 @@ def test_normalisation_is_the_checkpoints_own(tmp_path: Path) -> None:
     assert found[0]["probability"] == pytest.approx(wanted.max().item(), abs=1e-6)
 
 
+def test_unreadable_images_of_a_folder_are_skipped_and_named(tmp_path: Path) -> None:
+    loaded, _ = opened_run(tmp_path, spec_of(""))
+    for i in range(3):
+        save_image(tmp_path / "few" / f"{i}.png", np.full((8, 8), 3 * i, np.uint8))
+    (bad := tmp_path / "few" / "1.png").write_bytes(b"no image")
+    document = predict(loaded, [str(tmp_path / "few")], top=1)
+    assert [Path(a["image"]).name for a in document["images"]] == ["0.png", "2.png"]
+    assert len(document["skipped"]) == 1 and document["skipped"][0].startswith(f"{bad} is not an image")
+    with pytest.raises(CnnError, match=r"1\.png is not an image"):
+        predict(loaded, [str(tmp_path / "few" / "0.png"), str(bad)], top=1)
+
+
 def test_any_number_of_images(tmp_path: Path) -> None:
     loaded, network = opened_run(tmp_path, TEN)
     for i in range(70):

@@ -36,5 +36,7 @@ def predict_command(
     if path:
         result = write_page(loaded, predictions, draw_predictions(predictions), path)
         picture.preview(path, result.body)
-    note_weights(network, loaded.weights, loaded.notes)
+    skipped = predictions.skipped
+    heading = [f"{len(skipped):,} unreadable image{'s' * (len(skipped) > 1)} skipped:"] * bool(skipped)
+    note_weights(network, loaded.weights, [*loaded.notes, *heading, *skipped])
     format.emit(result)

@@ -14,6 +14,11 @@ from cnn_cli.errors import CnnError
 if TYPE_CHECKING:
     from PIL import Image
 
+
+class ReadImageError(CnnError):
+    """A file is not an image that can be read; the message names it."""
+
+
 # Pillow goes by the content, not the name, and starts other programs for some formats (EPS: Ghostscript).
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
@@ -23,7 +28,7 @@ _GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I", "F")
 
 
 def decode_image(path: Path, channels: int) -> Tensor:
-    """The image as (channels, h, w) bytes, turned upright as its EXIF orientation says. CnnError names a bad file.
+    """The image as (channels, h, w) bytes, turned upright as its EXIF says. ReadImageError names a bad file.
 
     `channels` is 1 or 3. Transparency is dropped; animations give their first frame, 16-bit values their high byte.
     """
@@ -35,7 +40,7 @@ def decode_image(path: Path, channels: int) -> Tensor:
 
 
 def read_shape(path: Path) -> tuple[int, int, int]:
-    """(channels, h, w) as decode_image() would give them, from the file's header only. CnnError names a bad file."""
+    """(channels, h, w) as decode_image() would give them, from the header only. ReadImageError names a bad file."""
     with _open(path) as image, _errors_naming(path):
         turned = image.getexif().get(_ORIENTATION, 1) >= 5
         width, height = image.size
@@ -48,7 +53,7 @@ def _errors_naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
-        raise CnnError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
+        raise ReadImageError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
 
 
 def _open(path: Path) -> "Image.Image":
@@ -61,13 +66,18 @@ def _open(path: Path) -> "Image.Image":
             warnings.simplefilter("ignore")  # our own limit on the size is far below Pillow's
             image = Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError:
-        raise CnnError(f"{path} is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it") from None
+        raise ReadImageError(f"{path} is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CnnError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
+        raise ReadImageError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        image.close()
+        raise ReadImageError(f"{path} has 32-bit pixels of unknown range; save it with 8 or 16 bits per channel")
     if image.width * image.height > _MAX_PIXELS:
         size = f"{image.width} x {image.height} pixels"
         image.close()
-        raise CnnError(f"{path} has {size}, more than the limit of {_MAX_PIXELS // 10**6} million; make it smaller")
+        raise ReadImageError(
+            f"{path} has {size}, more than the limit of {_MAX_PIXELS // 10**6} million; make it smaller"
+        )
     return image
 
 
@@ -77,8 +87,6 @@ def _to_bytes(image: "Image.Image", channels: int) -> "Image.Image":
     if image.mode.startswith("I"):  # Pillow would clip 16-bit values at 255
         high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
         image = Image.fromarray(high.astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels of unknown range")
     elif image.mode in ("P", "PA"):
         image = image.convert("RGB")
     return image.convert("L" if channels == 1 else "RGB")

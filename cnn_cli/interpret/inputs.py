@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.dataset import Dataset
-from cnn_cli.data.decoding import IMAGE_SUFFIXES
+from cnn_cli.data.folder import list_images
 from cnn_cli.data.loading import load_for_evaluation, match_classes, select_split
 from cnn_cli.data.preparation import read_image
 from cnn_cli.data.preprocessing import preprocess
@@ -79,13 +79,13 @@ def load_inputs(loaded: LoadedNetwork, selection: ImageSelection, limit: int = 6
 def files_of(images: Sequence[str]) -> list[Path]:
     """The image files that files, folders (searched recursively) and patterns name, each sorted by name.
 
-    CnnError where one names none. Links and hidden entries of folders are left out, since they can lead anywhere.
+    CnnError where one names none. Hidden entries of folders are left out.
     """
     paths: list[Path] = []
     for text in images:
         path = Path(text).expanduser()
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if _is_image(p, path))
+            files = list_images(path)
         elif path.exists() or not set(text) & set("*?["):  # a file may be called a[1].png
             files = [path]
         else:
@@ -120,11 +120,6 @@ def _check_channels(loaded: LoadedNetwork) -> None:
     channels = loaded.preprocessing.input[0]
     if channels not in (1, 3):
         raise UsageError(f"the network takes {channels} channels, but images have 1 (grayscale) or 3 (color)")
-
-
-def _is_image(path: Path, root: Path) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not path.is_symlink() and path.is_file()
 
 
 def _numbered(loaded: LoadedNetwork, dataset: Dataset, split_name: str, number: int) -> Tensor:

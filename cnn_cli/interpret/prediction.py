@@ -1,5 +1,6 @@
 """Predict the classes of images: the most probable ones with their probabilities, as a table or a contact sheet."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import torch
 from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
-from cnn_cli.errors import UsageError
+from cnn_cli.data.decoding import ReadImageError
+from cnn_cli.data.preparation import read_image
+from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.interpret.inputs import ImageSelection, files_of, load_inputs
 from cnn_cli.interpret.pictured import CPU, network_facts, provenance
 from cnn_cli.interpret.scores import class_names, probabilities, scores_of
@@ -47,6 +50,7 @@ class Predictions:
     images: tuple[ImagePrediction, ...]
     pixels: Tensor
     fitted: str = ""  # what preprocessing did to files
+    skipped: tuple[str, ...] = ()  # what is wrong with images of folders that cannot be read
 
     @property
     def labelled(self) -> list[ImagePrediction]:
@@ -59,6 +63,7 @@ class Predictions:
             "preprocessing": str(self.loaded.preprocessing),
             "accuracy": sum(correct) / len(correct) if correct else None,
             "images": [shot.document() for shot in self.images],
+            "skipped": list(self.skipped),
         }
 
     def text(self) -> str:
@@ -117,6 +122,7 @@ def predict_images(
 ) -> Predictions:
     """The `top` most probable classes of each image. Any number of images; a few are in memory at a time.
 
+    Images of folders that cannot be read are skipped; CnnError where none can, or for one that is named itself.
     UsageError for a network whose outputs are not class scores.
     """
     if top < 1:
@@ -129,17 +135,39 @@ def predict_images(
         batches.append(replace(selection, files=()))
     images: list[ImagePrediction] = []
     pixels: list[Tensor] = []
+    skipped: list[str] = []
     for batch in progress_bar(batches, len(batches), "predicting"):
-        inputs = load_inputs(loaded, batch, limit=max(_BATCH, len(batch.index)))
+        try:
+            inputs = load_inputs(loaded, batch, limit=max(_BATCH, len(batch.index)))
+        except ReadImageError:
+            if not (readable := _readable(loaded, batch.files, selection.files, skipped)):
+                continue
+            inputs = load_inputs(loaded, replace(batch, files=readable), limit=_BATCH)
         values, indices = probabilities(network, inputs.pixels.to(device)).cpu().topk(min(top, len(classes)))
         if len(images) < sheet[0] * sheet[1]:
             pixels.append(inputs.pixels)
         for name, label, shares, ks in zip(inputs.names, inputs.labels, values.tolist(), indices.tolist(), strict=True):
             likely = tuple((classes[k], k, p) for k, p in zip(ks, shares, strict=True))
             images.append(ImagePrediction(name, None if label is None else classes[label], likely))
+    if not images:
+        raise CnnError(f"none of the {len(skipped):,} images can be read\n{skipped[0]}")
     size = "x".join(map(str, loaded.preprocessing.input))
     fitted = f"images fitted to {size}: {loaded.preprocessing}" if files else ""
-    return Predictions(loaded, tuple(images), torch.cat(pixels), fitted)
+    return Predictions(loaded, tuple(images), torch.cat(pixels), fitted, tuple(skipped))
+
+
+def _readable(loaded: LoadedNetwork, files: Sequence[str], named: Sequence[str], skipped: list[str]) -> list[str]:
+    """The files that can be read; what is wrong with others is added to `skipped`, but raised for a file named itself."""
+    readable = []
+    for file in files:
+        try:
+            read_image(Path(file), loaded.preprocessing)
+            readable.append(file)
+        except ReadImageError as error:
+            if file in named:
+                raise
+            skipped.append(str(error))
+    return readable
 
 
 def draw_predictions(predictions: Predictions) -> Page:
