@@ -16,6 +16,7 @@ from PIL import Image
 from cnn_cli.data import preparation
 from cnn_cli.data.batches import ReadError, epoch_order, iterate_batches
 from cnn_cli.data.catalog import DATASETS
+from cnn_cli.data.folder import list_images
 from cnn_cli.data.loading import load_dataset, split_dataset
 from cnn_cli.data.preparation import ImageStream, PreparedData, PreparedSplit, prepare
 from cnn_cli.data.preprocessing import Preprocessing
@@ -114,7 +115,7 @@ def test_without_data_and_network_one_error_says_everything(tmp_path: Path, monk
         f"fashion-mnist is not in {raw} and could not be downloaded (Name or service not known)\n"
         "copy train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
         "t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz there and run again (--data-dir names another folder),\n"
-        "or try the data set that needs no download: --data digits"
+        "or use the data set that needs no download: --data digits"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -244,19 +245,67 @@ def test_hidden_things_are_ignored_with_one_note(pets: Path) -> None:
     (pets / "list.csv").write_text("")
     result = loaded(pets, test_only=True)
     assert len(result.splits["test"]) == 15
-    found = "3 hidden entries, 1 file outside the class folders, 2 files that are no images"
-    assert result.notes == (f"{pets}: skipped {found}",)
+    files = "1 file outside the class folders (list.csv), 2 files that are not images (more.txt, notes.txt)"
+    assert result.notes == (f"{pets}: skipped 3 hidden entries, {files}",)
 
 
-def test_links_and_pipes_are_never_followed(pets: Path, tmp_path: Path) -> None:
-    outside = small.picture(tmp_path / "secret.png")
+def test_links_are_followed_but_never_in_circles_and_pipes_are_skipped(pets: Path, tmp_path: Path) -> None:
+    outside = small.picture(tmp_path / "elsewhere" / "x.png")
     (pets / "cat" / "link.png").symlink_to(outside)
     (pets / "cat" / "loop").symlink_to(pets)
-    (pets / "bird").symlink_to(pets / "cat")
+    (pets / "cat" / "self").symlink_to(pets / "cat")
+    (pets / "cat" / "gone.png").symlink_to(tmp_path / "gone.png")
+    (pets / "bird").symlink_to(outside.parent)
     os.mkfifo(pets / "dog" / "pipe.png")
     result = loaded(pets, test_only=True)
-    assert result.classes == ("cat", "dog") and len(result.splits["test"]) == 15
-    assert result.notes == (f"{pets}: skipped 3 links, 1 special file",)
+    assert result.classes == ("bird", "cat", "dog")
+    assert result.splits["test"].targets.bincount().tolist() == [1, 11, 5]
+    skipped = "1 broken link (gone.png), 2 folders that were already read (loop, self), 1 special file (pipe.png)"
+    assert result.notes[0] == f"{pets}: skipped {skipped}"
+    assert len(list_images(pets)) == 17
+
+
+def test_a_folder_of_linked_splits_and_classes(pets: Path, tmp_path: Path) -> None:
+    """As it is often made, to use a part of a large data set."""
+    (tmp_path / "part").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / "part" / name).symlink_to(pets)
+    result = loaded(tmp_path / "part")
+    assert {name: len(split) for name, split in result.splits.items()} == {"train": 15, "test": 15}
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("Train", "valid", "testing"), ["train", "val", "test"]),
+        (("TRAINING", "Validation"), ["train", "val"]),
+        (("test", "val"), ["val", "test"]),
+    ],
+)
+def test_splits_have_their_usual_names_in_any_case(tmp_path: Path, folders: Any, splits: list[str]) -> None:
+    for folder in folders:
+        for name in ("cat", "dog"):
+            small.picture(tmp_path / "pets" / folder / name / "1.png")
+    small.picture(tmp_path / "pets" / "extra" / "bird" / "1.png") if "Train" in folders else None
+    dataset = load_dataset(str(tmp_path / "pets"), tmp_path)
+    assert list(dataset.splits) == splits
+    extra = (f"{tmp_path}/pets: skipped 1 other folder (extra)",)
+    assert dataset.notes == (extra if "Train" in folders else ())
+
+
+def two_validation_folders(pets: Path) -> None:
+    for folder in ("train", "val", "valid"):
+        for name in ("cat", "dog"):
+            small.picture(pets / folder / name / "1.png")
+
+
+def masks(images: str, targets: str) -> Any:
+    def make(pets: Path) -> None:
+        shutil.rmtree(pets)
+        for folder in (images, targets):
+            small.picture(pets / folder / "1.png")
+
+    return make
 
 
 def remove(*names: str) -> Any:
@@ -276,13 +325,28 @@ def extra_class(pets: Path) -> None:
         (remove("cat", "dog"), "no images in {0}: it needs a folder for each class, {0}/<class>/<image>.jpg"),
         (remove("dog"), "only one class (cat) in {0}; classification needs at least two"),
         (lambda pets: (pets / "ant").mkdir(), "no images in {0}/ant; add some or remove the folder"),
+        (two_validation_folders, "{0} has val/ and valid/, both for the val split; keep one"),
+        *(
+            (
+                masks(images, targets),
+                f"{{0}} looks like a segmentation or detection data set "
+                f"({Path(images).name}/ and {Path(targets).name}/), but the only task is classification,\n"
+                "which needs a folder for each class: {0}/<class>/<image>.jpg",
+            )
+            for images, targets in (
+                ("images", "masks"),
+                ("JPEGImages", "SegmentationClass"),
+                ("train/images", "train/labels"),
+                ("train", "trainannot"),
+            )
+        ),
         (
             extra_class,
             "{0}/val has classes that train does not have: bird\n"
             "the classes of train are cat, dog; make the names agree",
         ),
     ],
-    ids=["empty", "one class", "empty class", "unknown class"],
+    ids=["empty", "one class", "empty class", "two val", "masks", "voc", "yolo", "camvid", "unknown class"],
 )  # fmt: skip
 def test_folders_that_cannot_be_learnt_from(pets: Path, spoil: Any, error: str) -> None:
     spoil(pets)

@@ -161,13 +161,13 @@ def test_training_is_that_of_plain_pytorch(tmp_path: Path, optimizer: str) -> No
     steps = make[optimizer](rest)
     for group in steps.param_groups:
         group["weight_decay"] = 0.01
-    part = load_dataset("digits", tmp_path).parts["train"]
+    part = load_dataset("digits", tmp_path).splits["train"]
     images = part.images.float() / 255  # type: ignore[union-attr]
     network.train()
     features[1].eval()
     for index in epoch_order(len(images), 0, 1).split(256):
         steps.zero_grad()
-        nn.functional.cross_entropy(network(images[index]), part.labels[index]).backward()
+        nn.functional.cross_entropy(network(images[index]), part.targets[index]).backward()
         steps.step()
     assert small.same(weights(run), dict(network.state_dict()))
 

@@ -153,15 +153,15 @@ def test_resume_in_every_way_it_is_typed(cnn: Cnn, folder: Path) -> None:
 
 def test_eval_counts_as_scikit_learn_does(cnn: Cnn, folder: Path) -> None:
     document = json.loads(cnn("eval", "small", "--json").out)
-    network, test = cnn_cli.load(folder / "runs" / "small-1"), load_dataset("digits", folder).parts["test"]
+    network, test = cnn_cli.load(folder / "runs" / "small-1"), load_dataset("digits", folder).splits["test"]
     assert isinstance(test.images, torch.Tensor)
     outputs = network(test.images.float() / 255)
     predicted = outputs.argmax(1)
-    reference = classification_report(test.labels, predicted, output_dict=True, zero_division=0)
+    reference = classification_report(test.targets, predicted, output_dict=True, zero_division=0)
     assert document["accuracy"] == pytest.approx(reference["accuracy"])
     assert document["macro_f1"] == pytest.approx(reference["macro avg"]["f1-score"])
-    assert document["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, test.labels).item(), rel=1e-6)
-    assert document["confusion_matrix"] == confusion_matrix(test.labels, predicted).tolist()
+    assert document["loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, test.targets).item(), rel=1e-6)
+    assert document["confusion_matrix"] == confusion_matrix(test.targets, predicted).tolist()
     assert [c["recall"] for c in document["per_class"]] == pytest.approx(
         [reference[str(i)]["recall"] for i in range(10)]
     )

@@ -1,10 +1,11 @@
-"""A folder of the user's own images: `train/<class>/…` with `val/` and `test/`, or just `<class>/…`.
+"""A folder of one's own images: `train/<class>/…` with `val/` and `test/`, or just `<class>/…`.
 
-Only regular files are read: links can lead out of the folder or round in circles, and a pipe would block for ever.
+Symbolic links are followed, but no folder is read twice for a class, and only regular files are opened: a pipe would
+block forever.
 """
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,62 +15,120 @@ from cnn_cli.data.dataset import Dataset, Split
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
 from cnn_cli.errors import UsageError
 
-PARTS = ("train", "val", "test")
-_MOST_NESTED = 16
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_IMAGE_FOLDERS = {"images", "image", "imgs", "img", "jpegimages"}
+_TARGET_FOLDERS = {"masks", "mask", "labels", "annotations", "segmentationclass", "segmentations", "annot", "gt"}
+_MAX_DEPTH = 16
+_PLURALS = {
+    "hidden entry": "hidden entries",
+    "file outside the class folders": "files outside the class folders",
+    "file that is not an image": "files that are not images",
+    "folder that was already read": "folders that were already read",
+}
+Skipped = defaultdict[str, list[str]]  # names by kind
+Visited = set[tuple[int, int]]  # device and inode of folders
 
 
 def read_folder(root: Path) -> Dataset:
-    """The image files of `root`, by part and class; a flat `<class>/…` is one part, "all". No image is opened yet.
+    """The image files of `root` by split and class; a folder without splits is one split, "all". Opens no image.
 
-    UsageError for a folder without images or with classes that do not fit together.
+    UsageError for a folder without images, with classes that do not match, or in the layout of another task.
     """
-    skipped: Counter[str] = Counter()
-    folders = _folders(root, skipped)
-    split = "train" in folders or (bool(folders) and set(folders) <= set(PARTS))
-    parts = {name: _classes(folders[name], skipped) for name in PARTS if name in folders} if split else {}
-    if split:
-        skipped["other folder"] += len(set(folders) - set(PARTS))
-    elif folders:
-        parts = {"all": {name: list(_images(path, skipped, 0)) for name, path in folders.items()}}
-    parts = {name: classes for name, classes in parts.items() if classes}
-    if not any(files for classes in parts.values() for files in classes.values()):
+    skipped: Skipped = defaultdict(list)
+    folders = _subfolders(root, skipped)
+    splits = _split_folders(root, folders)
+    if splits:
+        skipped["other folder"] += [name for name, path in folders.items() if path not in splits.values()]
+    class_folders = {name: _subfolders(path, skipped) for name, path in splits.items()} if splits else {"all": folders}
+    files = {
+        name: {c: list(_images(path, skipped, _visited(root, splits.get(name, root)))) for c, path in paths.items()}
+        for name, paths in class_folders.items()
+        if paths
+    }
+    _refuse_targets(root, [*folders, *(c for classes in files.values() for c in classes)])
+    if not any(images for classes in files.values() for images in classes.values()):
+        layout = f"{splits.get('train', root)}/<class>/<image>.jpg"
+        raise UsageError(f"no images in {root}: it needs a folder for each class, {layout}{_listed(skipped, ' ({})')}")
+    classes = _class_names(root, splits, files)
+    notes = (f"{root}: {text}",) if (text := _listed(skipped, "{}")) else ()
+    return Dataset(str(root), classes, {name: _split(f, classes) for name, f in files.items()}, notes)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Every image file in `folder` and its subfolders, sorted by name."""
+    return list(_images(folder, defaultdict(list), set()))
+
+
+def _split_folders(root: Path, folders: dict[str, Path]) -> dict[str, Path]:
+    """The folders of train, val and test by their usual names, in any case; empty if `root` has classes only."""
+    names = {name: _SPLITS[name.lower()] for name in folders if name.lower() in _SPLITS}
+    if "train" not in names.values() and len(names) < len(folders):
+        return {}
+    for split in names.values():
+        if len(same := [name for name in names if names[name] == split]) > 1:
+            raise UsageError(f"{root} has {' and '.join(f'{n}/' for n in same)}, both for the {split} split; keep one")
+    return {split: folders[name] for split in ("train", "val", "test") for name in names if names[name] == split}
+
+
+def _refuse_targets(root: Path, names: list[str]) -> None:
+    """UsageError for the folders of segmentation and detection data sets, which would pass for classes."""
+    images = [name for name in names if name.lower() in _IMAGE_FOLDERS]
+    targets = [name for name in names if name.lower() in _TARGET_FOLDERS]
+    pairs = [(name, other) for name in names for other in names if other.lower() == f"{name.lower()}annot"]
+    if pairs or (images and targets):
+        pair = " and ".join(f"{name}/" for name in (pairs or [(images[0], targets[0])])[0])
         raise UsageError(
-            f"no images in {root}: it needs a folder for each class, {root}/<class>/<image>.jpg{_noted(skipped)}"
+            f"{root} looks like a segmentation or detection data set ({pair}), but the only task is classification,\n"
+            f"which needs a folder for each class: {root}/<class>/<image>.jpg"
         )
-    classes = _class_list(root, parts)
-    return Dataset(
-        str(root), classes, {name: _part(p, classes) for name, p in parts.items()}, tuple(_notes(root, skipped))
-    )
 
 
-def _folders(root: Path, skipped: Counter[str]) -> dict[str, Path]:
-    found = {}
-    for entry in _entries(root, skipped):
-        if entry.is_dir(follow_symlinks=False):
-            found[_printable(entry.name)] = Path(entry.path)
-        else:
-            skipped["file outside the class folders"] += 1
-    return found
-
-
-def _classes(part: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
-    return {name: list(_images(path, skipped, 0)) for name, path in _folders(part, skipped).items()}
-
-
-def _images(folder: Path, skipped: Counter[str], depth: int) -> Iterator[Path]:
-    """Every image file below `folder`, in the order of the names."""
+def _subfolders(folder: Path, skipped: Skipped) -> dict[str, Path]:
+    subfolders = {}
     for entry in _entries(folder, skipped):
-        if entry.is_dir(follow_symlinks=False):
-            if depth < _MOST_NESTED:
-                yield from _images(Path(entry.path), skipped, depth + 1)
+        if entry.is_dir():
+            subfolders[_printable(entry.name)] = Path(entry.path)
+        else:
+            skipped["file outside the class folders"].append(entry.name)
+    return subfolders
+
+
+def _images(folder: Path, skipped: Skipped, visited: Visited, depth: int = 0) -> Iterator[Path]:
+    """Every image file in `folder` and its subfolders, sorted by name."""
+    if depth > _MAX_DEPTH or not _visit(folder, visited):
+        skipped["folder that was already read"].append(folder.name)
+        return
+    for entry in _entries(folder, skipped):
+        if entry.is_dir():
+            yield from _images(Path(entry.path), skipped, visited, depth + 1)
         elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
             yield Path(entry.path)
         else:
-            skipped["file that is no image"] += 1
+            skipped["file that is not an image"].append(entry.name)
 
 
-def _entries(folder: Path, skipped: Counter[str]) -> list[os.DirEntry[str]]:
-    """What lies in `folder` and may be used, by name; the rest is counted."""
+def _visited(*folders: Path) -> Visited:
+    visited: Visited = set()
+    for folder in folders:
+        _visit(folder, visited)
+    return visited
+
+
+def _visit(folder: Path, visited: Visited) -> bool:
+    """Note that `folder` is read; False if it was before, under whatever name."""
+    status = folder.stat()
+    key = (status.st_dev, status.st_ino)
+    new = key not in visited
+    visited.add(key)
+    return new
+
+
+def _entries(folder: Path, skipped: Skipped) -> list[os.DirEntry[str]]:
+    """The files and folders in `folder`, sorted by name, without hidden ones, broken links and special files."""
     usable = []
     try:
         entries = sorted(os.scandir(folder), key=lambda e: e.name)
@@ -77,58 +136,52 @@ def _entries(folder: Path, skipped: Counter[str]) -> list[os.DirEntry[str]]:
         raise UsageError(f"cannot read {folder}: {error.strerror}") from None
     for entry in entries:
         if entry.name.startswith((".", "__MACOSX")) or entry.name in ("Thumbs.db", "desktop.ini"):
-            skipped["hidden entry"] += 1
-        elif entry.is_symlink():
-            skipped["link"] += 1
-        elif not entry.is_file() and not entry.is_dir():
-            skipped["special file"] += 1
-        else:
+            skipped["hidden entry"].append(entry.name)
+        elif entry.is_file() or entry.is_dir():
             usable.append(entry)
+        else:
+            skipped["broken link" if entry.is_symlink() else "special file"].append(entry.name)
     return usable
 
 
-def _class_list(root: Path, parts: dict[str, dict[str, list[Path]]]) -> tuple[str, ...]:
-    """The classes, sorted: those of train where there is one. What they leave out or leave empty is an error."""
-    main = next(iter(parts))  # train, or all; or what there is to evaluate on
-    classes = tuple(sorted(parts[main]))
-    if main in ("train", "all"):
-        where = root if main == "all" else root / main
+def _class_names(root: Path, splits: dict[str, Path], files: dict[str, dict[str, list[Path]]]) -> tuple[str, ...]:
+    """The classes, sorted: those of train if there is a train split. UsageError if they are few, empty or differ."""
+    first = next(iter(files))  # train, or all, or a split to evaluate on
+    classes = tuple(sorted(files[first]))
+    if first in ("train", "all"):
+        folder = splits.get(first, root)
         if len(classes) < 2:
-            raise UsageError(f"only one class ({classes[0]}) in {where}; classification needs at least two")
-        if empty := [c for c in classes if not parts[main][c]]:
-            raise UsageError(f"no images in {', '.join(str(where / c) for c in empty)}; add some or remove the folder")
+            raise UsageError(f"only one class ({classes[0]}) in {folder}; classification needs at least two")
+        if empty := [c for c in classes if not files[first][c]]:
+            raise UsageError(f"no images in {', '.join(str(folder / c) for c in empty)}; add some or remove the folder")
     else:
-        classes = tuple(sorted({c for p in parts.values() for c in p}))
-    for name, found in parts.items():
-        if extra := sorted(set(found) - set(classes)):
+        classes = tuple(sorted({c for split in files.values() for c in split}))
+    for name, split in files.items():
+        if extra := sorted(set(split) - set(classes)):
             raise UsageError(
-                f"{root / name} has classes that {main} does not have: {', '.join(extra)}\n"
-                f"the classes of {main} are {', '.join(classes)}; make the names agree"
+                f"{splits.get(name, root)} has classes that {first} does not have: {', '.join(extra)}\n"
+                f"the classes of {first} are {', '.join(classes)}; make the names agree"
             )
     return classes
 
 
-def _part(files: dict[str, list[Path]], classes: tuple[str, ...]) -> Split:
-    paths = tuple(p for c in classes for p in files.get(c, ()))
+def _split(files: dict[str, list[Path]], classes: tuple[str, ...]) -> Split:
+    paths = tuple(path for c in classes for path in files.get(c, ()))
     labels = [i for i, c in enumerate(classes) for _ in files.get(c, ())]
     return Split(paths, torch.tensor(labels, dtype=torch.int64))
 
 
-def _notes(root: Path, skipped: Counter[str]) -> list[str]:
-    return [f"{root}: skipped{_noted(skipped).removeprefix(' (skipped').removesuffix(')')}"] if +skipped else []
-
-
-def _noted(skipped: Counter[str]) -> str:
-    things = [f"{n} {what if n == 1 else _plural(what)}" for what, n in skipped.items() if n]
-    return f" (skipped {', '.join(things)})" if things else ""
-
-
-def _plural(what: str) -> str:
-    return {"hidden entry": "hidden entries", "file that is no image": "files that are no images"}.get(what) or (
-        what.replace("file ", "files ", 1) if what.startswith("file ") else what + "s"
-    )
+def _listed(skipped: Skipped, frame: str) -> str:
+    """`skipped 1 broken link (a.png), 5 hidden entries`: the kinds with their first names, in the frame; or nothing."""
+    kinds = []
+    for kind, names in skipped.items():
+        if names:
+            listed = ", ".join([*map(_printable, names[:3]), *["…"] * (len(names) > 3)])
+            named = "" if kind == "hidden entry" else f" ({listed})"
+            kinds.append(f"{len(names):,} {kind if len(names) == 1 else _PLURALS.get(kind, f'{kind}s')}{named}")
+    return frame.format(f"skipped {', '.join(kinds)}") if kinds else ""
 
 
 def _printable(name: str) -> str:
-    """A class name; bytes that are no UTF-8 are written out, since labels go into JSON and checkpoints."""
+    """A name in which bytes that are not UTF-8 are escaped, since class names are written to JSON and checkpoints."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
