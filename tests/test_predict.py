@@ -68,7 +68,7 @@ def test_normalisation_is_the_checkpoints_own(tmp_path: Path) -> None:
 
 
 def test_unreadable_images_of_a_folder_are_skipped_and_named(tmp_path: Path) -> None:
-    loaded, _ = opened_run(tmp_path, spec_of(""))
+    loaded, _ = opened_run(tmp_path, spec_of(""), classes=("a", "b", "c"))
     for i in range(3):
         save_image(tmp_path / "few" / f"{i}.png", np.full((8, 8), 3 * i, np.uint8))
     (bad := tmp_path / "few" / "1.png").write_bytes(b"no image")
