@@ -157,7 +157,7 @@ def predict_images(
 
 
 def _readable(loaded: LoadedNetwork, files: Sequence[str], named: Sequence[str], skipped: list[str]) -> list[str]:
-    """The files that can be read; what is wrong with others is added to `skipped`, but raised for a file named itself."""
+    """The files that can be read; errors of others go to `skipped`, but are raised for a file named itself."""
     readable = []
     for file in files:
         try:
