@@ -216,7 +216,7 @@ def test_numbers(text: str, expected: list[int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1.5", "1,,2", "9" * 20, "²"])
 def test_what_is_no_list_of_numbers(text: str) -> None:
-    with pytest.raises(UsageError, match="--channels takes numbers such as 0-15 or 3,5,8, not "):
+    with pytest.raises(UsageError, match="--channels takes numbers such as 3, 0-15 or 3,5,8-10, not "):
         channel_numbers(text, 8)
 
 

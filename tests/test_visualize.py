@@ -346,7 +346,7 @@ def test_a_picture_is_replaced_only_by_force(workspace: Path, capsys: pytest.Cap
             "tiny-cnn",
             2,
             "no run of tiny-cnn in {workspace}/runs; train it with `cnn train tiny-cnn`, "
-            "name a run folder or a checkpoint, or see fresh weights with --untrained",
+            "name a run folder or a checkpoint, or show fresh weights with --untrained",
         ),
         (
             "tiny-cmn",
