@@ -181,7 +181,7 @@ def test_a_frozen_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
             small.begin(tmp_path, f"stopped{step}", spec=SPEC, freeze=["features.?"])
         run = small.resume(tmp_path, f"stopped{step}", spec=SPEC)
         assert small.same(small.without_times(small.last(run)), expected)
-    with pytest.raises(UsageError, match=r"freeze is \('features\.\?',\), not \('fc',\) \(option\)"):
+    with pytest.raises(UsageError, match=r"freeze is features\.\?, not fc \(option\)"):
         small.resume(tmp_path, "whole", spec=SPEC, freeze=["fc"], epochs=3)
 
 
