@@ -127,7 +127,7 @@ def _read(call: LayerCall, arguments: Arguments) -> tuple[dict[str, Any], list[t
         except ValueError as error:
             hint = f"; write ${value}" if isinstance(value, str) and value in call.site.scope.values else ""
             if node is call.argument and isinstance(value, list):
-                hint = f"; write settings by name, {_form(call, arguments)}"
+                hint = f"; write settings by name, {_form(call, {})}"
             mistakes.append((node.place, f"{name} {error}{hint}"))
     return read, mistakes
 
@@ -181,9 +181,8 @@ def _required(rule: LayerType) -> list[str]:
 
 def _form(call: LayerCall, arguments: Arguments) -> str:
     """The layer with what is written and what is required: {Conv2d: {out_channels: 32, kernel_size: …}}."""
-    known = {} if isinstance(call.argument.value, list) else arguments
-    parts = [f"{name}: {shown(node.plain)}" for name, (node, _) in known.items()]
-    parts += [f"{name}: …" for name in _required(call.rule) if name not in known]
+    parts = [f"{name}: {shown(node.plain)}" for name, (node, _) in arguments.items()]
+    parts += [f"{name}: …" for name in _required(call.rule) if name not in arguments]
     return f"{{{call.rule.name}: {{{', '.join(parts)}}}}}"
 
 
