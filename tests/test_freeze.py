@@ -151,7 +151,16 @@ def test_a_part_of_a_layer_can_be_frozen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_training_is_that_of_plain_pytorch(tmp_path: Path, optimizer: str) -> None:
     """A loop by hand, with requires_grad_(False) and eval() on the frozen layers: bit for bit the same weights."""
-    run = small.begin(tmp_path, spec=SPEC, freeze="features.[01]", optimizer=optimizer, epochs=1, fast="none")
+    run = small.begin(
+        tmp_path,
+        spec=SPEC,
+        freeze="features.[01]",
+        optimizer=optimizer,
+        lr=0.1,
+        weight_decay=0.01,
+        epochs=1,
+        fast="none",
+    )
     network = fresh()
     features = network.features
     for layer in features[:2]:
