@@ -10,7 +10,7 @@ import small_runs as small
 from cnn_cli.errors import UsageError
 from cnn_cli.settings import not_inherited, resolve, unknown_variables
 from cnn_cli.training import run as run_module
-from cnn_cli.training.progress import Progress
+from cnn_cli.training.epoch_log import Progress
 
 pytestmark = pytest.mark.usefixtures("quick")
 

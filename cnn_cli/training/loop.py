@@ -24,10 +24,10 @@ from cnn_cli.tasks.base import TaskResult, rank
 from cnn_cli.training.cuda_graph import StepGraph
 from cnn_cli.training.ddp import wrapped
 from cnn_cli.training.ema import follow
+from cnn_cli.training.epoch_log import Progress
 from cnn_cli.training.evaluation import evaluate
 from cnn_cli.training.job import Job
 from cnn_cli.training.optimizer import learning_rate
-from cnn_cli.training.progress import Progress
 from cnn_cli.training.signals import Signals, Stop
 from cnn_cli.training.speedups import computing
 from cnn_cli.training.state import State, save_state

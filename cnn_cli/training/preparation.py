@@ -25,7 +25,7 @@ from cnn_cli.tasks.selection import task_for, training_task
 from cnn_cli.training import speedups
 from cnn_cli.training.job import Job, needs_two
 from cnn_cli.training.optimizer import make_optimizer
-from cnn_cli.training.run_folder import RunFolder
+from cnn_cli.training.shared_folder import SharedFolder
 from cnn_cli.training.state import State
 
 _COPIES = {"adam": 4, "adamw": 4, "muon": 3, "sgd": 2}  # of each weight: itself, its gradient, the optimizer's state
@@ -62,7 +62,7 @@ def make_job(
     metadata: Metadata,
     dataset: Dataset,
     device: torch.device,
-    folder: RunFolder,
+    folder: SharedFolder,
 ) -> Job:
     """Fit the data, choose the task, and check everything that would otherwise fail at the first step."""
     values, world = {name: setting.value for name, setting in settings.items()}, folder.world

@@ -30,8 +30,8 @@ from cnn_cli.training.initial_weights import find_initial_weights, full_path, pr
 from cnn_cli.training.loop import save, write_log
 from cnn_cli.training.preparation import choose_device, initial_state, make_job, settle
 from cnn_cli.training.request import Request, complete, recipe_of
-from cnn_cli.training.run_folder import existing_folder, new_folder
 from cnn_cli.training.run_report import data_facts, fingerprint, run_facts, run_header, write_config
+from cnn_cli.training.shared_folder import existing_folder, new_folder
 from cnn_cli.training.signals import signals
 from cnn_cli.training.state import restore_state
 

@@ -10,7 +10,7 @@ from cnn_cli.distributed.world import World
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class SharedFolder:
     """Where a run is kept, and the processes that share it."""
 
     path: Path
@@ -18,18 +18,18 @@ class RunFolder:
 
 
 @contextmanager
-def new_folder(network: str, output: Path | None, world: World) -> Iterator[RunFolder]:
+def new_folder(network: str, output: Path | None, world: World) -> Iterator[SharedFolder]:
     if not world.is_main:
-        yield RunFolder(world.broadcast_object(Path()), world)
+        yield SharedFolder(world.broadcast_object(Path()), world)
         return
     with new_run(network, output) as run:
-        yield RunFolder(world.broadcast_object(run), world)
+        yield SharedFolder(world.broadcast_object(run), world)
 
 
 @contextmanager
-def existing_folder(path: Path, world: World) -> Iterator[RunFolder]:
+def existing_folder(path: Path, world: World) -> Iterator[SharedFolder]:
     if not world.is_main:
-        yield RunFolder(path, world)
+        yield SharedFolder(path, world)
         return
     with existing_run(path):
-        yield RunFolder(path, world)
+        yield SharedFolder(path, world)
