@@ -223,7 +223,7 @@ class Signal:
 
 
 _PHASES: dict[str, tuple[Any, str, int]] = {  # what is called then, and at which of its calls
-    "start-up": (run_module, "read_source", 1),
+    "start-up": (run_module, "load_dataset", 1),
     "step": (loop, "learning_rate", 2),
     "validation": (loop, "evaluate", 1),
     "saving": (os, "replace", 2),

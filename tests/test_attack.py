@@ -330,7 +330,7 @@ def test_a_split_gives_a_curve_and_a_table(trained: Path, tmp_path: Path, capsys
         ),
         (
             "--index 0 --target b1",
-            "no class 'b1'. Did you mean '1'? Classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; or 0 to 9",
+            "no class 'b1'. Classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; or 0 to 9",
         ),
         ("--index 9999", "--index 9999: the test split of digits has images 0 to 359"),
         ("--split test -o c.gif", "c.gif: the picture is written as .png or .svg or .pdf; choose such a name with -o"),

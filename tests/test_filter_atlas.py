@@ -32,7 +32,7 @@ def test_dead_and_alike_filters_are_found() -> None:
     weights[6] = weights[1]
     found = filters.health(layer_of(weights))
     assert (found.dead, found.similar) == ((3, 5), ((1, 6, 7),))
-    assert str(found) == "2 dead, 3 alike"
+    assert str(found) == "2 dead, 3 similar"
     assert filters.health(layer_of(random(9, 2, 3, 3))).words() == ""
 
 

@@ -19,7 +19,7 @@ from cnn_cli.cli.output import clean
 from cnn_cli.errors import SpecError, UsageError
 from cnn_cli.language.registry import draft
 
-SECONDS = 1.0
+SECONDS = 2.0  # of CPU time; half of that on an idle machine
 MEGABYTES = 100
 
 

@@ -123,7 +123,7 @@ STRICTER = [
     Stricter("DropBlock2d", "must be odd", "PyTorch looks only where p > 0"),
     Stricter("DropBlock2d", "eps must be", "a negative eps gives NaN"),
     Stricter("Norm", "momentum must be", "running statistics leave the data behind"),
-    Stricter("Norm", "is written, but", "a size that contradicts the input is refused even where PyTorch warns"),
+    Stricter("Norm", "; remove num_", "a size that contradicts the input is refused even where PyTorch warns"),
     Stricter("CELU", "above 0", "it is no activation there"),
     Stricter("Softplus", "above 0", "it is infinite there"),
     Stricter("LPPool", "above 0", "there is no such norm"),

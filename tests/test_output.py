@@ -33,7 +33,7 @@ def test_a_full_disk(arguments: list[str], tmp_path: Path) -> None:
     ("command", "said"),
     [
         ("check", "error: a file or network name is empty; name one, or leave it out to check all networks\n"),
-        ("eval", "error: an empty name; `cnn list` shows all networks\n"),
+        ("eval", "error: the network name is empty; `cnn list` shows all networks\n"),
     ],
 )
 def test_an_empty_name(command: str, said: str, tmp_path: Path) -> None:

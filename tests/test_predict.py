@@ -151,6 +151,7 @@ def test_the_document(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "preprocessing": "stretch to 8x8; pixels in [0, 1]",
         "accuracy": None,
         "images": [{"image": "b.png", "true": None}],
+        "skipped": [],
     }
     assert likeliest == {"class": "cat", "index": 0, "probability": pytest.approx(0.7)}
 

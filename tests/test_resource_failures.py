@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_data_are_read(
         raise OSError(number, os.strerror(number))
 
     asked = small.request(tmp_path)
-    monkeypatch.setattr(run_module, "read_source", lambda *_: pytest.fail("the data were read"))
+    monkeypatch.setattr(run_module, "load_dataset", lambda *_: pytest.fail("the data were read"))
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(CnnError) as error:
         run_module.begin(asked)
@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_data_are_read(
 
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").write_text("mine")
-    monkeypatch.setattr(run_module, "read_source", lambda *_: pytest.fail("the data were read"))
+    monkeypatch.setattr(run_module, "load_dataset", lambda *_: pytest.fail("the data were read"))
     with pytest.raises(UsageError, match="run is a file; choose a folder with -o"):
         small.begin(tmp_path)
     assert (tmp_path / "run").read_text() == "mine"

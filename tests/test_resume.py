@@ -167,7 +167,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_before_training_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "read_source", lambda *_: small.interrupt())
+    monkeypatch.setattr(run_module, "load_dataset", lambda *_: small.interrupt())
     with pytest.raises(StoppedError, match="stopped before the first step"):
         small.begin(tmp_path)
     assert not (tmp_path / "run").exists()

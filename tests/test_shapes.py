@@ -246,4 +246,4 @@ def test_command_line() -> None:
     result = json.loads(cnn("shapes", "fashion-convnet", "--valid-inputs", "--json").stdout)
     assert result["smallest"] == 10 and result["exact"][:3] == [10, 14, 18]
     both = cnn("shapes", "fashion-convnet", "--explain", "--valid-inputs")
-    assert both.returncode == 2 and "two questions" in both.stderr
+    assert both.returncode == 2 and "exclude each other" in both.stderr

@@ -281,7 +281,7 @@ WHAT = (
         ("--channels 1", WHAT),
         ("--class a --layer 0 --channels 1", WHAT),
         ("--class x", "no class 'x'. Classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
-        ("--layer 00 --channels 1", "no layer '00'. Did you mean '0'? Layers: 0, 1, 2, 3, 4, 5, 6, 7, 8"),
+        ("--layer 00 --channels 1", "no layer '00'. Layers: 0, 1, 2, 3, 4, 5, 6, 7, 8"),
         ("--layer 0 --channels 2-4", "--channels 2-4: the channels are 0 to 3"),
         ("--class a --steps 0", "--steps must be at least 1, not 0"),
         ("--class a --parametrization fft", "--parametrization must be fourier or pixels, not 'fft'"),

@@ -48,8 +48,8 @@ def test_every_kind_of_mistake_is_found_and_named(monkeypatch: pytest.MonkeyPatc
     plan = find("fashion-convnet")
     real = verification.build_plan(plan)
     monkeypatch.setattr(verification, "build_plan", lambda plan: real)
-    macs = verify(wrong(plan, macs=lambda s, i, o: 7)).disagreements
-    assert macs[0] == "3 (Conv2d): MACs 7, PyTorch has 2,230,272" and macs[1].startswith("total: MACs")
+    macs = verify(wrong(plan, applied=lambda i, o: (1, 1))).disagreements
+    assert macs[0] == "3 (Conv2d): MACs 18,432, PyTorch has 2,230,272" and macs[1].startswith("total: MACs")
     params = verify(wrong(plan, tensors=lambda s: (Tensor("weight", (64, 32, 3, 3)),))).disagreements
     assert params[0] == "3 (Conv2d): parameters 18,432, PyTorch has 18,496" and params[1].startswith(
         "total: parameters"

@@ -212,7 +212,7 @@ NETWORK = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(2
             "the network has no convolution, so no filters to show; its layers: Flatten, Linear, ReLU",
         ),
         (NETWORK, "1", "layer 1 is not a convolution (ReLU). Convolutions: 0, 2.0"),
-        (NETWORK, "2.1", "no layer '2.1'. Did you mean '2.0'? Convolutions: 0, 2.0"),
+        (NETWORK, "2.1", "no layer '2.1'. Convolutions: 0, 2.0"),
         (NETWORK, "", "no layer ''. Convolutions: 0, 2.0"),
     ],
 )
