@@ -33,7 +33,7 @@ def test_dead_and_alike_filters_are_found() -> None:
     found = filters.health(layer_of(weights))
     assert (found.dead, found.similar) == ((3, 5), ((1, 6, 7),))
     assert str(found) == "2 dead, 3 similar"
-    assert filters.health(layer_of(random(9, 2, 3, 3))).words() == ""
+    assert str(filters.health(layer_of(random(9, 2, 3, 3)))) == ""
 
 
 def test_the_cosine_decides_what_is_alike() -> None:
