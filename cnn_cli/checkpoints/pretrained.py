@@ -16,7 +16,7 @@ from cnn_cli.files import DownloadError, downloading, make_folder
 
 TORCHVISION = "torchvision"  # the best weights that torchvision has for the network of the same name
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")  # the beginning of the file's SHA-256, in its name
-# Both were first trained in TensorFlow. torchvision normalises as for all networks, and inside undoes that:
+# Both were first trained in TensorFlow. torchvision normalizes as for all networks, and inside undoes that:
 # x · 0.229/0.5 + (0.485 − 0.5)/0.5, and so for each channel.
 _TRANSFORM_INPUT = {"GoogLeNet_Weights", "Inception_V3_Weights"}
 _IMAGENET = (("0.485", "0.229"), ("0.456", "0.224"), ("0.406", "0.225"))

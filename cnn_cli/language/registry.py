@@ -1,4 +1,4 @@
-"""Names to plans: the shipped models.yaml, files laid over it, and files named directly."""
+"""Names to plans: the shipped models.yaml, files that override it, and files named directly."""
 
 import json
 from collections.abc import Mapping, Sequence

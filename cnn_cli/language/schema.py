@@ -52,7 +52,7 @@ def _network() -> Schema:
         "layers": _PART,
         "outputs": _mapping({"type": "number", "minimum": 0}, "", "outputs and their weights in the loss, main first"),
         "train": {"anyOf": [train_schema(), {"type": "null"}]},
-        "recipes": _mapping(train_schema(), "^[a-z][a-z0-9_-]*$", "other ways to train it, each laid over train"),
+        "recipes": _mapping(train_schema(), "^[a-z][a-z0-9_-]*$", "other ways to train it, each overriding train"),
     }
     assert set(properties) == set(NETWORK_KEYS)
     return {
@@ -74,7 +74,7 @@ def _mapping(values: Schema, names: str, description: str) -> Schema:
 
 
 def _part() -> Schema:
-    """A layer, a list of parts, or named parts. A capitalised key that is no layer may be a block, or a child."""
+    """A layer, a list of parts, or named parts. A capitalized key that is not a layer may be a block, or a child."""
     bare = [name for name, layer in LAYERS.items() if not _required(layer)]
     own: dict[str, Schema] = {
         "from": {"type": "string", "description": "the sibling whose output this takes; `input` is what enters"},

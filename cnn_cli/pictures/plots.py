@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INK, SOFT, LINE = "#1f2933", "#5f6c7b", "#dde2e8"
 SERIES = (("train", "training", "#2166ac"), ("val", "validation", "#d6604d"), ("test", "test", "#4d9221"))
 
-# Laid over matplotlib's defaults, so that a user's own matplotlibrc does not change the pictures.
+# Overrides matplotlib's defaults, so that a user's own matplotlibrc does not change the pictures.
 STYLE = {
     "font.size": 10,
     "text.color": INK,
@@ -169,7 +169,7 @@ def confusion_picture(matrix: Sequence[Sequence[int]], class_names: Sequence[str
 
 
 def _name_classes(axes: "Axes", class_names: Sequence[str]) -> None:
-    """Label both sides; of more than 50 classes only every so manieth."""
+    """Label both sides; of more than 50 classes, only at regular intervals."""
     ticks = range(0, len(class_names), math.ceil(len(class_names) / 50))
     names = [_cut(class_names[i], 24) for i in ticks]
     size = 10 if len(class_names) <= 20 else 7

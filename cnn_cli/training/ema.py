@@ -1,4 +1,4 @@
-"""The moving average of a network's weights, which generalises better than any one of its steps."""
+"""The moving average of a network's weights, which generalizes better than any one of its steps."""
 
 import torch
 from torch import Tensor, nn
