@@ -199,7 +199,12 @@ def test_folders_of_classes_give_an_accuracy_and_a_contact_sheet(
             "net.safetensors is not an image (PNG, JPEG, BMP, {formats}); remove it",
         ),
         ("net.safetensors --index 0", 2, "net has no data set; name one with --data"),
-        ("tiny-cnn a.png", 2, "tiny-cnn has no finished epoch in {place}/runs; train it: cnn train tiny-cnn"),
+        (
+            "tiny-cnn a.png",
+            2,
+            "tiny-cnn has no finished epoch in {place}/runs; train it: cnn train tiny-cnn\n"
+            "or load weights: --weights torchvision, a file or a run",
+        ),
         ("net.safetensors a.png --csv --markdown", 2, "--json, --csv and --markdown exclude each other; choose one"),
     ],
 )

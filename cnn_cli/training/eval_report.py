@@ -71,7 +71,10 @@ def trained_network(
     """NETWORK with its weights and their metadata; UsageError for a network that was not trained yet."""
     loaded = load_network(network, models=models, weights=weights, args=args, input=input)
     if loaded.metadata is None:
-        raise UsageError(f"{network} has no finished epoch in {RUNS.resolve()}; train it: cnn train {network}")
+        raise UsageError(
+            f"{network} has no finished epoch in {RUNS.resolve()}; train it: cnn train {network}\n"
+            "or load weights: --weights torchvision, a file or a run"
+        )
     return loaded
 
 
