@@ -170,7 +170,9 @@ def test_a_file_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"about": Runs(f"touch {marker}")}, path)
     with pytest.raises(CnnError) as error:
         load_network(str(path))
-    assert str(error.value) == (f"{path} was rejected: the file contains executable code (posix.system)")
+    assert str(error.value) == (
+        f"{path} was rejected: the file contains executable code (posix.system); save the network's state_dict() alone"
+    )
     path.write_bytes(pickle.dumps(Runs(f"touch {marker}")))
     with pytest.raises(CnnError, match="is not a cnn checkpoint"):
         load_network(str(path))

@@ -38,9 +38,14 @@ def test_every_form_of_a_file(net: str, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "wrapped.pth")
     torch.save({f"module.{k}": nn.Parameter(v, v.is_floating_point()) for k, v in state.items()}, tmp_path / "dp.pth")
+    torch.save({f"_orig_mod.{k}": v for k, v in state.items()}, tmp_path / "compiled.pth")
+    torch.save({"state_dict": {f"model._orig_mod.{k}": v for k, v in state.items()}}, tmp_path / "lightning.ckpt.pth")
+    for key in ("model_state_dict", "net", "state_dict_ema"):
+        torch.save({key: state, "optimizer": {}}, tmp_path / f"{key}.pth")
     torch.save(without_counters(state), tmp_path / "early.pth")
     safetensors.torch.save_file(state, tmp_path / "a.safetensors")
-    for name in ("a.pth", "old.pt", "wrapped.pth", "dp.pth", "early.pth", "a.safetensors"):
+    compiled = ("compiled.pth", "lightning.ckpt.pth", "model_state_dict.pth", "net.pth", "state_dict_ema.pth")
+    for name in ("a.pth", "old.pt", "wrapped.pth", "dp.pth", "early.pth", "a.safetensors", *compiled):
         found = restore(load_network(net, weights=str(tmp_path / name))).state_dict()
         assert small.same(dict(found), state), name
 

@@ -17,8 +17,10 @@ from cnn_cli.errors import CnnError
 _FOLDER = 0x10  # the attribute of a folder in a ZIP archive
 _BEFORE_2020 = b"\x80\x02\x8a\nl\xfc\x9cF"  # how torch.save began before PyTorch 1.6: no archive, no checksums
 
+SAVE_WEIGHTS = "save the network's state_dict() alone"
 
-def unpickle(path: Path, *, kind: str = "a cnn checkpoint", fix: str = "", old: bool = False) -> Any:
+
+def unpickle(path: Path, *, kind: str = "a cnn checkpoint", fix: str = SAVE_WEIGHTS, old: bool = False) -> Any:
     """What torch.save wrote, on the CPU. `kind` (what the file should be) and `fix` go into the messages.
 
     old: accept the format of before PyTorch 1.6, too, which most of torchvision's weights still have. CnnError for a
@@ -33,7 +35,7 @@ def unpickle(path: Path, *, kind: str = "a cnn checkpoint", fix: str = "", old: 
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         found = f"executable code ({code[1]})" if code else "executable code"
-        raise CnnError(f"{path} was rejected: the file contains {found}{fix and f'; {fix}'}") from None
+        raise CnnError(f"{path} was rejected: the file contains {found}; {fix}") from None
     except Exception as error:  # whatever a wrong pickle makes PyTorch raise
         if isinstance(error, OSError) and error.strerror:
             raise CnnError(f"cannot read {path}: {error.strerror}") from None

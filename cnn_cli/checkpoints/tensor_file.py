@@ -14,12 +14,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cnn_cli.checkpoints.archive import unpickle
+from cnn_cli.checkpoints.archive import SAVE_WEIGHTS, unpickle
 from cnn_cli.checkpoints.header import read_header, read_metadata
 from cnn_cli.errors import CnnError
 from cnn_cli.files import write_bytes
 
-_WRAPPERS = ("network", "state_dict", "model")  # keys of a last.pt, and of what training scripts save
+# Keys of a last.pt, and of what training scripts save.
+_WRAPPERS = ("network", "state_dict_ema", "state_dict", "model_state_dict", "model", "net")
 _FIX = "restore it from a copy, or train again"
 
 
@@ -42,14 +43,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """
     if path.suffix == ".safetensors":
         return _read_safetensors(path), read_metadata(path)
-    fix = "save the network's state_dict() alone"
-    document = unpickle(path, kind="a file of weights", fix=fix, old=True)
+    document = unpickle(path, kind="a file of weights", old=True)
     metadata = document.get("about") if isinstance(document, dict) else None
     for key in _WRAPPERS:
         if isinstance(document, dict) and isinstance(document.get(key), dict):
             document = document[key]
     if not isinstance(document, dict) or not document or not all(map(_is_named_tensor, document.items())):
-        raise CnnError(f"{path} is not a file of weights: it has no named tensors; {fix}")
+        raise CnnError(f"{path} is not a file of weights: it has no named tensors; {SAVE_WEIGHTS}")
     return {name: t.detach() for name, t in document.items()}, metadata if isinstance(metadata, dict) else None
 
 

@@ -14,6 +14,7 @@ from cnn_cli.layers import Shape
 
 _COUNTER = "num_batches_tracked"  # files from before PyTorch 0.4.1 have none, and PyTorch itself begins at 0 then
 # Names of DenseNet's layers from when a name could have a dot in it, as torchvision's files still have them.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
 
 
@@ -79,15 +80,22 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def translated(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-    """The same under today's names: without DataParallel's `module.`, DenseNet's without dots, with all counters."""
-    wrapped = all(name.startswith("module.") for name in tensors) and not any(n.startswith("module.") for n in own)
-    named = {name.removeprefix("module.") if wrapped else name: tensor for name, tensor in tensors.items()}
+    """The same under today's names: without wrappers' prefixes, DenseNet's without dots, with all counters."""
+    named = _without_prefix(_without_prefix(tensors, own), own)  # one wrapper may be inside another
     found = {_OLD_DENSENET.sub(r"\1\2", name) if name not in own else name: t for name, t in named.items()}
     for name in own:
         layer, _, last = name.rpartition(".")
         if last == _COUNTER and name not in found and f"{layer}.running_mean" in found:
             found[name] = torch.tensor(0)
     return found
+
+
+def _without_prefix(tensors: Mapping[str, Tensor], own: Collection[str]) -> Mapping[str, Tensor]:
+    """Without the prefix of DataParallel, torch.compile or Lightning, if all names have it and none of the network."""
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in tensors) and not any(name.startswith(prefix) for name in own):
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _head(plan: Plan) -> dict[str, Shape]:
