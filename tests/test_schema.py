@@ -33,11 +33,14 @@ BEYOND = {
     "a division", "a division by zero", "a power", "an open expression", "groups that do not divide", "an unknown axis",
     "an argument without value", "a network that cannot be trained", "layers without dashes", "repeat at the top",
     "an argument that fits no setting", "no Flatten after Permute is meant", "a block named like a layer",
-    "a reserved argument name", "nothing but blocks",
+    "a reserved argument name", "nothing but blocks", "channels last",
+    "classes of torch.nn that are not in the table", "an argument that is not declared",
+    "a rejected child, and its uses", "a reserved file name",
 }  # fmt: skip
 NOT_YAML = {
     "a tab", "indentation", "an open bracket", "a second colon", "a special character", "an alias", "a merge key",
-    "a tag", "a key twice", "a list for a key", "two documents", "a huge number", "infinity", "an empty file",
+    "a tag", "a key twice", "a line without a colon", "a list for a key",
+    "two documents", "a huge number", "infinity", "an empty file",
 }  # fmt: skip
 SPECS = {title: spec for title, (spec, _) in sections(MISTAKES).items() if title not in NOT_YAML}
 
