@@ -3,7 +3,7 @@
 A command parses, makes one call and prints; everything it can do exists without it. Heavy imports (torch, torchvision,
 matplotlib) are inside the commands, so that `cnn --help` answers at once.
 
-A command declares groups of options, frozen dataclasses whose fields carry the option's type, names and help; `command`
+A command declares groups of options, frozen dataclasses whose fields have an option's description as default; `command`
 expands each into the command's own options and hands the filled group to the function.
 """
 
@@ -130,7 +130,10 @@ def _expanded(function: Callable[..., None]) -> Callable[..., None]:
 
     parameters = [expanded for p in own for expanded in (_fields(groups[p.name]) if p.name in groups else [p])]
     for parameter in parameters:
-        _info(parameter).autocompletion = COMPLETIONS.get(parameter.name)
+        info = _info(parameter)
+        info.autocompletion = COMPLETIONS.get(parameter.name)
+        if _is_option(parameter) and not info.param_decls:  # for a flag too, which would have a --no-… besides
+            info.param_decls = ["--" + parameter.name.replace("_", "-")]
     parameters.sort(key=_is_option)  # arguments first, in their order
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -149,9 +152,10 @@ def _fields(group: Any) -> list[inspect.Parameter]:
 
 
 def _info(parameter: inspect.Parameter) -> Any:
-    """Typer's description of an argument or option."""
-    (info,) = parameter.annotation.__metadata__
-    return info
+    """Typer's description of an argument or option: the default, or in the annotation where there is none."""
+    if isinstance(parameter.default, typer.models.ParameterInfo):
+        return parameter.default
+    return parameter.annotation.__metadata__[0]
 
 
 def _is_option(parameter: inspect.Parameter) -> bool:

@@ -1,45 +1,31 @@
 """`cnn attack`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Data, Format, Images, Network, Picture, Seed, Spec, Weights, option
+from cnn_cli.cli.options import SEED, Data, Format, Images, Network, Picture, Spec, Weights, option
 from cnn_cli.cli.output import note_weights
 from cnn_cli.errors import UsageError
+
+_EPSILON_HELP = (
+    "Maximum norm of the perturbation, for pixels in [0, 1]; may be repeated "
+    "[linf: 0.1, color 8/255; l2: 1.5, color 0.5]."
+)
 
 
 @dataclass(frozen=True)
 class Attack:
     """How images are attacked."""
 
-    method: Annotated[str, option("--method", panel="Attack", metavar="NAME", help="Method: pgd or fgsm.")] = "pgd"
-    norm: Annotated[
-        str, option("--norm", panel="Attack", metavar="NAME", help="Norm of the perturbation: linf or l2.")
-    ] = "linf"
-    epsilon: Annotated[
-        list[float] | None,
-        option(
-            "--epsilon",
-            panel="Attack",
-            metavar="E",
-            help="Maximum norm of the perturbation, for pixels in [0, 1]; may be repeated "
-            "[linf: 0.1, color 8/255; l2: 1.5, color 0.5].",
-        ),
-    ] = None
-    steps: Annotated[int | None, option("--steps", panel="Attack", metavar="N", help="Number of PGD steps [10].")] = (
-        None
-    )
-    step_size: Annotated[
-        float | None, option("--step-size", panel="Attack", metavar="E", help="PGD step size [2.5 epsilon / steps].")
-    ] = None
-    target: Annotated[
-        str | None, option("--target", panel="Attack", metavar="CLASS", help="Target class [untargeted].")
-    ] = None
-    limit: Annotated[
-        int | None, option("--limit", panel="Data", metavar="N", help="Attack only N random images of the split.")
-    ] = None
-    seed: Seed = 0
+    method: str = option("Attack", "NAME", "Method: pgd or fgsm.", default="pgd")
+    norm: str = option("Attack", "NAME", "Norm of the perturbation: linf or l2.", default="linf")
+    epsilon: list[float] | None = option("Attack", "E", _EPSILON_HELP)
+    steps: int | None = option("Attack", "N", "Number of PGD steps [10].")
+    step_size: float | None = option("Attack", "E", "PGD step size [2.5 epsilon / steps].")
+    target: str | None = option("Attack", "CLASS", "Target class [untargeted].")
+    limit: int | None = option("Data", "N", "Attack only N random images of the split.")
+    seed: int = SEED
 
 
 @command("attack", "Interpretation")

@@ -1,20 +1,18 @@
 """`cnn check`."""
 
-from typing import Annotated
-
 import typer
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Json, Spec
+from cnn_cli.cli.options import JSON, Spec, argument
 from cnn_cli.cli.output import emit, emit_json, note
-
-Sources = Annotated[
-    list[str] | None, typer.Argument(metavar="[FILE_OR_NETWORK]...", help="Files or networks to check [all networks].")
-]
 
 
 @command("check", "Networks")
-def check_command(spec: Spec, sources: Sources = None, json: Json = False) -> None:
+def check_command(
+    spec: Spec,
+    sources: list[str] | None = argument("[FILE_OR_NETWORK]...", "Files or networks to check [all networks]."),
+    json: bool = JSON,
+) -> None:
     """Find mistakes in specs, without running anything."""
     from cnn_cli.analysis.diagnostics import diagnose
 

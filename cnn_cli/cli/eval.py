@@ -1,23 +1,11 @@
 """`cnn eval`."""
 
 from pathlib import Path
-from typing import Annotated
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import BatchSize, Data, Format, Network, Spec, Weights, Workers, option
+from cnn_cli.cli.options import Data, Format, Network, Spec, Weights, option
 from cnn_cli.cli.output import note, note_weights
 from cnn_cli.errors import UsageError
-
-Split = Annotated[
-    str | None,
-    option(
-        "--split", panel="Data", metavar="NAME", help="Split to evaluate: test, val or train [test, if there is one]."
-    ),
-]
-Output = Annotated[
-    Path | None,
-    option("-o", "--output", panel="Output", metavar="FOLDER", help="Folder for the result [the run folder]."),
-]
 
 
 @command("eval", "Training")
@@ -27,10 +15,10 @@ def evaluate_command(
     data: Data,
     weights: Weights,
     format: Format,
-    split: Split = None,
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    output: Output = None,
+    split: str | None = option("Data", "NAME", "Split to evaluate: test, val or train [test, if there is one]."),
+    batch_size: int | None = option("Speed", "N", "Batch size.", "-b", "--batch-size"),
+    workers: int | None = option("Speed", "N", "Data-loading workers [one per CPU, at most 8].", "-j", "--workers"),
+    output: Path | None = option("Output", "FOLDER", "Folder for the result [the run folder].", "-o", "--output"),
 ) -> None:
     """Evaluate a trained network on a data set.
 

@@ -2,21 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from cnn_cli.cli.app import command
+from cnn_cli.cli.options import argument
 from cnn_cli.cli.output import emit
 from cnn_cli.errors import UsageError, closest
 from cnn_cli.tables import Column, Table, render, terminal_width
 
 PAGES = Path(__file__).parents[1] / "guide"
-Topic = Annotated[str | None, typer.Argument(metavar="[TOPIC]", help="Page of the guide [list of all pages].")]
 
 
 @command("guide", "Documentation")
-def guide_command(topic: Topic = None) -> None:
+def guide_command(topic: str | None = argument("[TOPIC]", "Page of the guide [list of all pages].")) -> None:
     """Read the guide; without a topic, list its pages."""
     pages = {path.stem: path for path in sorted(PAGES.glob("*.md"))}
     if topic is None:

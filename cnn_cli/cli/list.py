@@ -1,12 +1,14 @@
 """`cnn list`."""
 
+from pathlib import Path
+
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Format, Models
+from cnn_cli.cli.options import MODELS, Format
 from cnn_cli.errors import SpecError
 
 
 @command("list", "Networks")
-def list_command(format: Format, models: Models = None) -> None:
+def list_command(format: Format, models: list[Path] | None = MODELS) -> None:
     """List all networks with their inputs and parameters."""
     from cnn_cli.analysis.networks import list_networks
 

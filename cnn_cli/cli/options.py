@@ -25,60 +25,40 @@ if TYPE_CHECKING:
 MAX_IMAGES = 16  # in one picture
 
 
-def option(*names: str, panel: str, help: str, **settings: Any) -> Any:
-    """An option in a titled section of the help."""
-    return typer.Option(*names, rich_help_panel=panel, help=help, **settings)
+def argument(metavar: str, help: str) -> Any:
+    """An argument that may be left out."""
+    return typer.Argument(None, metavar=metavar, help=help, show_default=False)
+
+
+def option(panel: str, metavar: str, help: str, *names: str, default: Any = None, **settings: Any) -> Any:
+    """An option with a value, in a titled section of the help; named as its parameter unless `names` are given."""
+    return typer.Option(default, *names, rich_help_panel=panel, metavar=metavar, help=help, **settings)
+
+
+def flag(panel: str, help: str, *names: str) -> Any:
+    """An option without a value."""
+    return typer.Option(False, *names, rich_help_panel=panel, help=help)
 
 
 NETWORK_HELP = "Network name (`cnn list`), FILE.yaml, FILE.yaml:NAME, run folder, or checkpoint."
 Network = Annotated[str, typer.Argument(metavar="NETWORK", help=NETWORK_HELP)]
-Device = Annotated[
-    str,
-    option(
-        "--device", panel="Speed", metavar="NAME", envvar="CNN_DEVICE", help="Device: auto, cpu, cuda, cuda:1 or mps."
-    ),
-]
-BatchSize = Annotated[int | None, option("-b", "--batch-size", panel="Speed", metavar="N", help="Batch size.")]
-Workers = Annotated[
-    int | None,
-    option("-j", "--workers", panel="Speed", metavar="N", help="Data-loading workers [one per CPU, at most 8]."),
-]
-Seed = Annotated[int, option("--seed", panel="Run", metavar="N", min=0, max=LARGE, help="Random seed.")]
-Models = Annotated[
-    list[Path] | None,
-    option(
-        "--models",
-        panel="Network",
-        metavar="FILE",
-        envvar="CNN_MODELS",
-        help="YAML file of further networks; overrides built-in ones; may be repeated.",
-    ),
-]
-DataDir = Annotated[
-    Path | None,
-    option(
-        "--data-dir",
-        panel="Data",
-        metavar="FOLDER",
-        envvar="CNN_DATA_DIR",
-        help="Folder of the named data sets, which are downloaded to it [~/.cache/cnn/datasets].",
-    ),
-]
-Json = Annotated[bool, option("--json", panel="Output", help="Print one JSON document.")]
+DEVICE_HELP = "Device: auto, cpu, cuda, cuda:1 or mps."
+DEVICE = option("Speed", "NAME", DEVICE_HELP, default="auto", envvar="CNN_DEVICE")
+SEED = option("Run", "N", "Random seed.", default=0, min=0, max=LARGE)
+MODELS_HELP = "YAML file of further networks; overrides built-in ones; may be repeated."
+MODELS = option("Network", "FILE", MODELS_HELP, envvar="CNN_MODELS")
+DATA_DIR_HELP = "Folder of the named data sets, which are downloaded to it [~/.cache/cnn/datasets]."
+DATA_DIR = option("Data", "FOLDER", DATA_DIR_HELP, envvar="CNN_DATA_DIR")
+JSON = flag("Output", "Print one JSON document.")
 
 
 @dataclass(frozen=True)
 class Spec:
     """Where networks come from, and what of them is overridden."""
 
-    models: Models = None
-    set: Annotated[
-        list[str] | None,
-        option("--set", panel="Network", metavar="NAME=VALUE", help="Set an argument of the network; may be repeated."),
-    ] = None
-    input: Annotated[
-        str | None, option("--input", panel="Network", metavar="CxHxW", help="Input size, such as 3x224x224.")
-    ] = None
+    models: list[Path] | None = MODELS
+    set: list[str] | None = option("Network", "NAME=VALUE", "Set an argument of the network; may be repeated.")
+    input: str | None = option("Network", "CxHxW", "Input size, such as 3x224x224.")
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -114,36 +94,25 @@ class Spec:
         return draft(network, models=self.files, args=self.args, input=self.size)
 
 
+MEMORY = "Memory estimate"
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What the memory estimate of summary and diff is for."""
 
-    batch_size: Annotated[
-        int | None,
-        option("-b", "--batch-size", panel="Memory estimate", metavar="N", help="Batch size [the spec's, or 64]."),
-    ] = None
-    optimizer: Annotated[
-        str | None,
-        option(
-            "--optimizer",
-            panel="Memory estimate",
-            metavar="NAME",
-            help="Optimizer: sgd, adam, adamw or muon [the spec's, or adam].",
-        ),
-    ] = None
-    precision: Annotated[
-        str | None,
-        option("--precision", panel="Memory estimate", metavar="NAME", help="Precision: fp32, fp16 or bf16 [fp32]."),
-    ] = None
+    batch_size: int | None = option(MEMORY, "N", "Batch size [the spec's, or 64].", "-b", "--batch-size")
+    optimizer: str | None = option(MEMORY, "NAME", "Optimizer: sgd, adam, adamw or muon [the spec's, or adam].")
+    precision: str | None = option(MEMORY, "NAME", "Precision: fp32, fp16 or bf16 [fp32].")
 
 
 @dataclass(frozen=True)
 class Format:
     """How a table is printed."""
 
-    json: Json = False
-    csv: Annotated[bool, option("--csv", panel="Output", help="Print the table as CSV.")] = False
-    markdown: Annotated[bool, option("--markdown", panel="Output", help="Print the table as Markdown.")] = False
+    json: bool = JSON
+    csv: bool = flag("Output", "Print the table as CSV.")
+    markdown: bool = flag("Output", "Print the table as Markdown.")
 
     @property
     def style(self) -> str:
@@ -172,33 +141,17 @@ class Format:
 class Data:
     """Which data set."""
 
-    data: Annotated[
-        str | None,
-        option("--data", panel="Data", metavar="NAME_OR_FOLDER", help="Data set name, or a folder of images."),
-    ] = None
-    data_dir: DataDir = None
+    data: str | None = option("Data", "NAME_OR_FOLDER", "Data set name, or a folder of images.")
+    data_dir: Path | None = DATA_DIR
 
 
 @dataclass(frozen=True)
 class Images:
     """Which images: files, or images of the data set by their numbers."""
 
-    images: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[IMAGE]...", help="Image files, folders, or patterns such as '*.png'.", show_default=False
-        ),
-    ] = None
-    index: Annotated[
-        list[str] | None,
-        option(
-            "--index", panel="Data", metavar="NUMBERS", help="Numbers of images in the data set: 3, 0-15 or 3,5,8-10."
-        ),
-    ] = None
-    split: Annotated[
-        str | None,
-        option("--split", panel="Data", metavar="NAME", help="Split of the data set: test, val or train [test]."),
-    ] = None
+    images: list[str] | None = argument("[IMAGE]...", "Image files, folders, or patterns such as '*.png'.")
+    index: list[str] | None = option("Data", "NUMBERS", "Numbers of images in the data set: 3, 0-15 or 3,5,8-10.")
+    split: str | None = option("Data", "NAME", "Split of the data set: test, val or train [test].")
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -220,20 +173,15 @@ class Images:
         return load_inputs(loaded, self.selection(data), limit)
 
 
+_WEIGHTS_HELP = "Weights: torchvision, a torchvision weights name, a file (.pth, .safetensors) or a run [newest run]."
+
+
 @dataclass(frozen=True)
 class Weights:
     """Which weights, on which device."""
 
-    weights: Annotated[
-        str | None,
-        option(
-            "--weights",
-            panel="Network",
-            metavar="SOURCE",
-            help="Weights: torchvision, a torchvision weights name, a file (.pth, .safetensors) or a run [newest run].",
-        ),
-    ] = None
-    device: Device = "auto"
+    weights: str | None = option("Network", "SOURCE", _WEIGHTS_HELP)
+    device: str = DEVICE
 
     @property
     def torch_device(self) -> "torch.device":
@@ -267,13 +215,8 @@ class Weights:
 class Untrained:
     """Fresh weights instead of trained ones."""
 
-    untrained: Annotated[bool, option("--untrained", panel="Network", help="Use random initial weights.")] = False
-    seed: Annotated[
-        int | None,
-        option(
-            "--seed", panel="Network", metavar="N", min=0, max=LARGE, help="Random seed of the initial weights [0]."
-        ),
-    ] = None
+    untrained: bool = flag("Network", "Use random initial weights.")
+    seed: int | None = option("Network", "N", "Random seed of the initial weights [0].", min=0, max=LARGE)
 
     def load(self, network: str, spec: Spec, weights: Weights) -> "LoadedNetwork":
         if self.seed is not None and not self.untrained:
@@ -287,11 +230,9 @@ class Untrained:
 class Picture:
     """Where a picture is written."""
 
-    output: Annotated[
-        Path | None, option("-o", "--output", panel="Output", metavar="PATH", help="Picture file, or a folder.")
-    ] = None
-    force: Annotated[bool, option("--force", panel="Output", help="Overwrite existing pictures.")] = False
-    show: Annotated[bool, option("--show", panel="Output", help="Also show the picture in the terminal.")] = False
+    output: Path | None = option("Output", "PATH", "Picture file, or a folder.", "-o", "--output")
+    force: bool = flag("Output", "Overwrite existing pictures.")
+    show: bool = flag("Output", "Also show the picture in the terminal.")
 
     @property
     def target(self) -> "Target":

@@ -1,12 +1,8 @@
 """`cnn predict`."""
 
-from typing import Annotated
-
 from cnn_cli.cli.app import command
 from cnn_cli.cli.options import Data, Format, Images, Network, Picture, Spec, Weights, option
 from cnn_cli.cli.output import note_weights
-
-Top = Annotated[int, option("--top", panel="Output", metavar="N", help="Number of classes to show per image.")]
 
 
 @command("predict", "Training")
@@ -18,7 +14,7 @@ def predict_command(
     weights: Weights,
     picture: Picture,
     format: Format,
-    top: Top = 5,
+    top: int = option("Output", "N", "Number of classes to show per image.", default=5),
 ) -> None:
     """Predict the classes of images.
 

@@ -1,28 +1,14 @@
 """`cnn shapes`."""
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Format, Network, Spec, option
+from cnn_cli.cli.options import Format, Network, Spec, argument, flag, option
 from cnn_cli.cli.output import emit, emit_json
 from cnn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from cnn_cli.language.plan import Plan
-
-Layer = Annotated[str | None, typer.Argument(metavar="[LAYER]", help="Explain only this layer or group of layers.")]
-Explain = Annotated[
-    bool, option("--explain", panel="Explain", help="Derive every number step by step, in words and formulas.")
-]
-ValidInputs = Annotated[
-    bool, option("--valid-inputs", panel="Explain", help="List valid input sizes and their output shapes.")
-]
-Sizes = Annotated[
-    str | None,
-    option("--sizes", panel="Explain", metavar="A,B,…", help="Check these input sizes, such as 28,32,48x64."),
-]
 
 
 @command("shapes", "Networks")
@@ -30,10 +16,10 @@ def shapes_command(
     network: Network,
     spec: Spec,
     format: Format,
-    layer: Layer = None,
-    explain: Explain = False,
-    valid_inputs: ValidInputs = False,
-    sizes: Sizes = None,
+    layer: str | None = argument("[LAYER]", "Explain only this layer or group of layers."),
+    explain: bool = flag("Explain", "Derive every number step by step, in words and formulas."),
+    valid_inputs: bool = flag("Explain", "List valid input sizes and their output shapes."),
+    sizes: str | None = option("Explain", "A,B,…", "Check these input sizes, such as 28,32,48x64."),
 ) -> None:
     """Derive the output shape of each layer."""
     from cnn_cli.analysis.input_sizes import find_input_sizes

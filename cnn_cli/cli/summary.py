@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Device, Estimate, Format, Network, Spec, option
+from cnn_cli.cli.options import DEVICE, MEMORY, Estimate, Format, Network, Spec, flag, option
 from cnn_cli.cli.output import note
 from cnn_cli.errors import CnnError
 
@@ -18,20 +18,11 @@ if TYPE_CHECKING:
 class Checks:
     """Measuring, verifying and drawing the network."""
 
-    timed: Annotated[
-        bool, option("--time", panel="Measure", help="Measure the forward and backward time of each layer.")
-    ] = False
-    device: Device = "auto"
-    verify: Annotated[
-        bool, option("--verify", panel="Measure", help="Build and run the network, and check every number.")
-    ] = False
-    graph: Annotated[
-        Path | None,
-        option(
-            "--graph", panel="Output", metavar="FILE", help="Draw the network to a .svg, .pdf, .png, .mmd or .dot file."
-        ),
-    ] = None
-    force: Annotated[bool, option("--force", panel="Output", help="Overwrite the file of --graph.")] = False
+    timed: bool = flag("Measure", "Measure the forward and backward time of each layer.", "--time")
+    device: str = DEVICE
+    verify: bool = flag("Measure", "Build and run the network, and check every number.")
+    graph: Path | None = option("Output", "FILE", "Draw the network to a .svg, .pdf, .png, .mmd or .dot file.")
+    force: bool = flag("Output", "Overwrite the file of --graph.")
 
     def times(self, plan: "Plan", batch_size: int | None) -> "Timing":
         from cnn_cli.analysis.timing import measure_times
@@ -47,27 +38,6 @@ class Checks:
             note(f"folded with --depth {folded} to be readable; another --depth shows more or less")
 
 
-Columns = Annotated[
-    str | None,
-    option(
-        "--columns", panel="Table", metavar="A,B,…", help="Columns to show, such as name,output,params,macs,rf,memory."
-    ),
-]
-Depth = Annotated[
-    int | None,
-    option("--depth", panel="Table", metavar="N", min=1, help="Fold layers nested deeper than N, with subtotals."),
-]
-Freeze = Annotated[
-    list[str] | None,
-    option(
-        "--freeze",
-        panel="Memory estimate",
-        metavar="GLOB",
-        help="Layers or parameters that are not trained, such as features.*.",
-    ),
-]
-
-
 @command("summary", "Networks")
 def summary_command(
     network: Network,
@@ -75,9 +45,9 @@ def summary_command(
     estimate: Estimate,
     checks: Checks,
     format: Format,
-    columns: Columns = None,
-    depth: Depth = None,
-    freeze: Freeze = None,
+    columns: str | None = option("Table", "A,B,…", "Columns to show, such as name,output,params,macs,rf,memory."),
+    depth: int | None = option("Table", "N", "Fold layers nested deeper than N, with subtotals.", min=1),
+    freeze: list[str] | None = option(MEMORY, "GLOB", "Layers or parameters that are not trained, such as features.*."),
 ) -> None:
     """Show layers, output shapes, parameters, MACs and memory."""
     from cnn_cli.analysis.summary import choose_columns, setup, summarize

@@ -1,66 +1,35 @@
 """`cnn synthesize`."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Json, Network, Picture, Seed, Spec, Weights, option
+from cnn_cli.cli.options import JSON, SEED, Network, Picture, Spec, Weights, flag, option
 from cnn_cli.cli.output import emit, emit_json
+
+_CHANNELS_HELP = "Channels of the layer: 3, 0-15 or 3,5,8-10."
+_PARAMETRIZATION_HELP = "Parametrization of the image: fourier or pixels."
+_TRANSFORMS_HELP = "Random transforms in every step, or none."
 
 
 @dataclass(frozen=True)
 class Objective:
     """What the inputs maximize."""
 
-    target: Annotated[
-        list[str] | None,
-        option("--class", panel="Objective", metavar="NAME|INDEX", help="Class to maximize; may be repeated."),
-    ] = None
-    all_classes: Annotated[bool, option("--all-classes", panel="Objective", help="Maximize each class in turn.")] = (
-        False
-    )
-    layer: Annotated[
-        str | None, option("--layer", panel="Objective", metavar="NAME", help="Layer whose channels are maximized.")
-    ] = None
-    channels: Annotated[
-        str | None,
-        option(
-            "--channel",
-            "--channels",
-            panel="Objective",
-            metavar="NUMBERS",
-            help="Channels of the layer: 3, 0-15 or 3,5,8-10.",
-        ),
-    ] = None
+    target: list[str] | None = option("Objective", "NAME|INDEX", "Class to maximize; may be repeated.", "--class")
+    all_classes: bool = flag("Objective", "Maximize each class in turn.")
+    layer: str | None = option("Objective", "NAME", "Layer whose channels are maximized.")
+    channels: str | None = option("Objective", "NUMBERS", _CHANNELS_HELP, "--channel", "--channels")
 
 
 @dataclass(frozen=True)
 class Optimization:
     """How they are found."""
 
-    parametrization: Annotated[
-        str,
-        option(
-            "--parametrization",
-            panel="Optimization",
-            metavar="NAME",
-            help="Parametrization of the image: fourier or pixels.",
-        ),
-    ] = "fourier"
-    transforms: Annotated[
-        str,
-        option("--transforms", panel="Optimization", metavar="LIST", help="Random transforms in every step, or none."),
-    ] = "jitter,scale,rotate,blur"
-    steps: Annotated[
-        int, option("--steps", panel="Optimization", metavar="N", help="Number of gradient-ascent steps.")
-    ] = 256
-    size: Annotated[
-        int | None,
-        option(
-            "--size", panel="Optimization", metavar="N", min=1, help="Side length in pixels [the network's input size]."
-        ),
-    ] = None
-    seed: Seed = 0
+    parametrization: str = option("Optimization", "NAME", _PARAMETRIZATION_HELP, default="fourier")
+    transforms: str = option("Optimization", "LIST", _TRANSFORMS_HELP, default="jitter,scale,rotate,blur")
+    steps: int = option("Optimization", "N", "Number of gradient-ascent steps.", default=256)
+    size: int | None = option("Optimization", "N", "Side length in pixels [the network's input size].", min=1)
+    seed: int = SEED
 
 
 @command("synthesize", "Interpretation")
@@ -71,7 +40,7 @@ def synthesize_command(
     spec: Spec,
     weights: Weights,
     picture: Picture,
-    json: Json = False,
+    json: bool = JSON,
 ) -> None:
     """Draw inputs that maximize a class score or channel."""
     from cnn_cli.interpret.ascent import Ascent, transforms_of

@@ -4,12 +4,10 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import DataDir, Device, Json, Network, Spec, option
+from cnn_cli.cli.options import DATA_DIR, DEVICE, JSON, Network, Spec, argument, flag, option
 from cnn_cli.cli.output import emit, emit_json, note
 from cnn_cli.cli.training_options import Settings
 from cnn_cli.errors import UsageError
@@ -18,52 +16,31 @@ if TYPE_CHECKING:
     from cnn_cli.tables import Result
     from cnn_cli.training.request import Request
 
-Run = Annotated[
-    Path | None, typer.Argument(metavar="[RUN]", help="Run folder, with --resume [the newest run].", show_default=False)
-]
-
 
 @dataclass(frozen=True)
 class RunOptions:
     """How the run is carried out."""
 
-    recipe: Annotated[
-        str,
-        option(
-            "--recipe",
-            panel="Optimization",
-            metavar="NAME",
-            help="Recipe of the network; overrides its train: settings.",
-        ),
-    ] = ""
-    plain: Annotated[
-        bool, option("--plain", panel="Speed", help="Use the reference loop; the same as --fast none.")
-    ] = False
-    device: Device = "auto"
-    threads: Annotated[
-        int | None, option("--threads", panel="Speed", metavar="N", help="CPU threads per process [chosen by PyTorch].")
-    ] = None
-    resume: Annotated[bool, option("--resume", panel="Run", help="Resume a run exactly where it stopped.")] = False
-    seeds: Annotated[
-        int | None,
-        option("--seeds", panel="Run", metavar="N", help="Repeat with N seeds; report mean and standard deviation."),
-    ] = None
-    output: Annotated[
-        Path | None, option("-o", "--output", panel="Output", metavar="FOLDER", help="Run folder [runs/NETWORK-N].")
-    ] = None
-    filters_every_epoch: Annotated[
-        bool,
-        option("--filters-every-epoch", panel="Output", help="Save the first convolution's filters after every epoch."),
-    ] = False
-    verbose: Annotated[
-        bool, option("-v", "--verbose", panel="Output", help="Show the settings at their defaults, too.")
-    ] = False
-    json: Json = False
+    recipe: str = option("Optimization", "NAME", "Recipe of the network; overrides its train: settings.", default="")
+    plain: bool = flag("Speed", "Use the reference loop; the same as --fast none.")
+    device: str = DEVICE
+    threads: int | None = option("Speed", "N", "CPU threads per process [chosen by PyTorch].")
+    resume: bool = flag("Run", "Resume a run exactly where it stopped.")
+    seeds: int | None = option("Run", "N", "Repeat with N seeds; report mean and standard deviation.")
+    output: Path | None = option("Output", "FOLDER", "Run folder [runs/NETWORK-N].", "-o", "--output")
+    filters_every_epoch: bool = flag("Output", "Save the first convolution's filters after every epoch.")
+    verbose: bool = flag("Output", "Show the settings at their defaults, too.", "-v", "--verbose")
+    json: bool = JSON
 
 
 @command("train", "Training")
 def train_command(
-    network: Network, spec: Spec, settings: Settings, options: RunOptions, run: Run = None, data_dir: DataDir = None
+    network: Network,
+    spec: Spec,
+    settings: Settings,
+    options: RunOptions,
+    run: Path | None = argument("[RUN]", "Run folder, with --resume [the newest run]."),
+    data_dir: Path | None = DATA_DIR,
 ) -> None:
     """Train a network, or resume a run.
 

@@ -1,10 +1,9 @@
 """The training settings as a group of options: one for each row of the table, with the table's own words."""
 
 from dataclasses import field, fields, make_dataclass
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+from cnn_cli.cli.options import option
 from cnn_cli.settings import SETTINGS, Field
 from cnn_cli.values import Flag, Integer, ListOf, Number
 
@@ -20,17 +19,15 @@ _METAVARS = {
 }
 
 
-def _option(name: str, row: Field) -> Any:
+def _field(name: str, row: Field) -> tuple[str, Any, Any]:
     help_text = row.help[0].upper() + row.help[1:] + "."
-    flag = "--" + name.replace("_", "-")
+    long = name.replace("_", "-")
     if isinstance(row.kind, Flag):
-        return Annotated[
-            bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=help_text, rich_help_panel=row.group)
-        ]
-    names = [_SHORT[name], flag] if name in _SHORT else [flag]
-    option = typer.Option(*names, metavar=_METAVARS.get(name, _metavar(row)), help=help_text, rich_help_panel=row.group)
+        return name, bool | None, field(default=option(row.group, "", help_text, f"--{long}/--no-{long}"))
+    names = [_SHORT[name]] if name in _SHORT else []
     repeated = isinstance(row.kind, ListOf) and row.kind.single
-    return Annotated[(list[str] if repeated else str) | None, option]
+    description = option(row.group, _METAVARS.get(name, _metavar(row)), help_text, *names, f"--{long}")
+    return name, (list[str] if repeated else str) | None, field(default=description)
 
 
 def _metavar(row: Field) -> str:
@@ -48,7 +45,7 @@ def _given(settings: Any) -> dict[str, Any]:
 # `given` holds those that were typed, as text, {name: value}: settings.resolve() reads them, as it reads variables.
 Settings: Any = make_dataclass(
     "Settings",
-    [(name, _option(name, row), field(default=None)) for name, row in SETTINGS.items()],
+    [_field(name, row) for name, row in SETTINGS.items()],
     frozen=True,
     namespace={"given": property(_given)},
 )

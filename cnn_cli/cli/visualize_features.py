@@ -1,18 +1,8 @@
 """`cnn visualize-features`."""
 
-from typing import Annotated
-
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Data, Images, Json, Network, Picture, Spec, Untrained, Weights, option
+from cnn_cli.cli.options import JSON, Data, Images, Network, Picture, Spec, Untrained, Weights, flag, option
 from cnn_cli.cli.output import emit, emit_json
-
-Layers = Annotated[
-    list[str] | None,
-    option("--layer", panel="Feature maps", metavar="NAME", help="Layer to draw; may be repeated [all]."),
-]
-PerChannel = Annotated[
-    bool, option("--per-channel", panel="Feature maps", help="Scale the colors of each channel separately.")
-]
 
 
 @command("visualize-features", "Interpretation")
@@ -24,9 +14,9 @@ def visualize_features_command(
     weights: Weights,
     untrained: Untrained,
     picture: Picture,
-    layer: Layers = None,
-    per_channel: PerChannel = False,
-    json: Json = False,
+    layer: list[str] | None = option("Feature maps", "NAME", "Layer to draw; may be repeated [all]."),
+    per_channel: bool = flag("Feature maps", "Scale the colors of each channel separately."),
+    json: bool = JSON,
 ) -> None:
     """Draw the feature maps (activations) of images."""
     from cnn_cli.interpret.features import show_features

@@ -1,44 +1,26 @@
 """`cnn visualize-filters`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Json, Network, Picture, Spec, Untrained, Weights, option
+from cnn_cli.cli.options import JSON, Network, Picture, Spec, Untrained, Weights, flag, option
 from cnn_cli.cli.output import emit, emit_json
 from cnn_cli.errors import UsageError
+
+_COMPARE_HELP = "Compare with untrained weights (untrained), a run or a checkpoint."
 
 
 @dataclass(frozen=True)
 class Filters:
     """Which filters are drawn, and how."""
 
-    layer: Annotated[
-        str | None, option("--layer", panel="Filters", metavar="NAME", help="Convolution to draw [the first].")
-    ] = None
-    all: Annotated[bool, option("--all", panel="Filters", help="Draw all convolutions on one page.")] = False
-    sort: Annotated[
-        str | None,
-        option("--sort", panel="Filters", metavar="ORDER", help="Order by norm [as in the weights]."),
-    ] = None
-    compare: Annotated[
-        str | None,
-        option(
-            "--compare",
-            panel="Filters",
-            metavar="SOURCE",
-            help="Compare with untrained weights (untrained), a run or a checkpoint.",
-        ),
-    ] = None
-    every_epoch: Annotated[
-        bool,
-        option(
-            "--every-epoch", panel="Filters", help="Draw the filters of every epoch (cnn train --filters-every-epoch)."
-        ),
-    ] = False
-    per_filter: Annotated[
-        bool, option("--per-filter", panel="Filters", help="Scale the colors of each filter separately.")
-    ] = False
+    layer: str | None = option("Filters", "NAME", "Convolution to draw [the first].")
+    all: bool = flag("Filters", "Draw all convolutions on one page.")
+    sort: str | None = option("Filters", "ORDER", "Order by norm [as in the weights].")
+    compare: str | None = option("Filters", "SOURCE", _COMPARE_HELP)
+    every_epoch: bool = flag("Filters", "Draw the filters of every epoch (cnn train --filters-every-epoch).")
+    per_filter: bool = flag("Filters", "Scale the colors of each filter separately.")
 
     def check(self, untrained: bool) -> None:
         """UsageError for options that exclude each other."""
@@ -61,7 +43,7 @@ def visualize_filters_command(
     weights: Weights,
     untrained: Untrained,
     picture: Picture,
-    json: Json = False,
+    json: bool = JSON,
 ) -> None:
     """Draw learned convolution filters."""
     filters.check(untrained.untrained)

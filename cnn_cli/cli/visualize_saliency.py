@@ -1,51 +1,26 @@
 """`cnn visualize-saliency`."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from cnn_cli.cli.app import command
 from cnn_cli.cli.completion import SALIENCY_METHODS
-from cnn_cli.cli.options import Data, Format, Images, Network, Picture, Seed, Spec, Weights, option
+from cnn_cli.cli.options import SEED, Data, Format, Images, Network, Picture, Spec, Weights, flag, option
 from cnn_cli.cli.output import note
+
+_MAPS = "Saliency maps"
+_METHOD_HELP = f"Method: {', '.join(SALIENCY_METHODS[:-1])} or {SALIENCY_METHODS[-1]}; may be repeated [all]."
 
 
 @dataclass(frozen=True)
 class Saliency:
     """Which maps are computed."""
 
-    method: Annotated[
-        list[str] | None,
-        option(
-            "--method",
-            panel="Saliency maps",
-            metavar="NAME",
-            help=f"Method: {', '.join(SALIENCY_METHODS[:-1])} or {SALIENCY_METHODS[-1]}; may be repeated [all].",
-        ),
-    ] = None
-    target: Annotated[
-        str | None,
-        option("--class", panel="Saliency maps", metavar="NAME|INDEX", help="Class to explain [the predicted class]."),
-    ] = None
-    layer: Annotated[
-        str | None,
-        option("--layer", panel="Saliency maps", metavar="NAME", help="Layer for Grad-CAM [the last feature map]."),
-    ] = None
-    sanity: Annotated[
-        bool,
-        option(
-            "--sanity", panel="Saliency maps", help="Add maps of random weights, and deletion and insertion scores."
-        ),
-    ] = False
-    overlay: Annotated[
-        float,
-        option(
-            "--overlay",
-            panel="Saliency maps",
-            metavar="ALPHA",
-            help="Opacity of the maps over the image; 0 draws none.",
-        ),
-    ] = 0.7
-    seed: Seed = 0
+    method: list[str] | None = option(_MAPS, "NAME", _METHOD_HELP)
+    target: str | None = option(_MAPS, "NAME|INDEX", "Class to explain [the predicted class].", "--class")
+    layer: str | None = option(_MAPS, "NAME", "Layer for Grad-CAM [the last feature map].")
+    sanity: bool = flag(_MAPS, "Add maps of random weights, and deletion and insertion scores.")
+    overlay: float = option(_MAPS, "ALPHA", "Opacity of the maps over the image; 0 draws none.", default=0.7)
+    seed: int = SEED
 
 
 @command("visualize-saliency", "Interpretation")
