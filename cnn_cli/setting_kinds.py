@@ -1,4 +1,4 @@
-"""Kinds of values that only training settings take: a normalization, a parameter group, a choice of speedups."""
+"""Kinds of values that only training settings take: a normalization, an initialization, a parameter group, speedups."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +30,35 @@ class Normalization:
         }
 
 
+INITIALIZATIONS = ("dirac", "whitening")
+
+
+@dataclass(frozen=True)
+class Initialization:
+    """`{"0": whitening, "*.conv?": dirac}`: what the convolutions that match a glob begin with."""
+
+    def read(self, value: Any) -> dict[str, str]:
+        if not isinstance(value, dict) or not value:
+            raise ValueError(f"must be {{GLOB: {' or '.join(INITIALIZATIONS)}}}, not {shown(value)}")
+        for pattern, method in value.items():
+            if not isinstance(method, str) or method not in INITIALIZATIONS:
+                raise ValueError(f"must be {' or '.join(INITIALIZATIONS)} for {pattern!r}, not {shown(method)}")
+        return {str(pattern): method for pattern, method in value.items()}
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "object", "minProperties": 1, "additionalProperties": {"enum": list(INITIALIZATIONS)}}
+
+
 OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
-FAST = ("channels-last", "fused-optimizer", "pool-before-relu", "crop-unused", "keep-memory", "cuda-graph")
+FAST = (
+    "channels-last",
+    "fused-optimizer",
+    "pool-before-relu",
+    "crop-unused",
+    "keep-memory",
+    "cuda-graph",
+    "cudnn-benchmark",
+)
 _GROUP: dict[str, Kind] = {
     "parameters": ListOf(Text(), most=100, single=True),
     "optimizer": Choice(OPTIMIZERS),
@@ -40,12 +67,16 @@ _GROUP: dict[str, Kind] = {
     "momentum": Number(0, 1),
     "nesterov": Flag(),
     "ns_steps": Integer(1, 99),
+    "epochs": Integer(1),
 }
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """`{parameters: "*.bias", optimizer: adamw, lr: 6e-3}`: what is left out is as for the other parameters."""
+    """`{parameters: "*.bias", optimizer: adamw, lr: 6e-3}`: what is left out is as for the other parameters.
+
+    epochs: the parameters are trained in the first so many, and frozen from then on.
+    """
 
     def read(self, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or "parameters" not in value or len(value) < 2:

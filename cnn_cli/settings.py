@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cnn_cli.errors import UsageError, closest
-from cnn_cli.setting_kinds import FAST, OPTIMIZERS, Fast, Normalization, ParameterGroup
+from cnn_cli.setting_kinds import FAST, OPTIMIZERS, Fast, Initialization, Normalization, ParameterGroup
 from cnn_cli.values import Choice, Flag, Integer, Kind, ListOf, Null, Number, OneOf, Text, maybe, shown
 
 _WITH_MOMENTUM = ("optimizer", ("sgd", "muon"))  # the optimizers with a momentum that can be set
@@ -29,7 +29,7 @@ class Field:
     only: tuple[str, tuple[str, ...]] | None = None
 
 
-_SCHEDULES = ("constant", "cosine", "onecycle", "step", "linear")
+_SCHEDULES = ("constant", "cosine", "onecycle", "step", "linear", "triangular")
 _POSITIVE, _FRACTION = Number(0, above=True), Number(0, 1)
 _PATTERNS = ListOf(Text(), least=0, most=100, single=True)
 _CLASS_WEIGHTS = OneOf((Null(), Choice(("balanced",)), ListOf(Number(0), least=2, most=100_000)))
@@ -68,7 +68,7 @@ SETTINGS: dict[str, Field] = {
         "Optimization",
         ListOf(ParameterGroup(), least=0, most=100),
         (),
-        "parameter groups with their own optimizer or learning rate: [{parameters: GLOB, lr: 0.001}]",
+        "parameter groups with their own optimizer, learning rate or epochs: [{parameters: GLOB, lr: 0.001}]",
     ),
     "clip_grad_norm": Field(
         "Optimization", maybe(_POSITIVE), None, "clip the global gradient norm to this value [off]"
@@ -76,12 +76,18 @@ SETTINGS: dict[str, Field] = {
     "weights": Field(
         "Optimization", maybe(Text()), None, "initial weights: torchvision, a weights name, a file or a run [random]"
     ),
+    "init": Field(
+        "Optimization",
+        maybe(Initialization()),
+        None,
+        "initialization of convolutions by layer: {GLOB: dirac}, or whitening of the training images [PyTorch's]",
+    ),
     "freeze": Field("Optimization", _PATTERNS, (), "layers or parameters that are not trained, such as features.*"),
     "schedule": Field(
         "Schedule",
         Choice(_SCHEDULES),
         "constant",
-        "learning-rate schedule per step: constant, cosine, onecycle, step or linear (to 0) [constant]",
+        "learning-rate schedule per step: constant, cosine, onecycle, step, linear (to 0) or triangular [constant]",
     ),
     "warmup": Field("Schedule", Number(0), 0, "epochs of linear warm-up before the schedule [0]"),
     "step_size": Field(
@@ -101,6 +107,12 @@ SETTINGS: dict[str, Field] = {
         "horizontal flips: none, random, or alternating by epoch [none]",
     ),
     "shift": Field("Augmentation", Integer(0), 0, "random shift by up to this many pixels [0]"),
+    "padding_mode": Field(
+        "Augmentation",
+        Choice(("constant", "reflect")),
+        "constant",
+        "padding of shifted images: constant (black) or reflect [constant]",
+    ),
     "crop": Field(
         "Augmentation", Number(0, 1, above=True), 1, "random resized crop: smallest fraction of the area [1: off]"
     ),
@@ -121,6 +133,12 @@ SETTINGS: dict[str, Field] = {
         maybe(_FRACTION),
         None,
         "decay of a moving average of the weights, which is evaluated in their place [off]",
+    ),
+    "lookahead": Field(
+        "Regularization",
+        maybe(Number(0, 0.999)),
+        None,
+        "lookahead: decay per step of slow weights, which replace the weights every 5 steps [off]",
     ),
     "patience": Field(
         "Evaluation", maybe(Integer(1)), None, "early stopping: epochs without improvement on the val split [off]"
@@ -237,14 +255,18 @@ def _contradictions(values: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     if values.get("nesterov") and values.get("momentum") == 0:
         found["nesterov"] = "nesterov needs a momentum above 0; write momentum 0.9"
-    if values.get("warmup") and values.get("schedule") == "onecycle":
-        found["warmup"] = "schedule onecycle has a warm-up of its own; leave out warmup"
+    if values.get("warmup") and values.get("schedule") in ("onecycle", "triangular"):
+        found["warmup"] = f"schedule {values['schedule']} has a warm-up of its own; leave out warmup"
     if values.get("balanced_sampling") and values.get("shuffle") is False:
         found["balanced_sampling"] = "balanced_sampling samples images at random; leave out --no-shuffle"
     if values.get("warmup", 0) >= values.get("epochs", SETTINGS["epochs"].default):
         found["warmup"] = "warmup must be shorter than epochs"
     if values.get("momentum") == 1 and values.get("optimizer") == "muon":
         found["momentum"] = "muon with momentum 1 ignores every gradient; write 0.95"
+    if values.get("padding_mode", "constant") != "constant" and not values.get("shift"):
+        found["padding_mode"] = "padding_mode applies only to shifted images; write shift 2, or leave it out"
+    if values.get("ema") is not None and values.get("lookahead") is not None:
+        found["lookahead"] = "ema and lookahead both average the weights; leave one out"
     if values.get("ema") == 1:
         found["ema"] = "with ema 1 the average never changes; write 0.999"
     return found

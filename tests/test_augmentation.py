@@ -18,6 +18,7 @@ KINDS = [
     Augmentation(flip="random"),
     Augmentation(flip="alternating"),
     Augmentation(shift=3),
+    Augmentation("random", 4, padding_mode="reflect"),
     Augmentation(crop=0.4),
     Augmentation(cutout=5, fill=(0.1, 0.5, 0.9)),
     Augmentation("random", 2, 0.4, 6),
@@ -38,7 +39,7 @@ def slowly(image: Tensor, row: list[int], how: Augmentation) -> Tensor:
     flip, down, right, top, left, height, width, y, x = row
     if how.crop < 1:
         image = TF.resized_crop(image, top, left, height, width, [H, W], antialias=False)
-    image = TF.crop(TF.pad(image, [how.shift]), down, right, H, W)
+    image = TF.crop(TF.pad(image, [how.shift], padding_mode=how.padding_mode), down, right, H, W)
     image = TF.hflip(image) if flip else image.clone()
     for i in range(y - how.cutout // 2, y - how.cutout // 2 + how.cutout):
         for j in range(x - how.cutout // 2, x - how.cutout // 2 + how.cutout):

@@ -45,11 +45,25 @@ def difference(one: Path, other: Path) -> float:
         ("plain.yaml:two", "-b", "144"),
         (
             "plain.yaml:plain",
+            *("-b", "359", "--epochs", "2", "--lookahead", "0.9"),
+            *("--groups", '[{"parameters": ["0.*"], "epochs": 1}]'),
+        ),
+        (
+            "plain.yaml:plain",
             *("-b", "144", "--balanced-sampling", "--shift", "1", "--flip", "random", "--cutout", "2"),
             *("--groups", '[{"parameters": ["*.weight"], "lr": 0.05, "weight_decay": 0.01}]'),
         ),
     ],
-    ids=["uneven", "one image left", "weights", "clip and average", "weights of zero", "two outputs", "groups"],
+    ids=[
+        "uneven",
+        "one image left",
+        "weights",
+        "clip and average",
+        "weights of zero",
+        "two outputs",
+        "frozen",
+        "groups",
+    ],
 )
 def test_ten_steps_are_those_of_one_process(tmp_path: Path, size: int, options: tuple[str, ...]) -> None:
     one = processes.trained(tmp_path, 1, "one", *options)

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ def test_groups_take_the_first_that_matches() -> None:
             [{"parameters": "*.bias", "optimizer": "muon"}],
             "muon takes tensors of two dimensions or more, and 0.bias has",
         ),
+        ([{"parameters": "*", "epochs": 3}], "groups: after their epochs nothing is left to train; leave `epochs` out"),
     ],
 )
 def test_groups_that_cannot_be(groups: Any, error: str) -> None:
@@ -178,6 +180,26 @@ def test_the_state_of_groups_comes_back() -> None:
     assert small.same(*(steps(n, o.step, o.zero_grad) for n, o in zip((first, second), opts, strict=True)))
 
 
+def test_muon_with_its_rate_in_a_tensor_is_the_same() -> None:
+    """As a CUDA graph takes it."""
+    draw = torch.Generator().manual_seed(0)
+    kernel, gradient = (torch.randn(8, 4, 3, 3, generator=draw) for _ in range(2))
+    numbers, tensors = (kernel.clone(), torch.zeros_like(kernel)), (kernel.clone(), torch.zeros_like(kernel))
+    for _ in range(3):
+        muon(numbers[0], gradient, numbers[1], 0.1, 0.9, True, 0.01)
+        muon(tensors[0], gradient, tensors[1], torch.tensor(0.1), 0.9, True, 0.01)
+    assert torch.allclose(numbers[0], tensors[0], rtol=1e-6, atol=1e-7)
+
+
+def test_a_group_is_frozen_after_its_epochs(tmp_path: Path) -> None:
+    """The constant rate makes the first epochs of a longer run those of a shorter one."""
+    groups = [{"parameters": "0.bias", "epochs": 1}, {"parameters": "6.bias", "epochs": 2}]
+    runs = [checkpoint.load(small.begin(tmp_path, f"{n}", epochs=n, groups=groups)).state_dict() for n in (1, 2, 3)]
+    moved = [[k for k in a if not torch.equal(a[k], b[k])] for a, b in pairwise(runs)]
+    assert "0.bias" not in moved[0] + moved[1] and "6.bias" in moved[0] and "6.bias" not in moved[1]
+    assert "0.weight" in moved[0] and "0.weight" in moved[1]
+
+
 # --- Rates ----------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +229,15 @@ def test_the_rate_in_the_log_is_the_one_that_was_used(tmp_path: Path, monkeypatc
         small.begin(tmp_path, "again", epochs=3, schedule="linear", warmup=0.5)
     small.resume(tmp_path, "again")
     assert used == before  # also the first after the stop
+
+
+def test_the_triangular_schedule_is_that_of_airbench() -> None:
+    total = 476
+    up = int(total * 0.23)
+    ratio = [0.2 + 0.8 * s / up if s < up else 1 - 0.93 * (s - up) / (total - up) for s in range(total)]
+    settings = {"schedule": "triangular", "warmup": 0}
+    assert [learning_rate(s, total, 48, settings, 3.0) for s in range(total)] == pytest.approx([3 * r for r in ratio])
+    assert learning_rate(0, 1, 1, settings, 3.0) == 3.0
 
 
 # --- The loss and the images ----------------------------------------------------------------------------------------
@@ -313,6 +344,9 @@ def test_muon_with_nothing_to_turn_is_refused() -> None:
     ("given", "error"),
     [
         ({"warmup": 1, "schedule": "onecycle"}, "schedule onecycle has a warm-up of its own; leave out warmup"),
+        ({"warmup": 1, "schedule": "triangular"}, "schedule triangular has a warm-up of its own; leave out warmup"),
+        ({"padding_mode": "reflect"}, "padding_mode applies only to shifted images; write shift 2, or leave it out"),
+        ({"ema": 0.9, "lookahead": 0.9}, "ema and lookahead both average the weights; leave one out"),
         ({"nesterov": True, "optimizer": "sgd", "momentum": 0}, "nesterov needs a momentum above 0"),
         ({"balanced_sampling": True, "shuffle": False}, "balanced_sampling samples images at random"),
         ({"ema": 1}, "with ema 1 the average never changes"),

@@ -13,6 +13,7 @@ _METAVARS = {
     "weights": "SOURCE",
     "freeze": "GLOB",
     "groups": "LIST",
+    "init": "MAPPING",
     "normalize": "MAPPING",
     "class_weights": "balanced|LIST",
     "fast": "NAMES",

@@ -27,7 +27,8 @@ class Augmentation:
     """The augmentations of an image, in this order: crop, shift, flip, cutout.
 
     crop: a random box of at least this fraction of the area, resized to the whole (torchvision's RandomResizedCrop).
-    shift: by up to this many pixels in each direction, padded with black (torchvision's RandomCrop with padding).
+    shift: by up to this many pixels in each direction, padded with black (torchvision's RandomCrop with padding), or
+    as `padding_mode` says, by reflection.
     flip: none, random, or alternating: half of the images in odd epochs, the others in even ones (Jordan 2024).
     cutout: side in pixels of a square filled with `fill`, per channel in [0, 1], or black (DeVries and Taylor 2017).
     """
@@ -37,6 +38,7 @@ class Augmentation:
     crop: float = 1.0
     cutout: int = 0
     fill: tuple[float, ...] = ()
+    padding_mode: str = "constant"
 
     def __bool__(self) -> bool:
         return self.flip != "none" or self.shift > 0 or self.crop < 1 or self.cutout > 0
@@ -70,7 +72,7 @@ def augment(images: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor
             images, _source_positions(top, height, images.shape[-2]), _source_positions(left, width, images.shape[-1])
         )
     if augmentation.shift or augmentation.flip != "none":
-        images = _moved(images, augmentation.shift, flip, down, right)
+        images = _moved(images, augmentation, flip, down, right)
     return _cut_out(images, augmentation, y, x) if augmentation.cutout else images
 
 
@@ -160,14 +162,24 @@ def _cropped(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False).round_().byte()
 
 
-def _moved(images: Tensor, shift: int, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
+def _moved(images: Tensor, augmentation: Augmentation, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
     """Shift and flip by one gather from the padded images: a quarter of the time of a mask per shift."""
     b, C, H, W = images.shape
+    shift, width = augmentation.shift, W
     rows, columns = torch.arange(H, device=images.device), torch.arange(W, device=images.device)
     columns = torch.where(flip[:, None] > 0, W - 1 - columns, columns) + right[:, None]  # (b, W)
-    index = (rows + down[:, None])[:, :, None] * (W + 2 * shift) + columns[:, None]  # (b, H, W)
-    padded = F.pad(images, (shift,) * 4).flatten(2)  # (b, C, pixels)
-    return padded.gather(2, index.view(b, 1, H * W).expand(b, C, H * W)).view(b, C, H, W)
+    rows = rows + down[:, None]  # (b, H)
+    if augmentation.padding_mode == "reflect":
+        rows, columns = _reflected(rows - shift, H), _reflected(columns - shift, W)
+    else:
+        images, width = F.pad(images, (shift,) * 4), W + 2 * shift
+    index = rows[:, :, None] * width + columns[:, None]  # (b, H, W)
+    return images.flatten(2).gather(2, index.view(b, 1, H * W).expand(b, C, H * W)).view(b, C, H, W)
+
+
+def _reflected(position: Tensor, size: int) -> Tensor:
+    """Positions from −size + 1 to 2·size − 2, mirrored at the first and the last into 0 … size − 1."""
+    return size - 1 - (size - 1 - position.abs()).abs()
 
 
 def _cut_out(images: Tensor, augmentation: Augmentation, y: Tensor, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import Metadata
 from cnn_cli.data.augmentation import Augmentation, augment, draw_augmentations
-from cnn_cli.data.batches import InputLayout, balanced_order, epoch_order
+from cnn_cli.data.batches import InputLayout, balanced_order, epoch_order, iterate_batches
 from cnn_cli.data.preparation import PreparedData
 from cnn_cli.distributed.world import World
 from cnn_cli.language.freezing import has_frozen_statistics
@@ -20,6 +20,7 @@ from cnn_cli.language.plan import Plan
 from cnn_cli.settings import Setting
 from cnn_cli.tasks.base import Task, rank
 from cnn_cli.training.evaluation import Inference
+from cnn_cli.training.initialization import IMAGES
 from cnn_cli.training.state import State
 
 
@@ -106,7 +107,15 @@ class Job:
     @property
     def augmentation(self) -> Augmentation:
         fill = self.metadata.preprocessing.mean
-        return Augmentation(self["flip"], self["shift"], self["crop"], self["cutout"], fill)
+        return Augmentation(
+            self["flip"], self["shift"], self["crop"], self["cutout"], fill, self["padding_mode"] or "constant"
+        )
+
+    def sample(self) -> Iterator[Tensor]:
+        """Batches of some of the training images, spread evenly over all of them, whole and in [0, 1]."""
+        split = self.data.splits["train"]
+        index = torch.arange(0, len(split), max(1, len(split) // IMAGES), device=split.device)[:IMAGES]
+        return (x for x, _ in iterate_batches(split, torch.split(index, 500), self.device))
 
     def order(self, epoch: int) -> Tensor:
         """(images,) the indices of an epoch in their order, on the device that holds the images."""

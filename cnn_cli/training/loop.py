@@ -23,7 +23,7 @@ from cnn_cli.settings import by_optimizer
 from cnn_cli.tasks.base import TaskResult, rank
 from cnn_cli.training.cuda_graph import StepGraph
 from cnn_cli.training.ddp import wrapped
-from cnn_cli.training.ema import follow
+from cnn_cli.training.ema import follow, look_ahead
 from cnn_cli.training.epoch_log import Progress
 from cnn_cli.training.evaluation import evaluate
 from cnn_cli.training.job import Job
@@ -74,11 +74,16 @@ def train(job: Job, state: State, signals: Signals) -> None:
 
 
 def _train_epochs(job: Job, state: State, signals: Signals, progress: Progress) -> None:
-    network = wrapped(state.network, job.plan.input, job["precision"], state.device, job.world)
-    graph, poll, saved = _step_graph(job, state, network), Poll(job.world), time.monotonic()
+    network: nn.Module | None = None
+    graph: StepGraph | None = None
+    poll, saved = Poll(job.world), time.monotonic()
     while not job.done(state):
         epoch, _ = job.place(state)
         clock = time.perf_counter()
+        if state.optimizer.freeze_finished(epoch) or network is None:  # other gradients: another engine and graph
+            network = graph = None
+            network = wrapped(state.network, job.plan.input, job["precision"], state.device, job.world)
+            graph = _step_graph(job, state, network)
         set_training_mode(state.network, job.plan, job.freeze)
         for _ in _steps(job, state, network, graph):
             now = time.perf_counter()
@@ -119,7 +124,9 @@ def _steps(job: Job, state: State, network: nn.Module, graph: StepGraph | None) 
             graph(index)
         state.step += 1
         state.seen += len(index) if share else 0
-        if state.average:
+        if state.average and job["lookahead"] is not None:
+            look_ahead(state.average, state.network, job["lookahead"], state.step, job.total)
+        elif state.average:
             follow(state.average, state.network, job["ema"], state.step)
         yield
 

@@ -15,7 +15,7 @@ def muon(
     parameter: Tensor,
     gradient: Tensor,
     momentum: Tensor,
-    lr: float,
+    lr: float | Tensor,
     beta: float,
     nesterov: bool,
     weight_decay: float,
@@ -27,7 +27,11 @@ def muon(
     matrix = orthogonal(update.flatten(1), ns_steps)
     rows, columns = matrix.shape
     parameter.mul_(1 - lr * weight_decay)
-    parameter.add_(matrix.reshape(parameter.shape), alpha=-lr * math.sqrt(max(1, rows / columns)))
+    scale = math.sqrt(max(1, rows / columns))
+    if isinstance(lr, Tensor):
+        parameter.addcmul_(matrix.reshape(parameter.shape), lr, value=-scale)
+    else:
+        parameter.add_(matrix.reshape(parameter.shape), alpha=-lr * scale)
 
 
 def orthogonal(matrix: Tensor, ns_steps: int = 5) -> Tensor:

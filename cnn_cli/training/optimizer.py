@@ -32,6 +32,7 @@ _BUFFERS = {
 class Group:
     """Parameters that are stepped alike. `lr` is what was set, `rate` what the schedule makes of it at this step.
 
+    `epochs`: how many of the first epochs they are trained in, None for all of them.
     `buffers` holds a tensor a parameter under each name; `steps` counts the steps of each parameter.
     """
 
@@ -43,15 +44,24 @@ class Group:
     momentum: float
     nesterov: bool
     ns_steps: int
+    epochs: int | None = None
     rate: float = 0.0
     buffers: dict[str, list[Tensor]] = field(default_factory=dict)
     steps: list[Tensor] = field(default_factory=list)
     rate_tensor: Tensor | None = None
 
+    @property
+    def step_size(self) -> float | Tensor:
+        """The rate as the kernels take it: in a tensor where a step can be recorded as a CUDA graph."""
+        return self.rate if self.rate_tensor is None else self.rate_tensor
+
     def __str__(self) -> str:
         values = sum(p.numel() for p in self.parameters)
         decay = f", weight decay {self.weight_decay:g}" if self.weight_decay else ""
-        return f"{self.optimizer}, lr {self.lr:g}{decay} for {len(self.parameters)} tensors ({values:,} parameters)"
+        only = f" in the first {self.epochs} epochs" if self.epochs else ""
+        return (
+            f"{self.optimizer}, lr {self.lr:g}{decay}{only} for {len(self.parameters)} tensors ({values:,} parameters)"
+        )
 
 
 class Optimizer:
@@ -63,7 +73,7 @@ class Optimizer:
     def __init__(self, groups: Sequence[Group], fused: bool) -> None:
         """fused: one kernel a step, where PyTorch has it."""
         self.groups, self.fused = list(groups), fused
-        self.capturable = fused and all(g.optimizer != "muon" and p.is_cuda for g in groups for p in g.parameters)
+        self.capturable = fused and all(p.is_cuda for group in groups for p in group.parameters)
         for group in self.groups:
             group.buffers = {n: [torch.zeros_like(p) for p in group.parameters] for n in _BUFFERS[group.optimizer]}
             group.steps = [torch.zeros((), device=p.device if fused else "cpu") for p in group.parameters]
@@ -76,6 +86,15 @@ class Optimizer:
                 if group.rate_tensor is None:
                     group.rate_tensor = torch.zeros((), device=group.parameters[0].device)
                 group.rate_tensor.fill_(group.rate)
+
+    def freeze_finished(self, epoch: int) -> bool:
+        """Freeze the groups whose epochs are over in epoch 1, 2, …; whether that changed anything."""
+        finished = [g for g in self.groups if g.epochs is not None and epoch > g.epochs]
+        changed = [p for group in finished for p in group.parameters if p.requires_grad]
+        for parameter in changed:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        return bool(changed)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -91,7 +110,8 @@ class Optimizer:
         """Step every parameter that has a gradient, at its group's rate."""
         for group in self.groups:
             chosen = [i for i, p in enumerate(group.parameters) if p.grad is not None]
-            _STEP[group.optimizer](group, chosen, self.fused)
+            if chosen:
+                _STEP[group.optimizer](group, chosen, self.fused)
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Plain values and tensors, a dictionary a group."""
@@ -122,7 +142,7 @@ def _adam(group: Group, chosen: list[int], fused: bool) -> None:
         amsgrad=False,
         beta1=0.9,
         beta2=0.999,
-        lr=group.rate if group.rate_tensor is None else group.rate_tensor,
+        lr=group.step_size,
         weight_decay=group.weight_decay,
         eps=1e-8,
         maximize=False,
@@ -139,7 +159,7 @@ def _sgd(group: Group, chosen: list[int], fused: bool) -> None:
         fused=fused or None,
         weight_decay=group.weight_decay,
         momentum=group.momentum,
-        lr=group.rate if group.rate_tensor is None else group.rate_tensor,
+        lr=group.step_size,
         dampening=0,
         nesterov=group.nesterov,
         maximize=False,
@@ -149,7 +169,7 @@ def _sgd(group: Group, chosen: list[int], fused: bool) -> None:
 def _muon(group: Group, chosen: list[int], fused: bool) -> None:
     for parameter, gradient, momentum in zip(*_tensors(group, chosen, "momentum"), strict=True):
         beta, decay, steps = group.momentum, group.weight_decay, group.ns_steps
-        muon(parameter, gradient, momentum, group.rate, beta, group.nesterov, decay, steps)
+        muon(parameter, gradient, momentum, group.step_size, beta, group.nesterov, decay, steps)
 
 
 def _tensors(group: Group, chosen: list[int], *buffers: str) -> list[list[Tensor]]:
@@ -191,6 +211,8 @@ def make_optimizer(network: nn.Module, settings: Mapping[str, Any], last: str = 
             "muon turns matrices, and this network has none but its last layer's; choose another optimizer"
         )
     used = [group for group in (main, *others, *groups) if group.parameters]
+    if all(group.epochs is not None and group.epochs < settings["epochs"] for group in used):
+        raise UsageError("groups: after their epochs nothing is left to train; leave `epochs` out of one of them")
     return Optimizer(used, "fused-optimizer" in settings["fast"])
 
 
@@ -216,6 +238,7 @@ def _group(parameters: dict[str, nn.Parameter], settings: Mapping[str, Any], ent
         momentum=value("momentum") or 0.0,
         nesterov=bool(value("nesterov")),
         ns_steps=value("ns_steps") or 0,
+        epochs=entry.get("epochs"),
     )
 
 
@@ -225,8 +248,9 @@ def learning_rate(step: int, total: int, steps: int, settings: Mapping[str, Any]
     warmup: from lr/n in equal parts up to lr within n steps; what follows begins after them.
     linear: from lr towards 0 in a straight line. cosine: in half a cosine (PyTorch's CosineAnnealingLR with
     T_max=total, in its closed form). onecycle: PyTorch's OneCycleLR with its defaults, momentum apart: from lr/25 up to
-    lr within 30 % of the run, then down to lr/250,000. step: multiplied by gamma after every step_size epochs
-    (PyTorch's StepLR).
+    lr within 30 % of the run, then down to lr/250,000. triangular: in straight lines from lr/5 up to lr within 23 % of
+    the run, then down to 0.07·lr (cifar10-airbench, Jordan 2024). step: multiplied by gamma after every step_size
+    epochs (PyTorch's StepLR).
     """
     rising = round(float(settings["warmup"]) * steps)
     if step < rising:
@@ -239,6 +263,10 @@ def learning_rate(step: int, total: int, steps: int, settings: Mapping[str, Any]
             return lr * (1 + math.cos(math.pi * step / total)) / 2
         case "onecycle":
             return _one_cycle(step, total, lr)
+        case "triangular":
+            peak = int(0.23 * total)
+            part = step / peak if step < peak else (step - peak) / (total - peak)
+            return lr * (0.2 + 0.8 * part if step < peak else 1 - 0.93 * part)
         case "step":
             for _ in range(int(step // (settings["step_size"] * steps))):
                 lr *= float(settings["gamma"])

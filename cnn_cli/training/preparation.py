@@ -23,6 +23,7 @@ from cnn_cli.network.build import build_plan
 from cnn_cli.settings import Setting
 from cnn_cli.tasks.selection import task_for, training_task
 from cnn_cli.training import speedups
+from cnn_cli.training.initialization import initialize
 from cnn_cli.training.job import Job, needs_two
 from cnn_cli.training.optimizer import make_optimizer
 from cnn_cli.training.shared_folder import SharedFolder
@@ -68,6 +69,7 @@ def make_job(
     values, world = {name: setting.value for name, setting in settings.items()}, folder.world
     if device.type == "cpu" and "keep-memory" in values["fast"]:
         keep_freed_memory()
+    torch.backends.cudnn.benchmark = "cudnn-benchmark" in values["fast"] and not values["deterministic"]
     task_for(plan, dataset.classes)
     _check_memory(plan, values, device, math.ceil(min(values["batch_size"], _count(dataset)) / world.size))
     _check_augmentation(plan, values)
@@ -84,19 +86,23 @@ def make_job(
     return job
 
 
-def initial_state(job: Job, moved: transfer.Transfer | None = None) -> State:
+def initial_state(job: Job, moved: transfer.Transfer | None = None, resumed: bool = False) -> State:
     """Fresh weights: the first use of the random numbers after the seed, so that anybody can draw the same.
 
-    `moved` then replaces those that come from elsewhere.
+    The setting `init` replaces some of them, and `moved` then those that come from elsewhere. resumed: all will be
+    replaced, so that none need be initialized.
     """
     torch.manual_seed(job["seed"])
-    network = build_plan(job.plan)
+    network = add_normalization(build_plan(job.plan), job.metadata.preprocessing).to(job.device)
+    if job["init"] and not resumed:
+        initialize(network, job["init"], job.sample)
     if moved:
         transfer.put(network, moved)
-    network = speedups.prepare(add_normalization(network, job.metadata.preprocessing).to(job.device), job["fast"])
+    network = speedups.prepare(network, job["fast"])
     disable_gradients(network, job.freeze)
     last = job.plan.last.name if job.plan.last else ""
-    average = copy.deepcopy(network) if job["ema"] is not None else None
+    averaged = job["ema"] is not None or job["lookahead"] is not None
+    average = copy.deepcopy(network) if averaged else None
     if job.world.rank:  # dropout differs between processes, the weights do not
         torch.manual_seed(job["seed"] + 7919 * job.world.rank)
     optimizer = make_optimizer(network, job.values, last)
@@ -127,8 +133,8 @@ def _check_memory(plan: Plan, values: Mapping[str, Any], device: torch.device, b
     """Refuse what surely does not fit: weights, gradients, the optimizer's state, one layer's input and output."""
     learning = sum(trainable_params(layer, values["freeze"]) for layer in plan.layers)
     copies = _COPIES[values["optimizer"]] - 1 + (values["optimizer"] == "sgd" and values["momentum"] > 0)
-    average = plan.params if values["ema"] is not None else 0
-    fixed = 4 * (plan.params + learning * copies + average)
+    averaged = values["ema"] is not None or values.get("lookahead") is not None
+    fixed = 4 * (plan.params + learning * copies + plan.params * averaged)
     size = 2 if values["precision"] == "bf16" else 4  # bytes of an activation
     image = size * max((_values(la.input_shape) + _values(la.output_shape) for la in plan.layers), default=0)
     free = free_memory(device)

@@ -83,6 +83,6 @@ def resumed_settings(saved: Mapping[str, Any], request: Request, run: Path, step
         text = f"{run} keeps its settings, only epochs may grow: {'; '.join(different)}"
         raise UsageError(f"{text}\nleave these out, or start a new run")
     changed = {n: asked[n] for n in free if asked[n].value != now[n]}
-    if "epochs" in changed and settings["schedule"].value in ("cosine", "onecycle", "linear") and steps:
+    if "epochs" in changed and settings["schedule"].value in ("cosine", "onecycle", "linear", "triangular") and steps:
         request.say(f"the {settings['schedule'].value} schedule now spans {changed['epochs'].value} epochs")
     return settings | changed

@@ -104,7 +104,7 @@ def resume(request: Request, run: Path) -> RunResult | None:
             with world.local_main_first():
                 dataset = _same_dataset(request, settings, metadata, run)
             job = make_job(plan, settings, metadata, dataset, device, folder)
-            state = initial_state(job)
+            state = initial_state(job, resumed=True)
             transfer.put(state.network, transfer.fit(plan, saved["network"], str(file), whole=True))
             if state.average:
                 transfer.put(state.average, transfer.fit(plan, saved["average"], str(file), whole=True))

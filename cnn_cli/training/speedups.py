@@ -8,7 +8,9 @@ channels-last     images and convolutions with the channels innermost, for which
                   rounding.
 fused-optimizer   one kernel for the whole optimizer step. Equal but for rounding.
 cuda-graph        a step is recorded and replayed, so that a GPU does not wait for the host (cuda_graph.py). The same
-                  bits as without it. Not with streamed images, several processes, Muon, mixup or CutMix.
+                  bits as without it. Not with streamed images, several processes, mixup or CutMix.
+cudnn-benchmark   cuDNN times its algorithms for each convolution once, and takes the fastest. Equal but for rounding;
+                  not with `deterministic`, since another process may choose another one.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +26,7 @@ from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.network.modules import Graph, chains
 from cnn_cli.setting_kinds import FAST
 
-_ONLY = {"keep-memory": "cpu", "cuda-graph": "cuda"}  # the device that a speedup is for
+_ONLY = {"keep-memory": "cpu", "cuda-graph": "cuda", "cudnn-benchmark": "cuda"}  # the device that a speedup is for
 _PAYS = {device: tuple(n for n in FAST if _ONLY.get(n, device) == device) for device in ("cpu", "cuda")}
 
 # Layers through which a crop at the lower right moves on: every value depends on its own window alone.

@@ -1,0 +1,91 @@
+"""The setting `init`: what convolutions begin with in place of PyTorch's random weights; their biases begin at 0."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cnn_cli.errors import UsageError
+from cnn_cli.language.freezing import is_frozen
+from cnn_cli.tasks.base import sum_type
+
+IMAGES = 5000  # training images whose patches are whitened
+_EPS = 5e-4  # added to the variance in each direction: those that hardly vary are not blown up without limit
+
+
+class _Reached(Exception):
+    """The input of a layer is known, and the rest of the forward pass is not needed."""
+
+
+@torch.no_grad()
+def initialize(network: nn.Module, init: Mapping[str, str], batches: Callable[[], Iterable[Tensor]]) -> None:
+    """Set the weights of the convolutions whose names match the globs, in place; the first glob that matches counts.
+
+    batches: gives training images (b, C, H, W) in [0, 1], which whitening looks at. UsageError for a glob that matches
+    no convolution, and for a convolution that a method does not suit.
+    """
+    convolutions = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv1d | nn.Conv2d)}
+    chosen = {n: next((glob for glob in init if is_frozen(n, [glob])), None) for n in convolutions}
+    for glob in init:
+        if glob not in chosen.values():
+            names = ", ".join(convolutions)
+            raise UsageError(f"init: {glob!r} matches no convolution that is left; they are {names[:200] or 'none'}")
+    for name, layer in convolutions.items():
+        if (pattern := chosen[name]) is None:
+            continue
+        weight = _whitening(network, name, batches) if init[pattern] == "whitening" else _identity(name, layer)
+        layer.weight.copy_(weight)
+        if layer.bias is not None:
+            layer.bias.zero_()
+
+
+def _identity(name: str, layer: nn.Conv1d | nn.Conv2d) -> Tensor:
+    """The first outputs pass the inputs on, one each (torch.nn.init.dirac_); those beyond keep PyTorch's weights."""
+    if layer.groups > 1:
+        raise UsageError(f"init: dirac needs a convolution without groups, and {name} has {layer.groups}")
+    weight = layer.weight.clone()
+    nn.init.dirac_(weight[: layer.in_channels])
+    return weight
+
+
+def _whitening(network: nn.Module, name: str, batches: Callable[[], Iterable[Tensor]]) -> Tensor:
+    """The principal components of the patches that the layer sees, each divided by its deviation; and their negatives.
+
+    So the outputs are uncorrelated and of equal variance (Page, "How to train your ResNet", 2018), and with the
+    negatives ReLU and its kin lose nothing.
+    """
+    layer = network.get_submodule(name)
+    if not isinstance(layer, nn.Conv2d) or layer.groups > 1:
+        raise UsageError(f"init: whitening needs a Conv2d without groups, and {name} is another layer")
+    half, size = layer.out_channels // 2, layer.weight[0].numel()
+    if layer.out_channels % 2 or half > size:
+        raise UsageError(
+            f"init: whitening needs an even number of at most {2 * size} out_channels (two for each value of a patch), "
+            f"and {name} has {layer.out_channels}"
+        )
+    moments, count = torch.zeros(size, size, dtype=torch.float64), 0
+    for x in _inputs(network, layer, batches()):
+        patches = F.unfold(x, layer.kernel_size, layer.dilation, 0, layer.stride).transpose(1, 2).flatten(0, 1)
+        patches = patches.to(sum_type(x.device))
+        moments += (patches.T @ patches).double().cpu()
+        count += len(patches)
+    variances, directions = torch.linalg.eigh(moments / count)  # in ascending order, a direction in each column
+    kernels = (directions / (variances + _EPS).sqrt()).T.flip(0)[:half].reshape(half, *layer.weight.shape[1:])
+    return torch.cat([kernels, -kernels])
+
+
+def _inputs(network: nn.Module, layer: nn.Module, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """What arrives at a layer of the network for each batch."""
+
+    def stop(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        raise _Reached(args[0])
+
+    network.eval()
+    hook = layer.register_forward_pre_hook(stop)
+    for x in batches:
+        try:
+            network(x)
+        except _Reached as reached:
+            yield reached.args[0]
+    hook.remove()
