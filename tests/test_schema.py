@@ -35,7 +35,7 @@ BEYOND = {
     "an argument that fits no setting", "no Flatten after Permute is meant", "a block named like a layer",
     "a reserved argument name", "nothing but blocks", "channels last",
     "classes of torch.nn that are not in the table", "an argument that is not declared",
-    "a rejected child, and its uses", "a reserved file name",
+    "a rejected child, and its uses", "values inside of groups", "a reserved file name",
 }  # fmt: skip
 NOT_YAML = {
     "a tab", "indentation", "an open bracket", "a second colon", "a special character", "an alias", "a merge key",

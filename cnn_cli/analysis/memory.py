@@ -7,7 +7,7 @@ What is not: the loss, work space of cuDNN and its like, fragmentation, and PyTo
 GPU).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cnn_cli.language.plan import Group, Layer, Plan
@@ -134,20 +134,36 @@ class _Run:
         if not self.references[tensor]:
             self.live -= self.bytes[tensor]
 
-    def run(self, part: Layer | Group, inputs: list[int], skipped: frozenset[str] = frozenset()) -> int:
-        """What comes out, with one reference for the caller, who holds the inputs meanwhile: just as modules.py does
-        it."""
+    def run(
+        self,
+        part: Layer | Group,
+        inputs: list[int],
+        skipped: frozenset[str] = frozenset(),
+        exports: Sequence[str] = (),
+        exported: dict[str, int] | None = None,
+    ) -> int:
+        """What comes out, with one reference for the caller, who holds the inputs meanwhile, and one for each value in
+        `exported`: just as modules.py does it."""
         if isinstance(part, Layer):
             return self.leaf(part, inputs)
-        values = {"input": self.hold(inputs[0])}
+        names = ["input"] if len(inputs) == 1 else [f"input.{n}" for n in range(len(inputs))]
+        values = {name: self.hold(tensor) for name, tensor in zip(names, inputs, strict=True)}
+        inner = part.inside(exports)
         last = {name: child.key for child in part.children for name in child.takes}
         for child in part.children:
             if child.key in skipped:
                 continue
             taken = [values[n if n in values else n.rpartition(".")[0]] for n in child.takes]
-            values[child.key] = self.run(child.part, taken)
-            for name in [n for n, key in last.items() if key == child.key and n != part.output and n in values]:
-                self.drop(values.pop(name))
+            own: dict[str, int] = {}
+            values[child.key] = self.run(child.part, taken, exports=inner.get(child.key, ()), exported=own)
+            values |= {f"{child.key}.{name}": tensor for name, tensor in own.items()}
+            done = [n for n, key in last.items() if key == child.key and n in values]
+            for name in done:
+                if name != part.output and name not in exports:
+                    self.drop(values.pop(name))
+        for name in exports:
+            assert exported is not None
+            exported[name] = self.hold(values[name if name in values else name.rpartition(".")[0]])
         out = self.hold(values[part.output if part.output in values else "input"])
         for tensor in values.values():
             self.drop(tensor)

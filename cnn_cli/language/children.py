@@ -1,14 +1,13 @@
-"""The children of lists and mappings: their names, the copies that `repeat` makes, and which siblings may be named."""
+"""The children of lists and mappings: their names, and the copies that `repeat` makes."""
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
-from cnn_cli.errors import closest
-from cnn_cli.language.context import UNKNOWN, Closure, Context, Output, Scope, Site, evaluate
+from cnn_cli.language.context import UNKNOWN, Closure, Context, Scope, Site, evaluate
+from cnn_cli.language.siblings import Siblings
 from cnn_cli.language.yaml_nodes import Node
-from cnn_cli.values import Integer, shown
+from cnn_cli.values import Integer
 
 _REPEAT = Integer(0, 1000)
 _COPY = re.compile(r"\{(\d{1,9})\}")
@@ -21,32 +20,15 @@ _ATTRIBUTES = """
     register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_auxiliary set_extra_state
     set_submodule share_memory state_dict to to_empty train training type xpu zero_grad _apply _auxiliary
-    _backward_hooks _backward_pre_hooks _buffers _call_impl _compiled_call_impl _done _forward_hooks
+    _backward_hooks _backward_pre_hooks _buffers _call_impl _compiled_call_impl _done _exports _forward_hooks
     _forward_hooks_always_called _forward_hooks_with_kwargs _forward_pre_hooks _forward_pre_hooks_with_kwargs
-    _get_backward_hooks _get_backward_pre_hooks _get_name _is_full_backward_hook _last_uses _load_from_state_dict
-    _load_state_dict_post_hooks _load_state_dict_pre_hooks _maybe_warn_non_full_backward_hook _modules _named_members
-    _non_persistent_buffers_set _only_training _output _parameters _register_load_state_dict_pre_hook
-    _register_state_dict_hook _replicate_for_data_parallel _save_to_state_dict _slow_forward _state_dict_hooks
-    _state_dict_pre_hooks _takes _version _wrapped_call_impl
+    _get_backward_hooks _get_backward_pre_hooks _get_name _inside _is_full_backward_hook _last_uses
+    _load_from_state_dict _load_state_dict_post_hooks _load_state_dict_pre_hooks _maybe_warn_non_full_backward_hook
+    _modules _named_members _non_persistent_buffers_set _only_training _output _parameters
+    _register_load_state_dict_pre_hook _register_state_dict_hook _replicate_for_data_parallel _save_to_state_dict
+    _slow_forward _state_dict_hooks _state_dict_pre_hooks _takes _version _wrapped_call_impl
 """
 TAKEN = frozenset(_ATTRIBUTES.split())  # attributes of nn.Module and of our Graph: a child may not hide them
-
-
-@dataclass
-class Siblings:
-    """The children of a mapping on the way through it: `inputs` has those so far, by what `from` and joins may name."""
-
-    node: Node
-    outputs: dict[str, Output]
-    used: set[str] = field(default_factory=set)
-
-    def place(self, key: str) -> tuple[int, int]:
-        """Where a child is written; the mapping itself for copies, whose names are written nowhere."""
-        return self.node.keys.get(key, self.node.place)
-
-    def add(self, key: str, output: Output) -> None:
-        self.outputs[key] = output
-        self.outputs |= {f"{key}.{n}": Output(output.shape, f"{output.row}.{n}") for n in range(output.pieces)}
 
 
 def list_items(context: Context, node: Node, site: Site) -> Iterator[tuple[Node | None, Scope]]:
@@ -121,29 +103,3 @@ def check_name(context: Context, key: str, siblings: Siblings, site: Site) -> bo
         return True
     context.problem(siblings.place(key), site.label, f"{reason}; choose another name")
     return False
-
-
-def sibling_name(context: Context, node: Node, siblings: Siblings, site: Site) -> str | None:
-    """The earlier sibling that is named (children 0, 1, … by number too); None, and a problem, if there is none."""
-    name = str(node.value) if type(node.value) is int else node.value
-    if isinstance(name, str) and name in siblings.outputs:
-        return name
-    earlier = ", ".join(list(siblings.outputs)[-12:])
-    if name == site.path.rpartition(".")[2]:
-        reason = f"is the layer itself; write an earlier sibling: {earlier}"
-    elif isinstance(name, str) and name in siblings.node.value:
-        reason = f"is defined later; move it up, or write an earlier sibling: {earlier}"
-    else:
-        reason = f"is not an earlier sibling.{closest(str(name)[:60], siblings.outputs)} Expected one of {earlier}"
-    context.problem(node, site.label, f"{shown(node.plain)} {reason}")
-    return None
-
-
-def warn_unused(context: Context, siblings: Siblings, children: list[str], site: Site) -> None:
-    """Warn of unused outputs: a branch that was meant to be joined."""
-    outputs: Any = {} if site.path else context.spec.outputs
-    taken = siblings.used | {name.rpartition(".")[0] for name in siblings.used}
-    for key in children:
-        if key not in taken and key not in outputs:
-            message = "its output is unused; join it, name it in `from:` or `outputs:`, or remove it"
-            context.warn(siblings.place(key), site.child(key, site.input, site.scope).label, message)

@@ -1,6 +1,6 @@
 """What expanding a spec collects, where it is, and what an argument means there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,11 +50,18 @@ class Output:
     row: str
     pieces: int = 0  # of a Chunk, whose pieces are taken one by one
     bare: bool = False  # of a Parameter: without a batch dimension
+    inside: Mapping[str, "Output"] = field(default_factory=dict, compare=False)  # of a group, by name
+    inputs: tuple["Output", ...] = ()  # where several values enter a group together
 
     @property
     def source(self) -> str:
         """Where it comes from, as messages name it."""
         return "the input" if self.row == "input" else f"layers.{self.row}"
+
+    @property
+    def closed(self) -> "Output":
+        """The same value where it enters another part, in which the values inside of its group have no names."""
+        return replace(self, inside={})
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,12 @@ class Site:
         return f"layers.{path}" if path else "layers"
 
     def child(self, key: str, output: Output, scope: Scope) -> "Site":
-        return Site(f"{self.path}.{key}" if self.path else key, output, scope)
+        return Site(f"{self.path}.{key}" if self.path else key, output.closed, scope)
+
+    def beside(self, name: str) -> str:
+        """The path of a sibling, or of a value inside of one."""
+        group = self.path.rpartition(".")[0]
+        return f"{group}.{name}" if group else name
 
     def at(self, scope: Scope) -> "Site":
         return replace(self, scope=scope)
@@ -92,6 +104,9 @@ class Context:
     shape_error: tuple[Problem, bool] | None = None  # the first that another input may fix; whether a larger one
     blocks: set[str] = field(default_factory=set)
     root_outputs: dict[str, Output] = field(default_factory=dict)
+    enclosing: list[Any] = field(default_factory=list)  # the Siblings of the mappings around, the innermost last
+    unused: dict[str, tuple[tuple[int, int], str, str]] = field(default_factory=dict)  # path → place, label, row
+    taken: set[str] = field(default_factory=set)  # the paths of values that are taken from outside of their group
     uses_in_channels: bool = False  # whether a layer inside a block reads $in_channels
     reported: dict[tuple[int, int], str] = field(default_factory=dict)  # place → what its first problem is about
 
@@ -192,6 +207,8 @@ def bind_arguments(context: Context, owner: str, args: dict[str, Node], passed: 
 def _look_up(context: Context, name: str, site: Site) -> Any:
     scope = site.scope
     if name == "in_channels":
+        if site.input.inputs:
+            raise ValueError("$in_channels is that of one input, and several enter here; write it behind the join")
         if site.input.shape is None:
             raise _Undetermined
         context.uses_in_channels |= bool(scope.owner)

@@ -9,8 +9,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from cnn_cli.errors import closest, listed, unknown
-from cnn_cli.language.children import Siblings, check_name, list_items, named_children, sibling_name, warn_unused
+from cnn_cli.errors import closest, unknown
+from cnn_cli.language.children import check_name, list_items, named_children
 from cnn_cli.language.context import (
     UNKNOWN,
     Closure,
@@ -25,10 +25,13 @@ from cnn_cli.language.context import (
 from cnn_cli.language.foreign_names import LAYERS_ELSEWHERE, SETTINGS_ELSEWHERE, unsupported
 from cnn_cli.language.input_hint import suggest_input
 from cnn_cli.language.layer_call import LayerCall, add_layer, call_layer, missing, unknown_part
+from cnn_cli.language.outputs import choose_outputs, warn_no_scores
 from cnn_cli.language.plan import Child, Group, Layer, Plan
-from cnn_cli.language.spec import Block, Spec, words
+from cnn_cli.language.siblings import Siblings, sibling
+from cnn_cli.language.spec import Block, Spec
+from cnn_cli.language.unused import note_unused, warn_unused_args, warn_unused_outputs
 from cnn_cli.language.yaml_nodes import Node
-from cnn_cli.layers import JOINS, LAYERS, Shape, sizes
+from cnn_cli.layers import JOINS, LAYERS, Shape
 from cnn_cli.values import shown
 
 _NO_LAYER = "a layer is missing here; write its name, or [] for the identity"
@@ -67,13 +70,14 @@ def _expand(spec: Spec) -> Plan:
         try:
             root, output = _part(context, spec.layers, start.at(bind_arguments(context, "", spec.args, {}, start)))
             if spec.outputs:
-                root, output = _with_outputs(context, root, output)
+                root, output = choose_outputs(context, root, output)
         except LimitReached:
             output = Output(None, "")
     if not context.problems:
-        _no_scores(context, output)
+        warn_no_scores(context, output)
     if all(p.warning for p in context.problems):
-        _unused_args(context)
+        warn_unused_outputs(context, output)
+        warn_unused_args(context)
         context.problems += context.warnings
         assert output.shape is not None, f"{spec.name}: no output is known, and no mistake was noted"
     return Plan(
@@ -89,62 +93,17 @@ def _expand(spec: Spec) -> Plan:
     )
 
 
-def _with_outputs(context: Context, root: Layer | Group, output: Output) -> Part:
-    """With `outputs:`, the first of them is the network's output, and all are children of the outermost mapping."""
-    keys = context.spec.node.value["outputs"].keys
-    children = {name: x for name, x in context.root_outputs.items() if name != "input"}
-    main = next(iter(context.spec.outputs))
-    wanted = children[main].shape if main in children else None
-    valid = isinstance(root, Group)
-    for name in context.spec.outputs:
-        child = children.get(name)
-        if child is None:
-            fix = closest(name[:60], children) or f" Expected one of {listed(list(children))}"
-            message = f"{name[:60]!r} is not a child of the outermost mapping.{fix}"
-        elif child.pieces or child.bare:
-            message = (
-                f"{name!r} is {'split into pieces' if child.pieces else 'a Parameter'}; name the output of a layer"
-            )
-        elif wanted and child.shape and child.shape != wanted:
-            shapes = f"{name!r} is {sizes(child.shape)} and {main!r} is {sizes(wanted)}"
-            message = f"all outputs must have the same shape, but {shapes}; make them equal"
-        else:
-            continue
-        context.problem(keys[name], "outputs", message)
-        valid = False
-    if not valid or not isinstance(root, Group):
-        return root, output
-    return replace(root, output=main), context.root_outputs[main]
-
-
-def _no_scores(context: Context, output: Output) -> None:
-    """Warn of a network that is to be trained, but does not end in one score per class."""
-    if context.spec.train and output.shape and len(output.shape) > 1:
-        message = f"outputs {sizes(output.shape)}, but `train` needs one score per class; end with Flatten and Linear"
-        context.warn(context.spec.node.keys["layers"], "layers", message)
-
-
-def _unused_args(context: Context) -> None:
-    """Warn of arguments that no text uses, parts that are repeated 0 times included."""
-    owners = {"": (context.spec.args, context.spec.layers)}
-    owners |= {name: (context.spec.blocks[name].args, context.spec.blocks[name].layers) for name in context.blocks}
-    for owner, (args, layers) in owners.items():
-        text = " ".join(w for node in (layers, *args.values()) for w in words(node) if w.startswith("$"))
-        named = set(re.findall(r"[A-Za-z_]\w*", text))
-        for name, node in args.items():
-            if name not in named:
-                where = f"blocks.{owner}.args.{name}" if owner else f"args.{name}"
-                message = f"this argument is never used; write ${name} where it belongs, or remove it"
-                context.warn(node.place, where, message)
-
-
 def _part(context: Context, node: Node, site: Site) -> Part:
     """A list, a mapping, a layer, a block, or an argument that holds one of them."""
     context.enter(node, site)
     read = _list if isinstance(node.value, list) else _dict if isinstance(node.value, dict) else _word
-    result = read(context, node, site)
+    part, output = read(context, node, site)
     context.leave()
-    return result
+    if output.inputs:
+        fix = "write a mapping, `join: {Concat: [input.0, input.1]}`"
+        context.problem(node, site.label, f"gets {len(output.inputs)} inputs, and joins none of them; {fix}")
+        return unknown_part(site)
+    return part, output
 
 
 def _word(context: Context, node: Node, site: Site) -> Part:
@@ -208,21 +167,25 @@ def _misplaced(parts: dict[str, Node], own: list[str]) -> str:
 def _list(context: Context, node: Node, site: Site) -> Part:
     """nn.Sequential: each item takes the output of the one before."""
     children: list[Child] = []
-    output, last = site.input, "input"
+    inside: dict[str, Output] = {}
+    output, takes = site.input, Siblings.entered(node, site.input).takes("input")
     for item, scope in list_items(context, node, site):
         if item is None:
             output = Output(None, output.row)
             continue
         key = str(len(children))
         part, output = _part(context, item, site.child(key, output, scope))
-        children.append(Child(key, part, (last,)))
-        last = key
-    return Group(site.path, False, tuple(children), last), output
+        children.append(Child(key, part, takes))
+        inside[key], takes = output, (key,)
+    return Group(site.path, False, tuple(children), children[-1].key if children else "input"), replace(
+        output, inside=inside
+    )
 
 
 def _mapping(context: Context, node: Node, site: Site) -> Part:
     """Named children; each takes the output of the one before, unless it says `from`."""
-    siblings = Siblings(node, {"input": site.input})
+    siblings = Siblings.entered(node, site.input)
+    context.enclosing.append(siblings)
     children: list[Child] = []
     last = "input"
     for key, child, scope in named_children(context, node, site):
@@ -238,13 +201,14 @@ def _mapping(context: Context, node: Node, site: Site) -> Part:
     if not site.path:
         context.root_outputs.update(siblings.outputs)
     siblings.used.add(last)
-    warn_unused(context, siblings, [child.key for child in children], site)
+    context.enclosing.pop()
+    note_unused(context, siblings, [child.key for child in children], site)
     output = siblings.outputs[last]
     if output.pieces:
         message = f"{last!r}, the last child, is split into pieces; join them: {{Concat: [{last}.0, {last}.1]}}"
         context.problem(node, site.label, message)
         output = Output(None, last)
-    return Group(site.path, True, tuple(children), last), output
+    return Group(site.path, True, tuple(children), last), replace(output, inside=siblings.inside())
 
 
 def _child(
@@ -259,14 +223,52 @@ def _child(
             context.problem(child.keys["from"], site.label, f"{kind} names its inputs itself; remove `from`")
         call = LayerCall(JOINS[kind], parts[kind], child.keys[kind], site)
         return _join(context, call, siblings) if kind != "Parameter" else (*call_layer(context, call, ()), ())
-    name = sibling_name(context, parts["from"], siblings, site) if "from" in parts else last
-    if name is None:
+    takes, entering = _entering(context, parts.get("from", child), siblings, site, last if "from" not in parts else "")
+    if not takes:
         return *unknown_part(site), ()
-    site = replace(site, input=_layer_input(context, name, parts.get("from", child), siblings, site))
+    site = replace(site, input=entering)
+    if kind and entering.inputs:
+        _several_enter(context, kind, child.keys[kind], site)
     if kind:
         part, output = call_layer(context, LayerCall(JOINS[kind], parts[kind], child.keys[kind], site), (site.input,))
-        return part, output if output.pieces else replace(output, pieces=_pieces(parts[kind])), (name,)
-    return *_part(context, child, site), (name,)
+        return part, output if output.pieces else replace(output, pieces=_pieces(parts[kind])), takes
+    return *_part(context, child, site), takes
+
+
+def _entering(
+    context: Context, node: Node, siblings: Siblings, site: Site, last: str
+) -> tuple[tuple[str, ...], Output]:
+    """What a child takes: the output of the one before, `last`, or what its `from` names; () where that is wrong."""
+    if last:
+        return siblings.takes(last), _layer_input(context, last, siblings.outputs[last], node, site)
+    if not isinstance(node.value, list):
+        found = sibling(context, node, siblings, site)
+        return (siblings.takes(found[0]), _layer_input(context, *found, node, site)) if found else ((), site.input)
+    if len(node.value) < 2:
+        one = str(node.value[0].value) if node.value else "NAME"
+        context.problem(node, site.label, f"`from` takes a name, or a list of several; write `from: {one[:60]}`")
+        return (), site.input
+    several = [sibling(context, one, siblings, site) for one in node.value]
+    named = [one for one in several if one is not None]
+    for name, output in named:
+        _single(context, name, output, node, site)
+    if len(named) < len(several):
+        return (), site.input
+    first = named[0][1]
+    return tuple(name for name, _ in named), Output(None, first.row, inputs=tuple(output.closed for _, output in named))
+
+
+def _single(context: Context, name: str, output: Output, place: Node, site: Site) -> None:
+    """Note where one value is needed, and several have that name."""
+    if output.pieces or output.inputs:
+        several = "is split into pieces" if output.pieces else "is several values"
+        context.problem(place, site.label, f"{name!r} {several}; write {name}.0, {name}.1, …")
+
+
+def _several_enter(context: Context, layer: str, place: tuple[int, int], site: Site) -> None:
+    """Note a layer that gets all that enters, and takes one value."""
+    fix = "join them first, or write `from: input.0`"
+    context.problem(place, site.label, f"{layer} takes one input, but gets {len(site.input.inputs)}; {fix}")
 
 
 def _pieces(argument: Node) -> int:
@@ -275,16 +277,15 @@ def _pieces(argument: Node) -> int:
     return number if type(number) is int and 0 < number <= 1024 else 64
 
 
-def _layer_input(context: Context, name: str, place: Node, siblings: Siblings, site: Site) -> Output:
+def _layer_input(context: Context, name: str, output: Output, place: Node, site: Site) -> Output:
     """What a layer takes from a sibling: an output that is neither split nor a Parameter."""
-    output = siblings.outputs[name]
     if output.pieces:
         fix = f"write `from: {name}.0` for the first"
         context.problem(place, site.label, f"{name!r} is split into {output.pieces} pieces; {fix}")
     elif output.bare:
         context.problem(place, site.label, f"{name!r} is a Parameter, which only Add and Multiply take; name a layer")
     else:
-        return output
+        return output.closed
     return Output(None, name)
 
 
@@ -295,13 +296,12 @@ def _join(context: Context, call: LayerCall, siblings: Siblings) -> tuple[Layer 
         fix = f"write {{{kind}: [a, b]}} with the names of siblings"
         context.problem(nodes, site.label, f"{kind} needs at least two inputs, not {shown(nodes.plain)}; {fix}")
         return *unknown_part(site), ()
-    names = [sibling_name(context, node, siblings, site) for node in nodes.value]
-    takes = tuple(name for name in names if name is not None)
-    inputs = tuple(siblings.outputs[name] for name in takes)
-    for name, output in zip(takes, inputs, strict=True):
-        if output.pieces:
-            context.problem(nodes, site.label, f"{name!r} is split into pieces; write {name}.0, {name}.1, …")
-    if len(takes) < len(names) or any(x.shape is None or x.pieces for x in inputs):
+    found = [sibling(context, node, siblings, site) for node in nodes.value]
+    named = [one for one in found if one is not None]
+    takes, inputs = tuple(name for name, _ in named), tuple(output for _, output in named)
+    for name, output in named:
+        _single(context, name, output, nodes, site)
+    if len(named) < len(found) or any(x.shape is None or x.pieces for x in inputs):
         return *unknown_part(site), takes
     return *add_layer(context, call, {"bare": tuple(x.bare for x in inputs)}, inputs), takes
 
@@ -310,6 +310,9 @@ def _call(context: Context, name: str, argument: Node, place: tuple[int, int], s
     """A layer of the table or a block, by its name."""
     if name in context.spec.blocks:
         return _block(context, context.spec.blocks[name], argument, place, site)
+    if name in LAYERS and site.input.inputs:
+        _several_enter(context, name, place, site)
+        return unknown_part(site)
     if name in LAYERS:
         return call_layer(context, LayerCall(LAYERS[name], argument, place, site), (site.input,))
     message = _unknown_layer(context, name[:60])

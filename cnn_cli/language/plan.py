@@ -64,7 +64,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Child:
-    """A part inside a group. `takes` are siblings, "input" for what enters, "name.1" for a piece of a Chunk."""
+    """A part inside a group. `takes` are siblings, "input" (of several "input.0", …) for what enters, "name.1" for a
+    piece of a Chunk, and "name.path" for a value inside of a sibling."""
 
     key: str
     part: "Layer | Group"
@@ -79,6 +80,13 @@ class Group:
     named: bool
     children: tuple[Child, ...]
     output: str
+
+    def inside(self, exports: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+        """Child group → the paths of the values inside of it that its siblings take, or, as `exports`, the outside."""
+        names = dict.fromkeys(name for takes in [*(c.takes for c in self.children), exports] for name in takes)
+        groups = [c.key for c in self.children if isinstance(c.part, Group)]
+        inner = {key: tuple(n[len(key) + 1 :] for n in names if n.startswith(f"{key}.")) for key in groups}
+        return {key: values for key, values in inner.items() if values}
 
 
 @dataclass(frozen=True)

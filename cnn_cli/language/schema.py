@@ -13,6 +13,7 @@ from cnn_cli.values import Integer, Kind
 Schema = dict[str, Any]
 
 _ARGUMENT: Schema = {"type": "string", "pattern": r"^\$"}
+_VALUE: Schema = {"type": "string"}  # the name of a sibling, or the path of a value inside of one
 _PART: Schema = {"$ref": "#/definitions/part"}
 
 
@@ -77,7 +78,10 @@ def _part() -> Schema:
     """A layer, a list of parts, or named parts. A capitalized key that is not a layer may be a block, or a child."""
     bare = [name for name, layer in LAYERS.items() if not _required(layer)]
     own: dict[str, Schema] = {
-        "from": {"type": "string", "description": "the sibling whose output this takes; `input` is what enters"},
+        "from": {
+            "anyOf": [_VALUE, {"type": "array", "items": _VALUE, "minItems": 2}],
+            "description": "the sibling whose output this takes, or `sibling.path`; `input` is what enters",
+        },
         "repeat": _or_argument(Integer(0, 1000).schema()),
         "layers": _PART,
     }
@@ -98,7 +102,7 @@ def _layer(layer: LayerType) -> Schema:
     """What may stand behind the colon of a layer: nothing, the first setting alone, or settings by name."""
     told = {"description": f"{layer.module}.{layer.name}"}
     if layer.joins:
-        return {"type": "array", "items": {"type": "string"}, "minItems": 2, **told}
+        return {"type": "array", "items": _VALUE, "minItems": 2, **told}
     properties = {name: _setting(s.kind, s.inferred) for name, s in layer.settings.items()}
     named: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
     required = _required(layer)

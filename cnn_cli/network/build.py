@@ -34,13 +34,16 @@ def build_plan(plan: Plan) -> nn.Module:
     return module
 
 
-def _module(part: Layer | Group) -> nn.Module | nn.Parameter:
+def _module(part: Layer | Group, exports: tuple[str, ...] = ()) -> nn.Module | nn.Parameter:
+    """The module of a part; `exports` are the values inside of it that are taken from outside."""
     if isinstance(part, Layer):
         return _layer(part)
-    children = {child.key: _module(child.part) for child in part.children}
-    if not part.named:
+    inside = part.inside(exports)
+    children = {child.key: _module(child.part, inside.get(child.key, ())) for child in part.children}
+    takes = {child.key: child.takes for child in part.children}
+    if not part.named and not inside and not exports and all(len(names) == 1 for names in takes.values()):
         return nn.Sequential(*children.values())  # type: ignore[arg-type]
-    return modules.Graph(children, {child.key: child.takes for child in part.children}, part.output)
+    return modules.Graph(children, takes, part.output, exports)
 
 
 def _layer(layer: Layer) -> nn.Module | nn.Parameter:

@@ -9,17 +9,23 @@ from torch import Tensor, nn
 class Graph(nn.Module):
     """Named children, each taking the outputs of siblings: a mapping of the spec.
 
-    `takes[key]` are the values that child `key` takes: "input" for what enters, a sibling's name, or "name.1" for a
-    piece of a Chunk. The forward pass maps what enters to the value called `output`, or, with auxiliary outputs
-    while training, to {name: tensor}.
+    `takes[key]` are the values that child `key` takes: "input" for what enters ("input.0", "input.1", … where several
+    values do), a sibling's name, "name.1" for a piece of a Chunk, or "name.path" for a value inside of a sibling. The
+    forward pass maps what enters to the value called `output`, or, with auxiliary outputs while training, to
+    {name: tensor}. Into a dictionary `exported` it also writes the values of the names in `exports`.
     """
 
     def __init__(
-        self, children: dict[str, nn.Module | nn.Parameter], takes: dict[str, tuple[str, ...]], output: str
+        self,
+        children: dict[str, nn.Module | nn.Parameter],
+        takes: dict[str, tuple[str, ...]],
+        output: str,
+        exports: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self._takes = takes
         self._output = output
+        self._exports = exports
         self._auxiliary: tuple[str, ...] = ()
         self._only_training: frozenset[str] = frozenset()
         for key, child in children.items():
@@ -27,6 +33,7 @@ class Graph(nn.Module):
                 self.register_parameter(key, child)
             else:
                 self.add_module(key, child)
+        self._inside = frozenset(key for key, child in children.items() if isinstance(child, Graph) and child._exports)
         self._done = self._last_uses()
 
     def set_auxiliary(self, names: Sequence[str], only_training: frozenset[str]) -> None:
@@ -52,12 +59,12 @@ class Graph(nn.Module):
         last = {name: key for key, takes in self._takes.items() for name in takes}
         done: dict[str, list[str]] = {}
         for name, key in last.items():
-            if name not in (self._output, *self._auxiliary):
+            if name not in (self._output, *self._auxiliary, *self._exports):
                 done.setdefault(key, []).append(name)
         return done
 
-    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
-        values: dict[str, Tensor] = {"input": x}
+    def forward(self, *inputs: Tensor, exported: dict[str, Tensor] | None = None) -> Tensor | dict[str, Tensor]:
+        values = {"input": inputs[0]} if len(inputs) == 1 else {f"input.{i}": x for i, x in enumerate(inputs)}
         for key, takes in self._takes.items():
             if not self.training and key in self._only_training:
                 continue
@@ -65,13 +72,17 @@ class Graph(nn.Module):
             if child is None:
                 values[key] = self._parameters[key]  # type: ignore[assignment]
                 continue
-            result = child(*(values[name] for name in takes))
+            inside: dict[str, Tensor] = {}
+            result = child(*(values[name] for name in takes), **({"exported": inside} if key in self._inside else {}))
+            values.update((f"{key}.{path}", value) for path, value in inside.items())
             if isinstance(child, Chunk):
                 values.update((f"{key}.{i}", piece) for i, piece in enumerate(result))
             else:
                 values[key] = result
             for name in self._done.get(key, ()):
                 values.pop(name, None)
+        if exported is not None:
+            exported.update((name, values[name]) for name in self._exports)
         if self._auxiliary and self.training:
             return {name: values[name] for name in self._auxiliary}
         return values[self._output]
@@ -79,7 +90,8 @@ class Graph(nn.Module):
 
 def chains(graph: Graph) -> list[tuple[str, str]]:
     """Pairs of children of which the second takes the first's output, and nothing else does."""
-    taken = [name for takes in graph._takes.values() for name in takes] + [graph._output, *graph._auxiliary]
+    taken = [name for takes in graph._takes.values() for name in takes]
+    taken += [graph._output, *graph._auxiliary, *graph._exports]
     pairs = [(takes[0], key) for key, takes in graph._takes.items() if len(takes) == 1]
     return [(first, key) for first, key in pairs if first in graph._takes and taken.count(first) == 1]
 

@@ -1,0 +1,103 @@
+"""What `from` and joins may name: earlier siblings, pieces of a Chunk, and values inside of earlier groups."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cnn_cli.errors import closest
+from cnn_cli.language.context import Context, Output, Site
+from cnn_cli.language.yaml_nodes import Node
+from cnn_cli.values import shown
+
+
+@dataclass
+class Siblings:
+    """The children of a mapping on the way through it: `outputs` has those so far, by what may be named.
+
+    `input` is what enters the mapping; of several inputs, `input.0`, `input.1`, … are the single ones.
+    """
+
+    node: Node
+    outputs: dict[str, Output]
+    used: set[str] = field(default_factory=set)
+
+    @classmethod
+    def entered(cls, node: Node, entering: Output) -> "Siblings":
+        return cls(node, {"input": entering, **{f"input.{n}": one for n, one in enumerate(entering.inputs)}})
+
+    def place(self, key: str) -> tuple[int, int]:
+        """Where a child is written; the mapping itself for copies, whose names are written nowhere."""
+        return self.node.keys.get(key, self.node.place)
+
+    def add(self, key: str, output: Output) -> None:
+        self.outputs[key] = output
+        self.outputs |= {f"{key}.{n}": Output(output.shape, f"{output.row}.{n}") for n in range(output.pieces)}
+
+    def takes(self, name: str) -> tuple[str, ...]:
+        """The names of the values that a child takes that takes `name`: several where several enter the mapping."""
+        several = self.outputs["input"].inputs if name == "input" else ()
+        return tuple(f"input.{n}" for n in range(len(several))) or (name,)
+
+    def inside(self) -> dict[str, Output]:
+        """The values that may be named from outside, by their paths from here."""
+        return {name: output for name, output in self.outputs.items() if name.partition(".")[0] != "input"}
+
+
+def value_at(values: Mapping[str, Output], path: str) -> Output | None:
+    """The value at a path such as `encoder.layer1.0`, of unknown shape where its group has a mistake; None for none."""
+    if path in values:
+        return values[path]
+    head, _, rest = path.partition(".")
+    if not rest or head not in values:
+        return None
+    found = value_at(values[head].inside, rest)
+    incomplete = values[head].shape is None and head != "input"
+    return Output(None, path) if found is None and incomplete else found
+
+
+def sibling(context: Context, node: Node, siblings: Siblings, site: Site) -> tuple[str, Output] | None:
+    """The earlier value that is named (children 0, 1, … by number too); None, and a problem, if there is none."""
+    name = str(node.value) if type(node.value) is int else node.value
+    output = value_at(siblings.outputs, name) if isinstance(name, str) else None
+    if output is not None:
+        if name not in siblings.outputs:
+            context.taken.add(site.beside(name))
+        return name, output
+    context.problem(node, site.label, f"{shown(node.plain)} {_not_there(context, str(name), siblings, site)}")
+    return None
+
+
+def _not_there(context: Context, name: str, siblings: Siblings, site: Site) -> str:
+    """Why there is no such value, and what to write."""
+    head = name.partition(".")[0]
+    earlier = ", ".join(list(siblings.outputs)[-12:])
+    if head == site.path.rpartition(".")[2]:
+        return f"is the layer itself; write an earlier sibling: {earlier}"
+    if head not in siblings.outputs and head in siblings.node.value:
+        return f"is defined later; move it up, or write an earlier sibling: {earlier}"
+    inputs = [other for other in siblings.outputs if other.startswith("input")]
+    if head == "input":
+        return f"does not enter this group; write {' or '.join(inputs[1:] or inputs)}"
+    if [head] == site.path.split(".")[-2:-1] and value_at(siblings.outputs, name[len(head) + 1 :]):
+        return f"starts outside of this group; write {name[len(head) + 1 :]}"
+    for outer in reversed(context.enclosing[:-1]):
+        if value_at(outer.outputs, name) is not None:
+            form = f"{{from: […, {name}], layers: …}}"
+            return f"is outside of this group; let it enter, {form}, and write `input.1` here"
+    while name.count(".") and value_at(siblings.outputs, name.rpartition(".")[0]) is None:
+        name = name.rpartition(".")[0]  # as far as the path goes, and one part more
+    around = name.rpartition(".")[0]
+    group = value_at(siblings.outputs, around)
+    if group is not None and not group.inside:
+        return f"names a value inside of {around}, which is not a group; write {around}"
+    paths = [*siblings.outputs, *_paths(siblings.outputs, head)]
+    return f"is not an earlier sibling.{closest(name[:60], paths)} Expected one of {earlier}"
+
+
+def _paths(values: Mapping[str, Output], head: str, most: int = 500) -> list[str]:
+    """The paths of the values inside of one, the outer ones first."""
+    found = [head] if head in values else []
+    for path in found:  # grows on the way
+        output = value_at(values, path)
+        if output is not None and len(found) < most:
+            found += [f"{path}.{name}" for name in output.inside]
+    return found

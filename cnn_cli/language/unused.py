@@ -1,0 +1,46 @@
+"""Warnings of what a spec writes and nothing uses: outputs of layers, and arguments."""
+
+import re
+from typing import Any
+
+from cnn_cli.language.context import Context, Output, Site
+from cnn_cli.language.siblings import Siblings
+from cnn_cli.language.spec import words
+
+
+def note_unused(context: Context, siblings: Siblings, children: list[str], site: Site) -> None:
+    """Note the children whose outputs no sibling takes: unless they are taken from outside, a branch to be joined."""
+    outputs: Any = {} if site.path else context.spec.outputs
+    pieces = {name.rpartition(".")[0] for name in siblings.used if name in siblings.outputs}
+    for key in children:
+        if key not in siblings.used and key not in pieces and key not in outputs:
+            child = site.child(key, site.input, site.scope)
+            context.unused[child.path] = siblings.place(key), child.label, siblings.outputs[key].row
+
+
+def warn_unused_outputs(context: Context, output: Output) -> None:
+    """Warn of outputs that nothing in the network takes."""
+    rows = {name for layer in context.layers for name in layer.takes} | {output.row}
+    rows |= {name.rpartition(".")[0] for name in rows}  # of a piece, the Chunk
+    for path, (place, label, row) in context.unused.items():
+        inside = any(name.startswith(f"{path}.") for name in context.taken)
+        if path in context.taken or (inside and row in rows):
+            continue
+        message = "its output is unused; join it, name it in `from:` or `outputs:`, or remove it"
+        if inside:
+            message = "its output is unused, only values inside of it are; end it there, or remove what follows them"
+        context.warn(place, label, message)
+
+
+def warn_unused_args(context: Context) -> None:
+    """Warn of arguments that no text uses, parts that are repeated 0 times included."""
+    owners = {"": (context.spec.args, context.spec.layers)}
+    owners |= {name: (context.spec.blocks[name].args, context.spec.blocks[name].layers) for name in context.blocks}
+    for owner, (args, layers) in owners.items():
+        text = " ".join(w for node in (layers, *args.values()) for w in words(node) if w.startswith("$"))
+        named = set(re.findall(r"[A-Za-z_]\w*", text))
+        for name, node in args.items():
+            if name not in named:
+                where = f"blocks.{owner}.args.{name}" if owner else f"args.{name}"
+                message = f"this argument is never used; write ${name} where it belongs, or remove it"
+                context.warn(node.place, where, message)
