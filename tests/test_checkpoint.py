@@ -18,6 +18,7 @@ import cnn_cli
 from cnn_cli.checkpoints import checkpoint
 from cnn_cli.checkpoints.checkpoint import Metadata, load_network, restore, save_weights
 from cnn_cli.checkpoints.run_state import read_state
+from cnn_cli.cli import main
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.registry import find
@@ -286,3 +287,32 @@ def test_a_damaged_state_names_what_is_good(run: Path, tmp_path: Path) -> None:
         f"{tmp_path}/last.pt is damaged (truncated) and was not used; "
         f"use {tmp_path}/best.safetensors for eval or --weights"
     )
+
+
+@pytest.mark.parametrize("command", ["summary", "shapes", "eval", "check"])
+def test_a_truncated_checkpoint_is_named_with_its_size(
+    tiny: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The header is whole, and says how many bytes follow it; summary and shapes read nothing else."""
+    size = tiny.stat().st_size
+    os.truncate(tiny, size - 20)
+    monkeypatch.setattr("sys.argv", ["cnn", command, str(tiny)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code, capsys.readouterr().err) == (
+        1,
+        f"error: {tiny} is damaged: {size - 20:,} bytes instead of {size:,}; restore it from a copy, or train again\n",
+    )
+
+
+def test_best_weights_hold_no_path_of_this_machine(quick: Path) -> None:
+    """Neither that of the data, of the initial weights, nor of the run itself; metadata and header are plain text."""
+    for i in range(8):
+        small.picture(quick / "images" / "train" / f"{i % 2}" / f"{i}.png", 8, 8, "L", seed=i)
+    data = str(quick / "images")
+    first = small.begin(quick, "first", data=data, epochs=1, batch_size=4)
+    second = small.begin(quick, "second", data=data, epochs=1, batch_size=4, weights=str(first))
+    for run in (first, second):
+        text = (run / "best.safetensors").read_bytes()
+        assert str(quick).encode() not in text and str(Path.home()).encode() not in text
+        assert str(quick).encode() in (run / "config.yaml").read_bytes()
