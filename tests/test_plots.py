@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from cnn_cli.errors import CnnError
-from cnn_cli.pictures import plots
+from cnn_cli.pictures import fonts, plots
 from cnn_cli.pictures.image import Array
 
 
@@ -41,7 +42,10 @@ def drawn(monkeypatch: pytest.MonkeyPatch, path: Path, epochs: list[float], **ma
     figures: list[Any] = []
     subplots = Figure.subplots
     monkeypatch.setattr(Figure, "subplots", lambda self, *a, **k: (figures.append(self), subplots(self, *a, **k))[1])
-    history = [{"epoch": e, "train_loss": 1 / e, "train_accuracy": 0.5, "lr": 0.1 / e} for e in epochs]
+    history = [
+        {"epoch": e, "train_loss": 1 / e, "train_plain_loss": 0.9 / e, "train_accuracy": 0.5, "lr": 0.1 / e}
+        for e in epochs
+    ]
     plots.learning_curves(history, path, "a run", **marks)
     return list(figures[0].axes)
 
@@ -59,12 +63,18 @@ def test_every_epoch_axis_ends_at_the_last_epoch(
 def test_curves_mark_the_best_epoch_another_training_loss_and_the_learning_rate(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    name = "training (with mixup)"
-    loss, accuracy, rate = drawn(monkeypatch, tmp_path / "c.png", [1, 2, 3], best_epoch=2, training_loss=name)
-    assert [t.get_text() for t in loss.get_legend().get_texts()] == [name, "best epoch (2)"]
+    loss, accuracy, rate = drawn(monkeypatch, tmp_path / "c.png", [1, 2, 3], best_epoch=2, training_only=["mixup"])
+    names = ["training (with mixup)", "training (without it)", "best epoch (2)"]
+    assert [t.get_text() for t in loss.get_legend().get_texts()] == names
+    assert loss.lines[1].get_ydata().tolist() == [0.9, 0.45, 0.3]
     assert [t.get_text() for t in accuracy.get_legend().get_texts()] == ["training", "best epoch (2)"]
     assert rate.get_title("left") == "learning rate"
     assert rate.lines[0].get_ydata().tolist() == pytest.approx([0.1, 0.05, 0.1 / 3])
+
+
+def test_a_single_epoch_has_axes_from_zero(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    loss, accuracy, _ = drawn(monkeypatch, tmp_path / "c.png", [1])
+    assert loss.get_ylim() == pytest.approx((0, 1.15)) and accuracy.get_ylim() == (0, 1)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
@@ -84,13 +94,51 @@ def confusion(path: Path, matrix: Array, names: list[str] | None = None) -> byte
     return path.read_bytes()
 
 
-def test_the_shades_of_a_confusion_matrix_are_shares_of_the_row(tmp_path: Path) -> None:
-    matrix = np.random.default_rng(0).integers(0, 9, (21, 21))
-    rarer = matrix * np.arange(1, 22)[:, None]
-    assert confusion(tmp_path / "a.png", matrix) == confusion(tmp_path / "b.png", rarer)  # above 20 no counts are shown
+def test_the_shades_of_a_confusion_matrix_are_shares_of_the_row(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from matplotlib.axes import Axes
+
+    monkeypatch.setattr(Axes, "text", lambda *a, **k: Text())  # the counts
+    matrix = np.random.default_rng(0).integers(0, 9, (5, 5))
+    assert confusion(tmp_path / "a.png", matrix) == confusion(tmp_path / "b.png", matrix * np.arange(1, 6)[:, None])
     assert confusion(tmp_path / "a.png", matrix) != confusion(tmp_path / "c.png", matrix.T)
-    few = matrix[:20, :20]
-    assert confusion(tmp_path / "d.png", few) != confusion(tmp_path / "e.png", 10 * few)
+
+
+@pytest.mark.parametrize(("classes", "count", "fit"), [(25, 999, True), (60, 99999, False)])
+def test_counts_stand_in_the_cells_where_they_fit(
+    classes: int, count: int, fit: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from matplotlib.axes import Axes
+
+    written: list[str] = []
+    monkeypatch.setattr(Axes, "text", lambda self, x, y, text, **k: (written.append(text), Text())[1])
+    confusion(tmp_path / "m.png", np.full((classes, classes), count))
+    assert written == [str(count)] * (classes**2 if fit else 0)
+
+
+def test_long_names_of_classes_stay_different() -> None:
+    names = [f"a_long_common_beginning_{i}" for i in range(30)]
+    assert len(set(plots.shortened(names, 12))) == 30
+    both_ends = [f"a_long_common_beginning_{i}_and_a_common_end" for i in range(30)]
+    shown = plots.shortened(both_ends, 12)
+    assert len(set(shown)) == 30 and shown[7] == "7: a_l…n_end" and max(map(len, shown)) == 12
+
+
+def test_class_names_take_a_font_that_has_them_or_become_numbers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from matplotlib.axes import Axes
+
+    shown: list[list[str]] = []
+    monkeypatch.setattr(Axes, "set_yticks", lambda self, ticks, names, **k: shown.append(names))
+    of_matplotlib = {name: path for name, path in fonts._files().items() if name in ("DejaVu Sans", "STIXGeneral")}
+    monkeypatch.setattr(fonts, "_files", lambda: of_matplotlib)
+    confusion(tmp_path / "m.png", np.eye(3, dtype=int), ["кот", "\u24b6", "猫"])
+    assert shown == [["кот", "\u24b6", "2"]]
+    assert fonts.families(["кот"]) == ["DejaVu Sans"]
+    assert fonts.families(["a circled \u24b6"]) == ["DejaVu Sans", "STIXGeneral"]
+    assert fonts.is_drawable("a \u24b6") and not fonts.is_drawable("猫")
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 1000])

@@ -260,6 +260,19 @@ def test_classes_that_the_user_set_are_obeyed_or_refused(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
+def test_the_plain_training_loss_is_logged_where_training_minimizes_another(tmp_path: Path) -> None:
+    spec = small.SPEC.replace("    - Dropout: 0.2\n", "")
+    still = {"lr": 1e-12, "epochs": 1}  # weights that do not move: the same outputs for every image
+    rows = {}
+    for name, options in {"plain": {}, "smooth": {"label_smoothing": 0.2}, "mixed": {"mixup": 1.0}}.items():
+        run = small.begin(tmp_path, name, spec, **still, **options)
+        rows[name] = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert "train_plain_loss" not in rows["plain"]
+    assert rows["smooth"]["train_plain_loss"] == pytest.approx(rows["plain"]["train_loss"], rel=1e-5)
+    assert rows["smooth"]["train_loss"] != pytest.approx(rows["plain"]["train_loss"], rel=1e-3)
+    assert rows["mixed"]["train_plain_loss"] != pytest.approx(rows["mixed"]["train_loss"], rel=1e-3)
+
+
 def test_auxiliary_outputs_count_with_their_weights(tmp_path: Path) -> None:
     from cnn_cli.language.registry import find
     from cnn_cli.network.build import build_plan

@@ -20,8 +20,9 @@ from cnn_cli.interpret.inputs import Inputs
 from cnn_cli.interpret.pictured import CPU, Target, network_facts, provenance, restored
 from cnn_cli.interpret.scores import Scores, class_names, probabilities
 from cnn_cli.pictures import image
+from cnn_cli.pictures.fonts import font
 from cnn_cli.pictures.grid import picture
-from cnn_cli.pictures.page import Bar, Caption, Page, Panel, cut, font, page
+from cnn_cli.pictures.page import Bar, Caption, Page, Panel, cut, page
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import percent
 
@@ -194,7 +195,7 @@ def prediction_panel(network: Scores, pixels: Tensor, classes: Sequence[str], la
     CnnError where the outputs are not finite numbers.
     """
     shares = probabilities(network, pixels.unsqueeze(0))[0].cpu()
-    letters, rows = font(_LETTERS), min(5, len(classes))
+    rows = min(5, len(classes))
     body = np.full((rows * 2 * _LETTERS + 2 * _LETTERS, _LEFT, 3), image.rgb(image.PAPER), np.uint8)
     captions = []
     for i, k in enumerate(shares.topk(rows).indices.tolist()):
@@ -202,7 +203,8 @@ def prediction_panel(network: Scores, pixels: Tensor, classes: Sequence[str], la
         bar = slice(y + _LETTERS + 5, y + _LETTERS + 10)
         body[bar] = image.rgb(image.PANEL)
         body[bar, : round(share * _LEFT)] = image.rgb(_TRUE_CLASS if k == label else image.SOFT)
-        name, ink = cut(classes[k] + " ✓" * (k == label), letters, 0.7 * _LEFT), image.SOFT if i else image.INK
+        words, ink = classes[k] + " ✓" * (k == label), image.SOFT if i else image.INK
+        name = cut(words, font(_LETTERS, text=words), 0.7 * _LEFT, middle=True)
         captions += [Caption(0, y, name, _LETTERS, ink, "la"), Caption(_LEFT, y, percent(share), _LETTERS, ink, "ra")]
     return Panel(body, heading="prediction", captions=tuple(captions))
 

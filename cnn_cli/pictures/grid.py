@@ -7,7 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from cnn_cli.pictures import image
-from cnn_cli.pictures.page import Axis, Caption, Panel, cut, font
+from cnn_cli.pictures.fonts import font
+from cnn_cli.pictures.page import Axis, Caption, Panel, cut
 
 ACCENT = "#b2182b"  # for the first line under a picture that stands out
 _TEXT = 18  # px of the captions
@@ -58,10 +59,8 @@ def captioned_grid(rows: Sequence[Sequence[Cell]], headings: Sequence[str] = ())
             left = x + (wide - width * zoom) // 2
             body[y : y + tall, left : left + width * zoom] = cell.body.repeat(zoom, 0).repeat(zoom, 1)
             for n, text in enumerate(cell.words):
-                ink = image.SOFT if n else cell.ink
-                captions.append(
-                    Caption(x + wide / 2, y + tall + 3 + n * _LINE, cut(text, font(_TEXT), wide), _TEXT, ink)
-                )
+                ink, shown = image.SOFT if n else cell.ink, cut(text, font(_TEXT, text=text), wide, middle=True)
+                captions.append(Caption(x + wide / 2, y + tall + 3 + n * _LINE, shown, _TEXT, ink))
     axis = Axis("", "", "", tuple(headings)) if headings else None
     return Panel(body, columns=axis, captions=tuple(captions)), len(rows)
 

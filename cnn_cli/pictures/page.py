@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnn_cli.pictures.fonts import HINT, font, is_drawable
 from cnn_cli.pictures.image import INK, PANEL, PAPER, SOFT, Array
 
 if TYPE_CHECKING:
@@ -87,19 +87,21 @@ def page(panels: Sequence[Panel | Sequence[Panel]], title: str, lines: Sequence[
     stacks = [[entry] if isinstance(entry, Panel) else list(entry) for entry in panels]
     height = max(sum(p.body.shape[0] for p in stack) for stack in stacks)
     text = _text_size(height, sum(_width(stack) for stack in stacks))
-    margin, head, small = 2 * text, font(round(1.6 * text), bold=True), font(round(0.85 * text))
+    captions = [caption.text for stack in stacks for panel in stack for caption in panel.captions]
+    lines = [*lines, *([] if is_drawable("".join([title, *lines, *captions])) else [HINT])]
+    margin, head, small = 2 * text, font(round(1.6 * text), True, title), font(round(0.85 * text))
     places, across, down = _places(stacks, text)
     wanted = max(head.getlength(title[:500]), 15 * text + small.getlength(bar.label) if bar else 0)
-    wanted = max(wanted, *(font(text).getlength(line[:500]) for line in lines)) if lines else wanted
+    wanted = max(wanted, *(font(text, text=line).getlength(line[:500]) for line in lines)) if lines else wanted
     room = max(across, math.ceil(min(wanted, 48 * text)))  # between the margins
-    lines = [part for line in lines for part in _wrapped(line, font(text), room)][:4]
+    lines = [part for line in lines for part in _wrapped(line, font(text, text=line), room)][:4]
     top = margin + round(2.4 * text + 1.45 * text * len(lines)) + text
     foot = round(3.2 * text) if bar else 0
     image = Image.new("RGB", (room + 2 * margin, top + down + foot + margin), PAPER)
     draw = ImageDraw.Draw(image)
     _write(draw, (margin, margin), title, head, INK, room)
     for i, line in enumerate(lines):
-        _write(draw, (margin, margin + round(2.4 * text + 1.45 * text * i)), line, font(text), SOFT, room)
+        _write(draw, (margin, margin + round(2.4 * text + 1.45 * text * i)), line, font(text, text=line), SOFT, room)
     origins = [(margin + x, top + y) for stack in places for x, y in stack]
     flat = [panel for stack in stacks for panel in stack]
     ends_at = [*(stack[0][0] - text // 2 for stack in places[1:]), room + margin]
@@ -153,7 +155,7 @@ def _draw_panel(image: "Image.Image", panel: Panel, at: tuple[int, int], text: i
         words = font(panel.size) if panel.size else letters
         draw.text((x, above), cut(panel.heading, words, room), INK, words, anchor="ls")
     for caption in panel.captions:
-        words = font(caption.size)
+        words = font(caption.size, text=caption.text)
         draw.text((x + caption.x, y + caption.y), _printable(caption.text), caption.color, words, anchor=caption.anchor)
     if panel.columns:
         _label_columns(draw, panel.columns, at, width, letters)
@@ -229,25 +231,18 @@ def _write(
     draw.text(at, cut(text, letters, room), fill, letters)
 
 
-def cut(text: str, letters: "ImageFont.FreeTypeFont", room: float) -> str:
-    """One line, its end cut with … to `room` px."""
+def cut(text: str, letters: "ImageFont.FreeTypeFont", room: float, middle: bool = False) -> str:
+    """One line, cut with … to `room` px: at its end or, as names often differ there, in the `middle`."""
     text = _printable(text)
     if letters.getlength(text) <= room:
         return text
-    while text and letters.getlength(text + "…") > room:
-        text = text[:-1]
-    return text + "…"
+    for length in range(len(text) - 1, 0, -1):
+        tail = length // 2 if middle else 0
+        if letters.getlength(shorter := f"{text[: length - tail]}…{text[len(text) - tail :]}") <= room:
+            return shorter
+    return "…"
 
 
 def _printable(text: str) -> str:
     """What is not printable becomes a space."""
     return "".join(c if c.isprintable() else " " for c in text[:500])
-
-
-def font(size: int, bold: bool = False) -> "ImageFont.FreeTypeFont":
-    """DejaVu Sans as matplotlib carries it: the plots' own font, with the × and − that Pillow's default lacks."""
-    import matplotlib
-    from PIL import ImageFont
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)

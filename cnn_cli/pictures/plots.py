@@ -5,6 +5,7 @@ Drawn with matplotlib's objects (no pyplot), so that no display is needed and no
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_cli.errors import CnnError
 from cnn_cli.files import write_bytes
+from cnn_cli.pictures.fonts import HINT, families, is_drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.ticker import Formatter
 
 INK, SOFT, LINE = "#1f2933", "#5f6c7b", "#dde2e8"
+_SMALLEST = 5.0  # points: smaller digits cannot be read
 SERIES = (("train", "training", "#2166ac"), ("val", "validation", "#d6604d"), ("test", "test", "#4d9221"))
 
 # Overrides matplotlib's defaults, so that a user's own matplotlibrc does not change the pictures.
@@ -45,17 +48,22 @@ STYLE = {
 
 
 @contextmanager
-def _saved(path: Path, width: float, height: float, title: str) -> Iterator["Figure"]:
-    """A figure (inches) to draw on; on leaving it is written whole, as PNG, SVG or PDF, whichever the name says."""
+def _saved(path: Path, width: float, height: float, title: str, words: Sequence[str] = ()) -> Iterator["Figure"]:
+    """A figure (inches) to draw on; on leaving it is written whole, as PNG, SVG or PDF, whichever the name says.
+
+    words: names that may be in any script.
+    """
     from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with style.context(["default", STYLE]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a class named in a script the font lacks
+    chosen = {"font.family": families([title, *words])}
+    with style.context(["default", STYLE, chosen]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # in a title: no font here has that script
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
-        figure.suptitle(_cut(title, 80), x=0.01, horizontalalignment="left", fontsize=14, fontweight="bold")
+        weight = "bold" if len(families([title])) == 1 else "normal"  # matplotlib would warn of a font without bold
+        figure.suptitle(_cut(title, 80), x=0.01, horizontalalignment="left", fontsize=14, fontweight=weight)
         yield figure
         buffer = BytesIO()
         figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=160, bbox_inches="tight", pad_inches=0.3)
@@ -68,12 +76,13 @@ def learning_curves(
     title: str,
     metric: str = "accuracy",
     best_epoch: float | None = None,
-    training_loss: str = "training",
+    training_only: Sequence[str] = (),
 ) -> None:
     """Loss, metric (a fraction, shown in percent) and learning rate over the epochs, a line for each split measured.
 
     `history` holds the lines of metrics.jsonl: `epoch`, `train_loss`, `train_accuracy`, `val_loss`, …, `lr`; what is
-    None, missing or not finite is left out. `best_epoch` is marked, and `training_loss` names the curve of that loss.
+    None, missing or not finite is left out. `best_epoch` is marked. `training_only` says what the training loss has and
+    the loss of evaluation lacks (`mixup`): then it is dashed, beside `train_plain_loss`, which can be compared.
     CnnError where no epoch was finished or the file cannot be written.
     """
     if not history:
@@ -81,13 +90,13 @@ def learning_curves(
     rates = [line["lr"] for line in history if "lr" in line]
     with _saved(path, 12 if rates else 10, 4.4, title) as figure:
         axes = figure.subplots(1, 3 if rates else 2, width_ratios=[3, 3, 2] if rates else None)
-        _curves(axes[0], history, "loss", best_epoch, {"train": training_loss})
+        _curves(axes[0], history, "loss", best_epoch, training_only)
         _curves(axes[1], history, metric, best_epoch)
         if rates:
             epochs = [line["epoch"] for line in history]
             _curve(axes[2], epochs, rates, SOFT)
             axes[2].set_title("learning rate")
-            axes[2].set_ylim(0, 1.08 * max(rates))
+            axes[2].set_ylim(0, 1.08 * max(rates) or 1)
             _epoch_axis(axes[2], epochs)
 
 
@@ -96,14 +105,13 @@ def _curves(
     history: Sequence[Mapping[str, Any]],
     measure: str,
     best_epoch: float | None,
-    names: Mapping[str, str] | None = None,
+    training_only: Sequence[str] = (),
 ) -> None:
     epochs, values = [line["epoch"] for line in history], []
-    for split, name, color in SERIES:
-        curve = [_finite(line.get(f"{split}_{measure}")) for line in history]
-        points = [v for v in curve if not math.isnan(v)]
-        if points:
-            _curve(axes, epochs, curve, color, (names or {}).get(split, name))
+    for key, name, color, dash in _series(measure, training_only):
+        curve = [_finite(line.get(key)) for line in history]
+        if points := [v for v in curve if not math.isnan(v)]:
+            _curve(axes, epochs, curve, color, name, dash)
         values += points
     axes.set_title(measure)
     _epoch_axis(axes, epochs)
@@ -111,6 +119,10 @@ def _curves(
         axes.axvline(best_epoch, color=SOFT, linewidth=1, linestyle=":", label=f"best epoch ({best_epoch:g})")
     if measure != "loss":
         axes.yaxis.set_major_formatter(_percent())
+        low, high = (0.0, 1.0) if len(epochs) == 1 else axes.get_ylim()
+        axes.set_ylim(max(low, 0), min(high, 1 + 0.02 * (1 - low)))  # no tick beyond 100%
+    elif len(epochs) == 1:
+        axes.set_ylim(0, 1.15 * max(values, default=0) or 1)
     elif values and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
         axes.set_title("loss (logarithmic)")
@@ -118,9 +130,28 @@ def _curves(
         axes.legend()
 
 
-def _curve(axes: "Axes", epochs: Sequence[float], values: Sequence[float], color: str, label: str = "") -> None:
+def _series(measure: str, training_only: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
+    """The curves of a measure: the key in the history, the name, the color and the line style."""
+    if measure == "loss" and training_only:
+        yield "train_loss", f"training (with {' and '.join(training_only)})", SERIES[0][2], "--"
+        yield "train_plain_loss", f"training (without {'it' if len(training_only) == 1 else 'them'})", SERIES[0][2], "-"
+    for split, name, color in SERIES[bool(measure == "loss" and training_only) :]:
+        yield f"{split}_{measure}", name, color, "-"
+
+
+def _curve(
+    axes: "Axes", epochs: Sequence[float], values: Sequence[float], color: str, label: str = "", dash: str = "-"
+) -> None:
     marker = "o" if sum(map(math.isfinite, values)) <= 20 else ""  # without it a single epoch would be invisible
-    axes.plot(epochs, values, color=color, label=label, linewidth=1.8, marker=marker, markersize=4)
+    fill = color if dash == "-" else "white"
+    look: dict[str, Any] = {
+        "linewidth": 1.8,
+        "marker": marker,
+        "markersize": 4,
+        "markerfacecolor": fill,
+        "clip_on": len(values) > 1,
+    }
+    axes.plot(epochs, values, dash, color=color, label=label, **look)
 
 
 def _epoch_axis(axes: "Axes", epochs: Sequence[float]) -> None:
@@ -145,8 +176,9 @@ def _finite(value: float | None) -> float:
 def confusion_picture(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path, title: str) -> None:
     """A (K, K) matrix of counts, rows = true class, columns = predicted class.
 
-    The shade is the share of the row, so that rare classes count as much as common ones; up to 20 classes the counts
-    stand in the cells. CnnError where the file cannot be written.
+    The shade is the share of the row, so that rare classes count as much as common ones; where the counts fit, they
+    stand in the cells. A class whose name no font here has is shown by its number. CnnError where the file cannot be
+    written.
     """
     import numpy as np
 
@@ -154,24 +186,30 @@ def confusion_picture(matrix: Sequence[Sequence[int]], class_names: Sequence[str
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # a class without images stays white
     classes = len(class_names)
     side = min(max(0.5 * classes, 4.0), 10.0)
-    with _saved(path, side + 2.6, side + 1.8, title) as figure:
+    with _saved(path, side + 2.6, side + 1.8, title, class_names) as figure:
         axes = figure.subplots()
         shade = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
         _name_classes(axes, class_names)
-        if classes <= 20:
-            size = 9 + max(10 - classes, 0) // 2
-            for row, column in np.argwhere(counts > 0):
-                ink = "white" if shares[row, column] > 0.5 else INK
-                axes.text(column, row, str(counts[row, column]), color=ink, ha="center", va="center", fontsize=size)
         bar = figure.colorbar(shade, shrink=0.5, aspect=24, format=_percent())
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)
+        figure.draw_without_rendering()  # the layout decides how large a cell is
+        cell = axes.get_window_extent().width / classes * 72 / figure.dpi
+        size = min(cell / (0.66 * len(str(counts.max()))), cell / 1.8, 14)  # a digit is 0.64 of the size wide
+        for row, column in np.argwhere(counts > 0) if size >= _SMALLEST else ():
+            ink = "white" if shares[row, column] > 0.5 else INK
+            words = axes.text(column, row, str(counts[row, column]), color=ink, ha="center", va="center", fontsize=size)
+            words.set_in_layout(False)  # the cells have their places already, and measuring each word takes long
 
 
 def _name_classes(axes: "Axes", class_names: Sequence[str]) -> None:
     """Label both sides; of more than 50 classes, only at regular intervals."""
     ticks = range(0, len(class_names), math.ceil(len(class_names) / 50))
-    names = [_cut(class_names[i], 24) for i in ticks]
+    hidden = {name for name in class_names if not is_drawable(name)}
+    shown = shortened([str(i) if name in hidden else name for i, name in enumerate(class_names)], 24)
+    names = [shown[i] for i in ticks]
+    if hidden:
+        axes.set_title(f"classes by their numbers: {HINT}", fontsize=7)
     size = 10 if len(class_names) <= 20 else 7
     if len(names) > 20:
         axes.set_xticks(ticks, names, fontsize=size, rotation=90)
@@ -190,6 +228,23 @@ def _percent() -> "Formatter":
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda share, _: f"{100 * share:.4g}%")  # 94%, but 81.25% where ticks are that close
+
+
+def shortened(names: Sequence[str], most: int) -> list[str]:
+    """Names of at most `most` characters, cut in the middle; those that would be the same then begin with their number.
+
+    >>> shortened(["a long name, first", "a long name, last", "short"], 9)
+    ['a lo…irst', 'a lo…last', 'short']
+    """
+    cut = [_cut_middle(name, most) for name in names]
+    same = {name for name, count in Counter(cut).items() if count > 1}
+    return [_cut_middle(f"{i}: {names[i]}", most) if name in same else name for i, name in enumerate(cut)]
+
+
+def _cut_middle(text: str, most: int) -> str:
+    text = "".join(c if c.isprintable() else " " for c in text)
+    tail = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def _cut(text: str, most: int) -> str:

@@ -100,6 +100,9 @@ class Task(Protocol):
     def training_figures(self, totals: Mapping[str, Tensor], seen: int) -> tuple[float, float]:
         """The mean loss and the metric over `seen` training images. Waits for the device."""
 
+    def plain_loss(self, totals: Mapping[str, Tensor], seen: int) -> float | None:
+        """The mean training loss as evaluation computes it; None where that is the one of training_figures()."""
+
     def measure(self, device: torch.device) -> Measure:
         """An empty measure."""
 

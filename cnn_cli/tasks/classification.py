@@ -36,12 +36,14 @@ class Classification:
     """The task of a network with these heads: the main one first, auxiliary ones with their weight in the loss.
 
     `class_weights` (K,) and `label_smoothing` are those of PyTorch's CrossEntropyLoss; they count in training only.
+    `mixes`: training mixes images; then the plain loss is that of the class that most of an image comes from.
     """
 
     classes: tuple[str, ...]
     heads: Mapping[str, tuple[Head, float]]
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
+    mixes: bool = False
 
     name = "classification"
     metric = "accuracy"
@@ -49,6 +51,11 @@ class Classification:
     @property
     def main(self) -> Head:
         return next(iter(self.heads.values()))[0]
+
+    @property
+    def has_plain_loss(self) -> bool:
+        """Whether training minimizes another loss than the one that evaluation computes."""
+        return bool(self.label_smoothing or self.class_weights is not None or self.mixes or len(self.heads) > 1)
 
     @property
     def criterion(self) -> str:
@@ -72,16 +79,24 @@ class Classification:
         return float(len(targets)) if self.class_weights is None else self.class_weights[targets].sum().item()
 
     def totals(self, device: torch.device) -> dict[str, Tensor]:
-        loss = torch.zeros((), dtype=sum_type(device), device=device)
-        return {"loss": loss, "correct": torch.zeros((), dtype=torch.int64, device=device)}
+        names = ["loss", "plain"] if self.has_plain_loss else ["loss"]
+        losses = {name: torch.zeros((), dtype=sum_type(device), device=device) for name in names}
+        return losses | {"correct": torch.zeros((), dtype=torch.int64, device=device)}
 
     def add(self, totals: Mapping[str, Tensor], loss: Tensor, outputs: Outputs, targets: Tensor) -> None:
         main = outputs if isinstance(outputs, Tensor) else outputs[next(iter(self.heads))]
-        totals["loss"].add_(loss.detach().to(totals["loss"].dtype) * len(targets))
+        losses = {"loss": loss}
+        if "plain" in totals:
+            losses["plain"] = self.main.loss(main.detach().float(), targets)
+        for name, mean in losses.items():
+            totals[name].add_(mean.detach().to(totals[name].dtype) * len(targets))
         totals["correct"].add_((self.main.predict(main) == targets).sum())
 
     def training_figures(self, totals: Mapping[str, Tensor], seen: int) -> tuple[float, float]:
         return totals["loss"].item() / seen, totals["correct"].item() / seen
+
+    def plain_loss(self, totals: Mapping[str, Tensor], seen: int) -> float | None:
+        return totals["plain"].item() / seen if "plain" in totals else None
 
     def measure(self, device: torch.device) -> Measure:
         return ClassificationMeasure(self, device)
@@ -204,6 +219,7 @@ def with_objective(task: Classification, settings: Mapping[str, Any], labels: Te
     `balanced` weights are scikit-learn's: n / (classes · count). UsageError where the network's outputs do not suit.
     """
     smoothing, chosen = settings["label_smoothing"], settings["class_weights"]
+    task = replace(task, mixes=bool(settings["mixup"] or settings["cutmix"]))
     if not smoothing and chosen is None:
         return task
     if task.main.loss not in (F.cross_entropy, F.nll_loss):

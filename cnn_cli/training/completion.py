@@ -104,8 +104,7 @@ def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
     reached = read_run(job.plan.network, job.metadata, job.run, state.history)
     title = f"{job.plan.network} on {Path(job.data.name).name}"
     extras = job.training_loss_only
-    name = f"training (with {' and '.join(extras)})" if extras else "training"
-    learning_curves(state.history, job.run / CURVES, title, job.task.metric, reached.best_epoch, name)
+    learning_curves(state.history, job.run / CURVES, title, job.task.metric, reached.best_epoch, extras)
     return replace(reached, files=files_of(job.run))
 
 

@@ -217,6 +217,8 @@ def _row(job: Job, state: State, result: TaskResult | None, trained: float, star
         "train_loss": loss,
         f"train_{job.task.metric}": score,
     }
+    if (plain := job.task.plain_loss(totals, seen)) is not None:
+        row["train_plain_loss"] = plain if math.isfinite(plain) else None
     for split in ("val", "test"):
         measured = result if result and result.split == split else None
         row[f"{split}_loss"] = measured.loss if measured and math.isfinite(measured.loss) else None

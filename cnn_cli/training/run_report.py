@@ -96,7 +96,11 @@ def run_header(job: Job, state: State, remarks: Sequence[str] = (), verbose: boo
         *(("", remark) for remark in job.data.notes),
         *([("", f"last batch of {unseen} dropped in every epoch (BatchNorm needs at least 2)")] if unseen else []),
         ("loss", job.task.criterion),
-        *([("", f"training loss with {' and '.join(extras)}, evaluation without: not comparable")] if extras else []),
+        *(
+            [("", f"training loss with {' and '.join(extras)}, evaluation without (train_plain_loss)")]
+            if extras
+            else []
+        ),
         *(("optimizer", str(group)) for group in state.optimizer.groups),
         ("device", describe(state.device) + (f", {job.world.size} processes" if job.world.size > 1 else "")),
         *_by_source(job.settings, verbose),

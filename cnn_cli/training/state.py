@@ -87,7 +87,7 @@ def restore_state(document: dict[str, Any], state: State, world: World) -> None:
     state.optimizer.load_state_dict(document["optimizer"])
     own = document["ranks"][world.rank]
     for name, total in state.totals.items():
-        total.copy_(own[name])
+        total.copy_(own.get(name, torch.tensor(torch.nan)))  # an earlier version did not sum it: unknown in this epoch
     state.seen, state.seconds = own["seen"], own["seconds"]
     state.step, state.start = document["step"], document["start"]
     state.history, state.best = document["history"], document["best"]

@@ -1,0 +1,80 @@
+"""Fonts of pictures: DejaVu Sans, which matplotlib carries, and where it lacks a script a font of this machine."""
+
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.ft2font import FT2Font
+    from PIL import ImageFont
+
+OWN = "DejaVu Sans"  # it has the × and − that Pillow's default lacks
+HINT = "no font on this machine has all letters of these names; Noto Sans CJK, for one, has Chinese, Japanese, Korean"
+
+
+def families(texts: Iterable[str]) -> list[str]:
+    """Font families that together have the letters of these texts, as far as this machine has them; the first is ours.
+
+    matplotlib's `font.family` takes such a list.
+    """
+    lacking = _letters("".join(texts)) - _coverage(OWN, "".join(texts))
+    chosen = [OWN]
+    for family in sorted(_files(), key=lambda name: ("Sans" not in name, name)) if lacking else ():
+        if found := _coverage(family, "".join(sorted(lacking))):
+            chosen.append(family)
+            lacking -= found
+    return chosen
+
+
+def is_drawable(text: str) -> bool:
+    """Whether the fonts of this machine have every letter of a text."""
+    return not _letters(text) - {c for family in families([text]) for c in _coverage(family, text)}
+
+
+@cache
+def font(size: int, bold: bool = False, text: str = "") -> "ImageFont.FreeTypeFont":
+    """Pillow's font for a text: DejaVu Sans or, where it lacks letters, the font of this machine that has most."""
+    from PIL import ImageFont
+
+    if _letters(text) <= _coverage(OWN, text):
+        return ImageFont.truetype(_own("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"), size)
+    return ImageFont.truetype(_files()[max(families([text]), key=lambda name: len(_coverage(name, text)))], size)
+
+
+def _letters(text: str) -> set[str]:
+    """What must be in a font; spaces, marks and what controls the layout need not be."""
+    return {c for c in text if unicodedata.category(c)[0] in "LNPS"}
+
+
+def _own(name: str) -> str:
+    import matplotlib
+
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name)
+
+
+@cache
+def _files() -> dict[str, str]:
+    """The upright fonts of regular weight of this machine, by family: the file of each."""
+    from matplotlib.font_manager import fontManager
+
+    upright = {e.name: e.fname for e in fontManager.ttflist if e.style == "normal" and e.weight in (400, "normal")}
+    return {name: path for name, path in upright.items() if not name.startswith("Last Resort")} | {
+        OWN: _own("DejaVuSans.ttf")
+    }
+
+
+@cache
+def _opened(family: str) -> "FT2Font":
+    from matplotlib.ft2font import FT2Font
+
+    return FT2Font(_own("DejaVuSans.ttf") if family == OWN else _files()[family])
+
+
+def _coverage(family: str, text: str) -> set[str]:
+    """The letters of a text that a font has; none of a font of bitmaps, which cannot be drawn at any size."""
+    if family == OWN and text.isascii():
+        return _letters(text)
+    opened = _opened(family)
+    return {c for c in _letters(text) if opened.get_char_index(ord(c))} if opened.scalable else set()
