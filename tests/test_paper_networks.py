@@ -5,10 +5,12 @@ equal order, outputs and the gradients of a training step equal, bit for bit.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cnn_cli.language.registry import find
 from cnn_cli.network.build import build_plan
@@ -34,44 +36,211 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         one = self.down1(x)
-        two = self.down2(nn.functional.max_pool2d(one, 2))
-        x = self.middle(nn.functional.max_pool2d(two, 2))
+        two = self.down2(F.max_pool2d(one, 2))
+        x = self.middle(F.max_pool2d(two, 2))
         x = self.decoder2(torch.cat([two, self.up2(x)], 1))
         x = self.decoder1(torch.cat([one, self.up1(x)], 1))
-        head: Tensor = self.head(x)
-        return head
+        return cast(Tensor, self.head(x))
 
 
-# Network → its reference, and its parameters as published, in millions; None where no paper says.
-REFERENCES: dict[str, tuple[Callable[[], nn.Module], float | None]] = {
-    "unet": (UNet, None),
+class PreActBlock(nn.Module):
+    """Identity mappings, figure 4e: normalize and activate before each convolution, and before a new shortcut."""
+
+    def __init__(self, width_in: int, width: int, stride: int, convolve: bool) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(width_in)
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.shortcut = nn.Conv2d(width_in, width, 1, stride, bias=False) if convolve else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(y)
+        return cast(Tensor, self.conv2(F.relu(self.bn2(self.conv1(y)))) + shortcut)
+
+
+class BasicBlock(nn.Module):
+    """The block of 2015; where it halves the image, its shortcut takes every second pixel and adds zero channels."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.stride, self.pad = stride, (width - width_in) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.pad, self.pad))
+        return F.relu(y + shortcut)
+
+
+class Staged(nn.Module):
+    """A 3x3 convolution, stages of blocks, the mean of all pixels and a Linear layer."""
+
+    def __init__(self, blocks: list[nn.Module], widths: tuple[int, int], norm_first: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
+        self.first = nn.BatchNorm2d(widths[0]) if norm_first else None
+        self.blocks = nn.Sequential(*blocks)
+        self.last = None if norm_first else nn.BatchNorm2d(widths[1])
+        self.fc = nn.Linear(widths[1], 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        x = self.blocks(x if self.first is None else F.relu(self.first(x)))
+        x = x if self.last is None else F.relu(self.last(x))
+        return cast(Tensor, self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1)))
+
+
+def cifar_resnet(n: int) -> nn.Module:
+    blocks = [BasicBlock(16, 16, 1) for _ in range(n)]
+    for width in (32, 64):
+        blocks += [BasicBlock(width // 2, width, 2), *(BasicBlock(width, width, 1) for _ in range(n - 1))]
+    return Staged([*blocks], (16, 64), norm_first=True)
+
+
+def preact(widths: list[int], n: int, width_in: int) -> nn.Module:
+    """Stages of `n` blocks; the first keeps the size, and has a shortcut that is convolved where it widens."""
+    blocks, before = [], width_in
+    for stage, width in enumerate(widths):
+        blocks.append(PreActBlock(before, width, 1 if stage == 0 else 2, before != width))
+        blocks += [PreActBlock(width, width, 1, False) for _ in range(n - 1)]
+        before = width
+    return Staged([*blocks], (width_in, widths[-1]), norm_first=False)
+
+
+class DenseLayer(nn.Module):
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, 4 * growth, 1, bias=False),
+            nn.BatchNorm2d(4 * growth),
+            nn.ReLU(),
+            nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.body(x)], 1)
+
+
+def densenet_bc_100() -> nn.Module:
+    parts: list[nn.Module] = [nn.Conv2d(3, 24, 3, padding=1, bias=False)]
+    width = 24
+    for block in range(3):
+        parts += [DenseLayer(width + 12 * n, 12) for n in range(16)]
+        width += 192
+        parts += [nn.BatchNorm2d(width), nn.ReLU()]
+        if block < 2:
+            parts += [nn.Conv2d(width, width // 2, 1, bias=False), nn.AvgPool2d(2)]
+            width //= 2
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+
+
+def convolutions(*parts: tuple[int, int] | nn.Module, width: int = 3) -> nn.Module:
+    """Convolutions (width, kernel) that keep the size, each before a ReLU, among other modules."""
+    modules: list[nn.Module] = []
+    for part in parts:
+        if isinstance(part, tuple):
+            modules += [nn.Conv2d(width, part[0], part[1], padding=part[1] // 2), nn.ReLU()]
+            width = part[0]
+        else:
+            modules += [part]
+            width = part.out_channels if isinstance(part, nn.Conv2d) else width
+    return nn.Sequential(*modules, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def nin() -> nn.Module:
+    return convolutions(
+        *((192, 5), (160, 1), (96, 1), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Dropout()),
+        *((192, 5), (192, 1), (192, 1), nn.AvgPool2d(3, 2, ceil_mode=True), nn.Dropout()),
+        *((192, 3), (192, 1), (10, 1)),
+    )
+
+
+def all_cnn_c() -> nn.Module:
+    return convolutions(
+        *(nn.Dropout(0.2), (96, 3), (96, 3), nn.Conv2d(96, 96, 3, 2, 1), nn.ReLU(), nn.Dropout()),
+        *((192, 3), (192, 3), nn.Conv2d(192, 192, 3, 2, 1), nn.ReLU(), nn.Dropout()),
+        *(nn.Conv2d(192, 192, 3), nn.ReLU(), (192, 1), (10, 1)),
+    )
+
+
+class Residual(nn.Module):
+    def __init__(self, fn: nn.Module) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.fn(x) + x)
+
+
+def convmixer_256_8() -> nn.Module:
+    """As the paper prints it (figure 3)."""
+    dim, act = 256, nn.GELU
+    blocks = [
+        nn.Sequential(
+            Residual(nn.Sequential(nn.Conv2d(dim, dim, 5, groups=dim, padding="same"), act(), nn.BatchNorm2d(dim))),
+            *(nn.Conv2d(dim, dim, 1), act(), nn.BatchNorm2d(dim)),
+        )
+        for _ in range(8)
+    ]
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(dim, 10)
+    return nn.Sequential(nn.Conv2d(3, dim, 2, stride=2), act(), nn.BatchNorm2d(dim), *blocks, *head)
+
+
+REFERENCES: dict[str, Callable[[], nn.Module]] = {
+    "all-cnn-c": all_cnn_c,
+    "nin": nin,
+    "resnet20": lambda: cifar_resnet(3),
+    "resnet56": lambda: cifar_resnet(9),
+    "wide-resnet-16-8": lambda: preact([128, 256, 512], 2, 16),
+    "preact-resnet18": lambda: preact([64, 128, 256, 512], 2, 64),
+    "densenet-bc-100": densenet_bc_100,
+    "convmixer-256-8": convmixer_256_8,
+    "unet": UNet,
+}
+# Parameters in millions, to the digits that the papers give.
+PUBLISHED = {
+    "all-cnn-c": 1.4,
+    "nin": 0.97,
+    "resnet20": 0.27,
+    "resnet56": 0.85,
+    "wide-resnet-16-8": 11.0,
+    "wide-resnet-28-10": 36.5,
+    "densenet-bc-100": 0.8,
+    "convmixer-256-8": 0.59,
 }
 
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_network_equals_plain_pytorch(name: str) -> None:
     torch.manual_seed(0)
-    plan, reference = find(name), REFERENCES[name][0]()
+    plan, reference = find(name, input=(3, 16, 16) if name.startswith("wide") else None), REFERENCES[name]()
     network = build_plan(plan)
     values = list(reference.state_dict().values())
     assert [v.shape for v in network.state_dict().values()] == [v.shape for v in values]
     network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
 
     images = torch.randn(2, *plan.input)
-    for training in (True, False):
-        results = [module.train(training)(images) for module in (network, reference)]
-        assert results[0].shape == (2, *plan.output) and results[0].std() > 0
-        assert torch.equal(*results)
+    results = []
     for module in (network, reference):
-        module.zero_grad()
-        module.train()(images).square().sum().backward()
+        torch.manual_seed(1)  # of dropout
+        results += [module.train()(images), module.eval()(images)]
+        results[-2].square().sum().backward()
+    assert results[0].shape == (2, *plan.output) and results[0].std() > 0
+    assert torch.equal(results[0], results[2]) and torch.equal(results[1], results[3])
     for a, b in zip(network.parameters(), reference.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)  # type: ignore[arg-type]
     for a, b in zip(network.buffers(), reference.buffers(), strict=True):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", [name for name, (_, millions) in REFERENCES.items() if millions])
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_network_is_as_large_as_its_paper_says(name: str) -> None:
-    millions = str(REFERENCES[name][1])
-    assert round(find(name).params / 1e6, len(millions.partition(".")[2])) == float(millions)
+    digits = len(str(PUBLISHED[name]).partition(".")[2])
+    assert round(find(name).params / 1e6, digits) == PUBLISHED[name]
