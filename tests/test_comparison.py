@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from pictures import cnn as command
 from test_summary import cnn
 
 from cnn_cli.analysis.comparison import ADDED, CHANGED, REMOVED, SAME, Comparison, align, compare, signed
@@ -109,3 +110,21 @@ def test_command_line() -> None:
         ",,,1 equal layer,,",
     ]
     assert cnn("diff", "vgg11", "vgg99").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "inputs", "outputs"),
+    [
+        (("--set-b", "classes=7", "--input-b", "1x64x64"), (36, 64), (5, 7)),
+        (("--set-a", "classes=7", "--input-a", "1x64x64"), (64, 36), (7, 5)),
+    ],
+)
+def test_each_network_has_arguments_and_an_input_of_its_own(
+    options: tuple[str, ...], inputs: tuple[int, int], outputs: tuple[int, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = ("--set", "classes=5", "--input", "1x36x36")
+    assert command("diff", "lenet-5", "lenet-5", "--json", *shared, *options) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["a"]["input"][1], result["b"]["input"][1]) == inputs
+    assert (*result["a"]["output"], *result["b"]["output"]) == outputs
+    assert command("diff", "lenet-5", "lenet-5", "--input-a", "") == 2

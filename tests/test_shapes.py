@@ -4,9 +4,11 @@ import json
 import random
 import re
 from math import ceil, floor
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pictures import cnn as command
 from test_receptive_field import GLOBAL, MENU, branching, chain, planned
 from test_summary import cnn
 
@@ -247,3 +249,13 @@ def test_command_line() -> None:
     assert result["smallest"] == 10 and result["exact"][:3] == [10, 14, 18]
     both = cnn("shapes", "fashion-convnet", "--explain", "--valid-inputs")
     assert both.returncode == 2 and "exclude each other" in both.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--explain",)])
+def test_a_network_without_layers(options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "empty.yaml"
+    file.write_text("empty: {input: [3, 8, 8], layers: []}")
+    assert command("shapes", str(file), *options) == 0
+    assert capsys.readouterr().out.endswith("no layers: the output is the input\n")
+    assert command("shapes", str(file), "1", *options) == 2
+    assert "empty has no layer '1'" in capsys.readouterr().err

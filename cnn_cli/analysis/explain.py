@@ -41,10 +41,10 @@ class Explanation:
 def explain(plan: Plan, name: str | None = None) -> list[Explanation]:
     """Every layer, or the one called `name`, or those of the group of that name; UsageError where there is none."""
     chosen = [layer for layer in plan.layers if name is None or layer.name == name or layer.name.startswith(f"{name}.")]
-    if not chosen:
+    if not chosen and name is not None:
         names = [layer.name for layer in plan.layers]
         raise UsageError(
-            f"{plan.network} has no layer {name!r}.{closest(name or '', names)} `cnn summary {plan.network}` shows all"
+            f"{plan.network} has no layer {name!r}.{closest(name, names)} `cnn summary {plan.network}` shows all"
         )
     found = sights(plan)
     return [_explanation(plan, layer, found) for layer in chosen]
@@ -52,6 +52,8 @@ def explain(plan: Plan, name: str | None = None) -> list[Explanation]:
 
 def text(explanations: Sequence[Explanation]) -> str:
     """The explanations as paragraphs, wrapped to the terminal."""
+    if not explanations:
+        return "no layers: the output is the input"
     return "\n\n".join(_paragraph(e) for e in explanations)
 
 

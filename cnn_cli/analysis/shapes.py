@@ -49,6 +49,8 @@ class ShapeDerivation:
             else:
                 lines += [f"{head[0]}  {head[1]}", f"    {head[2]}"]
             lines += [f"{'':<{name if fits else 0}}    {line}" for line in arithmetic(layer)]
+        if not heads and not self.plan.errors:
+            lines.append("no layers: the output is the input")
         return "\n".join(lines)
 
 

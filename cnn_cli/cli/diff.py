@@ -1,21 +1,41 @@
 """`cnn diff`."""
 
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Estimate, Format, Spec
+from cnn_cli.cli.options import Estimate, Format, Spec, option
 
 First = Annotated[str, typer.Argument(metavar="A", help="Network, as in `cnn summary`.")]
 Second = Annotated[str, typer.Argument(metavar="B", help="Network to compare it with.")]
 
 
+@dataclass(frozen=True)
+class Sides:
+    """What is overridden in one of the two networks, on top of --set and --input, which are for both."""
+
+    set_a: list[str] | None = option("Network", "NAME=VALUE", "Set an argument of A only.")
+    set_b: list[str] | None = option("Network", "NAME=VALUE", "Set an argument of B only.")
+    input_a: str | None = option("Network", "CxHxW", "Input size of A.")
+    input_b: str | None = option("Network", "CxHxW", "Input size of B.")
+
+
 @command("diff", "Networks")
-def diff_command(a: First, b: Second, spec: Spec, estimate: Estimate, format: Format) -> None:
-    """Compare two networks layer by layer."""
+def diff_command(a: First, b: Second, spec: Spec, sides: Sides, estimate: Estimate, format: Format) -> None:
+    """Compare two networks layer by layer.
+
+    --set and --input apply to both networks, --set-b and --input-b to B alone: cnn diff vgg11 vgg11 --set-b classes=10.
+    """
     from cnn_cli.analysis.comparison import compare
     from cnn_cli.analysis.summary import setup
 
-    first, second = spec.draft(a).checked(), spec.draft(b).checked()
+    first = _override(spec, sides.set_a, sides.input_a).draft(a).checked()
+    second = _override(spec, sides.set_b, sides.input_b).draft(b).checked()
     format.emit(compare(first, second, setup(first, estimate.batch_size, estimate.optimizer, estimate.precision)))
+
+
+def _override(spec: Spec, args: list[str] | None, input: str | None) -> Spec:
+    """The options for one network: later values of an argument replace earlier ones."""
+    return replace(spec, set=[*(spec.set or []), *(args or [])], input=spec.input if input is None else input)
