@@ -8,6 +8,7 @@ import pytest
 import small_runs as small
 import torch
 import yaml
+from pictures import cnn
 
 from cnn_cli.checkpoints import checkpoint
 from cnn_cli.errors import CnnError, UsageError
@@ -71,3 +72,14 @@ def test_a_config_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(CnnError, match=r"config\.yaml is not the config\.yaml of a run, or is damaged"):
         begin(tmp_path, tmp_path / "config.yaml", "run")
+
+
+def test_a_run_is_found_by_its_name_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = small.begin(tmp_path, "runs/mine-1", epochs=0.1)
+    assert cnn("summary", "mine-1") == cnn("check", "mine-1") == cnn("predict", "mine-1", "--index", "0") == 0
+    assert cnn("eval", "mine-1") == cnn("train", "mine-1", "--resume") == 0
+    assert cnn("train", "small.yaml", "--resume", "mine-1", "--epochs", "0.1") == 0
+    assert checkpoint.find_weights("mine-1", "small").path == Path("runs/mine-1/best.safetensors")
+    run.rename(tmp_path / "runs" / "lenet-5")  # a run of a network `lenet`
+    capsys.readouterr()
+    assert cnn("summary", "lenet-5") == 0 and "1x32x32" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.checkpoints.run_folder import is_stored
+from cnn_cli.checkpoints.run_folder import find_run, is_stored
 from cnn_cli.checkpoints.stored_network import read_plan
 from cnn_cli.data.catalog import DATASETS
 from cnn_cli.errors import Problem, SpecError, UsageError
@@ -69,6 +69,7 @@ def diagnose(
 
 def _network(source: str, models: Sequence[Path], args: dict[str, Any], input: Sequence[int] | None) -> list[Problem]:
     """The problems of a name, FILE.yaml:NAME, run folder or checkpoint."""
+    source = find_run(source, models)
     if is_stored(source):
         return list(read_plan(source, args, input).problems)
     plan = plan_spec(find_spec(source, models), args, input)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cnn_cli import __version__
 from cnn_cli.checkpoints import pretrained, transfer
 from cnn_cli.checkpoints.header import read_metadata
-from cnn_cli.checkpoints.run_folder import BEST, CONFIG, LAST, SUFFIXES, is_stored, newest_run, weights_of
+from cnn_cli.checkpoints.run_folder import BEST, CONFIG, LAST, SUFFIXES, find_run, is_stored, newest_run, weights_of
 from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.checkpoints.tensor_file import read_tensors, write_tensors
 from cnn_cli.data.preprocessing import Preprocessing, add_normalization
@@ -123,6 +123,7 @@ def load_network(
     """
     if not name.strip():
         raise UsageError("the network name is empty; `cnn list` shows all networks")
+    name = find_run(name, models)
     path = Path(name)
     if weights:
         if is_stored(name):
@@ -168,7 +169,7 @@ def find_weights(text: str, network: str) -> Weights:
 
     A file of torchvision's is recognized by its name and hash. CnnError for a file that is missing or damaged.
     """
-    path = Path(text).expanduser()
+    path = Path(find_run(text)).expanduser()
     if text != pretrained.TORCHVISION and path.is_dir():
         path = weights_of(path)
         if path.name == LAST:

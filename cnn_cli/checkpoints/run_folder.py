@@ -1,17 +1,27 @@
 """Run folders, runs/<network>-1, runs/<network>-2, …: the names of their files, and the lock on a run in progress."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.files import holds_files, locked, make_folder, make_numbered_folder, number_of, remove_leftovers
+from cnn_cli.language.registry import load_registry
 
 RUNS = Path("runs")
 BEST, LAST = "best.safetensors", "last.pt"
 PREVIOUS = "previous.pt"  # the state that last.pt replaced
 CONFIG = "config.yaml"
 SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+def find_run(name: str, models: Sequence[Path] = ()) -> str:
+    """`runs/NAME` where NAME is only the name of a run in ./runs, not a path or a network; else NAME as it is."""
+    run = RUNS / name
+    if Path(name).name != name or Path(name).exists() or not run.is_dir():
+        return name
+    is_run = any((run / file).is_file() for file in (BEST, LAST)) or any(run.glob("seed-*"))
+    return str(run) if is_run and name not in load_registry(models) else name
 
 
 def is_stored(network: str) -> bool:

@@ -25,6 +25,7 @@ def evaluate_command(
     The result is written to the run folder, or to -o: eval.json and confusion_matrix.png. For a folder of several
     seeds (cnn train --seeds), all runs are evaluated, with mean and standard deviation.
     """
+    from cnn_cli.checkpoints.run_folder import find_run
     from cnn_cli.training import eval_report
     from cnn_cli.training.seeds import evaluate_seeds, seed_runs
 
@@ -32,6 +33,7 @@ def evaluate_command(
         raise UsageError(f"--split must be test, val or train, not {split!r}")
     format.check()
     request = eval_report.EvaluationRequest(data.data, data.data_dir, split, batch_size, workers)
+    network = find_run(network, spec.files)
     if seed_runs(Path(network)):
         return format.emit(evaluate_seeds(Path(network), request, weights.torch_device))
     loaded = eval_report.trained_network(network, spec.files, weights.weights, spec.args, spec.size)

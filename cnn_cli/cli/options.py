@@ -85,10 +85,11 @@ class Spec:
 
     def draft(self, network: str) -> "Plan":
         """The plan with its mistakes, of a name or a file; or the one in a run folder or checkpoint."""
-        from cnn_cli.checkpoints.run_folder import is_stored
+        from cnn_cli.checkpoints.run_folder import find_run, is_stored
         from cnn_cli.checkpoints.stored_network import read_plan
         from cnn_cli.language.registry import draft
 
+        network = find_run(network, self.files)
         if is_stored(network):
             return read_plan(network, self.args, self.size)
         return draft(network, models=self.files, args=self.args, input=self.size)

@@ -53,10 +53,11 @@ def train_command(
     given = settings.given
     if options.plain and "fast" in given:
         raise UsageError("--plain is --fast none; leave out one of them")
+    from cnn_cli.checkpoints.run_folder import find_run
     from cnn_cli.training.request import Request
 
     request = Request(
-        network=network,
+        network=find_run(network, spec.files),
         options=given | ({"fast": "none"} if options.plain else {}),
         recipe=options.recipe,
         data_dir=data_dir,
@@ -71,7 +72,7 @@ def train_command(
         verbose=options.verbose,
         threads=options.threads,
     )
-    result = _run(request, options, run)
+    result = _run(request, options, Path(find_run(str(run))) if run else None)
     if result:
         emit_json(result.document()) if options.json else emit(result.text())
 
