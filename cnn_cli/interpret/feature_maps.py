@@ -15,18 +15,6 @@ from cnn_cli.pictures import image
 _SHORT = 8  # layers with feature maps: a network of up to so many is shown as a whole
 _LAYERS = 6  # shown of a deeper one
 
-# The values at which an activation is saturated: no gradient passes there.
-_BOUNDS = {
-    "Sigmoid": (0.0, 1.0),
-    "Tanh": (-1.0, 1.0),
-    "Softsign": (-1.0, 1.0),
-    "Hardsigmoid": (0.0, 1.0),
-    "Hardtanh": (-1.0, 1.0),
-    "ReLU6": (6.0,),
-}
-_ACTIVATIONS = (*_BOUNDS, "ReLU", "LeakyReLU", "PReLU", "ELU", "GELU", "SiLU", "Hardswish", "Mish")
-_MIXING = ("Conv2d", "ConvTranspose2d", "ChannelShuffle", "Permute", "SqueezeExcitation")
-
 
 @dataclass(frozen=True)
 class Maps:
@@ -57,7 +45,7 @@ def default_layers(network: nn.Module, plan: Plan) -> list[str]:
     outputs = [
         _activated(a, after)
         for a in trunk(plan)
-        if a.name in names and a.type.startswith(("Conv", "Add", "Concat", "Multiply"))
+        if a.name in names and (a.rule.joins or "convolution" in a.rule.traits)
     ]
     outputs = list(dict.fromkeys(outputs))
     count = min(_LAYERS, len(outputs))
@@ -66,9 +54,9 @@ def default_layers(network: nn.Module, plan: Plan) -> list[str]:
 
 def _activated(layer: Layer, after: dict[str, Layer]) -> str:
     following = after.get(layer.name)
-    if following and "Norm" in following.type:
+    if following and "normalization" in following.rule.traits:
         following = after.get(following.name)
-    return following.name if following and following.type in _ACTIVATIONS else layer.name
+    return following.name if following and following.rule.elementwise else layer.name
 
 
 def maps_of(network: nn.Module, plan: Plan, pixels: Tensor, layers: Sequence[str]) -> list[Maps]:
@@ -88,10 +76,10 @@ def maps_of(network: nn.Module, plan: Plan, pixels: Tensor, layers: Sequence[str
                 f"layer {name}: {bad} of {values.size} values are not finite numbers, so there is nothing to draw; "
                 "the training diverged: train again with a smaller --lr"
             )
-    kinds = {layer.name: layer.type for layer in plan.layers}
+    rows = {layer.name: layer for layer in plan.layers}
     leaders = _leaders(plan, names)
     orders = {name: _strongest(arrays[name]) for name in set(leaders.values())}
-    return [_maps(n, kinds[n], arrays[n], orders[leaders[n]]) for n in names]
+    return [_maps(rows[n], arrays[n], orders[leaders[n]]) for n in names]
 
 
 def _strongest(values: image.Array) -> tuple[int, ...]:
@@ -108,7 +96,7 @@ def _leaders(plan: Plan, names: Sequence[str]) -> dict[str, str]:
     for name in reversed(names):
         leaders.setdefault(name, name)
         before = layers[name]
-        while before.type not in _MIXING and len(before.takes) == 1 and before.takes[0] in layers:
+        while _keeps_channels(before) and before.takes[0] in layers:
             previous = layers[before.takes[0]]
             if previous.output_shape[:1] != before.output_shape[:1]:
                 break
@@ -118,10 +106,17 @@ def _leaders(plan: Plan, names: Sequence[str]) -> dict[str, str]:
     return leaders
 
 
-def _maps(name: str, kind: str, values: image.Array, order: tuple[int, ...]) -> Maps:
+def _keeps_channels(layer: Layer) -> bool:
+    """Whether a channel that comes out shows the channel of its number that arrives."""
+    return len(layer.takes) == 1 and (0 not in layer.taps or "normalization" in layer.rule.traits)
+
+
+def _maps(layer: Layer, values: image.Array, order: tuple[int, ...]) -> Maps:
     low, high = values.min((1, 2)), values.max((1, 2))
     zero = (low == 0) & (high == 0)
-    near = [np.abs(values - bound) <= 0.01 * max(abs(bound), 1) for bound in _BOUNDS.get(kind, ())]
+    near = [np.abs(values - bound) <= 0.01 * max(abs(bound), 1) for bound in layer.rule.bounds(layer.settings)]
     saturated = np.any(near, axis=0).mean((1, 2)) >= 0.95 if near else np.zeros(len(values), bool)
     constant = (low == high) & ~zero & (values[0].size > 1)
-    return Maps(name, kind, values, order, *(tuple(np.flatnonzero(m).tolist()) for m in (zero, constant, saturated)))
+    return Maps(
+        layer.name, layer.type, values, order, *(tuple(np.flatnonzero(m).tolist()) for m in (zero, constant, saturated))
+    )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_cli.errors import UsageError, closest
-from cnn_cli.interpret.activations import captured, untouched
+from cnn_cli.interpret.activations import captured, runs, untouched
 from cnn_cli.interpret.scores import Scores
 
 NOISE, SAMPLES = 0.15, 32  # SmoothGrad: deviation in units of pixels, as in its paper; images averaged
@@ -85,17 +85,13 @@ def refusal(scores: nn.Module, method: str, layer: str | None) -> str:
     return ""
 
 
-def remark(scores: nn.Module, method: str) -> str:
+def remark(scores: Scores, method: str) -> str:
     """A caveat about a method on this network, or nothing."""
     if method != "guided-backprop":
         return ""
-    others = {type(m).__name__ for m in scores.modules() if isinstance(m, _UNGUIDED) and not isinstance(m, nn.ReLU)}
-    return (
-        f"guided backpropagation affects ReLU only; {', '.join(sorted(others))} pass plain gradients" if others else ""
-    )
-
-
-_UNGUIDED = (nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid, nn.Mish)
+    rows = [a for a in scores.plan.layers if a.name != scores.final and a.rule.elementwise]
+    others = sorted({a.type for a in rows if a.type != "ReLU" and "view" not in a.rule.traits})
+    return f"guided backpropagation affects ReLU only; {', '.join(others)} pass plain gradients" if others else ""
 
 
 def _relus(scores: nn.Module) -> bool:
@@ -196,23 +192,20 @@ METHODS: dict[str, Method] = {
 }
 
 
-_ENDS = {"Sigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0), "Hardsigmoid": (0.0, 1.0), "Hardtanh": (-1.0, 1.0)}
-_SILENT = ("ReLU", "ReLU6", "Conv2d", "ConvTranspose2d", "Linear")
-
-
 def why_flat(scores: Scores, method: str, query: Query, index: int) -> str:
     """Why the map of image `index` is 0 everywhere: the first dead or saturated layer, or what else is known."""
-    kinds = {n: type(m).__name__ for n, m in scores.network.named_modules()}
-    names = [n for n, kind in kinds.items() if kind in _ENDS or kind in _SILENT]
+    layers = {a.name: a for a in scores.plan.layers if runs(scores.plan, a.name) and (a.rule.elementwise or a.params)}
+    names = [name for name, _ in scores.network.named_modules() if name in layers]
     with untouched(scores), torch.no_grad(), captured(scores.network, names) as outputs:
         scores(query.pixels[index : index + 1])
     for name, output in outputs.items():  # in the order of computation
+        layer = layers[name]
         if not output.any():
-            return f"layer {name} ({kinds[name]}) is dead: it outputs only zeros for this image"
-        if ends := _ENDS.get(kinds[name]):
-            near = torch.stack([(output - end).abs() < 1e-6 for end in ends])
+            return f"layer {name} ({layer.type}) is dead: it outputs only zeros for this image"
+        if bounds := layer.rule.bounds(layer.settings):
+            near = torch.stack([(output - bound).abs() < 1e-6 for bound in bounds])
             if near.any(0).all():
-                return f"layer {name} ({kinds[name]}) is saturated for this image, so no gradient passes"
+                return f"layer {name} ({layer.type}) is saturated for this image, so no gradient passes"
     if method == "grad-cam":
         return f"no feature map of layer {query.layer} raises the class score, and Grad-CAM omits those that lower it"
     return "the class score does not change with the image, as far as this method can tell"

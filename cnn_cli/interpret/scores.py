@@ -28,7 +28,7 @@ class Scores(nn.Module):
         if len(plan.output) != 1:
             shape = "x".join(map(str, plan.output))
             raise UsageError(f"{plan.network} outputs {shape}, but this needs one score per class; choose a classifier")
-        self.network = network
+        self.network, self.plan = network, plan
         self.final = _final(plan)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def _activation(name: str, explain: str, settings: dict[str, Setting] | None = N
 
 
 _activation("ReLU", "max(0, x): negative values become 0.", saved=OUTPUT)
-_activation("ReLU6", "min(max(0, x), 6).")
+_activation("ReLU6", "min(max(0, x), 6).", bounds=lambda s: (6.0,))
 _activation("LeakyReLU", "x where x > 0, else {negative_slope}·x.", {"negative_slope": Setting(_NUMBER, 0.01)})
 _activation("ELU", "x where x > 0, else {alpha}·(eˣ − 1).", {"alpha": Setting(_NUMBER, 1.0)})
 _activation("CELU", "x where x > 0, else {alpha}·(e^(x/{alpha}) − 1).", {"alpha": Setting(_POSITIVE, 1.0)})
@@ -50,7 +50,7 @@ _activation(
 _activation("SiLU", "x·sigmoid(x), also called swish.")
 _activation("Mish", "x·tanh(ln(1 + eˣ)).")
 _activation("Hardswish", "x·min(max(0, x + 3), 6)/6.")
-_activation("Hardsigmoid", "min(max(0, x + 3), 6)/6.")
+_activation("Hardsigmoid", "min(max(0, x + 3), 6)/6.", bounds=lambda s: (0.0, 1.0))
 _activation("Hardshrink", "0 where |x| ≤ {lambd}, else x.", {"lambd": Setting(_NUMBER, 0.5)})
 _activation("Softshrink", "x moved towards 0 by {lambd}.", {"lambd": Setting(Number(0), 0.5)})
 _activation(
@@ -58,10 +58,10 @@ _activation(
     "ln(1 + e^({beta}·x))/{beta}: a smooth ReLU.",
     {"beta": Setting(_POSITIVE, 1.0), "threshold": Setting(_NUMBER, 20.0)},
 )
-_activation("Softsign", "x/(1 + |x|).", saved=_INPUT_AND_MASK)
-_activation("Sigmoid", "1/(1 + e⁻ˣ), between 0 and 1.", saved=OUTPUT)
+_activation("Softsign", "x/(1 + |x|).", saved=_INPUT_AND_MASK, bounds=lambda s: (-1.0, 1.0))
+_activation("Sigmoid", "1/(1 + e⁻ˣ), between 0 and 1.", saved=OUTPUT, bounds=lambda s: (0.0, 1.0))
 _activation("LogSigmoid", "ln(1/(1 + e⁻ˣ)).", saved=_INPUT_AND_MASK)
-_activation("Tanh", "tanh x, between −1 and 1.", saved=OUTPUT)
+_activation("Tanh", "tanh x, between −1 and 1.", saved=OUTPUT, bounds=lambda s: (-1.0, 1.0))
 _activation("Tanhshrink", "x − tanh x.", saved=MASK)
 _activation(
     "Threshold",
@@ -84,6 +84,7 @@ _activation(
     "x, clipped to {min_val} … {max_val}.",
     {"min_val": Setting(_NUMBER, -1.0), "max_val": Setting(_NUMBER, 1.0)},
     check=_ordered("min_val", "max_val", strict=True),
+    bounds=lambda s: (s["min_val"], s["max_val"]),
 )
 _activation(
     "RReLU",

@@ -83,6 +83,7 @@ class LayerType:
     saved     what PyTorch keeps for the backward pass
     check     raises ValueError for settings that contradict each other
     schemes   the sizes that other padding schemes would give
+    bounds    the values at which an activation saturates, so that no gradient passes
     warning   what is legal, but hardly meant, from the shape that arrives and the layer types before
     """
 
@@ -100,6 +101,7 @@ class LayerType:
     grid: Callable[[Settings, Shape, Shape], tuple[Shape, Shape]] = lambda s, i, o: (i, o)
     saved: Saved = Saved()
     schemes: Callable[[Settings, Shape], str] = lambda s, shape: ""
+    bounds: Callable[[Settings], tuple[float, ...]] = lambda s: ()
     warning: Callable[[Shape, Collection[str]], str] = lambda shape, before: ""
     traits: frozenset[str] = frozenset()
 
