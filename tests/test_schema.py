@@ -36,6 +36,7 @@ BEYOND = {
     "a reserved argument name", "nothing but blocks", "channels last",
     "classes of torch.nn that are not in the table", "an argument that is not declared",
     "a rejected child, and its uses", "values inside of groups", "a reserved file name",
+    "children joined by number", "numbers in joins that have no place there",
 }  # fmt: skip
 NOT_YAML = {
     "a tab", "indentation", "an open bracket", "a second colon", "a special character", "an alias", "a merge key",

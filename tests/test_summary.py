@@ -215,6 +215,12 @@ LAYER_SPECS += [
     {"Unfold": 3},
     "Flatten",
 ]
+LAYER_SPECS += [{"a": {"Softplus": None}, "b": {name: operands}} for name, operands in [
+    ("Add", ["a", "input"]), ("Add", 0.5), ("Subtract", [1.0, "a"]), ("Mean", ["a", "input", "a"]),
+    ("Multiply", ["a", "input"]), ("Multiply", ["a", 0.5]), ("Multiply", ["a", "input", "a"]),
+    ("Divide", ["a", "input"]), ("Divide", [1.0, "a"]), ("Divide", 2), ("Maximum", ["a", 0.5]),
+    ("Minimum", ["a", "input"]), ("Maximum", ["a", "input", 0.5]),
+]]  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")

@@ -185,7 +185,7 @@ class _Run:
         return out
 
     def kept(self, layer: Layer, inputs: list[int], out: int) -> Iterator[int]:
-        saved = layer.rule.saved
+        saved = layer.saved
         yield from inputs if saved.input else []
         yield from [out] if saved.output else []
         values = saved.values(layer.settings, layer.input_shape, layer.output_shape)

@@ -120,7 +120,7 @@ def _row(layer: Layer, seen: Field | None, trainable: int) -> Row:
     return Row(
         name=layer.name,
         type=layer.type,
-        settings={k: v for k, v in layer.settings.items() if k != "bare"},
+        settings={k: v for k, v in layer.settings.items() if k not in ("bare", "numbers") or (k == "numbers" and v)},
         text=described(layer),
         takes=layer.takes,
         input_shapes=layer.input_shapes,
@@ -183,7 +183,20 @@ def described(layer: Layer) -> str:
     defaults = {name: setting.default for name, setting in layer.rule.settings.items()}
     written = [name for name in layer.settings if name in layer.written and layer.settings[name] != defaults.get(name)]
     words = [_setting(name, layer.settings[name]) for name in written]
+    if numbers := layer.settings.get("numbers"):
+        several = numbers[0] is not None or len(numbers) > 2
+        words = list(dict.fromkeys("…" * several if n is None else str(n) for n in numbers))
     return f"{layer.type} {', '.join(w for w in words if w)}".strip()
+
+
+def with_inputs(layer: Layer) -> str:
+    """The same of a join, with what it joins: `Add bn3, downsample.1`, `Multiply branch, 0.17`."""
+    numbers = layer.settings.get("numbers", ())
+    if not layer.rule.joins or (len(layer.takes) == 1 and numbers[0] is None):
+        return described(layer)
+    names = iter(relative(name, layer.name) for name in layer.takes)
+    operands = [next(names) if n is None else str(n) for n in numbers or (None,) * len(layer.takes)]
+    return f"{layer.type} {', '.join(operands)}"
 
 
 def _setting(name: str, value: Any) -> str:

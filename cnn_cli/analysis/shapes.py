@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cnn_cli.analysis.rows import described, layer_rows, network_document, relative
+from cnn_cli.analysis.rows import described, layer_rows, network_document, with_inputs
 from cnn_cli.analysis.summary import title
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import sizes
@@ -39,7 +39,7 @@ class ShapeDerivation:
 
     def text(self) -> str:
         """A line for each layer, and below it its arithmetic; in columns where they fit the terminal."""
-        heads = [(layer.name, _layer_text(layer), passage(layer)) for layer in self.plan.layers]
+        heads = [(layer.name, with_inputs(layer), passage(layer)) for layer in self.plan.layers]
         name, kind, shapes = (max((len(head[n]) for head in heads), default=0) for n in range(3))
         fits = name + kind + shapes + 4 <= terminal_width()
         lines = [title(self.plan), ""]
@@ -64,9 +64,3 @@ def passage(layer: Layer) -> str:
     """`64x8x8 and 32x8x8 → 96x8x8`."""
     inputs = " and ".join(sizes(shape) for shape in layer.input_shapes)
     return f"{inputs} → {sizes(layer.output_shape)}" if inputs else sizes(layer.output_shape)
-
-
-def _layer_text(layer: Layer) -> str:
-    """The layer with what it joins: `Add bn3, downsample.1`."""
-    inputs = ", ".join(relative(name, layer.name) for name in layer.takes) if layer.rule.joins else ""
-    return f"{described(layer)} {inputs}".strip()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnn_cli.analysis.memory import Memory, breakdown_and_peak, inference
-from cnn_cli.analysis.rows import Row, auxiliary, layer_rows, network_document, relative, totals
+from cnn_cli.analysis.rows import Row, auxiliary, layer_rows, network_document, relative, totals, with_inputs
 from cnn_cli.errors import UsageError, closest
 from cnn_cli.language.freezing import freeze_patterns, trainable_params
 from cnn_cli.language.plan import Plan
@@ -136,9 +136,9 @@ class Summary:
         """The cells of a row; `layer` says where its inputs come from, unless that is the previous row."""
         inputs, layer = ", ".join(relative(name, row.name) for name in row.takes), row.text
         if "from" not in self.columns:
-            if row.type and row.layers[0].rule.joins:
+            if row.type and (text := with_inputs(row.layers[0])) != row.text:
                 broadcast = [f"; {line}" for line in row.layers[0].sizes if isinstance(line, str)]
-                layer = f"{row.text} {inputs}{''.join(broadcast)}"
+                layer = f"{text}{''.join(broadcast)}"
             elif row.takes not in ((previous.name if previous else "input",), ()):
                 layer = f"{row.text} ← {inputs}"
         forward, backward = self.timing.rows.get(row.name, (None, None)) if self.timing else (None, None)

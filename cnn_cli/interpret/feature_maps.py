@@ -45,7 +45,7 @@ def default_layers(network: nn.Module, plan: Plan) -> list[str]:
     outputs = [
         _activated(a, after)
         for a in trunk(plan)
-        if a.name in names and (a.rule.joins or "convolution" in a.rule.traits)
+        if a.name in names and (len(a.takes) > 1 or "convolution" in a.rule.traits)
     ]
     outputs = list(dict.fromkeys(outputs))
     count = min(_LAYERS, len(outputs))

@@ -24,7 +24,8 @@ from cnn_cli.language.context import (
 )
 from cnn_cli.language.foreign_names import LAYERS_ELSEWHERE, SETTINGS_ELSEWHERE, unsupported
 from cnn_cli.language.input_hint import suggest_input
-from cnn_cli.language.layer_call import LayerCall, add_layer, call_layer, missing, unknown_part
+from cnn_cli.language.joins import join, single, takes_number, with_number
+from cnn_cli.language.layer_call import LayerCall, call_layer, missing, unknown_part
 from cnn_cli.language.outputs import choose_outputs, warn_no_scores
 from cnn_cli.language.plan import Child, Group, Layer, Plan
 from cnn_cli.language.siblings import Siblings, sibling
@@ -218,18 +219,19 @@ def _child(
     parts = child.value if isinstance(child.value, dict) else {}
     own = [k for k in parts if k not in ("from", "repeat")]
     kind = own[0] if len(own) == 1 and own[0] in JOINS else ""
-    if kind and kind != "Chunk":
+    if kind and kind != "Chunk" and not takes_number(JOINS[kind], parts[kind]):
         if "from" in parts:
             context.problem(child.keys["from"], site.label, f"{kind} names its inputs itself; remove `from`")
-        call = LayerCall(JOINS[kind], parts[kind], child.keys[kind], site)
-        return _join(context, call, siblings) if kind != "Parameter" else (*call_layer(context, call, ()), ())
+        before = replace(site, input=siblings.outputs[last])  # what $in_channels means here
+        call = LayerCall(JOINS[kind], parts[kind], child.keys[kind], before)
+        return join(context, call, siblings) if kind != "Parameter" else (*call_layer(context, call, ()), ())
     takes, entering = _entering(context, parts.get("from", child), siblings, site, last if "from" not in parts else "")
     if not takes:
         return *unknown_part(site), ()
     site = replace(site, input=entering)
     if kind and entering.inputs:
         _several_enter(context, kind, child.keys[kind], site)
-    if kind:
+    if kind == "Chunk":
         part, output = call_layer(context, LayerCall(JOINS[kind], parts[kind], child.keys[kind], site), (site.input,))
         return part, output if output.pieces else replace(output, pieces=_pieces(parts[kind])), takes
     return *_part(context, child, site), takes
@@ -251,18 +253,11 @@ def _entering(
     several = [sibling(context, one, siblings, site) for one in node.value]
     named = [one for one in several if one is not None]
     for name, output in named:
-        _single(context, name, output, node, site)
+        single(context, name, output, node, site)
     if len(named) < len(several):
         return (), site.input
     first = named[0][1]
     return tuple(name for name, _ in named), Output(None, first.row, inputs=tuple(output.closed for _, output in named))
-
-
-def _single(context: Context, name: str, output: Output, place: Node, site: Site) -> None:
-    """Note where one value is needed, and several have that name."""
-    if output.pieces or output.inputs:
-        several = "is split into pieces" if output.pieces else "is several values"
-        context.problem(place, site.label, f"{name!r} {several}; write {name}.0, {name}.1, …")
 
 
 def _several_enter(context: Context, layer: str, place: tuple[int, int], site: Site) -> None:
@@ -283,38 +278,26 @@ def _layer_input(context: Context, name: str, output: Output, place: Node, site:
         fix = f"write `from: {name}.0` for the first"
         context.problem(place, site.label, f"{name!r} is split into {output.pieces} pieces; {fix}")
     elif output.bare:
-        context.problem(place, site.label, f"{name!r} is a Parameter, which only Add and Multiply take; name a layer")
+        context.problem(
+            place, site.label, f"{name!r} is a Parameter, which only operations such as Add take; name a layer"
+        )
     else:
         return output.closed
     return Output(None, name)
-
-
-def _join(context: Context, call: LayerCall, siblings: Siblings) -> tuple[Layer | Group, Output, tuple[str, ...]]:
-    """Add, Multiply or Concat of siblings."""
-    nodes, site, kind = call.argument, call.site, call.rule.name
-    if not isinstance(nodes.value, list) or len(nodes.value) < 2:
-        fix = f"write {{{kind}: [a, b]}} with the names of siblings"
-        context.problem(nodes, site.label, f"{kind} needs at least two inputs, not {shown(nodes.plain)}; {fix}")
-        return *unknown_part(site), ()
-    found = [sibling(context, node, siblings, site) for node in nodes.value]
-    named = [one for one in found if one is not None]
-    takes, inputs = tuple(name for name, _ in named), tuple(output for _, output in named)
-    for name, output in named:
-        _single(context, name, output, nodes, site)
-    if len(named) < len(found) or any(x.shape is None or x.pieces for x in inputs):
-        return *unknown_part(site), takes
-    return *add_layer(context, call, {"bare": tuple(x.bare for x in inputs)}, inputs), takes
 
 
 def _call(context: Context, name: str, argument: Node, place: tuple[int, int], site: Site) -> Part:
     """A layer of the table or a block, by its name."""
     if name in context.spec.blocks:
         return _block(context, context.spec.blocks[name], argument, place, site)
-    if name in LAYERS and site.input.inputs:
+    number = name in JOINS and takes_number(JOINS[name], argument)
+    if (name in LAYERS or number) and site.input.inputs:
         _several_enter(context, name, place, site)
         return unknown_part(site)
     if name in LAYERS:
         return call_layer(context, LayerCall(LAYERS[name], argument, place, site), (site.input,))
+    if number:
+        return with_number(context, LayerCall(JOINS[name], argument, place, site))
     message = _unknown_layer(context, name[:60])
     if name in JOINS:
         message = f"{name} works only among named siblings; write a mapping, `name: {{{name}: …}}`"

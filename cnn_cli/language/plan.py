@@ -6,7 +6,7 @@ from typing import Any
 
 from cnn_cli.errors import Problem, SpecError
 from cnn_cli.language.spec import Spec, used_blocks
-from cnn_cli.layers import LayerType, Shape, Tensor
+from cnn_cli.layers import LayerType, Saved, Shape, Tensor
 from cnn_cli.layers.formulas import Line
 from cnn_cli.layers.taps import Taps
 
@@ -50,6 +50,11 @@ class Layer:
     def arrives(self) -> Any:
         """What the rules of its type take: the shape of its input, or for a join those of all inputs."""
         return self.input_shapes if self.rule.joins else self.input_shape
+
+    @property
+    def saved(self) -> Saved:
+        """What PyTorch keeps of it for the backward pass."""
+        return self.rule.saved if isinstance(self.rule.saved, Saved) else self.rule.saved(self.settings)
 
     @property
     def taps(self) -> Mapping[int, Taps | None]:

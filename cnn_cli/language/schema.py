@@ -102,7 +102,10 @@ def _layer(layer: LayerType) -> Schema:
     """What may stand behind the colon of a layer: nothing, the first setting alone, or settings by name."""
     told = {"description": f"{layer.module}.{layer.name}"}
     if layer.joins:
-        return {"type": "array", "items": _VALUE, "minItems": 2, **told}
+        number = "takes a number" in layer.traits
+        operand = {"anyOf": [_VALUE, {"type": "number" if number else "integer"}]}  # children 0, 1, … by number
+        siblings = {"type": "array", "items": operand, "minItems": 2}
+        return {"anyOf": [siblings, {"type": "number"}, _ARGUMENT]} | told if number else siblings | told
     properties = {name: _setting(s.kind, s.inferred) for name, s in layer.settings.items()}
     named: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
     required = _required(layer)

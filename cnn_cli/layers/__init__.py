@@ -6,6 +6,7 @@ from cnn_cli.layers.base import (
     LAYERS,
     REQUIRED,
     LayerType,
+    Saved,
     Setting,
     Settings,
     Shape,
@@ -17,6 +18,6 @@ from cnn_cli.layers.base import (
     sizes,
 )
 
-__all__ = ["JOINS", "LAYERS", "REQUIRED", "LayerType", "Setting", "Settings", "Shape", "ShapeError", "Tensor"]
+__all__ = ["JOINS", "LAYERS", "REQUIRED", "LayerType", "Saved", "Setting", "Settings", "Shape", "ShapeError", "Tensor"]
 __all__ += ["TooSmall", "Uneven", "parameters", "sizes"]
 __all__ += ["activation", "convolution", "joins", "linear", "normalization", "padding", "pooling", "reshaping"]

@@ -99,7 +99,7 @@ class LayerType:
     sizes: Callable[[Settings, Any, Shape], Sequence[Line]] = lambda s, i, o: ()
     taps: Callable[[Settings, Shape, Shape], Mapping[int, Taps | None]] = lambda s, i, o: {}
     grid: Callable[[Settings, Shape, Shape], tuple[Shape, Shape]] = lambda s, i, o: (i, o)
-    saved: Saved = Saved()
+    saved: Saved | Callable[[Settings], Saved] = Saved()
     schemes: Callable[[Settings, Shape], str] = lambda s, shape: ""
     bounds: Callable[[Settings], tuple[float, ...]] = lambda s: ()
     warning: Callable[[Shape, Collection[str]], str] = lambda shape, before: ""

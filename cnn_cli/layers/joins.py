@@ -1,9 +1,13 @@
 """The language's own layers beside the table: several inputs, several outputs, or a bare tensor."""
 
+from typing import Any
+
 from cnn_cli.layers.base import (
     JOINS,
+    MASK,
     NOTHING,
     LayerType,
+    Saved,
     Setting,
     Settings,
     Shape,
@@ -91,9 +95,62 @@ def _chunked(s: Settings, shape: Shape) -> Formula:
 
 
 _MODULES, _SEVERAL = "cnn_cli.network.modules", frozenset({"join"})
-_SUM, _PRODUCT = "The sum of its inputs, value by value.", "The product of its inputs, value by value."
-register(LayerType("Add", _MODULES, {}, _common, _SUM, sizes=_broadcast, saved=NOTHING, traits=_SEVERAL), JOINS)
-register(LayerType("Multiply", _MODULES, {}, _common, _PRODUCT, sizes=_broadcast, traits=_SEVERAL), JOINS)
+
+
+def _operands(s: Settings, shapes: tuple[Shape, ...]) -> list[str]:
+    """The operands as a formula has them: a, b, … for the inputs, and the number among them as it is."""
+    letters = iter("abcdefgh")
+    return [next(letters, "…") if n is None else str(n) for n in s["numbers"] or (None,) * len(shapes)]
+
+
+def _kept(operands: int) -> Saved:
+    """What operations on two operands at a time keep: the inputs, and the results between more than two operands."""
+    between = max(operands - 2, 0)
+    return Saved(values=lambda s, i, o: between * product(o))
+
+
+def _multiplied(s: Settings) -> Saved:
+    inputs = len(s["bare"])
+    return _kept(inputs) if inputs > 1 else NOTHING
+
+
+def _divided(s: Settings) -> Saved:
+    if len(s["bare"]) > 1:
+        return _multiplied(s)
+    return MASK if s["numbers"][0] is not None else NOTHING  # 1/x keeps its result
+
+
+def _compared(s: Settings) -> Saved:
+    return _kept(len(s["numbers"] or s["bare"]))
+
+
+def _not_by_zero(s: Settings) -> None:
+    if 0 in s["numbers"][1:]:
+        raise ValueError("divides by 0; write another number")
+
+
+def _arithmetic(name: str, text: str, symbol: str, *, numbers: bool = True, **rules: Any) -> None:
+    """A join that computes value by value; one of the operands may be a number where `numbers` is set."""
+
+    def explain(s: Settings, shapes: tuple[Shape, ...], o: Shape) -> str:
+        operands = _operands(s, shapes)
+        if s["numbers"]:
+            formula = f"{symbol}({', '.join(operands)})" if symbol.isalpha() else symbol.join(operands)
+            return f"{text.format('its operands')}, value by value: {formula}."
+        return f"{text.format('its inputs')}, value by value."
+
+    traits = _SEVERAL | ({"takes a number"} if numbers else set())
+    rules = {"saved": NOTHING} | rules
+    register(LayerType(name, _MODULES, {}, _common, explain, sizes=_broadcast, traits=traits, **rules), JOINS)
+
+
+_arithmetic("Add", "The sum of {}", " + ")
+_arithmetic("Subtract", "The first of {} minus the others", " − ")
+_arithmetic("Multiply", "The product of {}", " · ", saved=_multiplied)
+_arithmetic("Divide", "The first of {} divided by the others", " / ", saved=_divided, check=_not_by_zero)
+_arithmetic("Maximum", "The largest of {}", "max", saved=_compared)
+_arithmetic("Minimum", "The smallest of {}", "min", saved=_compared)
+_arithmetic("Mean", "The mean of {}", "mean", numbers=False)
 register(
     LayerType(
         "Concat",

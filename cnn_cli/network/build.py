@@ -50,6 +50,8 @@ def _layer(layer: Layer) -> nn.Module | nn.Parameter:
     if layer.type == "Parameter":
         return _parameter(layer)
     source = importlib.import_module(layer.rule.module)  # the table's word, never the spec's
+    if "takes a number" in layer.rule.traits:
+        return getattr(source, layer.type)(layer.settings["numbers"])  # type: ignore[no-any-return]
     rules = layer.rule.settings.items()
     keywords = {k: getattr(nn, layer.settings[k]) if rule.is_class else layer.settings[k] for k, rule in rules}
     return getattr(source, layer.type)(**keywords)  # type: ignore[no-any-return]

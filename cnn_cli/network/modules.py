@@ -1,6 +1,8 @@
 """The few modules that neither torch.nn nor torchvision.ops has: the spec's graphs and joins."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,24 +98,62 @@ def chains(graph: Graph) -> list[tuple[str, str]]:
     return [(first, key) for first, key in pairs if first in graph._takes and taken.count(first) == 1]
 
 
-class Add(nn.Module):
-    """The sum of its inputs, value by value; sizes of 1 are broadcast."""
+class Operation(nn.Module):
+    """An operation on operands from left to right, value by value; sizes of 1 are broadcast.
+
+    `numbers` has None for each input and the number that stands among them; empty: inputs alone.
+    """
+
+    def __init__(self, numbers: tuple[float | None, ...] = ()) -> None:
+        super().__init__()
+        self.numbers = numbers
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        total = inputs[0]
-        for x in inputs[1:]:
-            total = total + x
-        return total
+        waiting = iter(inputs)
+        operands = [next(waiting) if n is None else n for n in self.numbers] if self.numbers else inputs
+        return functools.reduce(self.apply_to, operands)  # type: ignore[return-value]
+
+    def apply_to(self, a: Any, b: Any) -> Any:
+        raise NotImplementedError
 
 
-class Multiply(nn.Module):
-    """The product of its inputs, value by value; sizes of 1 are broadcast."""
+class Add(Operation):
+    def apply_to(self, a: Any, b: Any) -> Any:
+        return a + b
 
+
+class Subtract(Operation):
+    def apply_to(self, a: Any, b: Any) -> Any:
+        return a - b
+
+
+class Multiply(Operation):
+    def apply_to(self, a: Any, b: Any) -> Any:
+        return a * b
+
+
+class Divide(Operation):
+    def apply_to(self, a: Any, b: Any) -> Any:
+        return a / b
+
+
+class Maximum(Operation):
+    def apply_to(self, a: Any, b: Any) -> Any:
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            return torch.maximum(a, b)
+        return a.clamp(min=b) if isinstance(a, Tensor) else b.clamp(min=a)
+
+
+class Minimum(Operation):
+    def apply_to(self, a: Any, b: Any) -> Any:
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            return torch.minimum(a, b)
+        return a.clamp(max=b) if isinstance(a, Tensor) else b.clamp(max=a)
+
+
+class Mean(Add):
     def forward(self, *inputs: Tensor) -> Tensor:
-        total = inputs[0]
-        for x in inputs[1:]:
-            total = total * x
-        return total
+        return super().forward(*inputs) / len(inputs)
 
 
 class Concat(nn.Module):
