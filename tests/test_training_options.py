@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -180,26 +179,6 @@ def test_the_state_of_groups_comes_back() -> None:
     assert small.same(*(steps(n, o.step, o.zero_grad) for n, o in zip((first, second), opts, strict=True)))
 
 
-def test_muon_with_its_rate_in_a_tensor_is_the_same() -> None:
-    """As a CUDA graph takes it."""
-    draw = torch.Generator().manual_seed(0)
-    kernel, gradient = (torch.randn(8, 4, 3, 3, generator=draw) for _ in range(2))
-    numbers, tensors = (kernel.clone(), torch.zeros_like(kernel)), (kernel.clone(), torch.zeros_like(kernel))
-    for _ in range(3):
-        muon(numbers[0], gradient, numbers[1], 0.1, 0.9, True, 0.01)
-        muon(tensors[0], gradient, tensors[1], torch.tensor(0.1), 0.9, True, 0.01)
-    assert torch.allclose(numbers[0], tensors[0], rtol=1e-6, atol=1e-7)
-
-
-def test_a_group_is_frozen_after_its_epochs(tmp_path: Path) -> None:
-    """The constant rate makes the first epochs of a longer run those of a shorter one."""
-    groups = [{"parameters": "0.bias", "epochs": 1}, {"parameters": "6.bias", "epochs": 2}]
-    runs = [checkpoint.load(small.begin(tmp_path, f"{n}", epochs=n, groups=groups)).state_dict() for n in (1, 2, 3)]
-    moved = [[k for k in a if not torch.equal(a[k], b[k])] for a, b in pairwise(runs)]
-    assert "0.bias" not in moved[0] + moved[1] and "6.bias" in moved[0] and "6.bias" not in moved[1]
-    assert "0.weight" in moved[0] and "0.weight" in moved[1]
-
-
 # --- Rates ----------------------------------------------------------------------------------------------------------
 
 
@@ -229,15 +208,6 @@ def test_the_rate_in_the_log_is_the_one_that_was_used(tmp_path: Path, monkeypatc
         small.begin(tmp_path, "again", epochs=3, schedule="linear", warmup=0.5)
     small.resume(tmp_path, "again")
     assert used == before  # also the first after the stop
-
-
-def test_the_triangular_schedule_is_that_of_airbench() -> None:
-    total = 476
-    up = int(total * 0.23)
-    ratio = [0.2 + 0.8 * s / up if s < up else 1 - 0.93 * (s - up) / (total - up) for s in range(total)]
-    settings = {"schedule": "triangular", "warmup": 0}
-    assert [learning_rate(s, total, 48, settings, 3.0) for s in range(total)] == pytest.approx([3 * r for r in ratio])
-    assert learning_rate(0, 1, 1, settings, 3.0) == 3.0
 
 
 # --- The loss and the images ----------------------------------------------------------------------------------------

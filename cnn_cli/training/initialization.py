@@ -64,13 +64,15 @@ def _whitening(network: nn.Module, name: str, batches: Callable[[], Iterable[Ten
             f"init: whitening needs an even number of at most {2 * size} out_channels (two for each value of a patch), "
             f"and {name} has {layer.out_channels}"
         )
-    moments, count = torch.zeros(size, size, dtype=torch.float64), 0
+    kind = sum_type(layer.weight.device)
+    moments, count = torch.zeros(size, size, dtype=kind, device=layer.weight.device), 0
     for x in _inputs(network, layer, batches()):
         patches = F.unfold(x, layer.kernel_size, layer.dilation, 0, layer.stride).transpose(1, 2).flatten(0, 1)
-        patches = patches.to(sum_type(x.device))
-        moments += (patches.T @ patches).double().cpu()
+        patches = patches.to(kind)
+        moments += patches.T @ patches
         count += len(patches)
-    variances, directions = torch.linalg.eigh(moments / count)  # in ascending order, a direction in each column
+    moments = moments.cpu().double() / count
+    variances, directions = torch.linalg.eigh(moments)  # in ascending order, a direction in each column
     kernels = (directions / (variances + _EPS).sqrt()).T.flip(0)[:half].reshape(half, *layer.weight.shape[1:])
     return torch.cat([kernels, -kernels])
 
@@ -81,6 +83,7 @@ def _inputs(network: nn.Module, layer: nn.Module, batches: Iterable[Tensor]) -> 
     def stop(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         raise _Reached(args[0])
 
+    training = network.training
     network.eval()
     hook = layer.register_forward_pre_hook(stop)
     for x in batches:
@@ -89,3 +92,4 @@ def _inputs(network: nn.Module, layer: nn.Module, batches: Iterable[Tensor]) -> 
         except _Reached as reached:
             yield reached.args[0]
     hook.remove()
+    network.train(training)

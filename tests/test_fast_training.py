@@ -1,6 +1,7 @@
-"""The setting `init`, and the parts of training that came with airbench94, held against short code of their own."""
+"""What fast training on CIFAR-10 needs, initialization above all, held against short code of its own."""
 
 import copy
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import small_runs as small
 import torch
 from torch import nn
 
+from cnn_cli.checkpoints import checkpoint
 from cnn_cli.errors import UsageError
 from cnn_cli.training.ema import look_ahead
 from cnn_cli.training.initialization import initialize
+from cnn_cli.training.muon import muon
+from cnn_cli.training.optimizer import learning_rate
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -103,6 +107,35 @@ def test_slow_weights_replace_the_weights_every_five_steps() -> None:
         else:
             assert small.same(list(net.parameters()), before)
         assert all(torch.allclose(p, e, atol=1e-6) for p, e in zip(slow.parameters(), expected, strict=True))
+
+
+def test_muon_with_its_rate_in_a_tensor_is_the_same() -> None:
+    """As a CUDA graph takes it."""
+    draw = torch.Generator().manual_seed(0)
+    kernel, gradient = (torch.randn(8, 4, 3, 3, generator=draw) for _ in range(2))
+    numbers, tensors = (kernel.clone(), torch.zeros_like(kernel)), (kernel.clone(), torch.zeros_like(kernel))
+    for _ in range(3):
+        muon(numbers[0], gradient, numbers[1], 0.1, 0.9, True, 0.01)
+        muon(tensors[0], gradient, tensors[1], torch.tensor(0.1), 0.9, True, 0.01)
+    assert torch.allclose(numbers[0], tensors[0], rtol=1e-6, atol=1e-7)
+
+
+def test_a_group_is_frozen_after_its_epochs(tmp_path: Path) -> None:
+    """The constant rate makes the first epochs of a longer run those of a shorter one."""
+    groups = [{"parameters": "0.bias", "epochs": 1}, {"parameters": "6.bias", "epochs": 2}]
+    runs = [checkpoint.load(small.begin(tmp_path, f"{n}", epochs=n, groups=groups)).state_dict() for n in (1, 2, 3)]
+    moved = [[k for k in a if not torch.equal(a[k], b[k])] for a, b in pairwise(runs)]
+    assert "0.bias" not in moved[0] + moved[1] and "6.bias" in moved[0] and "6.bias" not in moved[1]
+    assert "0.weight" in moved[0] and "0.weight" in moved[1]
+
+
+def test_the_triangular_schedule_is_that_of_airbench() -> None:
+    total = 476
+    up = int(total * 0.23)
+    ratio = [0.2 + 0.8 * s / up if s < up else 1 - 0.93 * (s - up) / (total - up) for s in range(total)]
+    settings = {"schedule": "triangular", "warmup": 0}
+    assert [learning_rate(s, total, 48, settings, 3.0) for s in range(total)] == pytest.approx([3 * r for r in ratio])
+    assert learning_rate(0, 1, 1, settings, 3.0) == 3.0
 
 
 AIRBENCH = {
