@@ -32,7 +32,8 @@ class Field:
 _SCHEDULES = ("constant", "cosine", "onecycle", "step", "linear", "triangular")
 _POSITIVE, _FRACTION = Number(0, above=True), Number(0, 1)
 _PATTERNS = ListOf(Text(), least=0, most=100, single=True)
-_CLASS_WEIGHTS = OneOf((Null(), Choice(("balanced",)), ListOf(Number(0), least=2, most=100_000)))
+LOSSES = ("cross-entropy", "focal", "dice", "cross-entropy+dice", "focal+dice")
+_CLASS_WEIGHTS = OneOf((Null(), Choice(("balanced", "sqrt")), ListOf(Number(0), least=2, most=100_000)))
 
 SETTINGS: dict[str, Field] = {
     "data": Field("Data", maybe(Text()), None, "data set name, or a folder of images"),
@@ -69,6 +70,12 @@ SETTINGS: dict[str, Field] = {
         ListOf(ParameterGroup(), least=0, most=100),
         (),
         "parameter groups with their own optimizer, learning rate or epochs: [{parameters: GLOB, lr: 0.001}]",
+    ),
+    "loss": Field(
+        "Optimization",
+        maybe(Choice(LOSSES)),
+        None,
+        "segmentation loss: cross-entropy, focal, dice, cross-entropy+dice or focal+dice [cross-entropy]",
     ),
     "clip_grad_norm": Field(
         "Optimization", maybe(_POSITIVE), None, "clip the global gradient norm to this value [off]"
@@ -125,7 +132,7 @@ SETTINGS: dict[str, Field] = {
         "Regularization",
         _CLASS_WEIGHTS,
         None,
-        "class weights in the training loss: balanced, or one value per class [none]",
+        "class weights in the training loss: balanced, sqrt (its square root), or one value per class [none]",
     ),
     "balanced_sampling": Field("Regularization", Flag(), False, "sample all classes equally often [false]"),
     "ema": Field(

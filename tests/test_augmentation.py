@@ -241,11 +241,18 @@ def test_views_are_those_of_airbench() -> None:
     expected = [(x, 0.25), *((TF.crop(padded, i, i, 12, 17), 0.125) for i in (0, 2))]
     expected += [(TF.hflip(view), weight) for view, weight in expected]
     result = tta_views(x, "flip-shift")
-    assert sum(weight for _, weight in result) == 1
+    assert sum(view.weight for view in result) == 1
     assert len(result) == len(expected) == 6
     for view, weight in expected:
-        assert sum(torch.equal(view, v) and weight == w for v, w in result) == 1
-    assert [w for _, w in tta_views(x, "flip")] == [0.5, 0.5]
-    assert torch.equal(tta_views(x, "flip")[1][0], TF.hflip(x))
-    [(only, one)] = tta_views(x, "none")
-    assert only is x and one == 1
+        assert sum(torch.equal(view, v.pixels) and weight == v.weight for v in result) == 1
+    assert [view.weight for view in tta_views(x, "flip")] == [0.5, 0.5]
+    assert torch.equal(tta_views(x, "flip")[1].pixels, TF.hflip(x))
+    [only] = tta_views(x, "none")
+    assert only.pixels is x and only.weight == 1
+
+
+def test_maps_of_views_are_put_back_in_their_place() -> None:
+    x = noise(3).float()
+    for view in tta_views(x, "flip-shift"):
+        assert torch.equal(view.restore(view.pixels)[..., 1:-1, 1:-1], x[..., 1:-1, 1:-1])
+        assert view.restore(x[:, :, 0, 0]) is not None and torch.equal(view.restore(x[:, :, 0, 0]), x[:, :, 0, 0])

@@ -15,7 +15,7 @@ _METAVARS = {
     "groups": "LIST",
     "init": "MAPPING",
     "normalize": "MAPPING",
-    "class_weights": "balanced|LIST",
+    "class_weights": "balanced|sqrt|LIST",
     "fast": "NAMES",
 }
 

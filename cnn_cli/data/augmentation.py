@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnn_cli.data.masks import VOID
+
 _TRIES = 10  # boxes drawn until one fits into the image, as in torchvision
 _LOG_RATIO = math.log(4 / 3)  # a box's aspect ratio is from 3:4 to 4:3
 
@@ -73,7 +75,29 @@ def augment(images: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor
         )
     if augmentation.shift or augmentation.flip != "none":
         images = _moved(images, augmentation, flip, down, right)
-    return _cut_out(images, augmentation, y, x) if augmentation.cutout else images
+    if not augmentation.cutout:
+        return images
+    levels = [round(255 * v) for v in augmentation.fill or (0.0,) * images.shape[1]]
+    return _cut_out(images, augmentation, y, x, levels)
+
+
+def augment_masks(masks: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor:
+    """(b, H, W) bytes moved as augment() moves their images by the same draws; what comes in, and the cutout, is void.
+
+    Every value is one of the mask's own, or void: none is interpolated.
+    """
+    flip, down, right, top, left, height, width, y, x = draws.long().unbind(1)
+    masks = masks.unsqueeze(1)
+    if augmentation.crop < 1:
+        rows = _source_positions(top, height, masks.shape[-2]).round().long()
+        columns = _source_positions(left, width, masks.shape[-1]).round().long()
+        batch = torch.arange(len(masks), device=masks.device)[:, None, None]
+        masks = masks[batch, 0, rows[:, :, None], columns[:, None, :]].unsqueeze(1)
+    if augmentation.shift or augmentation.flip != "none":
+        masks = _moved(masks, augmentation, flip, down, right, fill=VOID)
+    if augmentation.cutout:
+        masks = _cut_out(masks, augmentation, y, x, [VOID])
+    return masks.squeeze(1)
 
 
 def mix(
@@ -110,19 +134,47 @@ def mix(
     return mixed, y.roll(1, 0), 1 - (right - left) * (bottom - top) / (W * H)
 
 
-def tta_views(x: Tensor, tta: str) -> list[tuple[Tensor, float]]:
-    """x (b, C, H, W) float → the views that test-time augmentation averages over, and their weights, which sum to 1.
+@dataclass(frozen=True)
+class View:
+    """A view (b, C, H, W) of a batch in test-time augmentation and its weight: shifted, then flipped."""
+
+    pixels: Tensor
+    weight: float
+    shift: int = 0  # pixels down and to the right
+    flipped: bool = False
+
+    def restore(self, outputs: Tensor) -> Tensor:
+        """Maps of scores (b, K, h, w) of the view as they lie on the image, (b, K, H, W) where it is shifted.
+
+        Other outputs as they are.
+        """
+        if outputs.dim() != 4:
+            return outputs
+        outputs = outputs.flip(-1) if self.flipped else outputs
+        if not self.shift:
+            return outputs
+        maps = F.interpolate(outputs.float(), size=self.pixels.shape[-2:], mode="bilinear", align_corners=False)
+        padded = F.pad(maps, (1, 1, 1, 1), mode="replicate")
+        return padded[..., 2:, 2:] if self.shift > 0 else padded[..., :-2, :-2]
+
+
+def tta_views(x: Tensor, tta: str) -> list[View]:
+    """x (b, C, H, W) float → the views that test-time augmentation averages over; their weights sum to 1.
 
     flip: the images and their mirror images. flip-shift: also all of them shifted by one pixel, down and right or up
     and left, with reflection padding; these have half the weight (cifar10-airbench, Jordan 2024).
     """
     if tta == "none":
-        return [(x, 1.0)]
+        return [View(x, 1.0)]
     if tta == "flip":
-        return [(x, 0.5), (x.flip(-1), 0.5)]
+        return [View(x, 0.5), View(x.flip(-1), 0.5, flipped=True)]
     padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
-    moved = [(padded[..., :-2, :-2], 0.125), (padded[..., 2:, 2:], 0.125)]
-    return [(view, weight) for v, weight in [(x, 0.25), *moved] for view in (v, v.flip(-1))]
+    views = [(x, 0.25, 0), (padded[..., :-2, :-2], 0.125, 1), (padded[..., 2:, 2:], 0.125, -1)]
+    return [
+        View(v.flip(-1) if flipped else v, weight, shift, flipped)
+        for v, weight, shift in views
+        for flipped in (False, True)
+    ]
 
 
 def _uniform(n: int, k: int, *key: object) -> Tensor:
@@ -162,7 +214,9 @@ def _cropped(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False).round_().byte()
 
 
-def _moved(images: Tensor, augmentation: Augmentation, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
+def _moved(
+    images: Tensor, augmentation: Augmentation, flip: Tensor, down: Tensor, right: Tensor, fill: int = 0
+) -> Tensor:
     """Shift and flip by one gather from the padded images: a quarter of the time of a mask per shift."""
     b, C, H, W = images.shape
     shift, width = augmentation.shift, W
@@ -172,7 +226,7 @@ def _moved(images: Tensor, augmentation: Augmentation, flip: Tensor, down: Tenso
     if augmentation.padding_mode == "reflect":
         rows, columns = _reflected(rows - shift, H), _reflected(columns - shift, W)
     else:
-        images, width = F.pad(images, (shift,) * 4), W + 2 * shift
+        images, width = F.pad(images, (shift,) * 4, value=fill), W + 2 * shift
     index = rows[:, :, None] * width + columns[:, None]  # (b, H, W)
     return images.flatten(2).gather(2, index.view(b, 1, H * W).expand(b, C, H * W)).view(b, C, H, W)
 
@@ -182,13 +236,14 @@ def _reflected(position: Tensor, size: int) -> Tensor:
     return size - 1 - (size - 1 - position.abs()).abs()
 
 
-def _cut_out(images: Tensor, augmentation: Augmentation, y: Tensor, x: Tensor) -> Tensor:
+def _cut_out(images: Tensor, augmentation: Augmentation, y: Tensor, x: Tensor, levels: list[int]) -> Tensor:
+    """levels: the value of the square in each channel; no tensor, which would be waited for."""
+
     def covered(middle: Tensor, size: int) -> Tensor:
         offset = torch.arange(size, device=images.device) - middle[:, None] + augmentation.cutout // 2
         return (offset >= 0) & (offset < augmentation.cutout)  # (b, size)
 
-    C, H, W = images.shape[1:]
+    H, W = images.shape[-2:]
     square = covered(y, H)[:, None, :, None] & covered(x, W)[:, None, None, :]  # (b, 1, H, W)
-    levels = [round(255 * v) for v in augmentation.fill or (0.0,) * C]  # not a tensor, which would be waited for
     channels = zip(torch.split(images, 1, 1), levels, strict=True)
     return torch.cat([channel.masked_fill(square, level) for channel, level in channels], 1)

@@ -70,12 +70,12 @@ def iterate_batches(
     indices: Sequence[Tensor],
     device: torch.device,
     layout: InputLayout = DEFAULT_LAYOUT,
-    transform: Callable[[Tensor, Tensor], Tensor] | None = None,
+    transform: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """x (b, C, H, W) float32 in [0, 1] and its targets, both on the device, for each (b,) of `indices`.
 
-    transform: augments a batch of bytes on the device, (images, their indices) → images. Pixels have exactly the values
-    of torchvision's ToTensor. ReadError if an image or a worker fails.
+    transform: augments a batch of bytes on the device, (images, targets, their indices) → images and targets, moved
+    alike. Pixels have exactly the values of torchvision's ToTensor. ReadError if an image or a worker fails.
     """
     indices = [index for index in indices if len(index)]
     if isinstance(split.images, Tensor):
@@ -84,9 +84,10 @@ def iterate_batches(
         batches = _stream(split.images, indices, device) if indices else ()
     for index, images in zip(indices, batches, strict=True):
         images = images.to(device, non_blocking=True)
+        targets = split.targets[index.to(split.targets.device)].to(device)
         if transform:
-            images = transform(images, index.to(device))
-        yield to_pixels(images, device, layout), split.targets[index.to(split.targets.device)].to(device)
+            images, targets = transform(images, targets, index.to(device))
+        yield to_pixels(images, device, layout), targets
 
 
 def to_pixels(images: Tensor, device: torch.device, layout: InputLayout = DEFAULT_LAYOUT) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_cli.data.dataset import Dataset, Split
+from cnn_cli.data.dataset import SEGMENTATION, Dataset, Split
 from cnn_cli.errors import CnnError
 from cnn_cli.files import DownloadError, downloading
 
@@ -107,6 +107,16 @@ def _read_svhn(entry: NamedDataset, data_dir: Path) -> Dataset:
     return Dataset(entry.name, entry.classes, splits)
 
 
+def _read_shapes(entry: NamedDataset, data_dir: Path) -> Dataset:
+    """Made on this machine, the same on every one."""
+    from cnn_cli.data.shapes import CLASSES, TRAIN, read_shapes
+
+    shapes = read_shapes(data_dir)
+    parts = {"train": slice(TRAIN), "test": slice(TRAIN, None)}
+    splits = {name: Split(shapes.images[part], shapes.masks[part]) for name, part in parts.items()}
+    return Dataset(entry.name, CLASSES, splits, task=SEGMENTATION)
+
+
 def _torchvision_splits(entry: NamedDataset, data_dir: Path, options: Sequence[dict[str, Any]]) -> list[Any]:
     """torchvision's data set with each of the options, downloaded if it is not there or damaged."""
     from torchvision import datasets
@@ -183,6 +193,15 @@ _ENTRIES = (
         *(1_437, 360),
         "Alpaydin and Kaynak 1998, from scikit-learn; CC BY 4.0",
         _DIGITS,
+    ),
+    NamedDataset(
+        "shapes",
+        "shapes covering each other, with masks, no download",
+        _read_shapes,
+        7,
+        (3, 64, 64),
+        *(4_000, 500),
+        "drawn by this tool",
     ),
     _mnist("fashion-mnist", "photos of clothing", _ARTICLES, "Xiao et al. 2017; MIT", "FashionMNIST"),
     _mnist("mnist", "handwritten digits", _DIGITS, "LeCun et al. 1998; CC BY-SA 3.0", "MNIST"),

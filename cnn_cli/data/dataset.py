@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cnn_cli.data.masks import Targets
+
+CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
+
 
 @dataclass(frozen=True)
 class Split:
-    """Images as bytes (n, c, h, w) or as n files; targets: for classification (n,) int64, indices into the classes."""
+    """Images as bytes (n, c, h, w) or as n files.
+
+    targets: for classification (n,) int64, indices into the classes; for segmentation masks, (n, h, w) bytes or files.
+    """
 
     images: "Tensor | tuple[Path, ...]"
-    targets: "Tensor"
+    targets: "Targets"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -27,9 +34,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`notes` are one-line remarks for the user: what was skipped, and why."""
+    """`task` is what the targets are for, `layout` how a folder was read; `notes` are one-line remarks for the user."""
 
     name: str
     classes: tuple[str, ...]
     splits: dict[str, Split]
     notes: tuple[str, ...] = ()
+    task: str = CLASSIFICATION
+    layout: str = ""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -45,6 +45,16 @@ def read_shape(path: Path) -> tuple[int, int, int]:
         turned = image.getexif().get(_ORIENTATION, 1) >= 5
         width, height = image.size
         return 1 if image.mode in _GRAY_MODES else 3, *((width, height) if turned else (height, width))
+
+
+def decode_mask(path: Path, colors: bool) -> "np.ndarray[Any, np.dtype[Any]]":
+    """A mask's pixels as they are stored, (h, w): its values, or its `colors` as 0xRRGGBB int32. Never turned."""
+    with _open(path) as image, _errors_naming(path):
+        if not colors:
+            return np.array(image.convert("L") if image.mode in ("1", "RGB") else image)
+        rgb: np.ndarray[Any, np.dtype[Any]] = np.array(image.convert("RGB")).astype(np.int32)
+        codes: np.ndarray[Any, np.dtype[Any]] = (rgb[..., 0] << 16) + (rgb[..., 1] << 8) + rgb[..., 2]
+        return codes
 
 
 @contextmanager

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cnn_cli.data.catalog import DATASETS, load_named
-from cnn_cli.data.dataset import Dataset, Split
+from cnn_cli.data.dataset import SEGMENTATION, Dataset, Split
 from cnn_cli.data.folder import read_folder
+from cnn_cli.data.masks import VOID, Targets, are_masks, pixel_counts, rarest_classes, renumbered
 from cnn_cli.errors import UsageError, closest
 
 _TEST_FRACTION = 0.2  # of a folder without splits
@@ -87,23 +89,49 @@ def match_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
     """Renumber the labels in the order of `classes`, by name. UsageError for a class that is not among them."""
     if dataset.classes == classes:
         return dataset
-    used = {dataset.classes[i] for split in dataset.splits.values() for i in set(split.targets.tolist())}
+    used = {dataset.classes[i] for split in dataset.splits.values() for i in _classes_in(split.targets)}
     if unknown := sorted(used - set(classes)):
         raise UsageError(
             f"{dataset.name} has classes that the network does not know: {', '.join(unknown)}\n"
             f"it was trained on {', '.join(classes)}; labels are matched by class name"
         )
-    numbers = torch.tensor([classes.index(c) if c in classes else -1 for c in dataset.classes])
-    splits = {name: replace(split, targets=numbers[split.targets]) for name, split in dataset.splits.items()}
+    numbers = torch.full((256 if dataset.task == SEGMENTATION else len(dataset.classes),), VOID)
+    for i, name in enumerate(dataset.classes):
+        numbers[i] = classes.index(name) if name in classes else VOID
+    splits = {name: replace(s, targets=_renumbered(s.targets, numbers)) for name, s in dataset.splits.items()}
     return replace(dataset, classes=classes, splits=splits)
+
+
+def _classes_in(targets: Targets) -> list[int]:
+    """The classes that occur."""
+    if isinstance(targets, Tensor) and not are_masks(targets):
+        return sorted(set(targets.tolist()))
+    return [i for i, n in enumerate(pixel_counts(targets)[:, :VOID].sum(0).tolist()) if n]
+
+
+def _renumbered(targets: Targets, numbers: Tensor) -> Targets:
+    return renumbered(targets, numbers) if are_masks(targets) else numbers[targets]  # type: ignore[index]
 
 
 def _hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """(the rest, the images held out): of each class `fraction`, at least one image and never all."""
     generator = torch.Generator().manual_seed(seed % 2**32)
     held_out = torch.zeros(len(split), dtype=torch.bool)
-    for label in range(int(split.targets.max()) + 1):
-        members = (split.targets == label).nonzero().flatten()
+    if are_masks(split.targets):
+        held_out[_spread(rarest_classes(split.targets), fraction, generator)] = True
+        return split.subset((~held_out).nonzero().flatten()), split.subset(held_out.nonzero().flatten())
+    labels = split.targets
+    assert isinstance(labels, Tensor)
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero().flatten()
         n = min(max(1, round(len(members) * fraction)), len(members) - 1)
         held_out[members[torch.randperm(len(members), generator=generator)[: max(0, n)]]] = True
     return split.subset((~held_out).nonzero().flatten()), split.subset(held_out.nonzero().flatten())
+
+
+def _spread(strata: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """The numbers of `fraction` of the images, spread evenly over the strata (n,): at least one, and never all."""
+    order = torch.randperm(len(strata), generator=generator)
+    order = order[strata[order].argsort(stable=True)]
+    count = min(max(1, round(len(order) * fraction)), len(order) - 1)
+    return order[((torch.arange(count) + 0.5) * len(order) / max(1, count)).long()]

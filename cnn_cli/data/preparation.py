@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from cnn_cli.data.dataset import Dataset, Split
+from cnn_cli.data.dataset import SEGMENTATION, Dataset, Split
 from cnn_cli.data.decoding import decode_image, read_shape
-from cnn_cli.data.preprocessing import Preprocessing, describe_changes, preprocess
+from cnn_cli.data.masks import Targets, are_masks
+from cnn_cli.data.preprocessing import Preprocessing, describe_changes, preprocess, preprocess_masks
 from cnn_cli.device import free_memory, usable_cpus
 from cnn_cli.errors import CnnError, StoppedError, UsageError
 
@@ -43,7 +44,10 @@ class ImageStream(TorchDataset[Tensor]):
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """Images at the size of the network's input, (n, C, H, W) bytes or a stream of them, with their targets."""
+    """Images at the size of the network's input, (n, C, H, W) bytes or a stream of them.
+
+    targets: (n,) labels, or masks of that size, (n, H, W) bytes.
+    """
 
     name: str
     images: Tensor | ImageStream
@@ -76,7 +80,10 @@ def prepare(
     All image files are opened here, so that a bad one is reported before training. UsageError for channels that cannot
     be converted.
     """
-    size = sum(len(s) for s in dataset.splits.values()) * torch.Size(preprocessing.input).numel()
+    per_image = torch.Size(preprocessing.input).numel()
+    if dataset.task == SEGMENTATION:
+        per_image += preprocessing.input[1] * preprocessing.input[2]
+    size = sum(len(s) for s in dataset.splits.values()) * per_image
     workers = min(8, usable_cpus()) if workers is None else workers
     notes = [*dataset.notes, *_changes(dataset, preprocessing)]
     in_memory = size <= free_memory() // 2
@@ -89,7 +96,8 @@ def prepare(
             if not isinstance(split.images, Tensor):
                 _check_headers(split.images, max(1, workers))
             images = ImageStream(split.images, preprocessing, workers)
-        splits[name] = PreparedSplit(name, images, split.targets.to(home))
+        targets = _fitted_targets(split.targets, preprocessing, max(1, workers))
+        splits[name] = PreparedSplit(name, images, targets.to(home))
     if not in_memory:
         notes.append(f"{dataset.name}: {size / 1e9:.1f} GB as bytes; read again every epoch by {workers} workers")
     return PreparedData(dataset.name, dataset.classes, splits, tuple(notes))
@@ -111,6 +119,21 @@ def _preprocess_all(split: Split, preprocessing: Preprocessing, threads: int) ->
     with ThreadPoolExecutor(threads) as pool:
         for i, image in enumerate(pool.map(lambda path: read_image(path, preprocessing), images)):
             result[i] = image[0]
+    return result
+
+
+def _fitted_targets(targets: Targets, preprocessing: Preprocessing, threads: int) -> Tensor:
+    """Labels as they are; masks at the size of the network's input, (n, H, W) bytes."""
+    if isinstance(targets, Tensor) and not are_masks(targets):
+        return targets
+    result = torch.empty(len(targets), *preprocessing.input[1:], dtype=torch.uint8)
+    if isinstance(targets, Tensor):
+        for start in range(0, len(targets), _CHUNK):
+            result[start : start + _CHUNK] = preprocess_masks(targets[start : start + _CHUNK], preprocessing)
+        return result
+    with ThreadPoolExecutor(threads) as pool:
+        for i, mask in enumerate(pool.map(targets.read, range(len(targets)))):
+            result[i] = preprocess_masks(mask.unsqueeze(0), preprocessing)[0]
     return result
 
 

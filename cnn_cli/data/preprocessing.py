@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnn_cli.data.masks import VOID
 from cnn_cli.errors import UsageError
 
 _MAX_SIZE = 10_000  # to which a third-party checkpoint may have images enlarged
@@ -80,24 +81,31 @@ def preprocess(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 
     The images themselves if both are right already. UsageError for channels that cannot be converted.
     """
-    channels, height, width = preprocessing.input
-    images = _with_channels(images, channels)
+    return _fitted(_with_channels(images, preprocessing.input[0]), preprocessing, preprocessing.interpolation)
+
+
+def preprocess_masks(masks: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """(N, h, w) bytes → (N, H, W) bytes, as preprocess() moves the images; no value is interpolated, and what comes in
+    at the borders is void."""
+    return _fitted(masks.unsqueeze(1), preprocessing, "nearest-exact", fill=VOID).squeeze(1)
+
+
+def _fitted(images: Tensor, preprocessing: Preprocessing, interpolation: str, fill: int = 0) -> Tensor:
+    _, height, width = preprocessing.input
     if preprocessing.resize == "crop":
         images = _shortened(images, height, width)
     h, w = images.shape[-2:]
     if preprocessing.resize_size:  # as torchvision's presets also do with an image of the right size
         size, short = preprocessing.resize_size, min(h, w)
-        return _centered(
-            _resized(images, size * h // short, size * w // short, preprocessing.interpolation), height, width
-        )
+        return _centered(_resized(images, size * h // short, size * w // short, interpolation), height, width, fill)
     if (h, w) == (height, width):
         return images
     if preprocessing.resize == "stretch":
-        return _resized(images, height, width, preprocessing.interpolation)
+        return _resized(images, height, width, interpolation)
     ratios = (height / h, width / w)
     scale = max(ratios) if preprocessing.resize == "crop" else min(ratios)
-    images = _resized(images, max(1, round(h * scale)), max(1, round(w * scale)), preprocessing.interpolation)
-    return _centered(images, height, width)
+    images = _resized(images, max(1, round(h * scale)), max(1, round(w * scale)), interpolation)
+    return _centered(images, height, width, fill)
 
 
 def add_normalization(module: nn.Module, preprocessing: Preprocessing) -> nn.Module:
@@ -171,17 +179,18 @@ def _shortened(images: Tensor, height: int, width: int) -> Tensor:
 def _resized(images: Tensor, height: int, width: int, mode: str) -> Tensor:
     if images.shape[-2:] == (height, width):
         return images
-    return nn.functional.interpolate(images.contiguous(), size=(height, width), mode=mode, antialias=True)
+    smooth = mode != "nearest-exact"
+    return nn.functional.interpolate(images.contiguous(), size=(height, width), mode=mode, antialias=smooth)
 
 
-def _centered(images: Tensor, height: int, width: int) -> Tensor:
-    """Center crop, or black padding on all sides."""
+def _centered(images: Tensor, height: int, width: int, fill: int = 0) -> Tensor:
+    """Center crop, or padding on all sides."""
     h, w = images.shape[-2:]
     top, left = round((h - height) / 2), round((w - width) / 2)  # negative: padding
     images = images[..., max(0, top) : max(0, top) + height, max(0, left) : max(0, left) + width]
     h, w = images.shape[-2:]
     pad_top, pad_left = (height - h) // 2, (width - w) // 2
-    return nn.functional.pad(images, (pad_left, width - w - pad_left, pad_top, height - h - pad_top))
+    return nn.functional.pad(images, (pad_left, width - w - pad_left, pad_top, height - h - pad_top), value=fill)
 
 
 def _joined(values: tuple[float, ...]) -> str:

@@ -14,6 +14,7 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.dataset import Dataset
 from cnn_cli.data.folder import list_images
 from cnn_cli.data.loading import load_for_evaluation, match_classes, select_split
+from cnn_cli.data.masks import are_masks
 from cnn_cli.data.preparation import read_image
 from cnn_cli.data.preprocessing import preprocess
 from cnn_cli.errors import CnnError, UsageError
@@ -71,8 +72,11 @@ def load_inputs(loaded: LoadedNetwork, selection: ImageSelection, limit: int = 6
         dataset = whole_split(loaded, selection.split, selection.data, selection.data_dir, strict=False)
         images += [_numbered(loaded, dataset, selection.split, i) for i in index]
         names += [f"{Path(dataset.name).name} {selection.split} {i}" for i in index]
-        classes = (dataset.classes[int(dataset.splits[selection.split].targets[i])] for i in index)
-        labels += [_index_of(name, loaded) for name in classes]
+        targets = dataset.splits[selection.split].targets
+        if isinstance(targets, Tensor) and not are_masks(targets):
+            labels += [_index_of(dataset.classes[int(targets[i])], loaded) for i in index]
+        else:
+            labels += [None] * len(index)
     return Inputs(torch.cat(images).float().div_(255), tuple(names), tuple(labels))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.data.dataset import CLASSIFICATION
 from cnn_cli.data.decoding import ReadImageError
 from cnn_cli.data.preparation import read_image
 from cnn_cli.errors import CnnError, UsageError
@@ -127,7 +128,9 @@ def predict_images(
     """
     if top < 1:
         raise UsageError(f"--top {top}: must be 1 or more")
-    task_for(loaded.plan, class_names(loaded))  # a UsageError where the outputs do not match the classes
+    task_for(
+        loaded.plan, class_names(loaded), CLASSIFICATION
+    )  # a UsageError where the outputs do not match the classes
     network, classes, sheet = scores_of(loaded).to(device), class_names(loaded), room(loaded.preprocessing.input[1:])
     files = [str(path) for path in files_of(selection.files)]
     batches = [replace(selection, files=files[i : i + _BATCH], index=()) for i in range(0, len(files), _BATCH)]

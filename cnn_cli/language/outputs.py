@@ -37,7 +37,7 @@ def choose_outputs(context: Context, root: Layer | Group, output: Output) -> tup
 
 
 def warn_no_scores(context: Context, output: Output) -> None:
-    """Warn of a network that is to be trained, but does not end in one score per class."""
-    if context.spec.train and output.shape and len(output.shape) > 1:
+    """Warn of a network that is to be trained, but ends neither in one score per class nor in a map of them."""
+    if context.spec.train and output.shape and len(output.shape) == 2:
         message = f"outputs {sizes(output.shape)}, but `train` needs one score per class; end with Flatten and Linear"
         context.warn(context.spec.node.keys["layers"], "layers", message)

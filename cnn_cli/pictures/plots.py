@@ -77,6 +77,7 @@ def learning_curves(
     metric: str = "accuracy",
     best_epoch: float | None = None,
     training_only: Sequence[str] = (),
+    metric_title: str = "",
 ) -> None:
     """Loss, metric (a fraction, shown in percent) and learning rate over the epochs, a line for each split measured.
 
@@ -92,6 +93,7 @@ def learning_curves(
         axes = figure.subplots(1, 3 if rates else 2, width_ratios=[3, 3, 2] if rates else None)
         _curves(axes[0], history, "loss", best_epoch, training_only)
         _curves(axes[1], history, metric, best_epoch)
+        axes[1].set_title(metric_title or metric)
         if rates:
             epochs = [line["epoch"] for line in history]
             _curve(axes[2], epochs, rates, SOFT)
@@ -173,32 +175,36 @@ def _finite(value: float | None) -> float:
     return math.nan if value is None or not math.isfinite(value) else float(value)
 
 
-def confusion_picture(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path, title: str) -> None:
+def confusion_picture(
+    matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path, title: str, shares: bool = False
+) -> None:
     """A (K, K) matrix of counts, rows = true class, columns = predicted class.
 
-    The shade is the share of the row, so that rare classes count as much as common ones; where the counts fit, they
-    stand in the cells. A class whose name no font here has is shown by its number. CnnError where the file cannot be
-    written.
+    The shade is the share of the row, so that rare classes count as much as common ones; where the counts, or the
+    `shares`, fit, they stand in the cells. A class whose name no font here has is shown by its number. CnnError where
+    the file cannot be written.
     """
     import numpy as np
 
     counts = np.asarray(matrix)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # a class without images stays white
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # a class without images stays white
     classes = len(class_names)
     side = min(max(0.5 * classes, 4.0), 10.0)
     with _saved(path, side + 2.6, side + 1.8, title, class_names) as figure:
         axes = figure.subplots()
-        shade = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        shade = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
         _name_classes(axes, class_names)
         bar = figure.colorbar(shade, shrink=0.5, aspect=24, format=_percent())
-        bar.set_label("share of the true class")
+        bar.set_label(f"share of the true class{', in %' if shares else ''}")
         bar.outline.set_visible(False)
         figure.draw_without_rendering()  # the layout decides how large a cell is
         cell = axes.get_window_extent().width / classes * 72 / figure.dpi
-        size = min(cell / (0.66 * len(str(counts.max()))), cell / 1.8, 14)  # a digit is 0.64 of the size wide
-        for row, column in np.argwhere(counts > 0) if size >= _SMALLEST else ():
-            ink = "white" if shares[row, column] > 0.5 else INK
-            words = axes.text(column, row, str(counts[row, column]), color=ink, ha="center", va="center", fontsize=size)
+        longest = 5 if shares else len(str(counts.max()))
+        size = min(cell / (0.66 * longest), cell / 1.8, 14)  # a digit is 0.64 of the size wide
+        for row, column in np.argwhere(share >= 0.0005 if shares else counts > 0) if size >= _SMALLEST else ():
+            ink = "white" if share[row, column] > 0.5 else INK
+            text = f"{100 * share[row, column]:.1f}" if shares else str(counts[row, column])
+            words = axes.text(column, row, text, color=ink, ha="center", va="center", fontsize=size)
             words.set_in_layout(False)  # the cells have their places already, and measuring each word takes long
 
 

@@ -3,8 +3,6 @@
 The training loop, evaluation, resuming, several processes, seeds and checkpoints ask a task what to minimize, how much
 a target counts, what to add up and which epoch is the best. How other tasks fit in:
 
-Segmentation: targets are masks (N, H, W), moved by the augmentation drawn for their image; `objective` is the mean over
-valid pixels and `weight` their number; `totals` and `Measure` hold a confusion matrix of pixels; the metric is `miou`.
 Detection: targets are boxes, of varying number; `Measure` keeps the detections of every image and gathers them over all
 processes before it computes average precision, which is no sum; the metric is `ap`.
 """
@@ -16,7 +14,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from cnn_cli.data.augmentation import Augmentation
 from cnn_cli.distributed.world import World
+from cnn_cli.language.plan import Plan
 from cnn_cli.tables import Table
 
 Outputs = Tensor | Mapping[str, Tensor]  # one output, or in training the main and the auxiliary ones by name
@@ -91,6 +91,9 @@ class Task(Protocol):
     def weight(self, targets: Tensor) -> float:
         """What that mean divides by, so that the means of parts of a batch can be combined."""
 
+    def move(self, targets: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor:
+        """The targets of a batch after the augmentation drawn for their images, as augment() takes it."""
+
     def totals(self, device: torch.device) -> dict[str, Tensor]:
         """Sums over the training images of an epoch, at zero; all of them add up over batches and processes."""
 
@@ -105,6 +108,18 @@ class Task(Protocol):
 
     def measure(self, device: torch.device) -> Measure:
         """An empty measure."""
+
+
+def last_type(plan: Plan, output: str) -> str:
+    """The type of the layer that makes an output: the network's, or that of the outermost child of this name."""
+    if not output or (plan.last and plan.last.name.split(".")[0] == output):
+        return plan.last.type if plan.last else ""
+    return next((layer.type for layer in reversed(plan.layers) if layer.name.split(".")[0] == output), "")
+
+
+def metric_title(metric: str) -> str:
+    """The name of a metric for people."""
+    return {"miou": "mIoU"}.get(metric, metric)
 
 
 def rank(score: float, loss: float | None) -> list[float]:

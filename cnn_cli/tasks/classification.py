@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnn_cli.data.augmentation import Augmentation
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.tables import Column, Table, render
-from cnn_cli.tasks.base import Draw, Measure, Outputs, TaskResult, sum_type
+from cnn_cli.tasks.base import Draw, Measure, Outputs, TaskResult, last_type, sum_type
 
 MAX_MATRIX = 20  # a confusion matrix of more classes is shown by its largest cells
 
@@ -77,6 +78,9 @@ class Classification:
 
     def weight(self, targets: Tensor) -> float:
         return float(len(targets)) if self.class_weights is None else self.class_weights[targets].sum().item()
+
+    def move(self, targets: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor:
+        return targets
 
     def totals(self, device: torch.device) -> dict[str, Tensor]:
         names = ["loss", "plain"] if self.has_plain_loss else ["loss"]
@@ -210,14 +214,17 @@ def classification_task(plan: Plan, classes: tuple[str, ...]) -> Classification:
         scores = f"{count} scores" if count > 1 else "1 score"
         raise UsageError(f"{plan.network} outputs {scores}, but the data has {len(classes)} classes; {fix}")
     weights = plan.outputs or {"": 1.0}
-    return Classification(classes, {name: (_head(_last_type(plan, name), count), w) for name, w in weights.items()})
+    return Classification(classes, {name: (_head(last_type(plan, name), count), w) for name, w in weights.items()})
 
 
 def with_objective(task: Classification, settings: Mapping[str, Any], labels: Tensor) -> Classification:
     """The task with label_smoothing and class_weights. labels: (n,) of the training images.
 
-    `balanced` weights are scikit-learn's: n / (classes · count). UsageError where the network's outputs do not suit.
+    `balanced` weights are scikit-learn's, n / (classes · count), `sqrt` their square roots. UsageError where the
+    network's outputs do not suit.
     """
+    if loss := settings.get("loss"):
+        raise UsageError(f"loss {loss} is for segmentation; in classification the last layer decides")
     smoothing, chosen = settings["label_smoothing"], settings["class_weights"]
     task = replace(task, mixes=bool(settings["mixup"] or settings["cutmix"]))
     if not smoothing and chosen is None:
@@ -257,13 +264,6 @@ def class_figures(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> li
     ]
 
 
-def _last_type(plan: Plan, output: str) -> str:
-    """The type of the layer that makes an output: the network's, or that of the outermost child of this name."""
-    if not output or (plan.last and plan.last.name.split(".")[0] == output):
-        return plan.last.type if plan.last else ""
-    return next((layer.type for layer in reversed(plan.layers) if layer.name.split(".")[0] == output), "")
-
-
 def _head(last: str, count: int) -> Head:
     """The head of a network, or of an auxiliary output, with this last layer and so many outputs."""
     if count == 1 and last == "Sigmoid":
@@ -278,9 +278,10 @@ def _head(last: str, count: int) -> Head:
 
 
 def _class_weights(chosen: str | tuple[float, ...], labels: Tensor, classes: int) -> Tensor:
-    if chosen == "balanced":
+    if isinstance(chosen, str):
         counts = torch.bincount(labels, minlength=classes)
-        return len(labels) / (classes * counts.clamp_min(1)).float()
+        weights = len(labels) / (classes * counts.clamp_min(1)).float()
+        return weights.sqrt() if chosen == "sqrt" else weights
     if len(chosen) != classes:
         raise UsageError(f"class_weights has {len(chosen)} values, but there are {classes} classes; give one per class")
     if not any(chosen):

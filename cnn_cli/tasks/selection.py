@@ -5,24 +5,35 @@ from typing import Any
 
 from torch import Tensor
 
+from cnn_cli.data.dataset import CLASSIFICATION, SEGMENTATION
 from cnn_cli.language.plan import Plan
-from cnn_cli.tasks import classification
+from cnn_cli.tasks import classification, segmentation, segmentation_result
 from cnn_cli.tasks.base import Task, TaskResult
 
 
-def task_for(plan: Plan, classes: tuple[str, ...]) -> Task:
-    """The task for data with these classes. UsageError where the network's output does not suit it.
-
-    Images with a class each make classification, the only task so far.
-    """
+def task_for(plan: Plan, classes: tuple[str, ...], name: str = CLASSIFICATION) -> Task:
+    """The task `name`, as the data set says, for these classes. UsageError where the network's output does not suit."""
+    if name == SEGMENTATION:
+        return segmentation.segmentation_task(plan, classes)
     return classification.classification_task(plan, classes)
 
 
-def training_task(plan: Plan, classes: tuple[str, ...], settings: Mapping[str, Any], targets: Tensor) -> Task:
+def task_of(plan: Plan) -> str:
+    """The name of the task that a network's output is made for: a map of scores, or one score per class."""
+    return SEGMENTATION if len(plan.output) == 3 else CLASSIFICATION
+
+
+def training_task(
+    plan: Plan, classes: tuple[str, ...], name: str, settings: Mapping[str, Any], targets: Tensor
+) -> Task:
     """The task with what the settings say of its objective. targets: those of the training images."""
+    if name == SEGMENTATION:
+        return segmentation.with_objective(segmentation.segmentation_task(plan, classes), settings, targets)
     return classification.with_objective(classification.classification_task(plan, classes), settings, targets)
 
 
 def read_result(document: Mapping[str, Any]) -> TaskResult:
     """A result from eval.json."""
+    if document.get("task") == SEGMENTATION:
+        return segmentation_result.read_result(document)
     return classification.read_result(document)

@@ -12,6 +12,7 @@ from cnn_cli.data.batches import ReadError
 from cnn_cli.errors import CnnError, StoppedError
 from cnn_cli.files import WriteError
 from cnn_cli.pictures.film import FRAMES, STRIP, write_film
+from cnn_cli.tasks.base import metric_title
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import speedups
 from cnn_cli.training.eval_report import Evaluation, write_evaluation
@@ -104,7 +105,8 @@ def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
     reached = read_run(job.plan.network, job.metadata, job.run, state.history)
     title = f"{job.plan.network} on {Path(job.data.name).name}"
     extras = job.training_loss_only
-    learning_curves(state.history, job.run / CURVES, title, job.task.metric, reached.best_epoch, extras)
+    metric = job.task.metric
+    learning_curves(state.history, job.run / CURVES, title, metric, reached.best_epoch, extras, metric_title(metric))
     return replace(reached, files=files_of(job.run))
 
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cnn_cli.colors import BOLD, GREEN, colored
+from cnn_cli.tasks.base import metric_title
 
 if TYPE_CHECKING:
     import rich.progress
@@ -93,8 +94,9 @@ class Progress:
 
 def header(evaluated: str, metric: str = "accuracy") -> str:
     """The titles of the epochs' lines. `evaluated` is val, test or nothing."""
-    split = f"{evaluated:>5} loss  {metric:>8}" if evaluated else ""
-    return f"{'epoch':>7}  {'train loss':>10}  {metric:>8}  {split:>20}  {'lr':>8}  {'images/s':>8}  {'time':>7}"
+    title = metric_title(metric)
+    split = f"{evaluated:>5} loss  {title:>8}" if evaluated else ""
+    return f"{'epoch':>7}  {'train loss':>10}  {title:>8}  {split:>20}  {'lr':>8}  {'images/s':>8}  {'time':>7}"
 
 
 def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str = "accuracy", color: str = "") -> str:

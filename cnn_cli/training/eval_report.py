@@ -91,7 +91,7 @@ def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     split_name = request.split or next((s for s in SPLITS if s in dataset.splits), "test")
     chosen = select_split(dataset, split_name)
     classes = metadata.classes or dataset.classes  # a bare file of weights has none: those of the data, in their order
-    task = task_for(loaded.plan, classes)
+    task = task_for(loaded.plan, classes, dataset.task)
     data = prepare(match_classes(chosen, classes), loaded.preprocessing, device, asked.get("workers"))
     trained_with = _inference_settings(metadata)
     network = speedups.prepare(restore(loaded).to(device), trained_with["fast"])

@@ -55,7 +55,7 @@ def _mean_over_views(network: nn.Module, x: Tensor, inference: Inference) -> Ten
     height, width = inference.layout.size or x.shape[-2:]
     memory_format = torch.channels_last if inference.layout.channels_last else torch.contiguous_format
     outputs: list[Tensor] = [
-        weight * network(view[..., :height, :width].contiguous(memory_format=memory_format))
-        for view, weight in tta_views(x, inference.tta)
+        view.weight * view.restore(network(view.pixels[..., :height, :width].contiguous(memory_format=memory_format)))
+        for view in tta_views(x, inference.tta)
     ]
     return sum(outputs[1:], outputs[0])

@@ -50,8 +50,9 @@ class Job:
     def training_loss_only(self) -> list[str]:
         """What makes the training loss another one than that of evaluation."""
         settings = ("label_smoothing", "class_weights", "mixup", "cutmix")
+        other = [self["loss"]] if self["loss"] not in (None, "cross-entropy") else []
         heads = ["auxiliary outputs"] if len(self.plan.outputs or ()) > 1 else []
-        return [name.replace("_", " ") for name in settings if self[name]] + heads
+        return [name.replace("_", " ") for name in settings if self[name]] + other + heads
 
     @property
     def freeze(self) -> tuple[str, ...]:
@@ -129,7 +130,7 @@ class Job:
     def batches(self, epoch: int, first: int) -> list[tuple[Tensor, float]]:
         """The batches of an epoch from the one numbered `first`: indices, and the weight of their loss (`_shares`)."""
         count = min(self.steps, self.total - (epoch - 1) * self.steps)  # the last epoch may be a fraction of one
-        return list(self._shares(torch.split(self.order(epoch), self["batch_size"])[first:count]))
+        return list(self._shares(torch.split(self.order(epoch), self["batch_size"])[first:count], epoch))
 
     def draws(self, epoch: int) -> Tensor:
         """What augmentation does to each training image in an epoch, as draw_augmentations()."""
@@ -138,26 +139,34 @@ class Job:
             len(self.data.splits["train"]), self["seed"], epoch, self.augmentation, (height, width)
         )
 
-    def augment(self, epoch: int) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """What augmentation does to the batches of an epoch, (images, their indices) → images; None without any."""
-        if not (augmentation := self.augmentation):
+    def augment(self, epoch: int) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+        """What augmentation does to a batch of an epoch, (images, targets, indices) → both; None without any."""
+        if not self.augmentation:
             return None
         table = self.draws(epoch).to(self.device)
-        return lambda images, index: augment(images, table[index], augmentation)
+        return lambda images, targets, index: self.moved(images, targets, table[index])
 
-    def _shares(self, parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, float]]:
+    def moved(self, images: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch of bytes and its targets, augmented by the same draws."""
+        return augment(images, draws, self.augmentation), self.task.move(targets, draws, self.augmentation)
+
+    def _shares(self, parts: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, float]]:
         """This process's part of each batch, and the weight of its mean loss in the mean over all processes."""
+        if self.world.size == 1:
+            yield from ((batch, 1.0) for batch in parts)
+            return
         targets = self.data.splits["train"].targets
+        draws = self.draws(epoch).to(targets.device) if self.augmentation else None
         for batch in parts:
-            if self.world.size == 1:
-                yield batch, 1.0
-                continue
-            own = self.world.shard(batch)
-            weight, total = (self.task.weight(targets[part]) for part in (own, batch))
+            batch_targets = targets[batch.to(targets.device)]
+            if draws is not None:
+                batch_targets = self.task.move(batch_targets, draws[batch.to(targets.device)], self.augmentation)
+            weight, total = (self.task.weight(t) for t in (self.world.shard(batch_targets), batch_targets))
             if weight:
-                yield own, weight * self.world.size / total
+                yield self.world.shard(batch), weight * self.world.size / total
             else:  # every process takes every step: here with an image that does not count
-                yield max(batch.unsqueeze(1), key=lambda one: self.task.weight(targets[one])), 0.0
+                weights = [self.task.weight(target) for target in torch.split(batch_targets, 1)]
+                yield batch[weights.index(max(weights))].unsqueeze(0), 0.0
 
 
 def needs_two(plan: Plan, freeze: Sequence[str]) -> bool:

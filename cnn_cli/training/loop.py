@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import save_weights
 from cnn_cli.checkpoints.run_folder import BEST, LAST
-from cnn_cli.data.augmentation import augment, mix
+from cnn_cli.data.augmentation import mix
 from cnn_cli.data.batches import ReadError, iterate_batches, to_pixels
 from cnn_cli.distributed.world import Poll
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
@@ -158,11 +158,13 @@ def _step_graph(job: Job, state: State, network: nn.Module) -> StepGraph | None:
     if job["mixup"] or job["cutmix"] or not state.optimizer.capturable:
         return None
     table = torch.zeros(len(split), 9, dtype=torch.int16, device=state.device)
-    augmentation = job.augmentation
+    augmented = bool(job.augmentation)
 
     def step(index: Tensor) -> None:
-        batch = augment(images[index], table[index], augmentation) if augmentation else images[index]
-        _step(job, state, network, to_pixels(batch, state.device, job.layout), targets[index], 1.0)
+        batch, own = images[index], targets[index]
+        if augmented:
+            batch, own = job.moved(batch, own, table[index])
+        _step(job, state, network, to_pixels(batch, state.device, job.layout), own, 1.0)
 
     return StepGraph(step, job["batch_size"], table)
 

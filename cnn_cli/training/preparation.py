@@ -70,11 +70,11 @@ def make_job(
     if device.type == "cpu" and "keep-memory" in values["fast"]:
         keep_freed_memory()
     torch.backends.cudnn.benchmark = "cudnn-benchmark" in values["fast"] and not values["deterministic"]
-    task_for(plan, dataset.classes)
+    task_for(plan, dataset.classes, dataset.task)
     _check_memory(plan, values, device, math.ceil(min(values["batch_size"], _count(dataset)) / world.size))
     _check_augmentation(plan, values)
     data = prepare(_split(dataset, settings), metadata.preprocessing, device, values["workers"])
-    task = training_task(plan, dataset.classes, values, data.splits["train"].targets)
+    task = training_task(plan, dataset.classes, dataset.task, values, data.splits["train"].targets)
     job = Job(plan, settings, data, task, metadata, folder.path, speedups.layout(plan, values["fast"]), device, world)
     least = 2 * world.size
     if needs_two(plan, values["freeze"]) and min(values["batch_size"], len(job.data.splits["train"])) < least:

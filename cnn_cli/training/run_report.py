@@ -14,6 +14,7 @@ import torch
 from cnn_cli import __version__
 from cnn_cli.checkpoints.run_folder import CONFIG
 from cnn_cli.data.dataset import Dataset
+from cnn_cli.data.masks import identity
 from cnn_cli.device import describe
 from cnn_cli.files import write_text
 from cnn_cli.language.freezing import describe_frozen
@@ -33,7 +34,7 @@ def fingerprint(dataset: Dataset) -> str:
     """Changes with the classes, the number of images and their labels: another state of a folder is noticed."""
     digest = hashlib.sha256("\n".join(dataset.classes).encode("utf-8", "replace"))
     for name, part in dataset.splits.items():
-        digest.update(name.encode() + part.targets.numpy().tobytes())
+        digest.update(name.encode() + identity(part.targets))
     return digest.hexdigest()[:16]
 
 

@@ -79,8 +79,8 @@ def _pool_first(module: nn.Module) -> None:
 
 
 def layout(plan: Plan, fast: tuple[str, ...]) -> InputLayout:
-    """How images are to lie for the network."""
-    used = used_size(plan) if "crop-unused" in fast else plan.input[1:]
+    """How images are to lie for the network. One that outputs maps needs all of them."""
+    used = used_size(plan) if "crop-unused" in fast and len(plan.output) == 1 else plan.input[1:]
     return InputLayout(None if used == plan.input[1:] else (used[0], used[1]), "channels-last" in fast)
 
 

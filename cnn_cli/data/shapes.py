@@ -1,0 +1,219 @@
+"""`shapes`: pictures of six kinds of shapes with exact masks and boxes, made here by whole-number arithmetic.
+
+The same seed gives the same bytes on every machine: nothing is rounded, and no library draws the random numbers. Shapes
+of any color, filled plainly or with stripes, cover each other on textures of five kinds, under noise.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnn_cli.files import WriteError, make_folder, write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CLASSES = ("background", "circle", "square", "triangle", "star", "cross", "ring")
+SIDE = 64
+TRAIN, TEST = 4_000, 500
+_FILE = "shapes-1.safetensors"  # the number changes with the pictures
+_SEED = 20_261_127
+_MOST = 5  # shapes in an image
+_LEAST_VISIBLE = 30  # pixels of each shape, whatever covers it
+_CONTRAST = 90  # least sum of differences of red, green and blue between a shape and the colors of the background
+_TRIES = 6  # colors drawn until one has that contrast
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Corners in units of 1/1024 of the radius.
+_CORNERS = {
+    "square": [(-724, -724), (724, -724), (724, 724), (-724, 724)],
+    "triangle": [(0, -1024), (887, 512), (-887, 512)],
+    "star": [
+        *((0, -1024), (241, -331), (974, -316), (389, 127), (602, 828)),
+        *((0, 410), (-602, 828), (-389, 127), (-974, -316), (-241, -331)),
+    ],
+    "cross": [
+        *((-300, -970), (300, -970), (300, -300), (970, -300), (970, 300), (300, 300)),
+        *((300, 970), (-300, 970), (-300, 300), (-970, 300), (-970, -300), (-300, -300)),
+    ],
+}
+_ROUND = ("circle", "ring")
+_ROTATIONS = ((1, 0, 1), (15, 8, 17), (12, 5, 13), (4, 3, 5), (3, 4, 5), (5, 12, 13), (8, 15, 17))  # cos, sin, unit
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """images (n, 3, 64, 64) and masks (n, 64, 64), uint8; a box of `boxes` (m, 4) is x0, y0, x1, y1 around the visible
+    part of a shape of class `labels` (m,) in image `owners` (m,), all int64; x1 and y1 are the first pixels beyond."""
+
+    images: "Tensor"
+    masks: "Tensor"
+    boxes: "Tensor"
+    labels: "Tensor"
+    owners: "Tensor"
+
+
+def read_shapes(data_dir: Path) -> Shapes:
+    """The 4,000 training and then the 500 test images, made once and kept in `data_dir` where that can be written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load, save
+
+    path = data_dir / "shapes" / _FILE
+    with suppress(OSError, SafetensorError, KeyError):  # not there, or damaged: it is made anew
+        return Shapes(**load(path.read_bytes()))
+    shapes = make_shapes(TRAIN + TEST, _SEED)
+    with suppress(WriteError):  # without it the next start takes some seconds more
+        make_folder(path.parent)
+        write_bytes(path, save({name: getattr(shapes, name) for name in Shapes.__dataclass_fields__}))
+    return shapes
+
+
+def make_shapes(n: int, seed: int) -> Shapes:
+    """`n` images; each depends on the seed and its own number alone."""
+    import torch
+
+    images, masks = np.empty((n, SIDE, SIDE, 3), np.uint8), np.empty((n, SIDE, SIDE), np.uint8)
+    boxes: list[tuple[int, ...]] = []
+    for i in range(n):
+        images[i], masks[i], found = _scene(i, seed)
+        boxes += [(i, *box) for box in found]
+    table = torch.tensor(boxes, dtype=torch.int64)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return Shapes(pixels, torch.from_numpy(masks), table[:, 2:].contiguous(), table[:, 1].clone(), table[:, 0].clone())
+
+
+def _scene(number: int, seed: int) -> tuple[Array, Array, list[tuple[int, ...]]]:
+    """(64, 64, 3) pixels, (64, 64) classes, and [(class, x0, y0, x1, y1)] of the shapes, the lowest first."""
+    random = _integers(number, seed)
+    ground = [_color(random), _color(random)]
+    canvas = _texture(next(random) % 5, ground, random)
+    kinds, owners = [0], np.zeros((SIDE, SIDE), np.uint8)
+    for _ in range(1 + next(random) % _MOST):
+        kind, radius, turn = 1 + next(random) % 6, 7 + next(random) % 11, next(random) % 28
+        x, y = 4 + next(random) % (SIDE - 8), 4 + next(random) % (SIDE - 8)
+        fill = _texture(next(random) % 2, [_contrasting(ground, random), _contrasting(ground, random)], random)
+        inside = _placed(_stamp(CLASSES[kind], radius, 0 if CLASSES[kind] in _ROUND else turn), x, y)
+        if _all_visible(after := np.where(inside, np.uint8(len(kinds)), owners), len(kinds)):
+            np.copyto(canvas, fill, where=inside[..., None])
+            owners = after
+            kinds.append(kind)
+    level = next(random) % 20
+    noise = _noise(number, seed) % np.int16(2 * level + 1) - np.int16(level)
+    pixels = np.clip(canvas + noise, 0, 255).astype(np.uint8)
+    return pixels, np.array(kinds, np.uint8)[owners], [(kinds[i], *_box(owners == i)) for i in range(1, len(kinds))]
+
+
+def _all_visible(owners: Array, newest: int) -> bool:
+    counts = np.bincount(owners.ravel(), minlength=newest + 1)
+    return bool((counts[1:] >= _LEAST_VISIBLE).all())
+
+
+def _box(inside: Array) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _color(random: Iterator[int]) -> Array:
+    return np.array([next(random) % 256 for _ in range(3)], np.int16)
+
+
+def _contrasting(ground: list[Array], random: Iterator[int]) -> Array:
+    """A random color that differs from those of the background, or the last one drawn."""
+    for _ in range(_TRIES):
+        color = _color(random)
+        if all(int(np.abs(color - other).sum()) >= _CONTRAST for other in ground):
+            break
+    return color
+
+
+def _texture(kind: int, colors: list[Array], random: Iterator[int]) -> Array:
+    """(64, 64, 3) int16 in two colors: plain, stripes, a checkerboard, a gradient, clouds."""
+    a, b, period = 1 + next(random) % 3, next(random) % 7 - 3, 6 + next(random) % 9
+    slope = a * _X + b * _Y
+    if kind == 0:
+        index: Array = np.zeros_like(slope)
+    elif kind == 1:
+        index = slope // np.int16(period) & 1
+    else:
+        index = (_X // np.int16(period) + _Y // np.int16(period)) & 1
+    if kind < 3:
+        chosen: Array = np.stack(colors).take(index, 0)
+        return chosen
+    if kind == 3:
+        share: Array = (slope - slope.min()).astype(np.int32) * 256 // np.int32(max(1, int(slope.max() - slope.min())))
+    else:
+        share = _clouds(random)
+    first, second = (color.astype(np.int32) for color in colors)
+    blend: Array = ((first * 256 + (second - first) * share[..., None]) >> 8).astype(np.int16)
+    return blend
+
+
+def _clouds(random: Iterator[int]) -> Array:
+    """(64, 64) int32 from 0 to 256: a lattice of 9x9 random values with bilinear interpolation between them."""
+    lattice: Array = np.array([next(random) % 257 for _ in range(81)], np.int32).reshape(9, 9)
+    cell, within = np.arange(SIDE) // 8, np.arange(SIDE, dtype=np.int32) % 8
+    rows: Array = lattice[cell] * (8 - within)[:, None] + lattice[cell + 1] * within[:, None]  # (64, 9), times 8
+    values: Array = rows[:, cell] * (8 - within) + rows[:, cell + 1] * within
+    return values >> 6
+
+
+@cache
+def _stamp(kind: str, radius: int, turn: int) -> Array:
+    """(2r + 1, 2r + 1) bool: the pixels within a shape, turned by one of 28 angles."""
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    if kind in _ROUND:
+        distance = x * x + y * y
+        disk: Array = distance <= radius * radius
+        return disk if kind == "circle" else disk & (4 * distance >= radius * radius)
+    cosine, sine, unit = _ROTATIONS[turn % 7]
+    for _ in range(turn // 7):
+        cosine, sine = -sine, cosine
+    turned = [
+        ((cosine * u - sine * v) * radius // unit, (sine * u + cosine * v) * radius // unit) for u, v in _CORNERS[kind]
+    ]
+    inside = np.zeros((2 * radius + 1, 2 * radius + 1), bool)
+    px, py = 1024 * x, 1024 * y + 1  # off the corners by a hair
+    for (x0, y0), (x1, y1) in zip(turned, [*turned[1:], turned[0]], strict=True):
+        crosses = (y0 <= py) != (y1 <= py)
+        right = (px - x0) * (y1 - y0) < (x1 - x0) * (py - y0)
+        inside ^= crosses & (right if y1 > y0 else (px - x0) * (y1 - y0) > (x1 - x0) * (py - y0))
+    return inside
+
+
+def _placed(stamp: Array, x: int, y: int) -> Array:
+    """(64, 64) bool: the stamp with its middle at (x, y), cut off at the borders."""
+    radius = len(stamp) // 2
+    padded = np.zeros((SIDE + 2 * radius, SIDE + 2 * radius), bool)
+    padded[y : y + len(stamp), x : x + len(stamp)] = stamp
+    window: Array = padded[radius : radius + SIDE, radius : radius + SIDE]
+    return window
+
+
+def _integers(number: int, seed: int) -> Iterator[int]:
+    """Random whole numbers below 2^31 of an image."""
+    yield from (_random(2 * number, 1_024, seed) >> np.uint64(33)).tolist()
+
+
+def _noise(number: int, seed: int) -> Array:
+    """(64, 64, 3) random bytes."""
+    words = _random(2 * number + 1, SIDE * SIDE * 3 // 8, seed).astype("<u8")
+    return np.frombuffer(words.tobytes(), np.uint8).reshape(SIDE, SIDE, 3).astype(np.int16)
+
+
+def _random(stream: int, count: int, seed: int) -> Array:
+    """(count,) uint64 by SplitMix64 (Steele et al. 2014), modulo 2^64; `stream` numbers independent sequences."""
+    with np.errstate(over="ignore"):
+        start = np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(stream) * np.uint64(1 << 20)
+        z = (start + np.arange(count, dtype=np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+_Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.int16)
