@@ -288,7 +288,8 @@ def test_outputs() -> None:
     with pytest.raises(SpecError) as error:
         made("a: Flatten\naux: {Linear: 3}\nfc: {Linear: 5, from: a}\n", head)
     assert str(error.value).endswith(
-        "all outputs must have the same shape, but 'aux' is 3 and 'fc' is 5; make them equal"
+        "all outputs with weights must have the same shape, but 'aux' is 3 and 'fc' is 5; make them equal, or name "
+        "outputs without weights, [fc, aux]"
     )
 
 

@@ -102,7 +102,7 @@ class Comparison:
             "training_bytes": (f"training, batch of {self.setup.batch}", format_bytes),
         }
         before, after = self._sums(self.a), self._sums(self.b)
-        shapes = [f"{sizes(p.input)} → {sizes(p.output)}" for p in (self.a, self.b)]
+        shapes = [f"{sizes(p.input)} → {p.output_sizes}" for p in (self.a, self.b)]
         lines = [{"title": "input → output", "a": shapes[0], "b": shapes[1]}]
         for key, (title, form) in titles.items():
             x, y = before[key], after[key]

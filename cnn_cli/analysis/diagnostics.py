@@ -113,8 +113,8 @@ def _data_problems(plan: Plan, args: Collection[str]) -> list[Problem]:
     settings = {"train": spec.train} | {f"recipes.{name}": recipe for name, recipe in spec.recipes.items()}
     for where, values in settings.items():
         dataset = DATASETS.get(str(values.get("data")))
-        if dataset is None or plan.errors or args or len(plan.output) != 1:  # maps are warned of by the language
-            continue
+        if dataset is None or plan.errors or args or plan.named_outputs or len(plan.output) != 1:
+            continue  # of maps and of several outputs the language warns
         count, outputs = dataset.class_count, plan.output[0]
         if outputs != count and (outputs, count) != (1, 2):
             node = spec.node

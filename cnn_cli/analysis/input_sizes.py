@@ -85,7 +85,7 @@ class InputSizes:
         return {
             "input": sizes(plan.input),
             "last_image": sizes(maps[-1]) if maps else "",
-            "output": sizes(plan.output),
+            "output": plan.output_sizes,
             "params": plan.params,
             "macs": plan.macs,
             "unused_rows": len(rows),

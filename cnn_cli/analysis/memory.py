@@ -116,7 +116,7 @@ class _Run:
     def forward(self) -> None:
         image = self.new(self.batch)
         skipped = frozenset() if self.training else self.plan.only_in_training
-        self.run(self.plan.root, [image], skipped)
+        self.run(self.plan.root, [image], skipped, tuple(self.plan.named_outputs), {})
 
     def new(self, count: int) -> int:
         self.bytes.append(count)

@@ -127,7 +127,8 @@ def _ends(plan: Plan) -> list[str]:
     """The rows whose values leave the network."""
     taken = {name for layer in plan.layers for name in layer.takes}
     taken |= {name.rpartition(".")[0] for name in taken}
-    return [layer.name for layer in plan.layers if layer.name not in taken] or ["input"]
+    ends = {producer(name, {layer.name for layer in plan.layers}) for name in plan.ends}
+    return [layer.name for layer in plan.layers if layer.name not in taken or layer.name in ends] or ["input"]
 
 
 def _sight(layer: Layer, inputs: list[Sight]) -> Sight:

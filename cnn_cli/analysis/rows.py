@@ -92,6 +92,7 @@ def network_document(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
         "reference": plan.reference,
         "input": list(plan.input),
         "output": list(plan.output),
+        **({"outputs": {k: list(v) for k, v in plan.named_outputs.items()}} if plan.named_outputs else {}),
         "layers": [row.document() for row in rows],
         "total": totals(plan, rows),
         **({"only_in_training": only} if only else {}),

@@ -174,6 +174,8 @@ class Summary:
             f"{total['params']:,} parameters, {trainable}{buffers}; {format_bytes(total['bytes'])} in float32",
             f"{total['macs']:,} MACs = {total['flops']:,} FLOPs per {sizes(plan.input)} image",
         ]
+        if plan.named_outputs:
+            lines.append(f"outputs {plan.output_sizes}")
         if only := auxiliary(plan):
             params, macs = total["params"] - only["params"], total["macs"] - only["macs"]
             names = ", ".join(list(plan.outputs)[1:])

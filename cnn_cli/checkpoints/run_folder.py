@@ -41,7 +41,8 @@ def weights_of(run: Path) -> Path:
 
 def newest_run(network: str, file: str, root: Path = RUNS) -> Path | None:
     """The run of that network with the highest number that has this file; None without one."""
-    runs = [p for p in root.glob(f"{network}-*") if number_of(p, network) and (p / file).is_file()]
+    folders = root.iterdir() if root.is_dir() else ()
+    runs = [p for p in folders if number_of(p, network) and (p / file).is_file()]
     return max(runs, key=lambda p: number_of(p, network), default=None)
 
 

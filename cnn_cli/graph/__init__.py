@@ -36,7 +36,7 @@ def render(plan: Plan, kind: str, depth: int | None = None) -> bytes:
     if kind in (".mmd", ".dot"):
         return (to_mermaid if kind == ".mmd" else to_dot)(plan.network, boxes, arrows).encode()
     macs = format_count(plan.macs, "MACs")
-    caption = f"{sizes(plan.input)} → {sizes(plan.output)}, {plan.params:,} parameters, {macs}"
+    caption = f"{sizes(plan.input)} → {plan.output_sizes}, {plan.params:,} parameters, {macs}"
     return render_figure(plan.network, caption, boxes, arrows, kind.removeprefix("."))
 
 

@@ -6,6 +6,7 @@ Normalization, activation and dropout share the box of the layer that they follo
 import re
 import textwrap
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cnn_cli.analysis.receptive_field import producer
@@ -47,6 +48,7 @@ def collect_boxes(plan: Plan, depth: int | None) -> tuple[list[Box], list[Arrow]
     rows = layer_rows(plan, depth=depth)
     names = {"input", *(row.name for row in rows)}
     uses = Counter(producer(name, names) for row in rows for name in row.takes)
+    uses.update(producer(name, names) for name in plan.ends if plan.named_outputs)
     boxes, arrows = [Box("input", "input", "input")], list[Arrow]()
     number = {"input": 0}  # of the box that holds a row
     shapes: dict[str, Shape] = {"input": plan.input}
@@ -61,11 +63,28 @@ def collect_boxes(plan: Plan, depth: int | None) -> tuple[list[Box], list[Arrow]
             for name, shape in zip(row.takes, row.input_shapes, strict=True):
                 arrows.append(Arrow(number[producer(name, number)], place, sizes(shape)))
         number[row.name], shapes[row.name], last = place, row.output_shape, row
-    ends = [name for name in number if uses[name] == 0 and name != "input"] or ["input"]
-    for name in ends:
-        arrows.append(Arrow(number[name], len(boxes), sizes(shapes[name])))
-        boxes.append(Box("input", "output", "output" if len(ends) == 1 else f"output {name}"))
+    for title, place, shape in _ends(plan, number, shapes, uses):
+        arrows.append(Arrow(place, len(boxes), sizes(shape)))
+        boxes.append(Box("input", "output", title))
     return boxes, arrows
+
+
+def _ends(
+    plan: Plan, number: Mapping[str, int], shapes: Mapping[str, Shape], uses: Mapping[str, int]
+) -> list[tuple[str, int, Shape]]:
+    """The outputs as boxes name them, with the number of the box that makes each, and the shapes."""
+    if plan.named_outputs:
+        places = [_place(row, number) for row in plan.ends]
+        return [(f"output {n}", p, shape) for (n, shape), p in zip(plan.named_outputs.items(), places, strict=True)]
+    ends = [name for name in number if uses[name] == 0 and name != "input"] or ["input"]
+    return [("output" if len(ends) == 1 else f"output {name}", number[name], shapes[name]) for name in ends]
+
+
+def _place(row: str, number: Mapping[str, int]) -> int:
+    """The box of a row, or of the folded group around it."""
+    while row not in number:
+        row = row.rpartition(".")[0]
+    return number[row]
 
 
 def _follows(row: Row, last: Row) -> bool:

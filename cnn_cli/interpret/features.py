@@ -241,6 +241,7 @@ def show_features(
 def _prediction(loaded: LoadedNetwork, network: nn.Module, pixels: Tensor, label: int | None) -> Panel | None:
     """The panel of an image; none for untrained weights and where the outputs are no class scores."""
     classes = class_names(loaded)
-    if not loaded.weights or len(loaded.plan.output) != 1 or max(2, loaded.plan.output[0]) != len(classes):
+    plan = loaded.plan
+    if not loaded.weights or plan.named_outputs or len(plan.output) != 1 or max(2, plan.output[0]) != len(classes):
         return None
     return prediction_panel(Scores(network, loaded.plan), pixels, classes, label)

@@ -25,9 +25,9 @@ class Scores(nn.Module):
 
     def __init__(self, network: nn.Module, plan: Plan) -> None:
         super().__init__()
-        if len(plan.output) != 1:
-            shape = "x".join(map(str, plan.output))
-            raise UsageError(f"{plan.network} outputs {shape}, but this needs one score per class; choose a classifier")
+        if len(plan.output) != 1 or plan.named_outputs:
+            fix = "choose a classifier"
+            raise UsageError(f"{plan.network} outputs {plan.output_sizes}, but this needs one score per class; {fix}")
         self.network, self.plan = network, plan
         self.final = _final(plan)
 

@@ -103,7 +103,6 @@ class Context:
     params: int = 0
     shape_error: tuple[Problem, bool] | None = None  # the first that another input may fix; whether a larger one
     blocks: set[str] = field(default_factory=set)
-    root_outputs: dict[str, Output] = field(default_factory=dict)
     enclosing: list[Any] = field(default_factory=list)  # the Siblings of the mappings around, the innermost last
     unused: dict[str, tuple[tuple[int, int], str, str]] = field(default_factory=dict)  # path → place, label, row
     taken: set[str] = field(default_factory=set)  # the paths of values that are taken from outside of their group

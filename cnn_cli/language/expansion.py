@@ -66,25 +66,27 @@ def _expand(spec: Spec) -> Plan:
     context = Context(spec, list(spec.problems))
     start = Site("", Output(spec.input or None, "input"), Scope("", {}))
     root: Layer | Group = Group("", False, (), "input")
-    output = start.input
+    outputs = {"": start.input}
     if spec.layers is not None:
         try:
             root, output = _part(context, spec.layers, start.at(bind_arguments(context, "", spec.args, {}, start)))
-            if spec.outputs:
-                root, output = choose_outputs(context, root, output)
+            root, outputs = choose_outputs(context, root, output)
         except LimitReached:
-            output = Output(None, "")
+            outputs = {"": Output(None, "")}
+    output = next(iter(outputs.values()))
     if not context.problems:
         warn_no_scores(context, output)
     if all(p.warning for p in context.problems):
-        warn_unused_outputs(context, output)
+        warn_unused_outputs(context, list(outputs.values()))
         warn_unused_args(context)
         context.problems += context.warnings
-        assert output.shape is not None, f"{spec.name}: no output is known, and no mistake was noted"
+        known = all(x.shape is not None for x in outputs.values())
+        assert known, f"{spec.name}: an output is not known, and no mistake was noted"
     return Plan(
         spec,
         spec.input,
-        output.shape or (),
+        {name: x.shape or () for name, x in outputs.items()},
+        tuple(x.row for x in outputs.values()),
         root,
         tuple(context.layers),
         {name: node.plain for name, node in spec.args.items()},
@@ -199,9 +201,8 @@ def _mapping(context: Context, node: Node, site: Site) -> Part:
         siblings.add(key, out)
         children.append(Child(key, part, takes))
         last = last if out.bare else key
-    if not site.path:
-        context.root_outputs.update(siblings.outputs)
-    siblings.used.add(last)
+    if site.path or not (context.spec.outputs or context.spec.named_outputs):
+        siblings.used.add(last)
     context.enclosing.pop()
     note_unused(context, siblings, [child.key for child in children], site)
     output = siblings.outputs[last]

@@ -1,43 +1,66 @@
 """What leaves a network: the output of its last layer, or those that `outputs:` names."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from cnn_cli.errors import closest, listed
 from cnn_cli.language.context import Context, Output
 from cnn_cli.language.plan import Group, Layer
+from cnn_cli.language.siblings import paths, value_at
+from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.layers import sizes
 
+_MAPPING = " Write `layers:` as a mapping, `name: …`"
 
-def choose_outputs(context: Context, root: Layer | Group, output: Output) -> tuple[Layer | Group, Output]:
-    """With `outputs:`, the first of them is the network's output, and all are children of the outermost mapping."""
-    keys = context.spec.node.value["outputs"].keys
-    children = {name: x for name, x in context.root_outputs.items() if name != "input"}
-    main = next(iter(context.spec.outputs))
-    wanted = children[main].shape if main in children else None
-    valid = isinstance(root, Group)
-    for name in context.spec.outputs:
-        child = children.get(name)
-        if child is None:
-            fix = closest(name[:60], children) or f" Expected one of {listed(list(children))}"
-            message = f"{name[:60]!r} is not a child of the outermost mapping.{fix}"
-        elif child.pieces or child.bare:
-            message = (
-                f"{name!r} is {'split into pieces' if child.pieces else 'a Parameter'}; name the output of a layer"
-            )
-        elif wanted and child.shape and child.shape != wanted:
-            shapes = f"{name!r} is {sizes(child.shape)} and {main!r} is {sizes(wanted)}"
-            message = f"all outputs must have the same shape, but {shapes}; make them equal"
-        else:
-            continue
-        context.problem(keys[name], "outputs", message)
-        valid = False
+
+def choose_outputs(context: Context, root: Layer | Group, output: Output) -> tuple[Layer | Group, dict[str, Output]]:
+    """The network and its outputs by name, the main one first; a single one has the name "".
+
+    A mapping `outputs:` names auxiliary outputs with their weights in the loss: children of the outermost mapping, of
+    equal shapes. A list names several outputs of any shapes, by their paths; a network gives all of them.
+    """
+    spec = context.spec
+    names = [*spec.outputs, *spec.named_outputs]
+    node: Node | None = spec.node.value["outputs"] if names else None
+    if node is None or (output.shape is None and not output.inside):
+        return root, {"": output}
+    valid, weighted = True, bool(spec.outputs)
+    inside = output.inside if isinstance(root, Group) and (root.named or not weighted) else {}
+    for place, name in zip(node.keys.values() if spec.outputs else node.value, names, strict=True):
+        message = _mistake(name, names[0], inside, weighted)
+        if message:
+            context.problem(place, "outputs", message)
+            valid = False
     if not valid or not isinstance(root, Group):
-        return root, output
-    return replace(root, output=main), context.root_outputs[main]
+        return root, {"": output}
+    context.taken.update(names)
+    return replace(root, output=names[0]), {name: value_at(output.inside, name) or output for name in names}
+
+
+def _mistake(name: str, main: str, inside: Mapping[str, Output], weighted: bool) -> str:
+    """What is wrong with an output that `outputs:` names; empty where nothing is. inside: the values of the network."""
+    child, wanted = value_at(inside, name), value_at(inside, main)
+    if child is None or (weighted and name not in inside):
+        known = [*inside] if weighted else [*inside, *paths(inside, name.partition(".")[0])]
+        fix = closest(name[:60], known) or (f" Expected one of {listed(list(inside))}" if inside else _MAPPING)
+        what = "child of the outermost mapping" if weighted else "value of the network"
+        return f"{name[:60]!r} is not a {what}.{fix}"
+    if child.pieces or child.bare:
+        return f"{name!r} is {'split into pieces' if child.pieces else 'a Parameter'}; name the output of a layer"
+    if weighted and wanted and wanted.shape and child.shape and child.shape != wanted.shape:
+        shapes = f"{name!r} is {sizes(child.shape)} and {main!r} is {sizes(wanted.shape)}"
+        fix = f"make them equal, or name outputs without weights, [{main}, {name}]"
+        return f"all outputs with weights must have the same shape, but {shapes}; {fix}"
+    return ""
 
 
 def warn_no_scores(context: Context, output: Output) -> None:
     """Warn of a network that is to be trained, but ends neither in one score per class nor in a map of them."""
-    if context.spec.train and output.shape and len(output.shape) == 2:
+    names = context.spec.named_outputs
+    if context.spec.train and names:
+        fix = f"write weights in the loss, {{{names[0]}: 1.0, …}}, for auxiliary outputs, or name one"
+        message = f"`train` needs a single output, not {listed(names)}; {fix}"
+        context.warn(context.spec.node.keys["outputs"], "outputs", message)
+    elif context.spec.train and output.shape and len(output.shape) == 2:
         message = f"outputs {sizes(output.shape)}, but `train` needs one score per class; end with Flatten and Linear"
         context.warn(context.spec.node.keys["layers"], "layers", message)

@@ -6,7 +6,7 @@ from typing import Any
 
 from cnn_cli.errors import Problem, SpecError
 from cnn_cli.language.spec import Spec, used_blocks
-from cnn_cli.layers import LayerType, Saved, Shape, Tensor
+from cnn_cli.layers import LayerType, Saved, Shape, Tensor, sizes
 from cnn_cli.layers.formulas import Line
 from cnn_cli.layers.taps import Taps
 
@@ -100,7 +100,8 @@ class Plan:
 
     spec: Spec
     input: Shape
-    output: Shape
+    shapes: dict[str, Shape]  # of the outputs by name, the main one first; the name of a single one is ""
+    ends: tuple[str, ...]  # the rows that make them
     root: Layer | Group
     layers: tuple[Layer, ...]
     args: dict[str, Any]
@@ -121,8 +122,25 @@ class Plan:
         return self.spec.reference
 
     @property
+    def output(self) -> Shape:
+        """The shape of the output, of several that of the main one."""
+        return next(iter(self.shapes.values()))
+
+    @property
     def outputs(self) -> dict[str, float]:
+        """Auxiliary outputs with their weights in the loss, the main one first; empty where there are none."""
         return self.spec.outputs
+
+    @property
+    def named_outputs(self) -> dict[str, Shape]:
+        """Several outputs without weights, which the network gives by name; empty where it gives a single one."""
+        return self.shapes if self.spec.named_outputs else {}
+
+    @property
+    def output_sizes(self) -> str:
+        """`10`, or `p3 256x28x28, p4 256x14x14` of several outputs."""
+        named = ", ".join(f"{name} {sizes(shape)}" for name, shape in self.named_outputs.items())
+        return named or sizes(self.output)
 
     @property
     def train(self) -> dict[str, Any]:
@@ -158,8 +176,7 @@ class Plan:
         takes = {child.key: child.takes for child in self.root.children}
         needed, waiting = set(), [self.root.output]
         while waiting:
-            name = waiting.pop()
-            key = name if name in takes else name.rpartition(".")[0]
+            key = waiting.pop().partition(".")[0]
             if key in takes and key not in needed:
                 needed.add(key)
                 waiting += takes[key]
@@ -168,13 +185,8 @@ class Plan:
     @property
     def last(self) -> Layer | None:
         """The layer that makes the main output; None where there is none."""
-        part = self.root
-        while isinstance(part, Group):
-            child = next((c for c in part.children if c.key == part.output), None)
-            if child is None:  # the identity: what comes before it makes the output
-                return self.layers[-1] if self.layers else None
-            part = child.part
-        return part
+        row = self.ends[0]
+        return next((layer for layer in self.layers if layer.name in (row, row.rpartition(".")[0])), None)
 
     def checked(self) -> "Plan":
         """The plan itself if it has no errors, else SpecError with all of them."""

@@ -14,6 +14,7 @@ Schema = dict[str, Any]
 
 _ARGUMENT: Schema = {"type": "string", "pattern": r"^\$"}
 _VALUE: Schema = {"type": "string"}  # the name of a sibling, or the path of a value inside of one
+_OUTPUTS: Schema = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
 _PART: Schema = {"$ref": "#/definitions/part"}
 
 
@@ -51,7 +52,10 @@ def _network() -> Schema:
         "args": {"$ref": "#/definitions/args"},
         "blocks": {"$ref": "#/definitions/blocks"},
         "layers": _PART,
-        "outputs": _mapping({"type": "number", "minimum": 0}, "", "outputs and their weights in the loss, main first"),
+        "outputs": {"anyOf": [_mapping({"type": "number", "minimum": 0}, "", "auxiliary outputs"), _OUTPUTS]}
+        | {
+            "description": "outputs and their weights in the loss, main first; or a list of outputs of any shapes",
+        },
         "train": {"anyOf": [train_schema(), {"type": "null"}]},
         "recipes": _mapping(train_schema(), "^[a-z][a-z0-9_-]*$", "other ways to train it, each overriding train"),
     }

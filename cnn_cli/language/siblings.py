@@ -89,11 +89,11 @@ def _not_there(context: Context, name: str, siblings: Siblings, site: Site) -> s
     group = value_at(siblings.outputs, around)
     if group is not None and not group.inside:
         return f"names a value inside of {around}, which is not a group; write {around}"
-    paths = [*siblings.outputs, *_paths(siblings.outputs, head)]
-    return f"is not an earlier sibling.{closest(name[:60], paths)} Expected one of {earlier}"
+    known = [*siblings.outputs, *paths(siblings.outputs, head)]
+    return f"is not an earlier sibling.{closest(name[:60], known)} Expected one of {earlier}"
 
 
-def _paths(values: Mapping[str, Output], head: str, most: int = 500) -> list[str]:
+def paths(values: Mapping[str, Output], head: str, most: int = 500) -> list[str]:
     """The paths of the values inside of one, the outer ones first."""
     found = [head] if head in values else []
     for path in found:  # grows on the way

@@ -47,7 +47,8 @@ class Spec:
     args: dict[str, Node]
     layers: Node | None
     blocks: dict[str, Block]
-    outputs: dict[str, float]
+    outputs: dict[str, float]  # auxiliary outputs and their weights in the loss
+    named_outputs: tuple[str, ...]  # several outputs without weights
     train: dict[str, Any]
     recipes: dict[str, dict[str, Any]]  # other ways to train it, each overriding some of `train`
     problems: tuple[Problem, ...]
@@ -123,6 +124,8 @@ def _network(name: str, node: Node, key: Place, shared: dict[str, Block], origin
         if parts and part not in parts and repr(part) not in meant:
             notes.add(key, f"`{part}` is missing; write {form}")
     train = _train(parts.get("train"), notes)
+    outputs = parts.get("outputs")
+    several = outputs is not None and isinstance(outputs.value, list)
     return Spec(
         name=name,
         origin=origin,
@@ -133,7 +136,8 @@ def _network(name: str, node: Node, key: Place, shared: dict[str, Block], origin
         args=_args(parts.get("args"), notes, "args"),
         layers=parts.get("layers"),
         blocks=shared | _blocks(parts.get("blocks"), notes),
-        outputs=_outputs(parts.get("outputs"), notes),
+        outputs=_outputs(None if several else outputs, notes),
+        named_outputs=_named_outputs(outputs, notes) if outputs and several else (),
         train=train,
         recipes=_recipes(parts.get("recipes"), train, notes),
         problems=tuple(notes.problems),
@@ -226,6 +230,21 @@ def _outputs(node: Node | None, notes: _Notes) -> dict[str, float]:
         except ValueError as error:
             notes.add(weight.place, f"the loss weight of {name[:60]!r} {error}; write {name[:60]}: 1.0", "outputs")
     return outputs
+
+
+def _named_outputs(node: Node, notes: _Notes) -> tuple[str, ...]:
+    """The names of several outputs; none, and a problem, where one is wrong."""
+    for n, item in enumerate(node.value):
+        if not isinstance(item.value, str):
+            notes.add(item.place, f"an output must be a name or a path, not {shown(item.plain)}; write p3", "outputs")
+        elif item.value in [other.value for other in node.value[:n]]:
+            notes.add(item.place, f"duplicate output {item.value[:60]!r}; remove it", "outputs")
+        else:
+            continue
+        return ()
+    if not node.value:
+        notes.add(node.place, "names no output; write [p3, p4], or remove `outputs`", "outputs")
+    return tuple(item.value for item in node.value)
 
 
 def _train(

@@ -1,7 +1,7 @@
 """Warnings of what a spec writes and nothing uses: outputs of layers, and arguments."""
 
 import re
-from typing import Any
+from collections.abc import Sequence
 
 from cnn_cli.language.context import Context, Output, Site
 from cnn_cli.language.siblings import Siblings
@@ -10,17 +10,16 @@ from cnn_cli.language.spec import words
 
 def note_unused(context: Context, siblings: Siblings, children: list[str], site: Site) -> None:
     """Note the children whose outputs no sibling takes: unless they are taken from outside, a branch to be joined."""
-    outputs: Any = {} if site.path else context.spec.outputs
     pieces = {name.rpartition(".")[0] for name in siblings.used if name in siblings.outputs}
     for key in children:
-        if key not in siblings.used and key not in pieces and key not in outputs:
+        if key not in siblings.used and key not in pieces:
             child = site.child(key, site.input, site.scope)
             context.unused[child.path] = siblings.place(key), child.label, siblings.outputs[key].row
 
 
-def warn_unused_outputs(context: Context, output: Output) -> None:
+def warn_unused_outputs(context: Context, outputs: Sequence[Output]) -> None:
     """Warn of outputs that nothing in the network takes."""
-    rows = {name for layer in context.layers for name in layer.takes} | {output.row}
+    rows = {name for layer in context.layers for name in layer.takes} | {output.row for output in outputs}
     rows |= {name.rpartition(".")[0] for name in rows}  # of a piece, the Chunk
     for path, (place, label, row) in context.unused.items():
         inside = any(name.startswith(f"{path}.") for name in context.taken)

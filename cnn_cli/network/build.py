@@ -26,8 +26,11 @@ def build(
 
 def build_plan(plan: Plan) -> nn.Module:
     """The module of a plan, with fresh weights, in training mode."""
-    module = _module(plan.checked().root)
+    module = _module(plan.checked().root, tuple(plan.named_outputs))
     assert isinstance(module, nn.Module)
+    if plan.named_outputs:
+        assert isinstance(module, modules.Graph)
+        module.give_exports()
     if plan.outputs:
         assert isinstance(module, modules.Graph)
         module.set_auxiliary(tuple(plan.outputs), plan.only_in_training)

@@ -13,8 +13,8 @@ class Graph(nn.Module):
 
     `takes[key]` are the values that child `key` takes: "input" for what enters ("input.0", "input.1", … where several
     values do), a sibling's name, "name.1" for a piece of a Chunk, or "name.path" for a value inside of a sibling. The
-    forward pass maps what enters to the value called `output`, or, with auxiliary outputs while training, to
-    {name: tensor}. Into a dictionary `exported` it also writes the values of the names in `exports`.
+    forward pass maps what enters to the value called `output`, or, with auxiliary outputs while training or after
+    `give_exports`, to {name: tensor}. Into a dictionary `exported` it also writes the values of the names in `exports`.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class Graph(nn.Module):
         self._exports = exports
         self._auxiliary: tuple[str, ...] = ()
         self._only_training: frozenset[str] = frozenset()
+        self._gives_exports = False
         for key, child in children.items():
             if isinstance(child, nn.Parameter):
                 self.register_parameter(key, child)
@@ -37,6 +38,10 @@ class Graph(nn.Module):
                 self.add_module(key, child)
         self._inside = frozenset(key for key, child in children.items() if isinstance(child, Graph) and child._exports)
         self._done = self._last_uses()
+
+    def give_exports(self) -> None:
+        """Give {name: tensor} of the exported values in place of the output: several outputs of a network."""
+        self._gives_exports = True
 
     def set_auxiliary(self, names: Sequence[str], only_training: frozenset[str]) -> None:
         """In training give all of `names`, the main one first; otherwise skip `only_training`, which it does not need.
@@ -87,7 +92,7 @@ class Graph(nn.Module):
             exported.update((name, values[name]) for name in self._exports)
         if self._auxiliary and self.training:
             return {name: values[name] for name in self._auxiliary}
-        return values[self._output]
+        return {name: values[name] for name in self._exports} if self._gives_exports else values[self._output]
 
 
 def chains(graph: Graph) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from cnn_cli.data.dataset import CLASSIFICATION, SEGMENTATION
+from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.tasks import classification, segmentation, segmentation_result
 from cnn_cli.tasks.base import Task, TaskResult
@@ -13,6 +14,7 @@ from cnn_cli.tasks.base import Task, TaskResult
 
 def task_for(plan: Plan, classes: tuple[str, ...], name: str = CLASSIFICATION) -> Task:
     """The task `name`, as the data set says, for these classes. UsageError where the network's output does not suit."""
+    _check_single(plan)
     if name == SEGMENTATION:
         return segmentation.segmentation_task(plan, classes)
     return classification.classification_task(plan, classes)
@@ -27,9 +29,18 @@ def training_task(
     plan: Plan, classes: tuple[str, ...], name: str, settings: Mapping[str, Any], targets: Tensor
 ) -> Task:
     """The task with what the settings say of its objective. targets: those of the training images."""
+    _check_single(plan)
     if name == SEGMENTATION:
         return segmentation.with_objective(segmentation.segmentation_task(plan, classes), settings, targets)
     return classification.with_objective(classification.classification_task(plan, classes), settings, targets)
+
+
+def _check_single(plan: Plan) -> None:
+    """UsageError for a network with several outputs: nothing says what each would be trained for."""
+    if plan.named_outputs:
+        names = list(plan.named_outputs)
+        fix = f"name one, or write weights in the loss for auxiliary outputs: `outputs: {{{names[0]}: 1.0, …}}`"
+        raise UsageError(f"{plan.network} has several outputs ({', '.join(names)}), and training needs one; {fix}")
 
 
 def read_result(document: Mapping[str, Any]) -> TaskResult:
