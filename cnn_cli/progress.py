@@ -1,18 +1,30 @@
 """A progress bar on the terminal for what takes long; nothing in a log."""
 
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
+_REFRESH = 0.1  # seconds
 
 
-def progress_bar(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+def progress_bar(items: Iterable[T], total: int, description: str) -> Generator[T]:
     """The items one by one, with a bar on stderr where that is a terminal and there is more than one item."""
     if total < 2 or not sys.stderr.isatty():
         yield from items
         return
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    yield from track(items, description=description, total=total, console=Console(stderr=True), transient=True)
+    # No refresh thread: forked data workers must find no lock held.
+    with Progress(console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        bar.refresh()
+        shown = time.monotonic()
+        for item in items:
+            yield item
+            bar.advance(task)
+            if time.monotonic() - shown > _REFRESH:
+                bar.refresh()
+                shown = time.monotonic()

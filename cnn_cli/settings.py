@@ -52,6 +52,7 @@ SETTINGS: dict[str, Field] = {
         None,
         "normalization of pixels in [0, 1], per channel: {mean: [...], std: [...]} [none]",
     ),
+    "skip_unreadable": Field("Data", Flag(), False, "go without images that cannot be read [false: refuse them]"),
     "workers": Field("Data", maybe(Integer(0, 256)), None, "data-loading workers [one per CPU, at most 8]"),
     "epochs": Field("Optimization", _POSITIVE, 10, "number of epochs; fractions allowed (1.5) [10]"),
     "batch_size": Field("Optimization", Integer(1), 64, "global batch size, across all processes [64]"),

@@ -230,7 +230,8 @@ def _place_of_data(run: Path, metadata: Metadata) -> dict[str, Any]:
     """The data set's path and folder from the run's config.yaml: best.safetensors does not have them."""
     try:
         data = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]
-        same = Path(data["name"]).name == Path(metadata.data["name"]).name
+        key = "fingerprint" if "fingerprint" in data else "name"  # the name may be that of where it was before
+        same = Path(data[key]).name == Path(metadata.data[key]).name
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # a file that anybody may edit
         return {}
     return {key: data[key] for key in ("name", "folder") if same and key in data}

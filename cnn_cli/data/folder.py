@@ -14,6 +14,7 @@ import torch
 from cnn_cli.data.dataset import Dataset, Split
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
 from cnn_cli.errors import UsageError
+from cnn_cli.progress import progress_bar
 
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -45,7 +46,10 @@ def read_folder(root: Path) -> Dataset:
         skipped["other folder"] += [name for name, path in folders.items() if path not in splits.values()]
     class_folders = {name: _subfolders(path, skipped) for name, path in splits.items()} if splits else {"all": folders}
     files = {
-        name: {c: list(_images(path, skipped, _visited(root, splits.get(name, root)))) for c, path in paths.items()}
+        name: {
+            c: list(_images(path, skipped, _visited(root, splits.get(name, root))))
+            for c, path in progress_bar(paths.items(), len(paths), f"listing {root.name}")
+        }
         for name, paths in class_folders.items()
         if paths
     }

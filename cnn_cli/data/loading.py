@@ -11,15 +11,18 @@ from torch import Tensor
 
 from cnn_cli.data.catalog import DATASETS, load_named
 from cnn_cli.data.dataset import SEGMENTATION, Dataset, Split
+from cnn_cli.data.fingerprint import fingerprint
 from cnn_cli.data.folder import read_folder
 from cnn_cli.data.masks import VOID, Targets, are_masks, pixel_counts, rarest_classes, renumbered
+from cnn_cli.data.unreadable import without_unreadable
 from cnn_cli.errors import UsageError, closest
 
 _TEST_FRACTION = 0.2  # of a folder without splits
 
 
-def load_dataset(name: str, data_dir: Path) -> Dataset:
-    """A named data set, or a folder of images, whose files are listed but not opened yet.
+def load_dataset(name: str, data_dir: Path, skip_unreadable: bool = False) -> Dataset:
+    """A named data set, or a folder of images, whose files are listed but, unless unreadable ones are to be skipped,
+    not opened yet.
 
     UsageError for a name that is neither; CnnError for a named data set that is neither there nor can be downloaded.
     """
@@ -27,7 +30,8 @@ def load_dataset(name: str, data_dir: Path) -> Dataset:
         return load_named(name, data_dir)
     path = Path(name).expanduser()
     if path.is_dir():
-        return read_folder(path.resolve())
+        dataset = read_folder(path.resolve())
+        return without_unreadable(dataset) if skip_unreadable else dataset
     known = f" The data sets are {', '.join(DATASETS)}." if "/" not in name else ""
     raise UsageError(f"--data {name}: no such data set or folder.{closest(name, DATASETS) or known}")
 
@@ -38,12 +42,31 @@ def load_for_evaluation(
     """The data set `trained_on`, split as in training; or `data`, where a folder without splits is one test split.
 
     metadata: the training's, as in Metadata.data. Named data sets are looked for in `data_dir`, else where the training
-    found them, else in the cache.
+    found them, else in the cache. A folder is that of the training by its path, or by its classes and labels where it
+    was moved. UsageError where it is not found.
     """
-    dataset = load_dataset(data or trained_on, resolve_data_dir(data_dir, str(metadata.get("folder", ""))))
-    if dataset.name == trained_on:
+    if data is None and is_missing(trained_on):
+        raise moved(trained_on)
+    folder = resolve_data_dir(data_dir, str(metadata.get("folder", "")))
+    dataset = load_dataset(data or trained_on, folder, bool(metadata.get("skip_unreadable")))
+    same = fingerprint(dataset) == metadata.get("fingerprint", fingerprint(dataset))
+    if dataset.name == trained_on and not same:
+        note = f"warning: {dataset.name} has changed since the training: other classes, or other numbers of images"
+        dataset = replace(dataset, notes=(*dataset.notes, note))
+    if dataset.name == trained_on or (same and "fingerprint" in metadata):
         return split_dataset(dataset, metadata.get("val_fraction", 0), int(metadata.get("seed", 0)))
     return split_dataset(dataset, test_only=True)
+
+
+def is_missing(trained_on: str) -> bool:
+    """Whether this is a folder that is not there anymore."""
+    return trained_on not in DATASETS and not Path(trained_on).is_dir()
+
+
+def moved(trained_on: str) -> UsageError:
+    """The error for a folder that is not there anymore."""
+    place = trained_on if Path(trained_on).is_absolute() else f"a folder named {trained_on}"
+    return UsageError(f"the network was trained on {place}, which is not there now; say where it is: --data FOLDER")
 
 
 def resolve_data_dir(data_dir: Path | None, earlier: str = "") -> Path:

@@ -15,6 +15,7 @@ from cnn_cli.data.masks import Targets, are_masks
 from cnn_cli.data.preprocessing import Preprocessing, describe_changes, preprocess, preprocess_masks
 from cnn_cli.device import free_memory, usable_cpus
 from cnn_cli.errors import CnnError, StoppedError, UsageError
+from cnn_cli.progress import progress_bar
 
 _CHUNK = 1024
 
@@ -113,11 +114,13 @@ def _preprocess_all(split: Split, preprocessing: Preprocessing, threads: int) ->
     images = split.images
     result = torch.empty(len(split), *preprocessing.input, dtype=torch.uint8)
     if isinstance(images, Tensor):
-        for start in range(0, len(images), _CHUNK):
+        starts = range(0, len(images), _CHUNK)
+        for start in progress_bar(starts, len(starts), "resizing images"):
             result[start : start + _CHUNK] = preprocess(images[start : start + _CHUNK], preprocessing)
         return result
     with ThreadPoolExecutor(threads) as pool:
-        for i, image in enumerate(pool.map(lambda path: read_image(path, preprocessing), images)):
+        decoded = pool.map(lambda path: read_image(path, preprocessing), images)
+        for i, image in enumerate(progress_bar(decoded, len(images), "reading images")):
             result[i] = image[0]
     return result
 
@@ -140,7 +143,7 @@ def _fitted_targets(targets: Targets, preprocessing: Preprocessing, threads: int
 def _check_headers(files: Sequence[Path], threads: int) -> None:
     """CnnError names the first file that is not an image."""
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(read_shape, files, chunksize=64):
+        for _ in progress_bar(pool.map(read_shape, files, chunksize=64), len(files), "checking images"):
             pass
 
 

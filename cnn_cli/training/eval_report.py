@@ -1,6 +1,7 @@
 """How a trained network does on a data set: `cnn eval`, and the files that report it."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from cnn_cli.data.loading import load_for_evaluation, match_classes, select_spli
 from cnn_cli.data.preparation import prepare
 from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder, write_text
+from cnn_cli.progress import progress_bar
 from cnn_cli.settings import SETTINGS, asked_for
 from cnn_cli.tables import Table
 from cnn_cli.tasks.base import TaskResult, document_of
@@ -97,7 +99,11 @@ def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     network = speedups.prepare(restore(loaded).to(device), trained_with["fast"])
     size = asked.get("batch_size") or int(metadata.data.get("batch_size", 64))
     layout = speedups.layout(loaded.plan, trained_with["fast"])
-    result = evaluate(network, data.splits[split_name], task, Inference(size, device, layout, trained_with["tta"]))
+    batches = math.ceil(len(data.splits[split_name]) / size)
+    bar = progress_bar(range(batches), batches, "evaluating")
+    inference = Inference(size, device, layout, trained_with["tta"])
+    result = evaluate(network, data.splits[split_name], task, inference, lambda: next(bar, None))
+    bar.close()
     notes = (*loaded.notes, *data.notes)
     if loaded.weights.name == LAST and not loaded.weights.with_name(BEST).is_file():
         notes += ("the run has no finished epoch: these are its weights in the middle of one",)

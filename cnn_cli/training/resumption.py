@@ -7,6 +7,7 @@ from typing import Any
 
 from cnn_cli.checkpoints.run_folder import LAST, PREVIOUS, RUNS, newest_run
 from cnn_cli.data.catalog import DATASETS
+from cnn_cli.data.loading import is_missing
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
 from cnn_cli.pictures.film import FRAMES
@@ -74,6 +75,8 @@ def resumed_settings(saved: Mapping[str, Any], request: Request, run: Path, step
         asked["weights"] = full_path(asked["weights"])
     now = {name: settings[name].value if name in settings else None for name in asked}
     free = {n for n in asked if n == "workers" or (n == "epochs" and asked[n].value >= now[n])}
+    if "data" in asked and is_missing(str(now["data"])):
+        free.add("data")  # moved; whether it is the same is checked when it is read
     different = [
         f"{name} is {as_typed(now[name])}, not {as_typed(setting.value)} ({setting.source})"
         for name, setting in asked.items()

@@ -14,7 +14,8 @@ from cnn_cli.checkpoints.run_folder import LAST, PREVIOUS
 from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.data.catalog import DATASETS
 from cnn_cli.data.dataset import Dataset
-from cnn_cli.data.loading import load_dataset, resolve_data_dir
+from cnn_cli.data.fingerprint import fingerprint
+from cnn_cli.data.loading import is_missing, load_dataset, moved, resolve_data_dir
 from cnn_cli.distributed.process_group import join_process_group
 from cnn_cli.distributed.world import World, current_world
 from cnn_cli.errors import UsageError
@@ -30,7 +31,7 @@ from cnn_cli.training.initial_weights import find_initial_weights, full_path, pr
 from cnn_cli.training.loop import save, write_log
 from cnn_cli.training.preparation import choose_device, initial_state, make_job, settle
 from cnn_cli.training.request import Request, complete, recipe_of
-from cnn_cli.training.run_report import data_facts, fingerprint, run_facts, run_header, write_config
+from cnn_cli.training.run_report import data_facts, run_facts, run_header, write_config
 from cnn_cli.training.shared_folder import existing_folder, new_folder
 from cnn_cli.training.signals import signals
 from cnn_cli.training.state import restore_state
@@ -52,7 +53,7 @@ def begin(request: Request) -> RunResult | None:
         data_dir = resolve_data_dir(request.data_dir)
         with world.local_main_first():
             weights = find_initial_weights(settings, plan)
-            dataset = load_dataset(settings["data"].value, data_dir)
+            dataset = load_dataset(settings["data"].value, data_dir, settings["skip_unreadable"].value)
         settings |= {"data": Setting(dataset.name, settings["data"].source), "weights": full_path(settings["weights"])}
         if weights:
             request = replace(request, input=request.input or weights.input_for(plan))
@@ -103,6 +104,7 @@ def resume(request: Request, run: Path) -> RunResult | None:
         with join_process_group(world, device):
             with world.local_main_first():
                 dataset = _same_dataset(request, settings, metadata, run)
+            metadata = replace(metadata, data=metadata.data | {"name": dataset.name})  # it may have moved
             job = make_job(plan, settings, metadata, dataset, device, folder)
             state = initial_state(job, resumed=True)
             transfer.put(state.network, transfer.fit(plan, saved["network"], str(file), whole=True))
@@ -147,8 +149,13 @@ def _device_name(request: Request, metadata: Metadata, world: World) -> str:
 
 
 def _same_dataset(request: Request, settings: dict[str, Setting], metadata: Metadata, run: Path) -> Dataset:
-    """The run's data; UsageError where they have changed since."""
-    dataset = load_dataset(settings["data"].value, resolve_data_dir(request.data_dir, metadata.data["folder"]))
+    """The run's data; UsageError where it has changed since, or is not there anymore."""
+    if is_missing(settings["data"].value):
+        raise moved(settings["data"].value)
+    folder = resolve_data_dir(request.data_dir, metadata.data["folder"])
+    dataset = load_dataset(settings["data"].value, folder, bool(metadata.data.get("skip_unreadable")))
     if fingerprint(dataset) != metadata.data.get("fingerprint"):
-        raise UsageError(f"{dataset.name} has changed since {run} began; a run resumes with the images it began with")
+        raise UsageError(
+            f"{dataset.name} does not have the images that {run} began with: other classes, or other numbers of images"
+        )
     return dataset

@@ -1,6 +1,5 @@
 """The header that a run prints, and config.yaml, which holds everything needed to repeat it."""
 
-import hashlib
 import platform
 import textwrap
 import time
@@ -14,7 +13,7 @@ import torch
 from cnn_cli import __version__
 from cnn_cli.checkpoints.run_folder import CONFIG
 from cnn_cli.data.dataset import Dataset
-from cnn_cli.data.masks import identity
+from cnn_cli.data.fingerprint import fingerprint
 from cnn_cli.device import describe
 from cnn_cli.files import write_text
 from cnn_cli.language.freezing import describe_frozen
@@ -26,16 +25,8 @@ from cnn_cli.training.state import State
 
 def data_facts(dataset: Dataset, settings: Mapping[str, Setting], folder: Path) -> dict[str, Any]:
     """What evaluating or resuming later needs to know of the data."""
-    values = {name: settings[name].value for name in ("val_fraction", "seed", "batch_size")}
+    values = {name: settings[name].value for name in ("val_fraction", "seed", "batch_size", "skip_unreadable")}
     return {"name": dataset.name, **values, "fingerprint": fingerprint(dataset), "folder": str(folder.resolve())}
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """Changes with the classes, the number of images and their labels: another state of a folder is noticed."""
-    digest = hashlib.sha256("\n".join(dataset.classes).encode("utf-8", "replace"))
-    for name, part in dataset.splits.items():
-        digest.update(name.encode() + identity(part.targets))
-    return digest.hexdigest()[:16]
 
 
 def run_facts(device: torch.device, settings: Mapping[str, Setting]) -> dict[str, Any]:
