@@ -1,7 +1,7 @@
 """The outputs of layers, captured by hooks that live inside a `with`; and which layer to look at."""
 
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -41,6 +41,36 @@ def captured(network: nn.Module, layers: Sequence[str], grad: bool = False) -> I
     finally:
         for handle in handles:
             handle.remove()
+
+
+class Reached(Exception):
+    """Raised by a hook to end the forward pass at a layer."""
+
+
+def feature_maps_until(network: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, Tensor]:
+    """The output of each layer, part of the graph of `x`; the forward pass ends where the last of them is computed.
+
+    So images of other sizes than the network's work, as far as the layers before accept them.
+    """
+    waiting = set(layers)
+
+    def stop(name: str) -> Any:
+        def hook(*_: object) -> None:
+            waiting.discard(name)
+            if not waiting:
+                raise Reached
+
+        return hook
+
+    with captured(network, layers, grad=True) as caught:
+        handles = [network.get_submodule(name).register_forward_hook(stop(name)) for name in layers]
+        try:
+            with suppress(Reached):
+                network(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return caught
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.errors import UsageError, closest, listed
-from cnn_cli.interpret.activations import runs, untouched
+from cnn_cli.interpret.activations import Reached, runs, untouched
 from cnn_cli.interpret.scores import Scores
 from cnn_cli.language.plan import Layer
 from cnn_cli.values import parse_numbers
@@ -150,19 +150,15 @@ def channels_of(scores: Scores, layer: Layer) -> Objective:
 
         def stop(_: nn.Module, inputs: tuple[Tensor, ...], *output: Tensor) -> None:
             outputs.append(output[0] if output else inputs[0])
-            raise _Reached
+            raise Reached
 
         before = isinstance(module, nn.ReLU | nn.ReLU6)
         hook = module.register_forward_pre_hook if before else module.register_forward_hook
-        with hook(stop), suppress(_Reached):
+        with hook(stop), suppress(Reached):
             scores.network(x)
         return outputs[0].flatten(2).mean(2) if outputs[0].ndim > 2 else outputs[0]
 
     return objective
-
-
-class _Reached(Exception):
-    """The forward pass has reached the layer."""
 
 
 def choose_units(loaded: LoadedNetwork, name: str) -> Layer:
