@@ -164,14 +164,14 @@ def _outside(inside: list[Row], owner: dict[str, str], name: str) -> dict[str, S
 
 
 def _contents(inside: list[Row]) -> str:
-    """`4 Conv2d, 4 BatchNorm2d, 4 ReLU + 2 more`: the most frequent types, those with MACs first."""
+    """`4 Conv2d, 4 BatchNorm2d, 4 ReLU, 2 Add + 4 more layers`: the most frequent types, those with MACs first."""
     counts = Counter(row.type for row in inside)
     working = {row.type for row in inside if row.macs}
     types = sorted(counts, key=lambda name: (name not in working, -counts[name]))
-    shown = types if len(types) <= 4 else types[:3]
+    shown = types if len(types) <= 5 else types[:4]
     names = ", ".join(f"{counts[name]} {name}" if counts[name] > 1 else name for name in shown)
     more = len(inside) - sum(counts[name] for name in shown)
-    return names + (f" + {more} more" if more else "")
+    return names + (f" + {more} more layers" if more else "")
 
 
 _BARE = frozenset(  # settings whose value says enough without their name
@@ -206,6 +206,8 @@ def _setting(name: str, value: Any) -> str:
     if isinstance(value, tuple):
         alike = len(set(value)) == 1 and name not in ("kernel_size", "output_size", "normalized_shape", "dims", "shape")
         value = value[0] if alike else "x".join("·" if v is None else str(v) for v in value)
+    if isinstance(value, float):
+        value = f"{value:.6g}"  # 0.15, not the 0.15000000000000002 of an expression
     return str(value) if name in _BARE else f"{name} {value}"
 
 
