@@ -193,8 +193,9 @@ def two_validation_folders(pets: Path) -> None:
 def masks(images: str, targets: str) -> Any:
     def make(pets: Path) -> None:
         shutil.rmtree(pets)
-        for folder in (images, targets):
-            small.picture(pets / folder / "1.png")
+        small.picture(pets / images / "1.png")
+        (pets / targets).mkdir(parents=True)
+        (pets / targets / "1.txt").write_text("0 0.5 0.5 0.1 0.1")
 
     return make
 
@@ -220,9 +221,9 @@ def extra_class(pets: Path) -> None:
         *(
             (
                 masks(images, targets),
-                f"{{0}} looks like a segmentation or detection data set "
-                f"({Path(images).name}/ and {Path(targets).name}/), but the only task is classification,\n"
-                "which needs a folder for each class: {0}/<class>/<image>.jpg",
+                f"{{0}} looks like a detection data set ({Path(images).name}/ and {Path(targets).name}/), but the "
+                "tasks are classification, with a folder\n"
+                "for each class: {0}/<class>/<image>.jpg, and segmentation, with a mask for each image",
             )
             for images, targets in (
                 ("images", "masks"),

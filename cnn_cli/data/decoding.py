@@ -34,14 +34,14 @@ def decode_image(path: Path, channels: int) -> Tensor:
     """
     from PIL import ImageOps
 
-    with _open(path) as image, _errors_naming(path):
+    with open_image(path) as image, errors_naming(path):
         array = np.array(_to_bytes(ImageOps.exif_transpose(image), channels))
     return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1)
 
 
 def read_shape(path: Path) -> tuple[int, int, int]:
     """(channels, h, w) as decode_image() would give them, from the header only. ReadImageError names a bad file."""
-    with _open(path) as image, _errors_naming(path):
+    with open_image(path) as image, errors_naming(path):
         turned = image.getexif().get(_ORIENTATION, 1) >= 5
         width, height = image.size
         return 1 if image.mode in _GRAY_MODES else 3, *((width, height) if turned else (height, width))
@@ -49,7 +49,7 @@ def read_shape(path: Path) -> tuple[int, int, int]:
 
 def decode_mask(path: Path, colors: bool) -> "np.ndarray[Any, np.dtype[Any]]":
     """A mask's pixels as they are stored, (h, w): its values, or its `colors` as 0xRRGGBB int32. Never turned."""
-    with _open(path) as image, _errors_naming(path):
+    with open_image(path) as image, errors_naming(path):
         if not colors:
             return np.array(image.convert("L") if image.mode in ("1", "RGB") else image)
         rgb: np.ndarray[Any, np.dtype[Any]] = np.array(image.convert("RGB")).astype(np.int32)
@@ -58,7 +58,7 @@ def decode_mask(path: Path, colors: bool) -> "np.ndarray[Any, np.dtype[Any]]":
 
 
 @contextmanager
-def _errors_naming(path: Path) -> Iterator[None]:
+def errors_naming(path: Path) -> Iterator[None]:
     """Whatever Pillow raises for a truncated or corrupt file, as one error that names it."""
     try:
         yield
@@ -66,7 +66,7 @@ def _errors_naming(path: Path) -> Iterator[None]:
         raise ReadImageError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
 
 
-def _open(path: Path) -> "Image.Image":
+def open_image(path: Path) -> "Image.Image":
     import warnings
 
     from PIL import Image, UnidentifiedImageError

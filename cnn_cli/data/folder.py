@@ -16,7 +16,7 @@ from cnn_cli.data.decoding import IMAGE_SUFFIXES
 from cnn_cli.errors import UsageError
 from cnn_cli.progress import progress_bar
 
-_SPLITS = {
+SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -69,7 +69,7 @@ def list_images(folder: Path) -> list[Path]:
 
 def _split_folders(root: Path, folders: dict[str, Path]) -> dict[str, Path]:
     """The folders of train, val and test by their usual names, in any case; empty if `root` has classes only."""
-    names = {name: _SPLITS[name.lower()] for name in folders if name.lower() in _SPLITS}
+    names = {name: SPLITS[name.lower()] for name in folders if name.lower() in SPLITS}
     if "train" not in names.values() and len(names) < len(folders):
         return {}
     for split in names.values():
@@ -79,16 +79,21 @@ def _split_folders(root: Path, folders: dict[str, Path]) -> dict[str, Path]:
 
 
 def _refuse_targets(root: Path, names: list[str]) -> None:
-    """UsageError for the folders of segmentation and detection data sets, which would pass for classes."""
+    """UsageError for the folders of other data sets, which would pass for classes."""
     images = [name for name in names if name.lower() in _IMAGE_FOLDERS]
     targets = [name for name in names if name.lower() in _TARGET_FOLDERS]
     pairs = [(name, other) for name in names for other in names if other.lower() == f"{name.lower()}annot"]
     if pairs or (images and targets):
         pair = " and ".join(f"{name}/" for name in (pairs or [(images[0], targets[0])])[0])
         raise UsageError(
-            f"{root} looks like a segmentation or detection data set ({pair}), but the only task is classification,\n"
-            f"which needs a folder for each class: {root}/<class>/<image>.jpg"
+            f"{root} looks like a detection data set ({pair}), but the tasks are classification, with a folder\n"
+            f"for each class: {root}/<class>/<image>.jpg, and segmentation, with a mask for each image"
         )
+
+
+def subfolders(folder: Path) -> dict[str, Path]:
+    """The folders in `folder` by name, sorted, without hidden ones."""
+    return _subfolders(folder, defaultdict(list))
 
 
 def _subfolders(folder: Path, skipped: Skipped) -> dict[str, Path]:

@@ -13,6 +13,8 @@ from cnn_cli.data.catalog import DATASETS, load_named
 from cnn_cli.data.dataset import SEGMENTATION, Dataset, Split
 from cnn_cli.data.fingerprint import fingerprint
 from cnn_cli.data.folder import read_folder
+from cnn_cli.data.mask_folder import read_mask_folder
+from cnn_cli.data.mask_layout import find_layout
 from cnn_cli.data.masks import VOID, Targets, are_masks, pixel_counts, rarest_classes, renumbered
 from cnn_cli.data.unreadable import without_unreadable
 from cnn_cli.errors import UsageError, closest
@@ -30,7 +32,9 @@ def load_dataset(name: str, data_dir: Path, skip_unreadable: bool = False) -> Da
         return load_named(name, data_dir)
     path = Path(name).expanduser()
     if path.is_dir():
-        dataset = read_folder(path.resolve())
+        root = path.resolve()
+        layout = find_layout(root)
+        dataset = read_mask_folder(root, layout) if layout else read_folder(root)
         return without_unreadable(dataset) if skip_unreadable else dataset
     known = f" The data sets are {', '.join(DATASETS)}." if "/" not in name else ""
     raise UsageError(f"--data {name}: no such data set or folder.{closest(name, DATASETS) or known}")

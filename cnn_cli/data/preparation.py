@@ -149,7 +149,7 @@ def _check_headers(files: Sequence[Path], threads: int) -> None:
 
 def _changes(dataset: Dataset, preprocessing: Preprocessing) -> list[str]:
     """A note on how the images are changed: from all of them if they are in memory, else from a sample of the files."""
-    shapes = [shape for split in dataset.splits.values() for shape in _sample_shapes(split.images)]
+    shapes = [shape for split in dataset.splits.values() for shape in sample_shapes(split.images)]
     channels = max((s[0] for s in shapes), default=preprocessing.input[0])
     if preprocessing.input[0] not in (1, 3):
         raise UsageError(
@@ -161,7 +161,7 @@ def _changes(dataset: Dataset, preprocessing: Preprocessing) -> list[str]:
     return [line] if line else []
 
 
-def _sample_shapes(images: Tensor | Sequence[Path]) -> list[tuple[int, int, int]]:
+def sample_shapes(images: Tensor | Sequence[Path]) -> list[tuple[int, int, int]]:
     if isinstance(images, Tensor):
         _, channels, height, width = images.shape
         return [(channels, height, width)]

@@ -1,0 +1,67 @@
+"""One mask file: which values or colors its pixels have, and whether it can be a mask at all."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_cli.data.decoding import errors_naming, open_image
+from cnn_cli.errors import CnnError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_MOST_COLORS = 256
+
+
+@dataclass(frozen=True)
+class MaskPixels:
+    """The pixels of a mask per value, None where it has colors, and per color, 0xRRGGBB. `size`: (width, height)."""
+
+    path: Path
+    size: tuple[int, int]
+    values: Mapping[int, int] | None
+    colors: Mapping[int, int]
+    digest: bytes
+
+
+def read_pixels(path: Path) -> MaskPixels:
+    """CnnError for a file that cannot hold labels: JPEG, alpha, 16 bits, or more than 256 colors."""
+    with open_image(path) as image, errors_naming(path):
+        if image.format == "JPEG":
+            raise CnnError(f"{path} is a JPEG, which changes labels at every edge; save masks as PNG")
+        if image.mode in ("RGBA", "LA", "PA"):
+            raise CnnError(
+                f"{path} has an alpha channel, which says nothing about classes; save it without (RGB or palette)"
+            )
+        if image.mode not in ("1", "L", "P", "RGB"):
+            raise CnnError(
+                f"{path} has 16-bit or other pixels ({image.mode}); save it with 8 bits: gray, palette or RGB"
+            )
+        counts: Any = image.getcolors(_MOST_COLORS)
+        if counts is None:
+            raise CnnError(
+                f"{path} has more than {_MOST_COLORS} colors: a photo, or a mask that was resized with smoothing; "
+                "masks have a color per class"
+            )
+        found = {code: n for n, code in counts}
+        digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
+        if image.mode == "RGB":
+            colors = {(r << 16) + (g << 8) + b: n for (r, g, b), n in found.items()}
+            gray = all(r == g == b for r, g, b in found)
+            return MaskPixels(
+                path, image.size, {r: n for (r, _, _), n in found.items()} if gray else None, colors, digest
+            )
+        return MaskPixels(path, image.size, found, _colors(image, found), digest)
+
+
+def _colors(image: "Image.Image", found: Mapping[int, int]) -> dict[int, int]:
+    """The same pixels by their colors, of a palette or gray."""
+    palette = image.getpalette("RGB") if image.mode == "P" else None
+    colors: dict[int, int] = {}
+    for value, n in found.items():
+        r, g, b = palette[3 * value : 3 * value + 3] if palette and len(palette) >= 3 * value + 3 else (value,) * 3
+        code = (r << 16) + (g << 8) + b
+        colors[code] = colors.get(code, 0) + n
+    return colors

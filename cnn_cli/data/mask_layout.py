@@ -1,0 +1,186 @@
+"""Folders of images with masks: which image belongs to which mask, by the usual names of folders and files.
+
+The layouts, as they are tried: VOC (`JPEGImages`, `SegmentationClass`, `ImageSets`); `train/` with `trainannot/`;
+`images/` with `masks/`, split inside or outside of them; `NAME` with `NAME_mask` in one folder.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnn_cli.data.decoding import IMAGE_SUFFIXES
+from cnn_cli.data.folder import SPLITS, list_images, subfolders
+from cnn_cli.errors import CnnError, UsageError
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
+MASK_FOLDERS = (
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "segmentationclass", "segmentations", "annot"),
+    "gt",
+)
+_BESIDE = ("annot", "_annot", "_masks", "_mask", "_labels", "_label", "_annotations", "_gt")  # of a folder of images
+_SUFFIXES = ("_mask", "_L", "_label", "_labels", "_labelIds", "_seg", "_segmentation", "_gt", "_annotation")
+_NESTED = 3  # folders that hold nothing but the next one
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a folder is read: `name` for people, and the pairs (image, mask) of each split."""
+
+    name: str
+    root: Path
+    splits: dict[str, list[tuple[Path, Path]]]
+
+
+def find_layout(root: Path) -> Layout | None:
+    """The images and masks of a folder; None where it has no masks.
+
+    UsageError where two layouts fit; CnnError for images without masks and masks without images.
+    """
+    for _ in range(_NESTED):
+        readings = [(name, folders) for name, folders in _readings(root) if folders]
+        if len(readings) > 1:
+            listed = "\n".join(f"  {name}: {_described(root, folders)}" for name, folders in readings)
+            raise UsageError(f"{root} can be read in several ways; keep the folders of one:\n{listed}")
+        if readings:
+            ((name, folders),) = readings
+            order = [split for split in ("all", "train", "val", "test") if split in folders]
+            return Layout(name, root, {split: _paired(split, *folders[split]) for split in order})
+        inside = list(subfolders(root).values())
+        if len(inside) != 1:
+            return None
+        root = inside[0]
+    return None
+
+
+Folders = dict[str, tuple[list[Path], list[Path]]]  # images and masks by split
+
+
+def _readings(root: Path) -> Iterator[tuple[str, Folders]]:
+    folders = {name.lower(): path for name, path in subfolders(root).items()}
+    if "jpegimages" in folders and "segmentationclass" in folders:
+        yield "VOC", _voc(root, folders)
+        return
+    yield "train/ with trainannot/", _beside(folders)
+    yield "images/ with masks/", _inside(folders)
+    splits = _by_split(folders)
+    pairs = {split: _pair_in(path) for split, path in splits.items()}
+    yield "train/images/ with train/masks/", {split: pair for split, pair in pairs.items() if pair}
+    if not any(pairs.values()) and not {*IMAGE_FOLDERS} & {*folders}:
+        together = {split: _together(path) for split, path in (splits or {"all": root}).items()}
+        yield "NAME with NAME_mask", {split: pair for split, pair in together.items() if pair}
+
+
+def _voc(root: Path, folders: dict[str, Path]) -> Folders:
+    images, masks = list_images(folders["jpegimages"]), list_images(folders["segmentationclass"])
+    if not masks:
+        return {}
+    lists = root / "ImageSets" / "Segmentation"
+    files = {split: lists / f"{split}.txt" for split in ("train", "val", "test") if (lists / f"{split}.txt").is_file()}
+    if not files:
+        stems = {path.stem for path in masks}
+        return {"all": ([path for path in images if path.stem in stems], masks)}
+    names = {split: {line.split()[0] for line in _lines(path)} for split, path in files.items()}
+    result = {}
+    for split, wanted in names.items():
+        chosen = [[p for p in paths if p.stem in wanted] for paths in (images, masks)]
+        if missing := sorted(wanted - {path.stem for path in chosen[0]}):
+            raise CnnError(f"{files[split]} names {missing[0]}, but there is no such image in {folders['jpegimages']}")
+        if chosen[1]:  # the test split of VOC has no masks
+            result[split] = (chosen[0], chosen[1])
+    return result
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
+
+
+def _beside(folders: dict[str, Path]) -> Folders:
+    """`train/` and `trainannot/`, `train_images/` and `train_masks/`."""
+    result: Folders = {}
+    for name, path in folders.items():
+        stem = name.removesuffix("_images")
+        if stem not in SPLITS:
+            continue
+        masks = [folders[stem + end] for end in _BESIDE if stem + end in folders]
+        if masks and (files := list_images(masks[0])):
+            result[SPLITS[stem]] = (list_images(path), files)
+    return result
+
+
+def _inside(folders: dict[str, Path]) -> Folders:
+    """`images/` and `masks/`, each with or without folders for the splits."""
+    if (chosen := _image_and_mask_folder(folders)) is None:
+        return {}
+    images, masks = chosen
+    inner = [_by_split({n.lower(): p for n, p in subfolders(path).items()}) for path in (images, masks)]
+    if inner[0] and inner[0].keys() == inner[1].keys():
+        return {split: (list_images(inner[0][split]), list_images(inner[1][split])) for split in inner[0]}
+    files = list_images(masks)
+    return {"all": (list_images(images), files)} if files else {}
+
+
+def _image_and_mask_folder(folders: dict[str, Path]) -> tuple[Path, Path] | None:
+    images = [folders[name] for name in IMAGE_FOLDERS if name in folders]
+    masks = [folders[name] for name in MASK_FOLDERS if name in folders]
+    masks = [path for path in masks if next(iter(list_images(path)), None)]
+    if len(masks) > 1:
+        raise UsageError(f"{masks[0].parent} has {masks[0].name}/ and {masks[1].name}/, both with masks; keep one")
+    return (images[0], masks[0]) if images and masks else None
+
+
+def _pair_in(path: Path) -> tuple[list[Path], list[Path]] | None:
+    chosen = _image_and_mask_folder({name.lower(): p for name, p in subfolders(path).items()})
+    return (list_images(chosen[0]), list_images(chosen[1])) if chosen else None
+
+
+def _together(path: Path) -> tuple[list[Path], list[Path]] | None:
+    """Images and masks in one folder; None unless most images have a mask."""
+    files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES)
+    names = {p.stem for p in files}
+    masks = [p for p in files if any(p.stem.endswith(s) and p.stem.removesuffix(s) in names for s in _SUFFIXES)]
+    suffixes = {s for p in masks for s in _SUFFIXES if p.stem.endswith(s)}
+    masks = [p for p in files if any(p.stem.endswith(s) for s in suffixes)]
+    images = [p for p in files if p not in set(masks)]
+    return (images, masks) if masks and 2 * len(masks) >= len(images) else None
+
+
+def _by_split(folders: dict[str, Path]) -> dict[str, Path]:
+    return {SPLITS[name]: path for name, path in folders.items() if name in SPLITS}
+
+
+def _paired(split: str, images: list[Path], masks: list[Path]) -> list[tuple[Path, Path]]:
+    """Each image with its mask, by the names of the files. CnnError for one without the other."""
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for mask in masks:
+        by_name[mask.stem].append(mask)
+        for suffix in _SUFFIXES:
+            if mask.stem.endswith(suffix):
+                by_name[mask.stem.removesuffix(suffix)].append(mask)
+    pairs = []
+    for path in images:
+        found = by_name.get(path.stem, [])
+        if len(found) > 1:
+            raise CnnError(f"{path} has several masks: {found[0]} and {found[1]}; keep one")
+        pairs += [(path, mask) for mask in found]
+    lacking = [path for path in images if path.stem not in by_name]
+    if lacking:
+        more = f" ({len(lacking):,} images without a mask in all)" if len(lacking) > 1 else ""
+        raise CnnError(f"{lacking[0]} has no mask in {masks[0].parent}{more}; add {lacking[0].stem}.png, or remove it")
+    used = {mask for _, mask in pairs}
+    if orphans := [mask for mask in masks if mask not in used]:
+        more = f" ({len(orphans):,} masks without an image in all)" if len(orphans) > 1 else ""
+        raise CnnError(f"{orphans[0]} has no image{more}; add the image, or remove the mask")
+    if len(used) < len(pairs):
+        twice = next(mask for mask in used if sum(mask == other for _, other in pairs) > 1)
+        both = [path for path, mask in pairs if mask == twice]
+        raise CnnError(f"{both[0]} and {both[1]} have the same name, and one mask, {twice}; rename one")
+    if not pairs:
+        raise CnnError(f"the {split} split has no images")
+    return pairs
+
+
+def _described(root: Path, folders: Folders) -> str:
+    images, masks = next(iter(folders.values()))
+    places = [str((paths[0].parent if paths else root).relative_to(root)) for paths in (images, masks)]
+    return f"images in {places[0]}/, masks in {places[1]}/"
