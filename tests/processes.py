@@ -24,8 +24,8 @@ from cnn_cli.pictures import plots
 from cnn_cli.training import loop
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["processes", "cnn_cli.training.run", "torch.distributed", "torch._dynamo", "sklearn.datasets"]
+CONTEXT.set_forkserver_preload(  # all that a run imports, so that no process has to
+    ["processes", "cnn_cli.training.run", "torch.distributed", "torch._dynamo", "sklearn.datasets", "typer._adapters"]
 )
 Action = Callable[[int], None]
 PLAIN = """
@@ -189,7 +189,12 @@ def _run(
 
 
 def trained(folder: Path, size: int, name: str, *arguments: str, action: Action | None = None) -> Path:
-    """A run in so many processes → its folder."""
+    """A run in so many processes → its folder. One by itself is this one."""
+    if size == 1:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="0"):
+            patch.setattr(sys, "argv", ["cnn", "train", *arguments, "-o", name])
+            main()
+        return folder / name
     codes, team = run(folder, size, "train", *arguments, "-o", name, action=action)
     assert codes == [0] * size, team.words()
     return folder / name

@@ -1,6 +1,7 @@
 """Several processes train what one trains, say what one says, and end together, whatever ends one of them."""
 
 import json
+import shlex
 import signal
 import sys
 from functools import partial
@@ -33,48 +34,33 @@ def difference(one: Path, other: Path) -> float:
 # --- The same mathematics --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize(
-    "options",
+    ("sizes", "options"),
     [
-        ("plain.yaml:plain", "-b", "143", "--epochs", "1"),  # 1437 = 10 · 143 + 7: the last batch is not divisible
-        ("plain.yaml:plain", "-b", "359", "--epochs", "2"),  # 1437 = 4 · 359 + 1: the last batch is one image
-        ("plain.yaml:plain", "-b", "144", "--class-weights", "balanced", "--label-smoothing", "0.1"),
-        ("plain.yaml:plain", "-b", "144", "--clip-grad-norm", "0.5", "--ema", "0.9", "--schedule", "cosine"),
-        ("plain.yaml:plain", "-b", "5", "--epochs", "0.035", "--class-weights", "[0,0,0,0,0,1,1,1,1,1]"),
-        ("plain.yaml:two", "-b", "144"),
-        (
-            "plain.yaml:plain",
-            *("-b", "359", "--epochs", "2", "--lookahead", "0.9"),
-            *("--groups", '[{"parameters": ["0.*"], "epochs": 1}]'),
-        ),
-        (
-            "plain.yaml:plain",
-            *("-b", "144", "--balanced-sampling", "--shift", "1", "--flip", "random", "--cutout", "2"),
-            *("--groups", '[{"parameters": ["*.weight"], "lr": 0.05, "weight_decay": 0.01}]'),
-        ),
-    ],
-    ids=[
-        "uneven",
-        "one image left",
-        "weights",
-        "clip and average",
-        "weights of zero",
-        "two outputs",
-        "frozen",
-        "groups",
+        ((2, 3), "plain -b 143"),  # 1437 = 10 · 143 + 7: the last batch is not divisible
+        ((2, 3), "plain -b 359 --epochs 2"),  # 1437 = 4 · 359 + 1: the last batch is one image
+        ((2,), "plain -b 144 --class-weights balanced --label-smoothing 0.1"),
+        ((3,), "plain -b 144 --clip-grad-norm 0.5 --ema 0.9 --schedule cosine"),
+        ((2, 3), "plain -b 5 --epochs 0.035 --class-weights [0,0,0,0,0,1,1,1,1,1]"),
+        ((2,), "two -b 144"),
+        ((2, 3), "plain -b 359 --epochs 2 --lookahead 0.9 --groups '[{parameters: \"0.*\", epochs: 1}]'"),
+        ((2,), "plain -b 144 --balanced-sampling --shift 1 --flip random --cutout 2"),
+        ((3,), "plain -b 144 --groups '[{parameters: \"*.weight\", lr: 0.05, weight_decay: 0.01}]'"),
     ],
 )
-def test_ten_steps_are_those_of_one_process(tmp_path: Path, size: int, options: tuple[str, ...]) -> None:
-    one = processes.trained(tmp_path, 1, "one", *options)
-    many = processes.trained(tmp_path, size, "many", *options)
-    assert small.last(one)["step"] == small.last(many)["step"] in (10, 11)
-    assert 0 < difference(one, many) < 1e-6
-    for a, b in zip(processes.rows(one), processes.rows(many), strict=True):
-        assert a["test_accuracy"] == b["test_accuracy"] and a["test_loss"] == pytest.approx(b["test_loss"], abs=1e-6)
-        if "--class-weights" not in options:
-            assert a["train_accuracy"] == pytest.approx(b["train_accuracy"], abs=1e-12)
-            assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-6)
+def test_ten_steps_are_those_of_one_process(tmp_path: Path, sizes: tuple[int, ...], options: str) -> None:
+    arguments = shlex.split(f"plain.yaml:{options}")
+    one = processes.trained(tmp_path, 1, "one", *arguments)
+    for size in sizes:
+        many = processes.trained(tmp_path, size, f"many-{size}", *arguments)
+        assert small.last(one)["step"] == small.last(many)["step"] in (10, 11)
+        assert 0 < difference(one, many) < 1e-6
+        for a, b in zip(processes.rows(one), processes.rows(many), strict=True):
+            assert a["test_accuracy"] == b["test_accuracy"]
+            assert a["test_loss"] == pytest.approx(b["test_loss"], abs=1e-6)
+            if "--class-weights" not in options:
+                assert a["train_accuracy"] == pytest.approx(b["train_accuracy"], abs=1e-12)
+                assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-6)
 
 
 def test_two_such_runs_are_bit_equal(tmp_path: Path) -> None:
@@ -138,17 +124,19 @@ def _streamed(rank: int) -> None:
     preparation.ImageStream.__getitems__ = getitems  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_streamed_images_are_shared_out_and_give_the_same_bits(tmp_path: Path, workers: int) -> None:
+def test_streamed_images_are_shared_out_and_under_srun_all_bits_are_the_same(tmp_path: Path) -> None:
     options = ("small.yaml", "--epochs", "1", "--shift", "1")
     kept = processes.trained(tmp_path, 2, "kept", *options)
-    streamed = processes.trained(tmp_path, 2, "streamed", *options, "-j", str(workers), action=_streamed)
-    assert small.same(small.last(kept)["network"], small.last(streamed)["network"]) and processes.rows(
-        kept
-    ) == processes.rows(streamed)
-    if not workers:
-        read = [{int(i) for i in (tmp_path / f"read-{rank}").read_text().split()} for rank in range(2)]
-        assert not read[0] & read[1] and read[0] | read[1] == set(range(1437))
+    for workers in ("0", "1"):
+        streamed = processes.trained(tmp_path, 2, workers, *options, "-j", workers, action=_streamed)
+        assert small.same(small.last(kept)["network"], small.last(streamed)["network"])
+        assert processes.rows(kept) == processes.rows(streamed)
+        if workers == "0":
+            read = [{int(i) for i in (tmp_path / f"read-{rank}").read_text().split()} for rank in range(2)]
+            assert not read[0] & read[1] and read[0] | read[1] == set(range(1437))
+    codes, team = processes.run(tmp_path, 2, "train", *options, "-o", "srun", env=processes.SLURM)
+    assert codes == [0, 0], team.words()
+    assert small.same(small.last(kept)["network"], small.last(tmp_path / "srun")["network"])
 
 
 def _note_what_is_evaluated(rank: int) -> None:
@@ -245,10 +233,3 @@ def test_variables_that_make_no_sense(variables: dict[str, str]) -> None:
 def test_hosts_of_slurm() -> None:
     names = ("gpu[07-09,12],cpu1", "node3", "a[1,3]-b", "n1,n2")
     assert [first_host(n) for n in names] == ["gpu07", "node3", "a1-b", "n1"]
-
-
-def test_under_srun(tmp_path: Path) -> None:
-    two = processes.trained(tmp_path, 2, "two", "small.yaml", "--epochs", "1")
-    codes, team = processes.run(tmp_path, 2, "train", "small.yaml", "--epochs", "1", "-o", "srun", env=processes.SLURM)
-    assert codes == [0, 0], team.words()
-    assert small.same(small.last(two)["network"], small.last(tmp_path / "srun")["network"])
