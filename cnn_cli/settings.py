@@ -82,7 +82,10 @@ SETTINGS: dict[str, Field] = {
         "Optimization", maybe(_POSITIVE), None, "clip the global gradient norm to this value [off]"
     ),
     "weights": Field(
-        "Optimization", maybe(Text()), None, "initial weights: torchvision, a weights name, a file or a run [random]"
+        "Optimization",
+        maybe(Text()),
+        None,
+        "initial weights: torchvision, a weights name, a file or a run; PART=… for a part [random]",
     ),
     "init": Field(
         "Optimization",

@@ -10,7 +10,7 @@ from cnn_cli.checkpoints.stored_network import read_plan
 from cnn_cli.data.catalog import DATASETS
 from cnn_cli.errors import Problem, SpecError, UsageError
 from cnn_cli.language.plan import Plan
-from cnn_cli.language.registry import find_spec, plan_spec, read_file, shipped
+from cnn_cli.language.registry import find_spec, plan_spec, read_file, shipped, with_registry
 from cnn_cli.language.spec import Block, SpecFile, words
 
 MOST_LAYERS = 100_000  # in one file: five times what ships with this tool
@@ -79,8 +79,8 @@ def _network(source: str, models: Sequence[Path], args: dict[str, Any], input: S
 def _files(source: str, models: Sequence[Path]) -> list[SpecFile]:
     """The file that `source` is, or all files where it is empty."""
     if not source:
-        return [shipped(), *(read_file(path) for path in models)]
-    return [read_file(Path(source))] if source.endswith(ENDINGS) else []
+        return [shipped(), *(with_registry(read_file(path), models) for path in models)]
+    return [with_registry(read_file(Path(source)), models)] if source.endswith(ENDINGS) else []
 
 
 def _file(file: SpecFile, args: dict[str, Any], input: Sequence[int] | None) -> list[Problem]:

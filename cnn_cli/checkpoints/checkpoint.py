@@ -72,13 +72,16 @@ class Weights:
     tensors: dict[str, Tensor]
     classes: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    part: str = ""  # the path of the part of a network that they are for; empty for all of it
 
     def __str__(self) -> str:
-        return self.name if self.name == str(self.path) else f"{self.name} ({self.path})"
+        text = self.name if self.name == str(self.path) else f"{self.name} ({self.path})"
+        return f"{self.part}: {text}" if self.part else text
 
     def input_for(self, plan: Plan) -> tuple[int, ...]:
         """The input of a plan at the size that these weights were trained for, where they say so."""
-        return (plan.input[0], *(self.preprocessing.input if self.preprocessing else plan.input)[1:])
+        own = self.preprocessing.input if self.preprocessing and not self.part else plan.input
+        return (plan.input[0], *own[1:])
 
 
 @dataclass(frozen=True)
@@ -252,6 +255,9 @@ def _load_with_weights(
 ) -> LoadedNetwork:
     """A network with weights that must fit all of it: input, number of classes and preprocessing follow from them."""
     plan = find(name, models=models, args=args, input=input)
+    part, equals, _ = text.partition("=")
+    if equals and part in plan.parts:
+        raise UsageError(f"--weights {text} is for a part of {plan.network}; train it with them: cnn train {name}")
     weights = find_weights(text, plan.network)
     count = transfer.classes_of(plan, weights.tensors)
     args = dict(args or {}) | ({"classes": count} if count and "classes" not in (args or {}) else {})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.errors import UsageError
+from cnn_cli.errors import UsageError, listed
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_spec
 from cnn_cli.layers import Shape
@@ -27,7 +27,7 @@ class Transfer:
 
     def __str__(self) -> str:
         """`copied 120 of 122 tensors; new: fc.weight 10x512 (file: 1000x512), fc.bias 10 (file: 1000)`."""
-        new = ", ".join(f"{name} {reason}" for name, reason in self.new.items())
+        new = listed([f"{name} {reason}" for name, reason in self.new.items()])
         count = len(self.copied) + len(self.new)
         return f"copied {len(self.copied)} of {count} tensors; new: {new}" if new else f"copied all {count} tensors"
 
@@ -55,6 +55,27 @@ def fit(plan: Plan, tensors: Mapping[str, Tensor], origin: str, *, whole: bool =
         unusable = [name for name in not_finite(tensors) if name not in new]
         new |= {name: f"{_sizes(own[name])} (not finite in the file)" for name in unusable}
     return Transfer({name: tensors[name] for name in own if name not in new}, new)
+
+
+def fit_part(plan: Plan, part: str, tensors: Mapping[str, Tensor], origin: str) -> Transfer:
+    """The tensors of a network that is a part of this one, in the place of that part; all others stay new.
+
+    What the file has beyond the part, as the head of a classifier, is left out. UsageError names the first tensors of
+    the part that are missing in the file or differ.
+    """
+    own = {name: t.shape for name, t in plan.tensors.items()}
+    inside = {name.removeprefix(f"{part}."): name for name in own if name.startswith(f"{part}.") or not part}
+    tensors = translated(tensors, inside)
+    found = [d for name, full in inside.items() if (d := _difference(name, own[full], tensors.get(name)))]
+    if found:
+        more = f"; {len(found) - 2} more differ" if len(found) > 2 else ""
+        fix = f"end the part before the layers that differ, with `until`, or name the weights of {plan.parts[part]}"
+        raise UsageError(f"{origin} does not fit: {'; '.join(found[:2])}{more}; {fix}")
+    unusable = {full: "(not finite in the file)" for name, full in inside.items() if not_finite({"": tensors[name]})}
+    copied = {full: tensors[name] for name, full in inside.items() if full not in unusable}
+    others = {name: "(of no part)" for name in own if name not in copied and name not in unusable}
+    new = {name: f"{_sizes(own[name])} {reason}" for name, reason in {**unusable, **others}.items()}
+    return Transfer(copied, new)
 
 
 def put(network: nn.Module, transfer: Transfer) -> None:

@@ -29,6 +29,7 @@ class _Undetermined(Exception):
 class Scope:
     """The arguments visible in a text: those of its block (of the network: owner ""), and `$index` in a repeat."""
 
+    spec: Spec  # whose text it is
     owner: str
     values: dict[str, Any]
     index: int | None = None
@@ -93,7 +94,8 @@ class Site:
 class Context:
     """What the expansion of a spec collects. `warnings` are reported only where there are no mistakes."""
 
-    spec: Spec
+    root: Spec
+    spec: Spec  # whose text is being followed: that of `root`, or of a network that is a part of it
     problems: list[Problem]
     warnings: list[Problem] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
@@ -106,20 +108,25 @@ class Context:
     enclosing: list[Any] = field(default_factory=list)  # the Siblings of the mappings around, the innermost last
     unused: dict[str, tuple[tuple[int, int], str, str]] = field(default_factory=dict)  # path → place, label, row
     taken: set[str] = field(default_factory=set)  # the paths of values that are taken from outside of their group
+    networks: list[str] = field(default_factory=list)  # those around, the innermost last
+    parts: dict[str, str] = field(default_factory=dict)  # path → the network that is a part there
+    part_place: tuple[int, int] | None = None  # where the outermost of them is written
+    until: str | None = None  # the path of the last value of a part
+    until_reached: bool = False
     uses_in_channels: bool = False  # whether a layer inside a block reads $in_channels
-    reported: dict[tuple[int, int], str] = field(default_factory=dict)  # place → what its first problem is about
+    reported: dict[tuple[str, int, int], str] = field(default_factory=dict)  # place → what its first problem is about
 
     def problem(self, place: Node | tuple[int, int], where: str, message: str, warning: bool = False) -> bool:
         """Note a mistake; whether it is new. A block that is used ten times shows its mistakes once."""
         at = place if isinstance(place, tuple) else place.place
-        new = self.reported.setdefault(at, where) == where
+        new = self.reported.setdefault((self.spec.origin, *at), where) == where
         if new:
-            self.problems.append(Problem(self.spec.origin, *at, f"{self.spec.name}, {where}", message, warning))
+            self.problems.append(Problem(self.spec.origin, *at, f"{self.root.name}, {where}", message, warning))
         return new
 
     def warn(self, place: tuple[int, int], where: str, message: str) -> None:
         """Note what is legal, but probably not meant."""
-        self.warnings.append(Problem(self.spec.origin, *place, f"{self.spec.name}, {where}", message, True))
+        self.warnings.append(Problem(self.root.origin, *place, f"{self.root.name}, {where}", message, True))
 
     def shape_problem(self, place: tuple[int, int], where: str, error: ShapeError, inputs: Sequence[Output]) -> None:
         """Note that the inputs do not fit: what is needed, what arrives and from where, and what to write."""
@@ -193,14 +200,14 @@ def bind_arguments(context: Context, owner: str, args: dict[str, Node], passed: 
     """The scope of a block or network: the arguments passed to it, else the defaults, which see those before them."""
     values: dict[str, Any] = {}
     for name, default in args.items():
-        seen = Scope(owner, dict(values))  # a copy: a list with $name in it must not come to hold itself
+        seen = Scope(context.spec, owner, dict(values))  # a copy: a list with $name in it must not come to hold itself
         before = context.uses_in_channels
         values[name] = passed[name] if name in passed else evaluate(context, default, site.at(seen))
         context.uses_in_channels = before  # here it is the input of the block
         if default.value is None and name not in passed:
             context.problem(default, f"args.{name}", f"has no value; write one, or pass it with --set {name}=…")
             values[name] = UNKNOWN
-    return Scope(owner, values)
+    return Scope(context.spec, owner, values)
 
 
 def _look_up(context: Context, name: str, site: Site) -> Any:

@@ -26,6 +26,7 @@ from cnn_cli.language.foreign_names import LAYERS_ELSEWHERE, SETTINGS_ELSEWHERE,
 from cnn_cli.language.input_hint import suggest_input
 from cnn_cli.language.joins import join, single, takes_number, with_number
 from cnn_cli.language.layer_call import LayerCall, call_layer, missing, unknown_part
+from cnn_cli.language.network_part import ended, read_network_part, without_heads
 from cnn_cli.language.outputs import choose_outputs, warn_no_scores
 from cnn_cli.language.plan import Child, Group, Layer, Plan
 from cnn_cli.language.siblings import Siblings, sibling
@@ -63,8 +64,8 @@ def expand(spec: Spec, args: dict[str, Node] | None = None, input: Shape | None 
 
 
 def _expand(spec: Spec) -> Plan:
-    context = Context(spec, list(spec.problems))
-    start = Site("", Output(spec.input or None, "input"), Scope("", {}))
+    context = Context(spec, spec, list(spec.problems), networks=[spec.name])
+    start = Site("", Output(spec.input or None, "input"), Scope(spec, "", {}))
     root: Layer | Group = Group("", False, (), "input")
     outputs = {"": start.input}
     if spec.layers is not None:
@@ -92,6 +93,7 @@ def _expand(spec: Spec) -> Plan:
         {name: node.plain for name, node in spec.args.items()},
         tuple(sorted(set(context.problems))),
         frozenset(context.blocks),
+        context.parts,
         context.shape_error,
     )
 
@@ -100,7 +102,9 @@ def _part(context: Context, node: Node, site: Site) -> Part:
     """A list, a mapping, a layer, a block, or an argument that holds one of them."""
     context.enter(node, site)
     read = _list if isinstance(node.value, list) else _dict if isinstance(node.value, dict) else _word
+    around, context.spec = context.spec, site.scope.spec
     part, output = read(context, node, site)
+    context.spec = around
     context.leave()
     if output.inputs:
         fix = "write a mapping, `join: {Concat: [input.0, input.1]}`"
@@ -129,6 +133,8 @@ def _dict(context: Context, node: Node, site: Site) -> Part:
     own = [k for k in parts if k not in ("from", "repeat")]
     if own == ["layers"] and len(parts) > 1:
         return _part(context, parts["layers"], site)
+    if "Network" in own:
+        return _network(context, node, site)
     if len(own) == 1 and own[0][:1].isupper():
         return _call(context, own[0], parts[own[0]], node.keys[own[0]], site)
     for key in own:
@@ -180,6 +186,8 @@ def _list(context: Context, node: Node, site: Site) -> Part:
         part, output = _part(context, item, site.child(key, output, scope))
         children.append(Child(key, part, takes))
         inside[key], takes = output, (key,)
+        if _at_end(context, site, key):
+            break
     return Group(site.path, False, tuple(children), children[-1].key if children else "input"), replace(
         output, inside=inside
     )
@@ -201,7 +209,9 @@ def _mapping(context: Context, node: Node, site: Site) -> Part:
         siblings.add(key, out)
         children.append(Child(key, part, takes))
         last = last if out.bare else key
-    if site.path or not (context.spec.outputs or context.spec.named_outputs):
+        if _at_end(context, site, key):
+            break
+    if context.spec is not context.root or site.path or not (context.spec.outputs or context.spec.named_outputs):
         siblings.used.add(last)
     context.enclosing.pop()
     note_unused(context, siblings, [child.key for child in children], site)
@@ -320,7 +330,8 @@ def _unknown_layer(context: Context, name: str) -> str:
 
 def _block(context: Context, block: Block, argument: Node, place: tuple[int, int], site: Site) -> Part:
     """The layers of a block, which adds no level of names."""
-    context.blocks.add(block.name)
+    if context.spec is context.root:
+        context.blocks.add(block.name)
     where = f"{site.label} ({block.name})"
     passed: dict[str, Any] = {}
     mistakes: list[tuple[tuple[int, int], str]] = []
@@ -342,3 +353,28 @@ def _block(context: Context, block: Block, argument: Node, place: tuple[int, int
     if mistakes or any(v is UNKNOWN for v in passed.values()):
         return unknown_part(site)
     return _part(context, block.layers, site.at(bind_arguments(context, block.name, block.args, passed, site)))
+
+
+def _network(context: Context, node: Node, site: Site) -> Part:
+    """Another network as a part, up to the value `until`; like a block it adds no level of names."""
+    call = read_network_part(context, node, site)
+    if call is None:
+        return unknown_part(site)
+    saved = context.spec, context.until, context.until_reached, context.part_place
+    context.parts[site.path] = call.spec.name
+    context.networks.append(call.spec.name)
+    context.part_place = context.part_place or node.place
+    context.spec = call.spec
+    context.until, context.until_reached = call.until and (f"{site.path}.{call.until}").strip("."), False
+    scope = bind_arguments(context, "", call.spec.args, call.args, site)
+    part, output = _part(context, call.layers, site.at(scope))
+    context.networks.pop()
+    context.spec, context.until, context.until_reached, context.part_place = saved
+    return ended(context, node, call, site, without_heads(context, call, site, part, output))
+
+
+def _at_end(context: Context, site: Site, key: str) -> bool:
+    """Whether a child is, or has in it, the last value of the network that is a part here."""
+    if context.until is not None and site.child(key, site.input, site.scope).path == context.until:
+        context.until_reached = True
+    return context.until_reached

@@ -86,6 +86,17 @@ class Group:
     children: tuple[Child, ...]
     output: str
 
+    def leading_to(self, output: str) -> set[str]:
+        """The children that the value `output` depends on."""
+        takes = {child.key: child.takes for child in self.children}
+        needed, waiting = set[str](), [output]
+        while waiting:
+            key = waiting.pop().partition(".")[0]
+            if key in takes and key not in needed:
+                needed.add(key)
+                waiting += takes[key]
+        return needed
+
     def inside(self, exports: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
         """Child group → the paths of the values inside of it that its siblings take, or, as `exports`, the outside."""
         names = dict.fromkeys(name for takes in [*(c.takes for c in self.children), exports] for name in takes)
@@ -107,6 +118,7 @@ class Plan:
     args: dict[str, Any]
     problems: tuple[Problem, ...]
     blocks: frozenset[str]  # those that it uses
+    parts: dict[str, str]  # the networks that are parts of it, by the path of the part
     shape_error: tuple[Problem, bool] | None  # the first problem that another input size may mend; if a larger one
 
     @property
@@ -173,14 +185,7 @@ class Plan:
         """The outermost children that lead to no main output: the heads of auxiliary outputs."""
         if not self.outputs or not isinstance(self.root, Group):
             return frozenset()
-        takes = {child.key: child.takes for child in self.root.children}
-        needed, waiting = set(), [self.root.output]
-        while waiting:
-            key = waiting.pop().partition(".")[0]
-            if key in takes and key not in needed:
-                needed.add(key)
-                waiting += takes[key]
-        return frozenset(takes) - needed
+        return frozenset(c.key for c in self.root.children) - self.root.leading_to(self.root.output)
 
     @property
     def last(self) -> Layer | None:
@@ -199,8 +204,20 @@ class Plan:
         network = {k: n.plain for k, n in self.spec.node.value.items() if k != "blocks"} | {"input": list(self.input)}
         if self.args:
             network["args"] = self.args
-        blocks = {
-            name: {"args": {k: n.plain for k, n in block.args.items()}, "layers": block.layers.plain}
-            for name, block in used_blocks(self.spec).items()
-        }
-        return {self.network: network} | ({"blocks": blocks} if blocks else {})
+        blocks = _blocks(self.spec)
+        parts = {name: _part_document(self.spec.networks[name]) for name in self.parts.values()}
+        return {self.network: network} | parts | ({"blocks": blocks} if blocks else {})
+
+
+def _part_document(spec: Spec) -> dict[str, Any]:
+    """A network that is a part of another, as plain data with the blocks that it uses."""
+    node = spec.node.value
+    keys = [k for k in ("input", "args", "layers", "outputs") if k in node]
+    return {k: node[k].plain for k in keys} | ({"blocks": blocks} if (blocks := _blocks(spec)) else {})
+
+
+def _blocks(spec: Spec) -> dict[str, Any]:
+    return {
+        name: {"args": {k: n.plain for k, n in block.args.items()}, "layers": block.layers.plain}
+        for name, block in used_blocks(spec).items()
+    }

@@ -11,7 +11,7 @@ from cnn_cli.errors import CnnError, SpecError, UsageError, closest
 from cnn_cli.language.expansion import expand
 from cnn_cli.language.freezing import freeze_problems
 from cnn_cli.language.plan import Plan
-from cnn_cli.language.spec import Spec, SpecFile, parse, read_input
+from cnn_cli.language.spec import Spec, SpecFile, parse, read_input, words
 from cnn_cli.language.yaml_nodes import MOST_BYTES, Node, read_yaml
 
 
@@ -41,8 +41,10 @@ def plan_document(
     document: Mapping[str, Any], origin: str, args: Mapping[str, Any] | None = None, input: Sequence[int] | None = None
 ) -> Plan:
     """The way back from Plan.document(): a checkpoint's own spec, checked like any other."""
-    file = parse(json.dumps(document), origin)
-    return plan_spec(_only(file), args, input).checked()
+    networks = _usable(parse(json.dumps(document), origin)).networks
+    if not networks:
+        raise CnnError(f"{origin} holds no network")
+    return plan_spec(next(iter(networks.values())), args, input).checked()
 
 
 def plan_spec(spec: Spec, args: Mapping[str, Any] | None, input: Sequence[int] | None) -> Plan:
@@ -69,7 +71,7 @@ def find_spec(network: str, models: Sequence[Path] = ()) -> Spec:
     """The spec of NAME, FILE.yaml or FILE.yaml:NAME."""
     path, _, name = network.rpartition(":") if ".yaml:" in network or ".yml:" in network else (network, "", "")
     if path.endswith((".yaml", ".yml")):
-        file = read_file(Path(path))
+        file = with_registry(read_file(Path(path)), models)
         return _named(file, name) if name else _only(file)
     specs = load_registry(models)
     if network not in specs:
@@ -84,7 +86,16 @@ def load_registry(models: Sequence[Path] = ()) -> dict[str, Spec]:
     specs = dict(shipped().networks)
     for path in models:
         specs |= _usable(read_file(path)).networks
+    specs.update({name: replace(spec, networks=specs) for name, spec in specs.items()})
     return specs
+
+
+def with_registry(file: SpecFile, models: Sequence[Path]) -> SpecFile:
+    """The file with networks that may have, beside each other, those of the registry as parts."""
+    if not any("Network" in words(spec.layers) for spec in file.networks.values()):
+        return file
+    known = load_registry(models) | file.networks
+    return replace(file, networks={name: replace(spec, networks=known) for name, spec in file.networks.items()})
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ A schema cannot follow names: which blocks, siblings and arguments there are, an
 
 from typing import Any
 
-from cnn_cli.language.spec import NETWORK_KEYS, SIZE
+from cnn_cli.language.spec import NETWORK_KEYS, PARTS, SIZE
 from cnn_cli.layers import JOINS, LAYERS, REQUIRED, LayerType
 from cnn_cli.settings import train_schema
 from cnn_cli.values import Integer, Kind
@@ -93,13 +93,24 @@ def _part() -> Schema:
         "type": "object",
         "properties": own | {name: _layer(layer) for name, layer in (LAYERS | JOINS).items()},
         "patternProperties": {"^[A-Z]": {}},
-        "propertyNames": {"not": {"enum": _misspelt()}},
+        "propertyNames": {"not": {"enum": [*_misspelt(), *PARTS]}},
         "additionalProperties": _PART,
         "minProperties": 1,
     }
+    network: Schema = {
+        "type": "object",
+        "properties": {
+            "Network": {"type": "string", "description": "another network as a part"},
+            "until": {"type": "string", "description": "the last value of it; what follows is left out"},
+            "args": {"type": "object", "description": "arguments of that network"},
+            **{key: own[key] for key in ("from", "repeat")},
+        },
+        "required": ["Network"],
+        "additionalProperties": False,
+    }
     incomplete = [name for name, layer in (LAYERS | JOINS).items() if _required(layer) or layer.joins]
     names: Schema = {"type": "string", "pattern": r"^[A-Z]\w*$", "not": {"enum": _misspelt() + incomplete}}
-    return {"anyOf": [{"enum": bare}, names, _ARGUMENT, {"type": "array", "items": _PART}, mapping]}
+    return {"anyOf": [{"enum": bare}, names, _ARGUMENT, {"type": "array", "items": _PART}, network, mapping]}
 
 
 def _layer(layer: LayerType) -> Schema:

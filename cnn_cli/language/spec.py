@@ -1,8 +1,8 @@
 """A file of networks, read and checked as far as possible without sizes: its keys, and what they may hold."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cnn_cli.errors import Problem, unknown
@@ -12,6 +12,7 @@ from cnn_cli.settings import read_train
 from cnn_cli.values import Integer, Number, shown
 
 NETWORK_KEYS = ("description", "reference", "input", "args", "blocks", "layers", "outputs", "train", "recipes")
+PARTS = ("Network",)  # words of the language that stand where a layer does
 SIZE = Integer(1, 100_000)
 _LOSS_WEIGHT = Number(0)
 MOST_NETWORKS = 500  # in a file
@@ -52,6 +53,7 @@ class Spec:
     train: dict[str, Any]
     recipes: dict[str, dict[str, Any]]  # other ways to train it, each overriding some of `train`
     problems: tuple[Problem, ...]
+    networks: Mapping[str, "Spec"] = field(default_factory=dict, repr=False, compare=False)  # that it may have as parts
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def parse(text: bytes | str, origin: str) -> SpecFile:
         notes.add(root.place, problem)
         return SpecFile(origin, {}, {}, tuple(notes.problems))
     blocks = _blocks(root.value.get("blocks"), notes)
-    networks = {}
+    networks: dict[str, Spec] = {}
     for name, node in root.value.items():
         if name == "blocks":
             continue
@@ -98,7 +100,8 @@ def parse(text: bytes | str, origin: str) -> SpecFile:
             form = "start with a letter or digit, then letters, digits, '.', '_' and '-', at most 64 characters"
             notes.add(root.keys[name], f"invalid network name {name[:80]!r}; {form}")
         else:
-            networks[name] = _network(name, node, root.keys[name], blocks, origin)
+            spec = _network(name, node, root.keys[name], blocks, origin)
+            networks[name] = replace(spec, networks=networks)
     return SpecFile(origin, networks, blocks, tuple(notes.problems))
 
 
@@ -212,7 +215,7 @@ def _blocks(node: Node | None, notes: _Notes) -> dict[str, Block]:
         if not _BLOCK.fullmatch(name):
             form = "start with a capital letter, then letters, digits and _"
             notes.add(place, f"invalid block name {name[:60]!r}; {form}", "blocks")
-        elif name in LAYERS or name in JOINS:
+        elif name in LAYERS or name in JOINS or name in PARTS:
             notes.add(place, f"{name} is already the name of a layer; choose another name", under)
         elif not isinstance(body.value, dict) or "layers" not in body.value:
             notes.add(place, "`layers` is missing; write {args: {…}, layers: …}", under)

@@ -14,7 +14,8 @@ def note_unused(context: Context, siblings: Siblings, children: list[str], site:
     for key in children:
         if key not in siblings.used and key not in pieces:
             child = site.child(key, site.input, site.scope)
-            context.unused[child.path] = siblings.place(key), child.label, siblings.outputs[key].row
+            place = context.part_place or siblings.place(key)
+            context.unused[child.path] = place, child.label, siblings.outputs[key].row
 
 
 def warn_unused_outputs(context: Context, outputs: Sequence[Output]) -> None:

@@ -3,24 +3,46 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import Weights, find_weights
-from cnn_cli.checkpoints.transfer import Transfer
+from cnn_cli.checkpoints.transfer import Transfer, fit, fit_part
 from cnn_cli.data.preprocessing import Preprocessing
+from cnn_cli.errors import UsageError, closest, listed
 from cnn_cli.language.plan import Plan
 from cnn_cli.settings import Setting
 
 
 def find_initial_weights(settings: Mapping[str, Setting], plan: Plan) -> Weights | None:
-    """The weights that the setting `weights` names, or None; CnnError or UsageError where they are not to be had."""
+    """The weights that the setting `weights` names, or None; CnnError or UsageError where they are not to be had.
+
+    `backbone=SOURCE` are those of a network that is a part of this one.
+    """
     text = settings["weights"].value
+    part, equals, source = (text or "").partition("=")
+    if equals and part in plan.parts:
+        return replace(find_weights(source, plan.parts[part]), part=part)
+    if equals and not Path(text).exists():
+        known = f"has the parts {listed(list(plan.parts))}" if plan.parts else "has no network as a part"
+        raise UsageError(f"--weights {text}: {plan.network} {known}, not {part!r}.{closest(part, plan.parts)}")
     return find_weights(text, plan.network) if text else None
+
+
+def fitting(plan: Plan, weights: Weights) -> Transfer:
+    """What of the weights goes where in the network, or in the part that they are for."""
+    if weights.part:
+        return fit_part(plan, weights.part, weights.tensors, str(weights))
+    return fit(plan, weights.tensors, str(weights))
 
 
 def full_path(setting: Setting) -> Setting:
     """A file or folder by its full path, so that it means the same from everywhere; other text as it is."""
-    path = Path(str(setting.value)).expanduser()
-    return Setting(str(path.resolve()), setting.source) if setting.value and path.exists() else setting
+    part, _, source = str(setting.value or "").partition("=")
+    for before, text in (("", str(setting.value)), (f"{part}=", source)):
+        path = Path(text).expanduser()
+        if setting.value and text and path.exists():
+            return Setting(f"{before}{path.resolve()}", setting.source)
+    return setting
 
 
 def prepared(
@@ -36,7 +58,9 @@ def prepared(
     if theirs is None:
         return settings, Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
     normalize = {"mean": list(theirs.mean), "std": list(theirs.std)} if theirs.mean else None
-    taken = {"resize": theirs.resize, "normalize": normalize}
+    taken: dict[str, Any] = {"normalize": normalize}
+    if weights and not weights.part:  # the images of a part are not resized for it, but for the whole network
+        taken["resize"] = theirs.resize
     inherited = {k: Setting(v, "weights") for k, v in taken.items() if settings[k].source == "default"}
     settings = settings | inherited
     how = Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)

@@ -27,7 +27,7 @@ from cnn_cli.pictures.film import begin_film, check_film
 from cnn_cli.settings import Setting, resolve, unknown_variables
 from cnn_cli.training import resumption
 from cnn_cli.training.completion import CURVES, RunResult, read_run, train_to_completion
-from cnn_cli.training.initial_weights import find_initial_weights, full_path, prepared, remarks
+from cnn_cli.training.initial_weights import find_initial_weights, fitting, full_path, prepared, remarks
 from cnn_cli.training.loop import save, write_log
 from cnn_cli.training.preparation import choose_device, initial_state, make_job, settle
 from cnn_cli.training.request import Request, complete, recipe_of
@@ -59,7 +59,7 @@ def begin(request: Request) -> RunResult | None:
             request = replace(request, input=request.input or weights.input_for(plan))
         plan = request.plan_for(len(dataset.classes))
         settings, preprocessing = prepared(settings, plan, weights)
-        moved = transfer.fit(plan, weights.tensors, str(weights)) if weights else None
+        moved = fitting(plan, weights) if weights else None
         facts = run_facts(device, settings) | ({"weights": str(weights)} if weights else {})
         about_data = data_facts(dataset, settings, data_dir)
         metadata = Metadata(plan.document(), dataset.classes, preprocessing, about_data, facts)
