@@ -1,8 +1,18 @@
 """`cnn predict`."""
 
+from typing import TYPE_CHECKING
+
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Data, Format, Images, Network, Picture, Spec, Weights, option
+from cnn_cli.cli.options import Data, Format, Images, Network, Picture, Spec, Weights, flag, option
 from cnn_cli.cli.output import note_weights
+from cnn_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+    from cnn_cli.interpret.inputs import ImageSelection
+    from cnn_cli.interpret.mask_prediction import MaskPredictions
+    from cnn_cli.interpret.pictured import Pictured
+    from cnn_cli.interpret.prediction import Predictions
 
 
 @command("predict", "Training")
@@ -14,25 +24,49 @@ def predict_command(
     weights: Weights,
     picture: Picture,
     format: Format,
-    top: int = option("Output", "N", "Number of classes to show per image.", default=5),
+    top: int | None = option("Output", "N", "Classes to show per image, in classification [5]."),
+    tiles: bool = flag("Data", "In segmentation, look at images in their own resolution, through overlapping windows."),
 ) -> None:
-    """Predict the classes of images.
+    """Predict the classes of images, or of their pixels.
 
-    With -o also as a contact sheet (PNG).
+    With -o also as a contact sheet (PNG). In segmentation masks, overlays and a sheet are written to predictions/ in
+    the run folder, or to -o.
     """
-    from cnn_cli.interpret.pictured import Pictured, write_page
-    from cnn_cli.interpret.prediction import Predictions, draw_predictions, predict_images
+    from cnn_cli.tasks.selection import SEGMENTATION, task_of
     from cnn_cli.training.eval_report import trained_network
 
     format.check()
     loaded = trained_network(network, spec.files, weights.weights, spec.args, spec.size)
-    path = picture.target.path(loaded, "predictions") if picture.output else None
-    result: Predictions | Pictured[Predictions]
-    result = predictions = predict_images(loaded, images.selection(data), top, weights.torch_device)
-    if path:
-        result = write_page(loaded, predictions, draw_predictions(predictions), path)
-        picture.preview(path, result.body)
-    skipped = predictions.skipped
+    selection = images.selection(data)
+    result: MaskPredictions | Predictions | Pictured[Predictions]
+    if task_of(loaded.plan) == SEGMENTATION:
+        from cnn_cli.interpret.mask_prediction import predict_masks
+
+        if top is not None:
+            raise UsageError("--top is for classification; leave it out")
+        result = predict_masks(loaded, selection, picture.target, tiles, weights.torch_device)
+        picture.preview(result.sheet)
+        skipped = result.skipped
+    else:
+        if tiles:
+            raise UsageError("--tiles is for segmentation; leave it out")
+        result, skipped = _classes(loaded, selection, picture, 5 if top is None else top, weights)
     heading = [f"{len(skipped):,} unreadable image{'s' * (len(skipped) > 1)} skipped:"] * bool(skipped)
     note_weights(network, loaded.weights, [*loaded.notes, *heading, *skipped])
     format.emit(result)
+
+
+def _classes(
+    loaded: "LoadedNetwork", selection: "ImageSelection", picture: Picture, top: int, weights: Weights
+) -> "tuple[Predictions | Pictured[Predictions], tuple[str, ...]]":
+    """The predicted classes, as a picture where one is asked for, and what is wrong with images that were skipped."""
+    from cnn_cli.interpret.pictured import write_page
+    from cnn_cli.interpret.prediction import draw_predictions, predict_images
+
+    path = picture.target.path(loaded, "predictions") if picture.output else None
+    predictions = predict_images(loaded, selection, top, weights.torch_device)
+    if not path:
+        return predictions, predictions.skipped
+    pictured = write_page(loaded, predictions, draw_predictions(predictions), path)
+    picture.preview(path, pictured.body)
+    return pictured, predictions.skipped

@@ -41,7 +41,7 @@ class Target:
 
         For a single image `output` is the picture itself, unless it is a folder. UsageError as in `path`.
         """
-        output, words = self.output, _distinct_words(names)
+        output, words = self.output, distinct_words(names)
         if output and output.suffix and not output.is_dir():
             if len(names) > 1:
                 raise UsageError(
@@ -123,7 +123,7 @@ def single_word(names: Sequence[str]) -> tuple[str, ...]:
     return (Path(names[0]).stem.replace(" ", "-"),) if len(names) == 1 else ()
 
 
-def _distinct_words(names: Sequence[str]) -> list[str]:
+def distinct_words(names: Sequence[str]) -> list[str]:
     """A word for each image, no two alike, whatever their folders and however file systems see upper case."""
     words: list[str] = []
     for name in names:
