@@ -93,6 +93,9 @@ SETTINGS: dict[str, Field] = {
         None,
         "initialization of convolutions by layer: {GLOB: dirac}, or whitening of the training images [PyTorch's]",
     ),
+    "weights_partial": Field(
+        "Optimization", Flag(), False, "copy those initial weights that fit by name and shape [false: refuse others]"
+    ),
     "freeze": Field("Optimization", _PATTERNS, (), "layers or parameters that are not trained, such as features.*"),
     "schedule": Field(
         "Schedule",
@@ -278,6 +281,8 @@ def _contradictions(values: Mapping[str, Any]) -> dict[str, str]:
         found["padding_mode"] = "padding_mode applies only to shifted images; write shift 2, or leave it out"
     if values.get("ema") is not None and values.get("lookahead") is not None:
         found["lookahead"] = "ema and lookahead both average the weights; leave one out"
+    if values.get("weights_partial") and not values.get("weights"):
+        found["weights_partial"] = "weights_partial needs weights; write --weights SOURCE"
     if values.get("ema") == 1:
         found["ema"] = "with ema 1 the average never changes; write 0.999"
     return found

@@ -1,6 +1,7 @@
 """Files of weights, anybody's: every form that is usual, a new head for other classes, a refusal for the rest."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from pretrained_files import SMALL, drawn, state_of, without_counters
 from torch import Tensor, nn
 
 from cnn_cli.checkpoints import transfer
-from cnn_cli.checkpoints.checkpoint import load_network, restore
+from cnn_cli.checkpoints.checkpoint import load, load_network, restore
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.registry import find
 from cnn_cli.network.build import build_plan
+from cnn_cli.training import run as run_module
 
 
 @pytest.fixture(autouse=True)
@@ -153,3 +155,47 @@ def test_what_is_not_finite_is_left_new(net: str, tmp_path: Path) -> None:
         UsageError, match=r"^x\.pth can only be used for training: fc\.bias has values that are not finite"
     ):
         load_network(net, weights="x.pth")
+
+
+def test_what_is_taken_of_a_file_of_another_training_script_is_said(net: str, tmp_path: Path) -> None:
+    state = state_of(net)
+    inside = {f"model._orig_mod.{name}": tensor for name, tensor in state.items()}
+    torch.save({"model": {"state_dict_ema": inside, "state_dict": state}, "optimizer": {}}, tmp_path / "ema.pth")
+    notes = load_network(net, weights=str(tmp_path / "ema.pth")).notes
+    assert notes[1:3] == (
+        "taken from model / state_dict_ema in the file; not used: state_dict",
+        "names in the file without their prefix model._orig_mod.",
+    )
+    torch.save(state, tmp_path / "plain.pth")
+    assert not any("in the file" in note for note in load_network(net, weights=str(tmp_path / "plain.pth")).notes)
+
+
+def test_the_number_of_classes_is_told_behind_a_prefix() -> None:
+    wrapped = {f"module.{name}": tensor for name, tensor in build_plan(find("lenet-5")).state_dict().items()}
+    assert transfer.classes_of(find("lenet-5", args={"classes": 3}), wrapped) == 10
+
+
+def test_what_fits_is_copied_only_where_that_is_asked_for(quick: Path, net: str) -> None:
+    small.begin(quick, "first", epochs=0.1)
+    wider = small.SPEC.replace("- Dropout: 0.2", "- Linear: 20").replace("BatchNorm2d", "BatchNorm2d: {affine: false}")
+    options = {"weights": str(quick / "first"), "epochs": 0.1, "lr": 1e-9}
+    with pytest.raises(
+        UsageError,
+        match=r"(?s)another network than this small: 5\.weight is missing; 5\.bias is missing; 3 more differ"
+        r"\nto train from what fits by name and shape, add --weights-partial$",
+    ):
+        small.begin(quick, "refused", wider, **options)
+    request = small.request(quick, "taken", wider, **options, weights_partial="true")
+    run_module.begin(request)
+    header = " ".join(" ".join(request.say.__self__).split())  # type: ignore[attr-defined]
+    assert "copied 6 of 9 tensors; new: 5.weight 20x54 (not in the file), 5.bias 20 (not in the file), " in header
+    assert "6.weight 10x20 (file: 10x54)" in header and "unused in the file: 1.bias, 1.weight" in header
+    first, taken = (load(quick / name).state_dict() for name in ("first", "taken"))
+    assert torch.allclose(first["0.weight"], taken["0.weight"], atol=1e-6)
+    again = replace(small.request(quick, "again"), network=str(quick / "taken" / "config.yaml"))
+    run_module.begin(again)
+    assert "copied 6 of 9 tensors" in " ".join(again.say.__self__)  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"no tensor of .* has the name and shape of one in net"):
+        transfer.fit_partially(find(net), {"x": torch.zeros(3)}, "x.pth")
+    with pytest.raises(UsageError, match="weights_partial needs weights; write --weights SOURCE"):
+        small.begin(quick, "none", weights_partial="true")

@@ -65,7 +65,10 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights from elsewhere, on the CPU. Of a state_dict alone nothing is known: no `classes`, no `preprocessing`."""
+    """Weights from elsewhere, on the CPU. Of a state_dict alone nothing is known: no `classes`, no `preprocessing`.
+
+    `inside` says where in a third-party file they were.
+    """
 
     name: str
     path: Path
@@ -73,6 +76,7 @@ class Weights:
     classes: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     part: str = ""  # the path of the part of a network that they are for; empty for all of it
+    inside: str = ""
 
     def __str__(self) -> str:
         text = self.name if self.name == str(self.path) else f"{self.name} ({self.path})"
@@ -151,7 +155,7 @@ def restore(loaded: LoadedNetwork) -> nn.Module:
     """
     network = build_plan(loaded.plan)
     if loaded.weights is not None:
-        tensors, _ = read_tensors(loaded.weights)
+        tensors = read_tensors(loaded.weights).tensors
         transfer.put(network, transfer.fit(loaded.plan, tensors, f"{loaded.weights}", whole=True))
     return add_normalization(network, loaded.preprocessing).eval()
 
@@ -182,11 +186,13 @@ def find_weights(text: str, network: str) -> Weights:
     elif entry := pretrained.find_by_file(path.name, network):
         pretrained.check_hash(path)
         return _pretrained(entry, path)
-    tensors, document = read_tensors(path)
-    if document is None:
-        return Weights(str(path), path, tensors)
-    metadata = parse_metadata(document, path)
-    return Weights(str(path), path, tensors, metadata.classes, metadata.preprocessing)
+    file = read_tensors(path)
+    if file.metadata is None:
+        unused = f"; not used: {', '.join(file.others)}" if file.others else ""
+        inside = f"taken from {' / '.join(file.keys)} in the file{unused}" if file.keys else ""
+        return Weights(str(path), path, file.tensors, inside=inside)
+    metadata = parse_metadata(file.metadata, path)
+    return Weights(str(path), path, file.tensors, metadata.classes, metadata.preprocessing)
 
 
 def save_weights(path: Path, network: nn.Module, metadata: Metadata) -> None:
@@ -242,8 +248,7 @@ def _place_of_data(run: Path, metadata: Metadata) -> dict[str, Any]:
 
 def _pretrained(entry: pretrained.Pretrained, path: Path | None = None) -> Weights:
     path = path or pretrained.local_file(entry)
-    tensors, _ = read_tensors(path)
-    return Weights(entry.name, path, tensors, entry.classes, entry.preprocessing)
+    return Weights(entry.name, path, read_tensors(path).tensors, entry.classes, entry.preprocessing)
 
 
 def _load_with_weights(
@@ -262,10 +267,10 @@ def _load_with_weights(
     count = transfer.classes_of(plan, weights.tensors)
     args = dict(args or {}) | ({"classes": count} if count and "classes" not in (args or {}) else {})
     plan = find(name, models=models, args=args, input=input or weights.input_for(plan))
-    transfer.fit(plan, weights.tensors, str(weights), whole=True)
+    moved = transfer.fit(plan, weights.tensors, str(weights), whole=True)
     if unusable := transfer.not_finite(weights.tensors):
         raise UsageError(f"{weights} can only be used for training: {unusable[0]} has values that are not finite")
-    images, notes = weights.preprocessing, [f"weights: {weights}"]
+    images, notes = weights.preprocessing, [f"weights: {weights}", *filter(None, (weights.inside, moved.renamed))]
     if images is None:  # then as the spec says, as for training
         settings = resolve({}, {}, plan.train)
         channels, height, width = plan.input

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -36,21 +36,41 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     write_bytes(path, b"".join((len(text).to_bytes(8, "little"), text, weights)))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """The tensors of a checkpoint or of any state_dict, on the CPU, and the metadata that cnn wrote with them, if any.
+class TensorFile(NamedTuple):
+    """The tensors of a file, the metadata that cnn wrote with them, and in a third-party file the keys that lead to the
+    tensors, with other keys that hold tensors too."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any] | None
+    keys: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+def read_tensors(path: Path) -> TensorFile:
+    """The tensors of a checkpoint or of any state_dict, on the CPU.
 
     CnnError for a file that is missing, damaged, something else, or contains executable code.
     """
     if path.suffix == ".safetensors":
-        return _read_safetensors(path), read_metadata(path)
+        return TensorFile(_read_safetensors(path), read_metadata(path))
     document = unpickle(path, kind="a file of weights", old=True)
     metadata = document.get("about") if isinstance(document, dict) else None
-    for key in _WRAPPERS:
-        if isinstance(document, dict) and isinstance(document.get(key), dict):
-            document = document[key]
+    keys: list[str] = []
+    others: list[str] = []
+    while len(keys) < 2 and (wrappers := [key for key in _WRAPPERS if _is_mapping(document, key)]):
+        keys.append(wrappers[0])
+        others += wrappers[1:]
+        document = document[wrappers[0]]
     if not isinstance(document, dict) or not document or not all(map(_is_named_tensor, document.items())):
         raise CnnError(f"{path} is not a file of weights: it has no named tensors; {SAVE_WEIGHTS}")
-    return {name: t.detach() for name, t in document.items()}, metadata if isinstance(metadata, dict) else None
+    tensors = {name: t.detach() for name, t in document.items()}
+    if isinstance(metadata, dict):
+        return TensorFile(tensors, metadata)
+    return TensorFile(tensors, None, tuple(keys), tuple(others))
+
+
+def _is_mapping(document: Any, key: str) -> bool:
+    return isinstance(document, dict) and isinstance(document.get(key), dict)
 
 
 def _is_named_tensor(item: tuple[Any, Any]) -> bool:

@@ -14,22 +14,30 @@ from cnn_cli.layers import Shape
 
 _COUNTER = "num_batches_tracked"  # files from before PyTorch 0.4.1 have none, and PyTorch itself begins at 0 then
 # Names of DenseNet's layers from when a name could have a dot in it, as torchvision's files still have them.
+_MAX_LISTED = 20
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """The tensors that a network takes over, and those that stay as they were drawn, each with the reason."""
+    """The tensors that a network takes over, and those that stay as they were drawn, each with the reason.
+
+    `unused` are those of the file that the network has no place for; `renamed` says what the names in the file began
+    with.
+    """
 
     copied: dict[str, Tensor]
     new: dict[str, str]
+    unused: tuple[str, ...] = ()
+    renamed: str = ""
 
     def __str__(self) -> str:
         """`copied 120 of 122 tensors; new: fc.weight 10x512 (file: 1000x512), fc.bias 10 (file: 1000)`."""
-        new = listed([f"{name} {reason}" for name, reason in self.new.items()])
+        new = listed([f"{name} {reason}" for name, reason in self.new.items()], _MAX_LISTED)
         count = len(self.copied) + len(self.new)
-        return f"copied {len(self.copied)} of {count} tensors; new: {new}" if new else f"copied all {count} tensors"
+        text = f"copied {len(self.copied)} of {count} tensors; new: {new}" if new else f"copied all {count} tensors"
+        return f"{text}; unused in the file: {listed(self.unused, _MAX_LISTED)}" if self.unused else text
 
 
 def fit(plan: Plan, tensors: Mapping[str, Tensor], origin: str, *, whole: bool = False) -> Transfer:
@@ -40,7 +48,7 @@ def fit(plan: Plan, tensors: Mapping[str, Tensor], origin: str, *, whole: bool =
     heads is taken as it is. UsageError names the first tensors that differ in name, shape or type.
     """
     own = {name: t.shape for name, t in plan.tensors.items()}
-    tensors = translated(tensors, own)
+    tensors, renamed = translated(tensors, own), _prefixes(tensors, own)
     head = {} if whole else _other_head(plan, own, tensors)
     missing = _left_out(plan, own, tensors)
     names = [name for name in dict.fromkeys((*own, *tensors)) if name not in head and name not in missing]
@@ -54,7 +62,28 @@ def fit(plan: Plan, tensors: Mapping[str, Tensor], origin: str, *, whole: bool =
     if not whole:
         unusable = [name for name in not_finite(tensors) if name not in new]
         new |= {name: f"{_sizes(own[name])} (not finite in the file)" for name in unusable}
-    return Transfer({name: tensors[name] for name in own if name not in new}, new)
+    return Transfer({name: tensors[name] for name in own if name not in new}, new, renamed=renamed)
+
+
+def fit_partially(plan: Plan, tensors: Mapping[str, Tensor], origin: str) -> Transfer:
+    """What of these tensors has the name, shape and type of one of the network; the others stay new. UsageError where
+    nothing fits."""
+    own = {name: t.shape for name, t in plan.tensors.items()}
+    renamed, tensors = _prefixes(tensors, own), translated(tensors, own)
+    unusable = set(not_finite(tensors))
+    new = {}
+    for name, shape in own.items():
+        theirs = tensors.get(name)
+        if theirs is None:
+            new[name] = f"{_sizes(shape)} (not in the file)"
+        elif _difference(name, shape, theirs):
+            new[name] = f"{_sizes(shape)} (file: {_sizes(theirs.shape)})"
+        elif name in unusable:
+            new[name] = f"{_sizes(shape)} (not finite in the file)"
+    copied = {name: tensors[name] for name in own if name not in new}
+    if not copied:
+        raise UsageError(f"no tensor of {origin} has the name and shape of one in {plan.network}")
+    return Transfer(copied, new, tuple(name for name in tensors if name not in own), renamed)
 
 
 def fit_part(plan: Plan, part: str, tensors: Mapping[str, Tensor], origin: str) -> Transfer:
@@ -86,6 +115,7 @@ def put(network: nn.Module, transfer: Transfer) -> None:
 def classes_of(plan: Plan, tensors: Mapping[str, Tensor]) -> int | None:
     """For how many classes a file is, told from the shape of the head; None where that cannot be told."""
     own = {name: t.shape for name, t in plan.tensors.items()}
+    tensors = translated(tensors, own)
     for name, wider in _head(plan).items():
         theirs = tensors[name].shape if name in tensors else ()
         for mine, more, size in zip(own[name], wider, theirs, strict=False):
@@ -102,7 +132,8 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 def translated(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
     """The same under today's names: without wrappers' prefixes, DenseNet's without dots, with all counters."""
-    named = _without_prefix(_without_prefix(tensors, own), own)  # one wrapper may be inside another
+    prefix = _prefix(tensors, own)
+    named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     found = {_OLD_DENSENET.sub(r"\1\2", name) if name not in own else name: t for name, t in named.items()}
     for name in own:
         layer, _, last = name.rpartition(".")
@@ -111,12 +142,22 @@ def translated(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str,
     return found
 
 
-def _without_prefix(tensors: Mapping[str, Tensor], own: Collection[str]) -> Mapping[str, Tensor]:
-    """Without the prefix of DataParallel, torch.compile or Lightning, if all names have it and none of the network."""
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors) and not any(name.startswith(prefix) for name in own):
-            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+def _prefix(tensors: Collection[str], own: Collection[str]) -> str:
+    """The prefix of DataParallel, torch.compile or Lightning, if all names have it and none of the network. One may be
+    inside another."""
+    prefix = ""
+    for _ in range(2):
+        for more in (prefix + known for known in _PREFIXES):
+            if all(name.startswith(more) for name in tensors) and not any(name.startswith(more) for name in own):
+                prefix = more
+                break
+    return prefix
+
+
+def _prefixes(tensors: Collection[str], own: Collection[str]) -> str:
+    """What was left out of the names, in words; empty where nothing was."""
+    prefix = _prefix(tensors, own)
+    return f"names in the file without their prefix {prefix}" if prefix else ""
 
 
 def _head(plan: Plan) -> dict[str, Shape]:

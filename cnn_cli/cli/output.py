@@ -28,7 +28,8 @@ def note(text: str) -> None:
 
 def note_weights(network: str, weights: Path | None, remarks: Sequence[str] = ()) -> None:
     """Which weights a mere name stands for (the newest run of that network), and what is to be said of them."""
-    if weights is not None and not Path(network).exists():
+    said = any(remark.startswith("weights: ") for remark in remarks)
+    if weights is not None and not Path(network).exists() and not said:
         note(f"weights    {weights}")
     for remark in remarks:
         note(remark)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import Weights, find_weights
-from cnn_cli.checkpoints.transfer import Transfer, fit, fit_part
+from cnn_cli.checkpoints.transfer import Transfer, fit, fit_part, fit_partially
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import UsageError, closest, listed
 from cnn_cli.language.plan import Plan
@@ -28,11 +28,20 @@ def find_initial_weights(settings: Mapping[str, Setting], plan: Plan) -> Weights
     return find_weights(text, plan.network) if text else None
 
 
-def fitting(plan: Plan, weights: Weights) -> Transfer:
-    """What of the weights goes where in the network, or in the part that they are for."""
+def fitting(plan: Plan, weights: Weights, partial: bool) -> Transfer:
+    """What of the weights goes where in the network, or in the part that they are for: all but the head, or with
+    `partial` what fits by name and shape."""
+    origin = str(weights)
+    if partial:
+        under = f"{weights.part}." if weights.part else ""
+        return fit_partially(plan, {f"{under}{name}": tensor for name, tensor in weights.tensors.items()}, origin)
     if weights.part:
-        return fit_part(plan, weights.part, weights.tensors, str(weights))
-    return fit(plan, weights.tensors, str(weights))
+        return fit_part(plan, weights.part, weights.tensors, origin)
+    try:
+        return fit(plan, weights.tensors, origin)
+    except UsageError as error:
+        hint = "to train from what fits by name and shape, add --weights-partial"
+        raise UsageError(f"{error}\n{hint}") from None
 
 
 def full_path(setting: Setting) -> Setting:
@@ -73,9 +82,10 @@ def remarks(weights: Weights | None, moved: Transfer | None, how: Preprocessing,
     """For the start of a run: the weights, what of them was copied, how images are prepared, and what they expect."""
     if weights is None:
         return []
-    lines = [str(weights), str(moved), f"images: {how}"]
+    renamed = moved.renamed if moved else ""
+    lines = [str(weights), *filter(None, (weights.inside, renamed)), str(moved), f"images: {how}"]
     if moved and not moved.new and weights.classes and set(weights.classes) != set(classes):
-        lines.insert(2, f"the head is copied too; it was for other classes: {', '.join(weights.classes[:3])}, …")
+        lines.insert(-1, f"the head is copied too; it was for other classes: {', '.join(weights.classes[:3])}, …")
     if weights.preprocessing is None:
         lines[-1] += "; the file does not say what it was trained with"
     elif how != weights.preprocessing:

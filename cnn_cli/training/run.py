@@ -59,7 +59,7 @@ def begin(request: Request) -> RunResult | None:
             request = replace(request, input=request.input or weights.input_for(plan))
         plan = request.plan_for(len(dataset.classes))
         settings, preprocessing = prepared(settings, plan, weights)
-        moved = fitting(plan, weights) if weights else None
+        moved = fitting(plan, weights, settings["weights_partial"].value) if weights else None
         facts = run_facts(device, settings) | ({"weights": str(weights)} if weights else {})
         about_data = data_facts(dataset, settings, data_dir)
         metadata = Metadata(plan.document(), dataset.classes, preprocessing, about_data, facts)
