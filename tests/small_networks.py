@@ -29,6 +29,8 @@ tanh: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, T
 mixed: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, ReLU, Flatten, {Linear: 8}, SiLU,
   {Linear: 10}]}
 linear: {input: [1, 8, 8], layers: [Flatten, {Linear: 10}]}
+dense: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 8, kernel_size: 1}}, ReLU, {Conv2d: {out_channels: 3,
+  kernel_size: 1}}]}
 maps: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}]}
 """
 

@@ -86,10 +86,11 @@ def test_epsilon_is_in_pixels_whatever_the_normalisation(tmp_path: Path) -> None
     folded = scored(tmp_path / "plain", "linear").network
     linear = folded[1] if isinstance(folded, nn.Sequential) else None
     assert isinstance(linear, nn.Linear)
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    plain = Scores(layers, scores.plan)
     with torch.no_grad():
-        plain[1].weight.copy_(linear.weight / 0.05)
-        plain[1].bias.copy_(linear.bias - linear.weight.sum(1) * 0.3 / 0.05)
+        layers[1].weight.copy_(linear.weight / 0.05)
+        layers[1].bias.copy_(linear.bias - linear.weight.sum(1) * 0.3 / 0.05)
     pixels, labels = images(5), torch.arange(5)
     for how in ATTACKS[:4]:
         torch.testing.assert_close(

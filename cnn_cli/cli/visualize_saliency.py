@@ -20,6 +20,7 @@ class Saliency:
     layer: str | None = option(_MAPS, "NAME", "Layer for Grad-CAM [the last feature map].")
     sanity: bool = flag(_MAPS, "Add maps of random weights, and deletion and insertion scores.")
     overlay: float = option(_MAPS, "ALPHA", "Opacity of the maps over the image; 0 draws none.", default=0.7)
+    region: str | None = option(_MAPS, "X0,Y0,X1,Y1", "Region of a segmentation to explain [where the class is].")
     seed: int = SEED
 
 
@@ -45,7 +46,13 @@ def visualize_saliency_command(
     device = weights.torch_device
     need_captum()
     request = SaliencyRequest(
-        saliency.method or (), saliency.target, saliency.layer, saliency.sanity, saliency.overlay, saliency.seed
+        saliency.method or (),
+        saliency.target,
+        saliency.layer,
+        saliency.sanity,
+        saliency.overlay,
+        saliency.seed,
+        saliency.region,
     )
     loaded = weights.load(network, spec)
     inputs = images.load(loaded, data)

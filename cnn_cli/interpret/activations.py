@@ -130,12 +130,15 @@ def _source(name: str, known: Container[str]) -> str:
 
 def choose_layer(loaded: LoadedNetwork, network: nn.Module, name: str | None = None) -> str:
     """The chosen layer: `name`, or the last spatial feature map of the trunk, which is the one before global pooling or
-    flattening. UsageError suggests the nearest name and lists the layers.
+    flattening or, of a dense network, before its scores. UsageError suggests the nearest name and lists the layers.
     """
     names, plan = layer_names(network, loaded.plan), loaded.plan
     if name is None:
-        if spatial := [a.name for a in trunk(plan) if a.name in names]:
-            return spatial[-1]
+        before = [a for a in trunk(plan) if a.name in names]
+        while before and len(plan.output) == 3 and before[-1].output_shape[0] == plan.output[0]:
+            before.pop()  # scores of each pixel, which are what is explained
+        if before:
+            return before[-1].name
         hint = f"; choose another with --layer: {listed(names)}" if names else ", so there is nothing to show"
         raise UsageError(f"{plan.network} has no spatial feature map that every path passes through{hint}")
     if name in names:

@@ -19,7 +19,7 @@ from cnn_cli.interpret.inputs import Inputs, whole_split
 from cnn_cli.interpret.pictured import CPU, Pictured, Target, provenance, single_word, write_page
 from cnn_cli.interpret.scores import class_index, class_names, predicted, scores_of
 from cnn_cli.pictures import image
-from cnn_cli.pictures.grid import ACCENT, Cell, captioned_grid, picture
+from cnn_cli.pictures.grid import ACCENT, Cell, captioned_grid, picture, tinted
 from cnn_cli.pictures.page import Bar, Page, page
 from cnn_cli.pictures.plots import robustness_curve
 from cnn_cli.progress import progress_bar
@@ -79,7 +79,7 @@ class AdversarialExamples:
         rows = []
         for r in self.results:
             change = (r.pixels.cpu() - self.inputs.pixels).flatten(1)
-            succeeded = r.succeeded(self.attack.target)
+            succeeded, changed = r.succeeded(self.attack.target), r.changed(self.attack.target)
             for i, name in enumerate(self.inputs.names):
                 label = self.inputs.labels[i]
                 true = None if label is None else self.classes[label]
@@ -87,7 +87,8 @@ class AdversarialExamples:
                 row |= {"before": predicted(r.before[i], self.classes).document()}
                 row |= {"after": predicted(r.after[i], self.classes).document(), "success": succeeded[i]}
                 sizes = {"largest_change": float(change[i].abs().max()), "l2_change": float(change[i].norm())}
-                rows.append(row | sizes)
+                pixels = {"changed_pixels": changed[i]} if r.dense else {}
+                rows.append(row | sizes | pixels)
         return {"attack": self.attack.document(self.classes), "images": rows}
 
     def text(self) -> str:
@@ -104,6 +105,7 @@ class AdversarialExamples:
             Column("after", "after", wraps=True),
             Column("after_confidence", "", number=True, show=percent),
             Column("success", "fooled"),
+            *([Column("changed_pixels", "pixels changed", number=True, show=percent)] if self.results[0].dense else []),
         )
         rows = []
         for row in self.document()["images"]:
@@ -181,27 +183,36 @@ def show_robustness(
 
 
 def draw_examples(examples: AdversarialExamples, title: str, provenance: str) -> Page:
-    """For each image and epsilon a row: the image, the difference magnified, the adversarial example."""
-    rows, inputs, classes, target = [], examples.inputs, examples.classes, examples.attack.target
-    color = inputs.pixels.shape[1] == 3
-    for i, caption in enumerate(inputs.captions(classes)):
-        for r in examples.results:
-            change = r.pixels[i].cpu() - inputs.pixels[i]
-            ink = ACCENT if r.succeeded(target)[i] else image.INK
-            result = (str(predicted(r.after[i], classes)), f"epsilon {r.epsilon:.3g}")
-            cells = [Cell(picture(inputs.pixels[i]), (str(predicted(r.before[i], classes)), caption))]
-            cells.append(Cell(difference(change), magnification(change)))
-            if color:
-                largest = change.abs().mean(0).max()
-                cells.append(Cell(magnitude(change), (f"mean over colors, up to {image.number(float(largest))}", "")))
-            rows.append([*cells, Cell(picture(r.pixels[i]), result, ink)])
-    headings = ("image", "difference, magnified", *["magnitude"] * color, "adversarial example")
+    """For each image and epsilon a row: the image, the difference magnified, the adversarial example; of a dense
+    network also which of its pixels are predicted otherwise."""
+    inputs, target = examples.inputs, examples.attack.target
+    color, dense = inputs.pixels.shape[1] == 3, examples.results[0].dense
+    captions = inputs.captions(examples.classes)
+    rows = [_row(examples, r, i, caption) for i, caption in enumerate(captions) for r in examples.results]
+    headings = ("image", "difference, magnified", *["magnitude"] * color, "adversarial example", *["fooled"] * dense)
     panel, count = captioned_grid(rows, headings)
-    aim = "" if target is None else f", target class {classes[target]}"
+    aim = "" if target is None else f", target class {examples.classes[target]}"
     shown = f"; the first {count} of {len(rows)} rows are shown" if count < len(rows) else ""
     quantity = "change of each color" if color else "change of a pixel"
     bar = Bar(image.ramp(color), "−max", "0", "max", f"{quantity}, for pixels in [0, 1]; the maximum is below each")
     return page([panel], title, [f"{examples.attack.title}{aim}{shown}", provenance], bar)
+
+
+def _row(examples: AdversarialExamples, attacked: Attacked, i: int, caption: str) -> list[Cell]:
+    classes, target, pixels = examples.classes, examples.attack.target, examples.inputs.pixels[i]
+    change, example = attacked.pixels[i].cpu() - pixels, picture(attacked.pixels[i])
+    ink = ACCENT if attacked.succeeded(target)[i] else image.INK
+    cells = [Cell(picture(pixels), (str(predicted(attacked.before[i], classes)), caption))]
+    cells.append(Cell(difference(change), magnification(change)))
+    if len(pixels) == 3:
+        largest = float(change.abs().mean(0).max())
+        cells.append(Cell(magnitude(change), (f"mean over colors, up to {image.number(largest)}", "")))
+    result = (str(predicted(attacked.after[i], classes)), f"epsilon {attacked.epsilon:.3g}")
+    cells.append(Cell(example, result, ink))
+    if attacked.dense:
+        share = percent(attacked.changed(target)[i])
+        cells.append(Cell(tinted(example, attacked.hits(target)[i].cpu().numpy()), (f"{share} of pixels",)))
+    return cells
 
 
 def difference(change: Tensor) -> image.Array:

@@ -1,7 +1,8 @@
 """Adversarial examples: small changes of an image that raise the loss.
 
 FGSM (Goodfellow, Shlens, Szegedy 2015) and projected gradient descent (Madry et al. 2018). Epsilon is the radius of a
-ball of pixels in [0, 1], whatever normalization the network has inside.
+ball of pixels in [0, 1], whatever normalization the network has inside. For a network with scores of each pixel the
+loss is the mean over the pixels; labels are then masks, in which 255 (void) does not count.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,11 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from cnn_cli.data.masks import VOID
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.activations import untouched
+from cnn_cli.interpret.scores import Scores
 
 METHODS, NORMS = ("pgd", "fgsm"), ("linf", "l2")
 
@@ -56,11 +59,12 @@ class Attack:
 
 
 def perturb(
-    scores: nn.Module, pixels: Tensor, labels: Tensor, epsilon: float, attack: Attack, generator: torch.Generator
+    scores: Scores, pixels: Tensor, labels: Tensor, epsilon: float, attack: Attack, generator: torch.Generator
 ) -> Tensor:
     """(N, C, H, W) pixels in [0, 1] → the same, changed within the ball and [0, 1] to raise the loss.
 
-    The loss is the cross-entropy of the class scores with `labels` (N,); with a target class it is lowered instead.
+    The loss is the cross-entropy of the class scores with `labels`, (N,) or (N, H, W); with a target class it is
+    lowered instead.
     Epsilon 0 changes nothing, bit for bit.
     """
     if epsilon == 0:
@@ -74,11 +78,13 @@ def perturb(
     return x
 
 
-def gradient(scores: nn.Module, pixels: Tensor, labels: Tensor, target: int | None = None) -> Tensor:
+def gradient(scores: Scores, pixels: Tensor, labels: Tensor, target: int | None = None) -> Tensor:
     """Of the loss with respect to the pixels, (N, C, H, W); each image on its own."""
     x = pixels.detach().requires_grad_()
     goal = labels if target is None else torch.full_like(labels, target)
-    return torch.autograd.grad(F.cross_entropy(scores(x), goal, reduction="sum"), x)[0]
+    ignored = VOID if scores.dense else -100  # PyTorch's own default
+    losses = F.cross_entropy(scores.logits(x), goal.long(), ignore_index=ignored, reduction="none")
+    return torch.autograd.grad(losses.flatten(1).mean(1).sum() if scores.dense else losses.sum(), x)[0]
 
 
 def _direction(gradient: Tensor, norm: str) -> Tensor:
@@ -118,9 +124,9 @@ def _length(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Attacked:
-    """N images attacked with one epsilon: `pixels` (N, C, H, W), `before` and `after` (N, K) scores.
+    """N images attacked with one epsilon: `pixels` (N, C, H, W), `before` and `after` (N, K) or (N, K, H, W) scores.
 
-    `labels` (N,) are the classes that they were attacked as.
+    `labels`, (N,) or (N, H, W), are the classes that they were attacked as.
     """
 
     epsilon: float
@@ -129,28 +135,41 @@ class Attacked:
     after: Tensor
     labels: Tensor
 
-    def succeeded(self, target: int | None) -> list[bool]:
-        """Whether the attack changed the prediction of each image to the target or, untargeted, to a wrong class."""
+    @property
+    def dense(self) -> bool:
+        return self.before.ndim == 4
+
+    def hits(self, target: int | None) -> Tensor:
+        """(N,) or (N, H, W) bool: predictions changed to the target or, untargeted, to a wrong class."""
         before, after = self.before.argmax(1), self.after.argmax(1)
         if target is None:
-            return ((before == self.labels) & (after != self.labels)).tolist()
-        return ((before != target) & (after == target)).tolist()
+            return (before == self.labels) & (after != self.labels)
+        return (before != target) & (after == target)
+
+    def changed(self, target: int | None) -> list[float]:
+        """The share of each image's predictions that were changed: 0 or 1, or a share of pixels."""
+        return self.hits(target).view(len(self.before), -1).double().mean(1).tolist()
+
+    def succeeded(self, target: int | None) -> list[bool]:
+        """Whether the attack changed the prediction of each image; of a dense network, those of most pixels."""
+        return [share > 0.5 for share in self.changed(target)]
 
 
 def attack_images(
-    scores: nn.Module, pixels: Tensor, labels: Sequence[int | None], epsilons: Iterable[float], attack: Attack
+    scores: Scores, pixels: Tensor, labels: Sequence[int | None], epsilons: Iterable[float], attack: Attack
 ) -> tuple[Attacked, ...]:
     """Attack each image with each epsilon. One whose label is None is attacked as its predicted class."""
     results = []
     with untouched(scores):
         with torch.no_grad():
-            before = scores(pixels)
-        guesses = before.argmax(1).tolist()
-        truth = torch.tensor([g if k is None else k for k, g in zip(labels, guesses, strict=True)]).to(pixels.device)
+            before = scores.logits(pixels)
+        truth = before.argmax(1)
+        for i, label in enumerate(labels):
+            truth[i] = truth[i] if label is None else label
         for epsilon in epsilons:
             x = perturb(scores, pixels, truth, epsilon, attack, torch.Generator().manual_seed(attack.seed))
             with torch.no_grad():
-                results.append(Attacked(epsilon, x, before, scores(x), truth))
+                results.append(Attacked(epsilon, x, before, scores.logits(x), truth))
     return tuple(results)
 
 
@@ -158,9 +177,10 @@ def attack_images(
 class Robustness:
     """Accuracy under attack: `rows` of epsilon, accuracy and the share `taken` for the target, of `n` images.
 
-    `accuracy` counts images that are right before and after the attack. `taken` is the share of the images of other
-    classes that are predicted as the target; None without a target. `zero_gradient` counts images whose loss has no
-    gradient at all: the attack cannot begin there, which is not robustness.
+    `accuracy` counts what is right before and after the attack: images, or for a dense network pixels that have a
+    class. `taken` is the share of those of other classes that are predicted as the target; None without a target.
+    `zero_gradient` counts images whose loss has no gradient at all: the attack cannot begin there, which is not
+    robustness.
     """
 
     n: int
@@ -169,27 +189,28 @@ class Robustness:
 
 
 def measure_robustness(
-    scores: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], epsilons: Sequence[float], attack: Attack
+    scores: Scores, batches: Iterable[tuple[Tensor, Tensor]], epsilons: Sequence[float], attack: Attack
 ) -> Robustness:
     """Attack batches of (pixels, labels) with each epsilon."""
-    n = others = zero_gradient = 0
+    n = counted = others = zero_gradient = 0
     right, taken = [0] * len(epsilons), [0] * len(epsilons)
     generators = [torch.Generator().manual_seed(attack.seed) for _ in epsilons]
     with untouched(scores):
         for pixels, labels in batches:
             with torch.no_grad():
-                correct = scores(pixels).argmax(1) == labels
-            other = labels != attack.target if attack.target is not None else torch.zeros_like(correct)
+                correct = scores.logits(pixels).argmax(1) == labels
+            valid = labels != VOID if scores.dense else torch.ones_like(correct)
+            other = (labels != attack.target) & valid if attack.target is not None else torch.zeros_like(correct)
             zero_gradient += int((gradient(scores, pixels, labels, attack.target) == 0).flatten(1).all(1).sum())
-            n, others = n + len(labels), others + int(other.sum())
+            n, counted, others = n + len(labels), counted + int(valid.sum()), others + int(other.sum())
             for i, epsilon in enumerate(epsilons):
                 x = perturb(scores, pixels, labels, epsilon, attack, generators[i])
                 with torch.no_grad():
-                    after = scores(x).argmax(1)
+                    after = scores.logits(x).argmax(1)
                 right[i] += int((correct & (after == labels)).sum())
                 taken[i] += int((other & (after == attack.target)).sum())
     rows = zip(epsilons, right, taken, strict=True)
     share = tuple(
-        {"epsilon": e, "accuracy": r / max(n, 1), "taken": t / others if others else None} for e, r, t in rows
+        {"epsilon": e, "accuracy": r / max(counted, 1), "taken": t / others if others else None} for e, r, t in rows
     )
     return Robustness(n, zero_gradient, share)

@@ -6,7 +6,7 @@ would), negative where it lowers the score. Channels are added up.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,12 +23,30 @@ _CHUNK = 64  # images at a time inside captum
 
 @dataclass(frozen=True)
 class Query:
-    """`pixels` (N, C, H, W) in [0, 1], the class (N,) to explain for each, Grad-CAM's layer, SmoothGrad's seed."""
+    """`pixels` (N, C, H, W) in [0, 1], the class (N,) to explain for each, Grad-CAM's layer, SmoothGrad's seed.
+
+    `regions` (N, H, W) bool: for a dense network, the pixels whose scores are explained.
+    """
 
     pixels: Tensor
     classes: Tensor
     layer: str | None = None
     seed: int = 0
+    regions: Tensor | None = None
+
+    def region(self, index: int) -> Tensor | None:
+        return None if self.regions is None else self.regions[index]
+
+    @property
+    def parts(self) -> "list[Query]":
+        """What can be computed at once: all images, or each by itself where it has a region of its own."""
+        if self.regions is None:
+            return [replace(self, pixels=self.pixels.detach().clone())]
+        slices = [slice(i, i + 1) for i in range(len(self.pixels))]
+        return [
+            replace(self, pixels=self.pixels[s].detach().clone(), classes=self.classes[s], regions=self.regions[s])
+            for s in slices
+        ]
 
 
 @dataclass(frozen=True)
@@ -56,10 +74,13 @@ def attribute(scores: Scores, method: str, query: Query) -> Tensor:
     """
     check_method(method)
     need_captum()
-    clone = Query(query.pixels.detach().clone(), query.classes, query.layer, query.seed)
+    maps = []
     with untouched(scores), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="captum")  # on hooks, which it removes
-        return METHODS[method].compute(scores, clone).detach()
+        for part in query.parts:
+            with scores.over(part.region(0)):
+                maps.append(METHODS[method].compute(scores, part).detach())
+    return torch.cat(maps)
 
 
 def check_method(method: str) -> None:

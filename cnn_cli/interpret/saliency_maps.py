@@ -23,9 +23,18 @@ from cnn_cli.interpret.saliency import (
     why_flat,
 )
 from cnn_cli.interpret.sanity import Areas, areas, randomized, rank_correlation
-from cnn_cli.interpret.scores import Scores, class_index, class_names, predicted, scores_of
+from cnn_cli.interpret.scores import (
+    Scores,
+    class_index,
+    class_names,
+    main_class,
+    parse_region,
+    predicted,
+    region_of,
+    scores_of,
+)
 from cnn_cli.pictures import image
-from cnn_cli.pictures.grid import Cell, captioned_grid, picture
+from cnn_cli.pictures.grid import Cell, captioned_grid, picture, tinted
 from cnn_cli.pictures.page import Bar, Page, page
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, percent, render
@@ -40,7 +49,8 @@ class SaliencyRequest:
     """What the options of `cnn visualize-saliency` ask for.
 
     Without `methods` all that suit the network. `target`: the class to explain, else the predicted one of each image.
-    `overlay`: opacity of the maps over the image, 0 to leave the overlays out.
+    `overlay`: opacity of the maps over the image, 0 to leave the overlays out. `region` (x0,y0,x1,y1): for a dense
+    network, the pixels whose scores are explained, else those that are predicted as the class.
     """
 
     methods: Sequence[str] = ()
@@ -49,6 +59,7 @@ class SaliencyRequest:
     sanity: bool = False
     overlay: float = 0.7
     seed: int = 0
+    region: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlay <= 1:
@@ -78,12 +89,16 @@ class Map:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The maps of image number `index`, its scores (K,) and the index of the class that is explained."""
+    """The maps of image number `index`, its scores (K,) and the index of the class that is explained.
+
+    `region` (H, W) bool: the pixels of a dense network whose scores these are.
+    """
 
     index: int
     scores: torch.Tensor
     target: int
     maps: tuple[Map, ...]
+    region: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -108,15 +123,24 @@ class SaliencyMaps:
                 "confidence": share,
                 "score": float(e.scores[e.target]),
             }
-            images.append(facts | {"maps": [m.document() for m in e.maps]})
+            region = {} if e.region is None else {"region": float(e.region.float().mean())}
+            images.append(facts | region | {"maps": [m.document() for m in e.maps]})
         return {"layer": self.layer, "notes": list(self.notes), "images": images}
 
     def text(self) -> str:
-        """A table as narrow as a terminal: each figure beside that of pixels in random order."""
-        full = self.table()
-        rows = [row | {k: f"{row[k]:.3f} / {row[f'{k}_random']:.3f}" for k in _AREAS if k in row} for row in full.rows]
-        columns = (c for c in full.columns if c.title != "random")
-        return render(Table(tuple(replace(c, show=None) if c.key in _AREAS else c for c in columns), rows))
+        """A table for each image, each figure beside that of pixels in random order."""
+        full, lines, each = self.table(), list[str](), len(self.explanations[0].maps)
+        columns = [c for c in full.columns if c.title != "random" and c.key not in ("image", "class", "confidence")]
+        columns = [replace(c, show=None) if c.key in _AREAS else c for c in columns]
+        for first in range(0, len(full.rows), each):
+            rows = [
+                row | {k: f"{row[k]:.3f} / {row[f'{k}_random']:.3f}" for k in _AREAS if k in row}
+                for row in full.rows[first : first + each]
+            ]
+            head = f"{rows[0]['image']}: {rows[0]['class']} {percent(rows[0]['confidence'])}"
+            figures = [render(Table(tuple(columns), rows))] if len(columns) > 1 else []
+            lines += [*[""] * bool(lines and figures), head, *figures]
+        return "\n".join(lines)
 
     def table(self) -> Table:
         """A line for each image and method: its sanity checks, or why it is flat."""
@@ -152,14 +176,14 @@ def show_saliency(
     layer = _layer(loaded, scores, request)
     methods, notes = _suitable(scores, request.methods, layer)
     path = target.path(loaded, "saliency", *single_word(inputs.names))
+    query = replace(_query(scores, inputs.pixels.to(device), class_names(loaded), label, request), layer=layer)
     with torch.no_grad():
-        values = scores(inputs.pixels.to(device))
-    targets = values.argmax(1) if label is None else torch.full_like(values.argmax(1), label)
-    query = Query(inputs.pixels.to(device), targets, layer, request.seed)
+        values = torch.cat([_scores(scores, part) for part in query.parts])
+    targets = query.classes
     fresh = randomized(loaded, request.seed).to(device) if request.sanity else None
     maps = [_maps(scores, m, query, fresh) for m in progress_bar(methods, len(methods), "computing maps")]
     explanations = tuple(
-        Explanation(i, values[i].cpu(), int(targets[i]), tuple(of_method[i] for of_method in maps))
+        Explanation(i, values[i].cpu(), int(targets[i]), tuple(of_method[i] for of_method in maps), query.region(i))
         for i in range(len(targets))
     )
     used = layer if "grad-cam" in methods else None
@@ -167,6 +191,29 @@ def show_saliency(
     explained = "the predicted class" if label is None else f"class {result.classes[label]}"
     title = f"{loaded.plan.network}: saliency maps of {explained}"
     return write_page(loaded, result, draw_saliency(result, title, provenance(loaded), request.overlay), path)
+
+
+def _query(
+    scores: Scores, pixels: torch.Tensor, classes: tuple[str, ...], label: int | None, request: SaliencyRequest
+) -> Query:
+    """The class of each image to explain, by default the predicted one, and where: in a region of a dense network."""
+    with torch.no_grad():
+        logits = scores.logits(pixels)
+    if scores.dense:
+        box = None if request.region is None else parse_region(request.region, (pixels.shape[2], pixels.shape[3]))
+        targets = torch.tensor([main_class(z, classes) if label is None else label for z in logits])
+        regions = [region_of(z, int(k), box) for z, k in zip(logits, targets, strict=True)]
+        return Query(pixels, targets.to(pixels.device), None, request.seed, torch.stack(regions))
+    if request.region is not None:
+        raise UsageError("--region is for networks with scores of each pixel, for segmentation; leave it out")
+    targets = logits.argmax(1) if label is None else torch.full_like(logits.argmax(1), label)
+    return Query(pixels, targets, None, request.seed)
+
+
+def _scores(scores: Scores, query: Query) -> torch.Tensor:
+    with scores.over(query.region(0)):
+        values: torch.Tensor = scores(query.pixels)
+    return values
 
 
 def _layer(loaded: LoadedNetwork, scores: Scores, request: SaliencyRequest) -> str | None:
@@ -209,7 +256,8 @@ def _maps(scores: Scores, method: str, query: Query, fresh: Scores | None) -> li
             maps.append(Map(method, v.numpy(), flat))
             continue
         importance = METHODS[method].importance(v)
-        curves = areas(scores, query.pixels[i], int(query.classes[i]), importance, query.seed)
+        with scores.over(query.region(i)):
+            curves = areas(scores, query.pixels[i], int(query.classes[i]), importance, query.seed)
         maps.append(Map(method, v.numpy(), flat, others[i], rank_correlation(v.numpy(), others[i]), curves))
     return maps
 
@@ -221,11 +269,15 @@ def draw_saliency(result: SaliencyMaps, title: str, provenance: str, overlay: fl
     for e in result.explanations:
         pixels = result.inputs.pixels[e.index]
         shown = picture(pixels)
-        blank = Cell(np.full_like(shown, 255))
+        blank = marked = Cell(np.full_like(shown, 255))
         first = Cell(shown, (str(predicted(e.scores, result.classes)), captions[e.index]))
+        if e.region is not None:
+            share = float(e.region.float().mean())
+            first = replace(first, words=(f"class {result.classes[e.target]}", captions[e.index]))
+            marked = Cell(tinted(shown, e.region.cpu().numpy()), ("region explained", f"{percent(share)} of pixels"))
         cells.append([first, *(Cell(shade(m.values), _areas_caption(m)) for m in e.maps)])
         if overlay:
-            cells.append([blank, *(Cell(overlaid(shown, m, overlay)) for m in e.maps)])
+            cells.append([marked, *(Cell(overlaid(shown, m, overlay)) for m in e.maps)])
         if any(m.random is not None for m in e.maps):
             cells.append([blank, *(Cell(shade(m.random), _random_caption(m)) for m in e.maps if m.random is not None)])
     headings = ("image", *(METHODS[m.method].title for m in result.explanations[0].maps))

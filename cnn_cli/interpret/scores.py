@@ -2,9 +2,12 @@
 
 A final Softmax, LogSoftmax or Sigmoid is left off, since its gradient vanishes where it is saturated. One output z of a
 two-class network becomes −z/2 and z/2, whose softmax is the sigmoid of z.
+
+A network for segmentation has such scores for each pixel. What a class scores then is their mean over a region.
 """
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,28 +18,53 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork, restore
 from cnn_cli.errors import CnnError, UsageError, closest, listed
 from cnn_cli.language.plan import Plan
 from cnn_cli.tables import percent
+from cnn_cli.tasks.segmentation import fitted
 
 
 class Scores(nn.Module):
     """(N, C, H, W) pixels in [0, 1] → (N, K) scores of the classes. Wraps a network without changing it.
 
-    UsageError for a network whose output is no list of numbers.
+    UsageError for a network whose output is neither a list of numbers nor a map of them for each class.
     """
+
+    region: Tensor | None = None  # (H, W) bool: the pixels over which the scores of each are averaged; None: all
 
     def __init__(self, network: nn.Module, plan: Plan) -> None:
         super().__init__()
-        if len(plan.output) != 1 or plan.named_outputs:
-            fix = "choose a classifier"
-            raise UsageError(f"{plan.network} outputs {plan.output_sizes}, but this needs one score per class; {fix}")
+        if len(plan.output) not in (1, 3) or plan.named_outputs:
+            fix = "or scores of each pixel; choose a network for classification or segmentation"
+            raise UsageError(f"{plan.network} outputs {plan.output_sizes}, but this needs one score per class {fix}")
         self.network, self.plan = network, plan
         self.final = _final(plan)
 
+    @property
+    def dense(self) -> bool:
+        """Whether the network has scores for each pixel."""
+        return len(self.plan.output) == 3
+
+    @contextmanager
+    def over(self, region: Tensor | None) -> Iterator[None]:
+        """The scores of this region inside the `with`."""
+        before, self.region = self.region, region
+        try:
+            yield
+        finally:
+            self.region = before
+
     def forward(self, x: Tensor) -> Tensor:
+        z = self.logits(x)
+        if self.dense:
+            z = z.mean((2, 3)) if self.region is None else z[:, :, self.region].mean(2)
+        return z
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(N, K), or of a dense network (N, K, H, W), as large as the images."""
         # A forward hook that gives a value puts it in place of the layer's own output.
         last = self.network.get_submodule(self.final) if self.final is not None else None
         with last.register_forward_hook(_what_enters) if last is not None else nullcontext():
             z: Tensor = self.network(x)
-        return torch.cat((-z / 2, z / 2), 1) if z.shape[1] == 1 else z
+        z = torch.cat((-z / 2, z / 2), 1) if z.shape[1] == 1 else z
+        return fitted(z, x.shape) if self.dense else z
 
 
 def scores_of(loaded: LoadedNetwork) -> Scores:
@@ -75,6 +103,36 @@ def probabilities(scores: Scores, pixels: Tensor) -> Tensor:
     return shares
 
 
+def main_class(logits: Tensor, classes: tuple[str, ...]) -> int:
+    """(K, H, W) scores of one image → the class that most of its pixels are predicted as, but not a background."""
+    counts = logits.argmax(0).flatten().bincount(minlength=len(logits))
+    others = [k for k in counts.argsort(descending=True).tolist() if counts[k] and classes[k] != "background"]
+    return others[0] if others else int(counts.argmax())
+
+
+def region_of(logits: Tensor, label: int, box: tuple[int, int, int, int] | None) -> Tensor:
+    """(K, H, W) → (H, W) bool: the box (x0, y0, x1, y1), else what is predicted as the class; all if nothing is."""
+    if box is None:
+        region = logits.argmax(0) == label
+        return region if region.any() else torch.ones_like(region)
+    region = torch.zeros(logits.shape[1:], dtype=torch.bool, device=logits.device)
+    region[box[1] : box[3], box[0] : box[2]] = True
+    return region
+
+
+def parse_region(text: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """`8,8,24,20` → x0, y0, x1, y1 in an image of this height and width; UsageError for others."""
+    numbers = [int(part) if part.strip().isdigit() else -1 for part in text.split(",")]
+    if len(numbers) == 4 and -1 not in numbers:
+        x0, y0, x1, y1 = numbers
+        if x0 < x1 <= size[1] and y0 < y1 <= size[0]:
+            return x0, y0, x1, y1
+    raise UsageError(
+        f"--region must be x0,y0,x1,y1 in pixels, within {size[1]},{size[0]} and not empty, not {text!r}; try "
+        f"0,0,{size[1]},{size[0]}"
+    )
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The most probable class of an image and its probability."""
@@ -90,14 +148,17 @@ class Prediction:
 
 
 def predicted(scores: Tensor, classes: tuple[str, ...]) -> Prediction:
-    """(K,) scores of one image → the class with the highest one."""
+    """(K,) scores of one image → the class with the highest one; of (K, H, W) the main one, where it is predicted."""
+    if scores.ndim == 3:
+        label = main_class(scores, classes)
+        return Prediction(classes[label], float(scores.softmax(0)[label, region_of(scores, label, None)].mean()))
     confidence, index = scores.softmax(0).max(0)
     return Prediction(classes[int(index)], float(confidence))
 
 
 def _final(plan: Plan) -> str | None:
     """The name of the layer to leave off, or None. Sigmoids of several outputs count as scores, as in training."""
-    kinds = ("Softmax", "LogSoftmax") if plan.output[0] > 1 else ("Sigmoid",)
+    kinds = ("Softmax", "LogSoftmax", "Softmax2d") if plan.output[0] > 1 else ("Sigmoid",)
     return plan.last.name if plan.last and plan.last.type in kinds else None
 
 

@@ -34,6 +34,15 @@ def picture(pixels: Tensor) -> image.Array:
     return np.ascontiguousarray(values.mul(255).round().byte().permute(1, 2, 0).numpy())
 
 
+def tinted(shown: image.Array, region: image.Array) -> image.Array:
+    """A picture (H, W, 3) in grayscale, in which a region (H, W) has a tint."""
+    gray = shown.mean(-1, keepdims=True).repeat(3, -1)
+    mixed: image.Array = (
+        np.where(region[..., np.newaxis], (gray + image.rgb(ACCENT)) / 2, gray).round().astype(np.uint8)
+    )
+    return mixed
+
+
 def room(tile: tuple[int, int], words: int = 2) -> tuple[int, int]:
     """How many rows and columns of pictures (H, W) with `words` lines under them a page can hold."""
     return image.BODY // (tile[0] + words * _LINE + _SPACE), image.BODY // (max(tile[1], _LEAST) + _SPACE)
