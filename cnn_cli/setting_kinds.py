@@ -57,7 +57,7 @@ FAST = (
     "crop-unused",
     "keep-memory",
     "cuda-graph",
-    "cudnn-benchmark",
+    "max-pool-kernel",
 )
 _GROUP: dict[str, Kind] = {
     "parameters": ListOf(Text(), most=100, single=True),

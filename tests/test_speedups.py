@@ -1,6 +1,9 @@
 """What makes steps fast changes no bit, or nothing but rounding, and each means can be had by itself."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from cnn_cli.settings import SETTINGS
 from cnn_cli.training import speedups as fast
 
 CPU = torch.device("cpu")
-ON_CPU = [name for name in FAST if not name.startswith("cu")]
+ON_CPU = [name for name in FAST if name not in ("cuda-graph", "max-pool-kernel")]
 
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -46,6 +49,52 @@ def pair(network: str, *means: str) -> tuple[nn.Module, nn.Module]:
         torch.manual_seed(3)
         modules.append(fast.prepare(build_plan(find(network)), names))
     return modules[0], modules[1]
+
+
+KERNELS = """
+import torch
+from torch.nn import functional as F
+from cnn_cli.network.max_pool import max_pool
+torch.manual_seed(0)
+for shape, kernel in (((2, 5, 7, 9), 2), ((2, 70, 6, 6), 3), ((1, 1, 5, 4), 2)):
+    x = torch.randint(-3, 3, shape).float()  # often equal
+    x[0, 0, 0, 0], x[0, 0, 3, 3] = float("nan"), float("inf")
+    x[..., :2, :2] -= float("inf")
+    ours, theirs = (x.clone().contiguous(memory_format=torch.channels_last).requires_grad_() for _ in range(2))
+    outputs = max_pool(ours, kernel), F.max_pool2d(theirs, kernel)
+    assert torch.equal(*(y.nan_to_num(99) for y in outputs))
+    gradient = torch.randn(outputs[0].shape)
+    for y in outputs:
+        y.backward(gradient)
+    assert torch.equal(ours.grad, theirs.grad)
+"""
+
+
+def test_kernels_of_max_pooling_are_pytorchs_bit_for_bit() -> None:
+    """In Triton's interpreter, which needs no GPU."""
+    pytest.importorskip("triton")
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", KERNELS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_windows_side_by_side_get_the_kernel() -> None:
+    pytest.importorskip("triton")
+    from cnn_cli.network.max_pool import MaxPool2d, use_kernels
+
+    pools = [
+        nn.MaxPool2d(2),
+        nn.MaxPool2d((3, 3)),
+        nn.MaxPool2d(3, 2),
+        nn.MaxPool2d(2, padding=1),
+        nn.MaxPool2d((2, 3)),
+    ]
+    pools += [nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool2d(2, dilation=2), nn.MaxPool2d(1)]
+    network = nn.Sequential(*pools)
+    use_kernels(network)
+    assert [type(m) is MaxPool2d for m in network] == [True, True, *[False] * 6]
+    x = torch.randn(2, 3, 12, 12)
+    assert torch.equal(network[1](x), nn.functional.max_pool2d(x, 3))  # on a CPU as ever
 
 
 # --- The same function ----------------------------------------------------------------------------------------------

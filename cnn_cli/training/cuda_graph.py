@@ -26,8 +26,12 @@ class StepGraph:
         """draws: what augmentation does to each image in this epoch; the step reads them from this tensor."""
         self.step, self.draws = step, draws
         self.index = torch.zeros(batch_size, dtype=torch.int64, device=draws.device)
-        self.warm_up = WARM_UP
+        self.warm_up, self.current = WARM_UP, False
         self.graph: torch.cuda.CUDAGraph | None = None
+
+    def forget(self) -> None:
+        """Record the step anew: it has changed, since parameters are trained no more."""
+        self.current = False
 
     def __call__(self, index: Tensor) -> None:
         if len(index) < len(self.index):
@@ -38,10 +42,11 @@ class StepGraph:
             self.warm_up -= 1
             self._step_on_side_stream()
             return
-        if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+        if self.graph is None or not self.current:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.graph.pool() if self.graph else None):
                 self.step(self.index)
+            self.graph, self.current = graph, True
         self.graph.replay()
 
     def _step_on_side_stream(self) -> None:

@@ -81,9 +81,11 @@ def _train_epochs(job: Job, state: State, signals: Signals, progress: Progress) 
         epoch, _ = job.place(state)
         clock = time.perf_counter()
         if state.optimizer.freeze_finished(epoch) or network is None:  # other gradients: another engine and graph
-            network = graph = None
+            network = None
             network = wrapped(state.network, job.plan.input, job["precision"], state.device, job.world)
-            graph = _step_graph(job, state, network)
+            if graph:
+                graph.forget()
+            graph = graph or _step_graph(job, state, network)
         set_training_mode(state.network, job.plan, job.freeze)
         for _ in _steps(job, state, network, graph):
             now = time.perf_counter()

@@ -70,7 +70,6 @@ def make_job(
     values, world = {name: setting.value for name, setting in settings.items()}, folder.world
     if device.type == "cpu" and "keep-memory" in values["fast"]:
         keep_freed_memory()
-    torch.backends.cudnn.benchmark = "cudnn-benchmark" in values["fast"] and not values["deterministic"]
     task_for(plan, dataset.classes, dataset.task)
     _check_memory(plan, values, device, math.ceil(min(values["batch_size"], _count(dataset)) / world.size))
     _check_augmentation(plan, values)

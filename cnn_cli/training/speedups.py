@@ -9,10 +9,10 @@ channels-last     images and convolutions with the channels innermost, for which
 fused-optimizer   one kernel for the whole optimizer step. Equal but for rounding.
 cuda-graph        a step is recorded and replayed, so that a GPU does not wait for the host (cuda_graph.py). The same
                   bits as without it. Not with streamed images, several processes, mixup or CutMix.
-cudnn-benchmark   cuDNN times its algorithms for each convolution once, and takes the fastest. Equal but for rounding;
-                  not with `deterministic`, since another process may choose another one.
+max-pool-kernel   max-pooling without overlap by a kernel of its own (network/max_pool.py). The same bits.
 """
 
+import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -26,7 +26,7 @@ from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.network.modules import Graph, chains
 from cnn_cli.setting_kinds import FAST
 
-_ONLY = {"keep-memory": "cpu", "cuda-graph": "cuda", "cudnn-benchmark": "cuda"}  # the device that a speedup is for
+_ONLY = {"keep-memory": "cpu", "cuda-graph": "cuda", "max-pool-kernel": "cuda"}  # the device that a speedup is for
 _PAYS = {device: tuple(n for n in FAST if _ONLY.get(n, device) == device) for device in ("cpu", "cuda")}
 
 # Layers through which a crop at the lower right moves on: every value depends on its own window alone.
@@ -61,6 +61,10 @@ def prepare(network: nn.Module, fast: tuple[str, ...]) -> nn.Module:
     if "pool-before-relu" in fast:
         for module in network.modules():
             _pool_first(module)
+    if "max-pool-kernel" in fast and importlib.util.find_spec("triton"):  # which PyTorch brings along for GPUs
+        from cnn_cli.network.max_pool import use_kernels
+
+        use_kernels(network)
     return network.to(memory_format=torch.channels_last) if "channels-last" in fast else network
 
 

@@ -79,8 +79,10 @@ def seed_loop(work: Work) -> dict[str, Any]:
     return {"accuracy": scores[-1], "accuracies": scores, "epochs": len(scores)}
 
 
-def bare(work: Work) -> dict[str, Any]:
+def bare(work: Work, means: str = "") -> dict[str, Any]:
     """What `cnn train` does for speed and nothing else: no checks, no signals, no files.
+
+    means: `graph`, a step as a CUDA graph (the last batch of an epoch left out), or `compile`, by torch.compile.
 
     Bytes in memory, gathered by index; the border of the image that is never used left out; max-pool before ReLU; a
     fused optimizer; on a CPU channels_last and freed memory kept. A whole epoch warms up, a whole epoch is measured.
@@ -96,29 +98,57 @@ def bare(work: Work) -> dict[str, Any]:
     c1, relu, pool, c2, _, _, *rest = fashion_convnet()
     form = torch.channels_last if work.device == "cpu" or work.precision == "bf16" else torch.contiguous_format
     network = nn.Sequential(c1, pool, relu, c2, pool, relu, *rest).to(work.device, memory_format=form)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True, capturable=means == "graph")
+    call = torch.compile(network) if means == "compile" else network
     parts = [torch.tensor(a).to(work.device) for a in arrays(work)]
     images, labels = parts[0][:, None, :26, :26].contiguous(), parts[1]
     autocast = partial(torch.autocast, work.device, torch.bfloat16, enabled=work.precision == "bf16")
     tick = stopwatch(work, warm=60_000)
     total, correct = torch.zeros((), device=work.device), torch.zeros((), device=work.device, dtype=torch.int64)
+
+    def step(index: Any) -> None:
+        x, y = images[index].to(torch.float32, memory_format=form).div_(255), labels[index]
+        optimizer.zero_grad()
+        with autocast():
+            outputs = call(x)
+            loss = nn.functional.cross_entropy(outputs, y)
+        loss.backward()
+        optimizer.step()
+        total.add_(loss.detach() * len(y))
+        correct.add_((outputs.detach().argmax(1) == y).sum())
+
+    take = _recorded(step, torch.arange(work.batch, device=work.device)) if means == "graph" else step
     for _ in range(work.epochs):
         for index in torch.randperm(len(images)).to(work.device).split(work.batch):
-            x, y = images[index].to(torch.float32, memory_format=form).div_(255), labels[index]
-            optimizer.zero_grad()
-            with autocast():
-                outputs = network(x)
-                loss = nn.functional.cross_entropy(outputs, y)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach() * len(y)
-            correct += (outputs.detach().argmax(1) == y).sum()
-            tick(len(y))
+            if means != "graph" or len(index) == work.batch:
+                take(index)
+                tick(len(index))
     network.eval()
     with torch.no_grad():
         chunks = (parts[2][:, None, :26, :26].float() / 255).split(1000)
         guesses = torch.cat([network(x).argmax(1) for x in chunks])
     return {"accuracy": (guesses == parts[3]).float().mean().item()}
+
+
+def _recorded(step: Callable[[Any], None], index: Any) -> Callable[[Any], None]:
+    """The step as a CUDA graph, which reads the indices of a batch from `index`."""
+    import torch
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step(index)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(index)
+
+    def replay(chosen: Any) -> None:
+        index.copy_(chosen)
+        graph.replay()
+
+    return replay
 
 
 def lightning(work: Work, lean: bool = False) -> dict[str, Any]:
@@ -331,6 +361,8 @@ def _processor() -> str:
 LOOPS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "seed": seed_loop,
     "bare": bare,
+    "bare-graph": partial(bare, means="graph"),
+    "bare-compiled": partial(bare, means="compile"),
     "lightning": lightning,
     "lightning-lean": partial(lightning, lean=True),
     "accelerate": accelerate,

@@ -52,6 +52,11 @@ OURS = [
     Variant("bare", "bare loop, same techniques", 256),
     Variant("cnn", "`cnn train --precision bf16`", 256, "bf16", ("--precision", "bf16")),
 ]
+ON_GPU = [
+    Variant("cnn", "`cnn train`", 1024),
+    *(Variant("bare-graph", "bare loop as a CUDA graph", batch) for batch in (64, 256, 1024)),
+    *(Variant("bare-compiled", "bare loop, torch.compile", batch) for batch in (64, 256)),
+]
 PEERS = [
     Variant("lightning", "Lightning"),
     Variant("lightning-lean", "Lightning, all extras off"),
@@ -219,7 +224,8 @@ def main() -> None:
         peers = [v for v in PEERS if v.loop in wanted and installed(v.loop)]
         parts = [options.only] if options.only else PARTS
         if "speed" in parts:
-            for number, variant in rounds(options.rounds, [GEMM, SEED_LOOP, *OURS, *peers]):
+            on_gpu = ON_GPU if options.device == "cuda" else []
+            for number, variant in rounds(options.rounds, [GEMM, SEED_LOOP, *OURS, *on_gpu, *peers]):
                 bench.run("speed", variant, number)
         if "overhead" in parts:
             both = [v for v in OURS if v.loop == "bare" or (v.precision == "fp32" and not v.options)]
