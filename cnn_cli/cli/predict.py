@@ -32,7 +32,8 @@ def predict_command(
     With -o also as a contact sheet (PNG). In segmentation masks, overlays and a sheet are written to predictions/ in
     the run folder, or to -o.
     """
-    from cnn_cli.tasks.selection import SEGMENTATION, task_of
+    from cnn_cli.data.dataset import SEGMENTATION
+    from cnn_cli.tasks.selection import task_of
     from cnn_cli.training.eval_report import trained_network
 
     format.check()
