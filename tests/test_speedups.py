@@ -78,6 +78,17 @@ def test_kernels_of_max_pooling_are_pytorchs_bit_for_bit() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_without_triton_there_is_no_such_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert "max-pool-kernel" in fast.chosen("auto", gpu)
+    assert fast.chosen(("max-pool-kernel",), gpu) == ("max-pool-kernel",)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "max-pool-kernel" not in fast.chosen("auto", gpu) and "cuda-graph" in fast.chosen("auto", gpu)
+    with pytest.raises(UsageError, match="max-pool-kernel needs Triton, which is not installed"):
+        fast.chosen(("max-pool-kernel",), gpu)
+
+
 def test_only_windows_side_by_side_get_the_kernel() -> None:
     pytest.importorskip("triton")
     from cnn_cli.network.max_pool import MaxPool2d, use_kernels

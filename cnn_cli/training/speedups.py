@@ -36,10 +36,13 @@ _WINDOWS = {"Conv2d", "MaxPool2d", "AvgPool2d"}
 def chosen(fast: str | tuple[str, ...], device: torch.device) -> tuple[str, ...]:
     """The speedups that `auto` stands for on this device: those that were measured to pay there. Others as they are.
 
-    UsageError for a speedup of another device.
+    UsageError for a speedup of another device, or one that needs Triton, which PyTorch brings along for GPUs.
     """
+    triton = importlib.util.find_spec("triton") is not None
     if fast == "auto":
-        return _PAYS.get(device.type, ())
+        return tuple(name for name in _PAYS.get(device.type, ()) if triton or name != "max-pool-kernel")
+    if "max-pool-kernel" in fast and not triton:
+        raise UsageError("--fast max-pool-kernel needs Triton, which is not installed; leave it out")
     for name in fast:
         if _ONLY.get(name, device.type) != device.type:
             raise UsageError(f"--fast {name} is for {_ONLY[name]} only, and the device is {device.type}; leave it out")
@@ -61,7 +64,7 @@ def prepare(network: nn.Module, fast: tuple[str, ...]) -> nn.Module:
     if "pool-before-relu" in fast:
         for module in network.modules():
             _pool_first(module)
-    if "max-pool-kernel" in fast and importlib.util.find_spec("triton"):  # which PyTorch brings along for GPUs
+    if "max-pool-kernel" in fast and importlib.util.find_spec("triton"):  # evaluation may be on another machine
         from cnn_cli.network.max_pool import use_kernels
 
         use_kernels(network)
