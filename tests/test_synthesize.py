@@ -310,10 +310,9 @@ def test_errors_say_what_to_do(
     assert not list(tmp_path.glob("**/*.png"))
 
 
-def test_a_layer_without_channels_is_refused(tmp_path: Path) -> None:
+def test_channels_of_layers_and_all_classes_can_be_chosen(tmp_path: Path) -> None:
     run = loaded(tmp_path, "maps")
-    with pytest.raises(UsageError, match="maps outputs 4x6x6, but this needs one score per class"):
-        scored(tmp_path, "maps")
+    assert scored(tmp_path, "maps").dense
     assert choose_units(run, "0").type == "Conv2d"
     assert units_of(loaded(tmp_path, "grey"), scored(tmp_path, "grey"), UnitRequest(all_classes=True)).names == tuple(
         "abcdefghij"

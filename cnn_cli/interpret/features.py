@@ -103,7 +103,8 @@ class Features:
         where = "this image" if count == 1 else f"each of the {count} images"
         for m in self.images[0].maps:
             if dead := self.dead[m.layer]:
-                lines.append(f"layer {m.layer}: {len(dead)} of {len(m.values)} channels are zero everywhere in {where}")
+                are = "channels is" if len(dead) == 1 else "channels are"
+                lines.append(f"layer {m.layer}: {len(dead)} of {len(m.values)} {are} zero everywhere in {where}")
         return "\n".join(lines)
 
 

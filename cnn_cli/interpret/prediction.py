@@ -17,7 +17,7 @@ from cnn_cli.interpret.inputs import ImageSelection, files_of, load_inputs
 from cnn_cli.interpret.pictured import CPU, network_facts, provenance
 from cnn_cli.interpret.scores import class_names, probabilities, scores_of
 from cnn_cli.pictures import image
-from cnn_cli.pictures.grid import ACCENT, Cell, captioned_grid, picture, room
+from cnn_cli.pictures.grid import ACCENT, Cell, contact_sheet, picture, room
 from cnn_cli.pictures.page import Page, page
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, percent, render
@@ -181,9 +181,7 @@ def draw_predictions(predictions: Predictions) -> Page:
         caption = Path(shot.image).name if shot.true is None else f"true class: {shot.true}"
         ink = ACCENT if shot.true is not None and not shot.correct else image.INK
         cells.append(Cell(picture(pixels), (f"{name} {percent(share)}", caption), ink))
-    columns = image.columns_for(len(cells), cells[0].body.shape[:2], most=room(cells[0].body.shape[:2])[1])
-    panel, rows = captioned_grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
-    shown, known = min(rows * columns, len(cells)), predictions.labelled
+    (panel, shown), known = contact_sheet(cells), predictions.labelled
     lines = [provenance(predictions.loaded)]
     if known:
         correct = sum(shot.correct for shot in known)

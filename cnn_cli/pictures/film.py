@@ -64,7 +64,7 @@ def frames_of(run: Path) -> tuple[str, list[Frame]]:
     """The layer, and what was kept of it. CnnError where a run has no frames or they cannot be read."""
     path = run / FRAMES
     if not path.is_file():
-        raise CnnError(f"{run} has no film: it was trained without --filters-every-epoch; train it again with that")
+        raise CnnError(f"{run} has no filters of its epochs; train it again with --filters-every-epoch")
     try:
         with safetensors.safe_open(path, "pt") as file:
             layer = (file.metadata() or {}).get("layer", "")

@@ -54,17 +54,17 @@ def captioned_grid(rows: Sequence[Sequence[Cell]], headings: Sequence[str] = ())
     Pictures are enlarged by one whole number, as far as the page fits a slide and they get clearer.
     """
     height, width = rows[0][0].body.shape[:2]
-    columns, words = max(map(len, rows)), max(len(cell.words) for row in rows for cell in row)
-    rows = rows[: max(1, room((height, width), words)[0])]
-    below = words * _LINE + _SPACE
-    zoom = _zoom((height, width), len(rows), columns, below)
+    columns, words = max(map(len, rows)), [max(len(cell.words) for cell in row) for row in rows]
+    rows = rows[: max(1, room((height, width), max(words))[0])]
+    below = [n * _LINE + _SPACE for n in words[: len(rows)]]
+    zoom = _zoom((height, width), len(rows), columns, max(below))
     tall, wide = height * zoom, max(width * zoom, _LEAST)
-    body = np.empty((len(rows) * (tall + below) - _SPACE, columns * (wide + _SPACE) - _SPACE, 3), np.uint8)
+    body = np.empty((len(rows) * tall + sum(below) - _SPACE, columns * (wide + _SPACE) - _SPACE, 3), np.uint8)
     body[:] = image.rgb(image.PAPER)
     captions = []
     for i, row in enumerate(rows):
         for j, cell in enumerate(row):
-            y, x = i * (tall + below), j * (wide + _SPACE)
+            y, x = i * tall + sum(below[:i]), j * (wide + _SPACE)
             left = x + (wide - width * zoom) // 2
             body[y : y + tall, left : left + width * zoom] = cell.body.repeat(zoom, 0).repeat(zoom, 1)
             for n, text in enumerate(cell.words):
@@ -72,6 +72,14 @@ def captioned_grid(rows: Sequence[Sequence[Cell]], headings: Sequence[str] = ())
                 captions.append(Caption(x + wide / 2, y + tall + 3 + n * _LINE, shown, _TEXT, ink))
     axis = Axis("", "", "", tuple(headings)) if headings else None
     return Panel(body, columns=axis, captions=tuple(captions)), len(rows)
+
+
+def contact_sheet(cells: Sequence[Cell]) -> tuple[Panel, int]:
+    """Cells row by row in a pleasant rectangle → a panel, and how many of them it shows."""
+    tile = cells[0].body.shape[:2]
+    columns = image.columns_for(len(cells), tile, most=room(tile)[1])
+    panel, rows = captioned_grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
+    return panel, min(rows * columns, len(cells))
 
 
 def _zoom(tile: tuple[int, int], rows: int, columns: int, below: int) -> int:

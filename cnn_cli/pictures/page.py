@@ -94,6 +94,8 @@ def page(panels: Sequence[Panel | Sequence[Panel]], title: str, lines: Sequence[
     wanted = max(head.getlength(title[:500]), 15 * text + small.getlength(bar.label) if bar else 0)
     wanted = max(wanted, *(font(text, text=line).getlength(line[:500]) for line in lines)) if lines else wanted
     room = max(across, math.ceil(min(wanted, 48 * text)))  # between the margins
+    share = min(1.0, room / max(1.0, head.getlength(title[:500])))  # a long title gets smaller, down to ordinary text
+    head = font(round(max(1.0, 1.6 * share) * text), True, title)
     lines = [part for line in lines for part in _wrapped(line, font(text, text=line), room)][:4]
     top = margin + round(2.4 * text + 1.45 * text * len(lines)) + text
     foot = round(3.2 * text) if bar else 0
