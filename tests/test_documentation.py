@@ -12,7 +12,7 @@ import torch
 from documentation import GUIDE, PAGES, ROOT, blocks, commands, run, with_generated, with_output, write_specs
 from PIL import Image
 
-from cnn_cli.language.registry import plan_spec
+from cnn_cli.language.registry import plan_spec, with_registry
 from cnn_cli.language.spec import parse
 
 README = ROOT / "README.md"
@@ -84,7 +84,7 @@ def test_every_command_and_option_named_in_the_documentation_exists() -> None:
 def test_every_yaml_example_is_right() -> None:
     for page in PAGES:
         for block in (b for b in blocks(page) if b.language == "yaml" and not b.text.startswith("# mistakes.yaml")):
-            file = parse(block.text, f"{page.name}:{block.start}")
+            file = with_registry(parse(block.text, f"{page.name}:{block.start}"), ())
             assert [str(p) for p in file.problems] == []
             for spec in file.networks.values():
                 plan_spec(spec, None, None).checked()

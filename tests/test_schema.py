@@ -37,7 +37,7 @@ BEYOND = {
     "classes of torch.nn that are not in the table", "an argument that is not declared",
     "a rejected child, and its uses", "values inside of groups", "a reserved file name",
     "children joined by number", "numbers in joins that have no place there",
-    "several outputs", "networks as parts",
+    "several outputs",
     "several outputs that cannot be trained", "outputs of two shapes",
 }  # fmt: skip
 NOT_YAML = {
