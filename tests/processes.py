@@ -183,7 +183,7 @@ def _run(
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as it is without the server
     sys.argv = ["cnn", *arguments]
     plots.learning_curves = lambda history, path, title, *details: path.touch()  # type: ignore[assignment]
-    plots.confusion_picture = lambda matrix, names, path, title: path.touch()  # type: ignore[assignment]
+    plots.confusion_picture = lambda matrix, names, path, title, **details: path.touch()  # type: ignore[assignment]
     if action:
         action(rank)
     main()
