@@ -30,6 +30,18 @@ class Normalization:
         }
 
 
+class Precision(Choice):
+    """The precision of training steps, with a reason for the one that is missing."""
+
+    def __init__(self) -> None:
+        super().__init__(("fp32", "bf16", "auto"))
+
+    def read(self, value: Any) -> Any:
+        if value == "fp16":
+            raise ValueError("must be fp32, bf16 or auto: training in fp16 needs loss scaling, which is not available")
+        return super().read(value)
+
+
 INITIALIZATIONS = ("dirac", "whitening")
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cnn_cli.errors import UsageError, closest
-from cnn_cli.setting_kinds import FAST, OPTIMIZERS, Fast, Initialization, Normalization, ParameterGroup
+from cnn_cli.setting_kinds import FAST, OPTIMIZERS, Fast, Initialization, Normalization, ParameterGroup, Precision
 from cnn_cli.values import Choice, Flag, Integer, Kind, ListOf, Null, Number, OneOf, Text, maybe, shown
 
 _WITH_MOMENTUM = ("optimizer", ("sgd", "muon"))  # the optimizers with a momentum that can be set
+_STEP = ("schedule", ("step",))
 
 
 @dataclass(frozen=True)
@@ -29,151 +30,116 @@ class Field:
     only: tuple[str, tuple[str, ...]] | None = None
 
 
+def _rows(group: str, **rows: tuple[Any, ...]) -> dict[str, Field]:
+    """The rows of a group, each as the other values of a Field."""
+    return {name: Field(group, *row) for name, row in rows.items()}
+
+
 _SCHEDULES = ("constant", "cosine", "onecycle", "step", "linear", "triangular")
-_POSITIVE, _FRACTION = Number(0, above=True), Number(0, 1)
+_FLIPS, _PADDING = Choice(("none", "random", "alternating")), Choice(("constant", "reflect"))
+_POSITIVE, _FRACTION, _PART = Number(0, above=True), Number(0, 1), Number(0, 1, above=True)
+_GROUPS = ListOf(ParameterGroup(), least=0, most=100)
 _PATTERNS = ListOf(Text(), least=0, most=100, single=True)
 LOSSES = ("cross-entropy", "focal", "dice", "cross-entropy+dice", "focal+dice")
 _CLASS_WEIGHTS = OneOf((Null(), Choice(("balanced", "sqrt")), ListOf(Number(0), least=2, most=100_000)))
 
 SETTINGS: dict[str, Field] = {
-    "data": Field("Data", maybe(Text()), None, "data set name, or a folder of images"),
-    "val_fraction": Field(
+    **_rows(
         "Data",
-        Number(0, 0.9),
-        0,
-        "fraction of the training set held out for validation [0; ignored if the data has a val split]",
+        data=(maybe(Text()), None, "data set name, or a folder of images"),
+        val_fraction=(Number(0, 0.9), 0, "fraction held out for validation [0; ignored if the data has a val split]"),
+        resize=(Choice(("stretch", "crop", "pad")), "stretch", "resizing of images: stretch, crop or pad [stretch]"),
+        normalize=(maybe(Normalization()), None, "normalization of pixels in [0, 1]: {mean: [...], std: [...]} [none]"),
+        skip_unreadable=(Flag(), False, "skip images that cannot be read [false: report them as errors]"),
+        workers=(maybe(Integer(0, 256)), None, "data-loading workers [one per CPU, at most 8]"),
     ),
-    "resize": Field(
-        "Data", Choice(("stretch", "crop", "pad")), "stretch", "resizing of images: stretch, crop or pad [stretch]"
-    ),
-    "normalize": Field(
-        "Data",
-        maybe(Normalization()),
-        None,
-        "normalization of pixels in [0, 1], per channel: {mean: [...], std: [...]} [none]",
-    ),
-    "skip_unreadable": Field("Data", Flag(), False, "go without images that cannot be read [false: refuse them]"),
-    "workers": Field("Data", maybe(Integer(0, 256)), None, "data-loading workers [one per CPU, at most 8]"),
-    "epochs": Field("Optimization", _POSITIVE, 10, "number of epochs; fractions allowed (1.5) [10]"),
-    "batch_size": Field("Optimization", Integer(1), 64, "global batch size, across all processes [64]"),
-    "shuffle": Field("Optimization", Flag(), True, "shuffle the training images in every epoch [true]"),
-    "optimizer": Field("Optimization", Choice(OPTIMIZERS), "adam", "optimizer: sgd, adam, adamw or muon [adam]"),
-    "lr": Field("Optimization", _POSITIVE, None, "learning rate [sgd 0.01, adam and adamw 0.001, muon 0.02]"),
-    "momentum": Field("Optimization", _FRACTION, None, "momentum, for sgd and muon [0.9; muon 0.95]", _WITH_MOMENTUM),
-    "nesterov": Field(
-        "Optimization", Flag(), None, "Nesterov momentum, for sgd and muon [false; muon true]", _WITH_MOMENTUM
-    ),
-    "ns_steps": Field(
-        "Optimization", Integer(1, 99), None, "Newton-Schulz iterations, for muon [5]", ("optimizer", ("muon",))
-    ),
-    "groups": Field(
+    **_rows(
         "Optimization",
-        ListOf(ParameterGroup(), least=0, most=100),
-        (),
-        "parameter groups with their own optimizer, learning rate or epochs: [{parameters: GLOB, lr: 0.001}]",
+        epochs=(_POSITIVE, 10, "number of epochs; fractions allowed (1.5) [10]"),
+        batch_size=(Integer(1), 64, "global batch size, across all processes [64]"),
+        shuffle=(Flag(), True, "shuffle the training images in every epoch [true]"),
+        optimizer=(Choice(OPTIMIZERS), "adam", "optimizer: sgd, adam, adamw or muon [adam]"),
+        lr=(_POSITIVE, None, "learning rate [sgd 0.01, adam and adamw 0.001, muon 0.02]"),
+        momentum=(_FRACTION, None, "momentum, for sgd and muon [0.9; muon 0.95]", _WITH_MOMENTUM),
+        nesterov=(Flag(), None, "Nesterov momentum, for sgd and muon [false; muon true]", _WITH_MOMENTUM),
+        ns_steps=(Integer(1, 99), None, "Newton-Schulz iterations, for muon [5]", ("optimizer", ("muon",))),
+        groups=(_GROUPS, (), "parameter groups with their own settings: [{parameters: GLOB, lr: 0.001}] [none]"),
+        loss=(
+            maybe(Choice(LOSSES)),
+            None,
+            "segmentation loss: cross-entropy, focal, dice, cross-entropy+dice or focal+dice [cross-entropy]",
+        ),
+        clip_grad_norm=(maybe(_POSITIVE), None, "clip the global gradient norm to this value [off]"),
+        weights=(
+            maybe(Text()),
+            None,
+            "initial weights: torchvision, a torchvision weights name, a file or a run; PART=… for a part [random]",
+        ),
+        init=(
+            maybe(Initialization()),
+            None,
+            "initialization of convolutions by layer: {GLOB: dirac}, or whitening of the training images [PyTorch's]",
+        ),
+        weights_partial=(Flag(), False, "copy only weights that match by name and shape [false: all must match]"),
+        freeze=(_PATTERNS, (), "layers or parameters to freeze, such as features.* [none]"),
     ),
-    "loss": Field(
-        "Optimization",
-        maybe(Choice(LOSSES)),
-        None,
-        "segmentation loss: cross-entropy, focal, dice, cross-entropy+dice or focal+dice [cross-entropy]",
-    ),
-    "clip_grad_norm": Field(
-        "Optimization", maybe(_POSITIVE), None, "clip the global gradient norm to this value [off]"
-    ),
-    "weights": Field(
-        "Optimization",
-        maybe(Text()),
-        None,
-        "initial weights: torchvision, a weights name, a file or a run; PART=… for a part [random]",
-    ),
-    "init": Field(
-        "Optimization",
-        maybe(Initialization()),
-        None,
-        "initialization of convolutions by layer: {GLOB: dirac}, or whitening of the training images [PyTorch's]",
-    ),
-    "weights_partial": Field(
-        "Optimization", Flag(), False, "copy those initial weights that fit by name and shape [false: refuse others]"
-    ),
-    "freeze": Field("Optimization", _PATTERNS, (), "layers or parameters that are not trained, such as features.*"),
-    "schedule": Field(
+    **_rows(
         "Schedule",
-        Choice(_SCHEDULES),
-        "constant",
-        "learning-rate schedule per step: constant, cosine, onecycle, step, linear (to 0) or triangular [constant]",
+        schedule=(
+            Choice(_SCHEDULES),
+            "constant",
+            "learning-rate schedule per step: constant, cosine, onecycle, step, linear (to 0) or triangular [constant]",
+        ),
+        warmup=(Number(0), 0, "epochs of linear warm-up before the schedule [0]"),
+        step_size=(_POSITIVE, 3, "epochs between drops of the learning rate, for schedule step [3]", _STEP),
+        gamma=(_PART, 0.1, "factor of each drop of the learning rate, for schedule step [0.1]", _STEP),
     ),
-    "warmup": Field("Schedule", Number(0), 0, "epochs of linear warm-up before the schedule [0]"),
-    "step_size": Field(
-        "Schedule", _POSITIVE, 3, "epochs between two drops of the learning rate, for step [3]", ("schedule", ("step",))
-    ),
-    "gamma": Field(
-        "Schedule",
-        Number(0, 1, above=True),
-        0.1,
-        "factor of each drop of the learning rate, for step [0.1]",
-        ("schedule", ("step",)),
-    ),
-    "flip": Field(
+    **_rows(
         "Augmentation",
-        Choice(("none", "random", "alternating")),
-        "none",
-        "horizontal flips: none, random, or alternating by epoch [none]",
+        flip=(_FLIPS, "none", "horizontal flips: none, random, or alternating by epoch [none]"),
+        shift=(Integer(0), 0, "random shift by up to this many pixels [0]"),
+        padding_mode=(_PADDING, "constant", "padding of shifted images: constant (black) or reflect [constant]"),
+        crop=(_PART, 1, "random resized crop: minimum fraction of the area [1: off]"),
+        cutout=(Integer(0), 0, "cutout: side length of the square, in pixels [0]"),
+        mixup=(Number(0), 0, "mixup: alpha of the Beta distribution [0]"),
+        cutmix=(Number(0), 0, "CutMix: alpha of the Beta distribution [0]"),
     ),
-    "shift": Field("Augmentation", Integer(0), 0, "random shift by up to this many pixels [0]"),
-    "padding_mode": Field(
-        "Augmentation",
-        Choice(("constant", "reflect")),
-        "constant",
-        "padding of shifted images: constant (black) or reflect [constant]",
-    ),
-    "crop": Field(
-        "Augmentation", Number(0, 1, above=True), 1, "random resized crop: smallest fraction of the area [1: off]"
-    ),
-    "cutout": Field("Augmentation", Integer(0), 0, "side of a random blank square, in pixels [0]"),
-    "mixup": Field("Augmentation", Number(0), 0, "mixup: alpha of the Beta distribution [0]"),
-    "cutmix": Field("Augmentation", Number(0), 0, "CutMix: alpha of the Beta distribution [0]"),
-    "weight_decay": Field("Regularization", Number(0), None, "weight decay [0; adamw 0.01]"),
-    "label_smoothing": Field("Regularization", Number(0, 0.99), 0, "label smoothing in the training loss [0]"),
-    "class_weights": Field(
+    **_rows(
         "Regularization",
-        _CLASS_WEIGHTS,
-        None,
-        "class weights in the training loss: balanced, sqrt (its square root), or one value per class [none]",
+        weight_decay=(Number(0), None, "weight decay [0; adamw 0.01]"),
+        label_smoothing=(Number(0, 0.99), 0, "label smoothing in the training loss [0]"),
+        class_weights=(
+            _CLASS_WEIGHTS,
+            None,
+            "class weights in the training loss: balanced, sqrt (its square root), or one value per class [none]",
+        ),
+        balanced_sampling=(Flag(), False, "sample all classes equally often [false]"),
+        ema=(
+            maybe(_FRACTION),
+            None,
+            "moving average of the weights (EMA), evaluated in their place: decay [off]",
+        ),
+        lookahead=(maybe(Number(0, 0.999)), None, "lookahead: decay of slow weights, copied back every 5 steps [off]"),
     ),
-    "balanced_sampling": Field("Regularization", Flag(), False, "sample all classes equally often [false]"),
-    "ema": Field(
-        "Regularization",
-        maybe(_FRACTION),
-        None,
-        "decay of a moving average of the weights, which is evaluated in their place [off]",
-    ),
-    "lookahead": Field(
-        "Regularization",
-        maybe(Number(0, 0.999)),
-        None,
-        "lookahead: decay per step of slow weights, which replace the weights every 5 steps [off]",
-    ),
-    "patience": Field(
-        "Evaluation", maybe(Integer(1)), None, "early stopping: epochs without improvement on the val split [off]"
-    ),
-    "tta": Field(
+    **_rows(
         "Evaluation",
-        Choice(("none", "flip", "flip-shift")),
-        "none",
-        "test-time augmentation, averaged: none, flip or flip-shift [none]",
+        patience=(maybe(Integer(1)), None, "early stopping: epochs without improvement on the val split [off]"),
+        tta=(Choice(("none", "flip", "flip-shift")), "none", "test-time augmentation: none, flip or flip-shift [none]"),
     ),
-    "precision": Field(
-        "Speed", Choice(("fp32", "bf16", "auto")), "fp32", "precision of training steps: fp32, bf16 or auto [fp32]"
-    ),
-    "fast": Field(
+    **_rows(
         "Speed",
-        Fast(),
-        "auto",
-        f"speedups: auto (those that pay off on the device), none, or some of {', '.join(FAST)}",
+        precision=(Precision(), "fp32", "precision of training steps: fp32, bf16 or auto [fp32]"),
+        fast=(
+            Fast(),
+            "auto",
+            f"speedups: auto (those that pay off on the device), none, or some of {', '.join(FAST)} [auto]",
+        ),
     ),
-    "seed": Field("Run", Integer(0), 0, "random seed: weights, shuffling, augmentation, dropout, splits [0]"),
-    "deterministic": Field("Run", Flag(), False, "deterministic operations only; fail where there is none [false]"),
+    **_rows(
+        "Run",
+        seed=(Integer(0), 0, "random seed: weights, shuffling, augmentation, dropout, splits [0]"),
+        deterministic=(Flag(), False, "use deterministic operations only; fail where there are none [false]"),
+    ),
 }
 
 BY_OPTIMIZER: dict[str, dict[str, Any]] = {

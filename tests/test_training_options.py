@@ -375,3 +375,8 @@ def test_every_setting_reads_what_its_schema_says() -> None:
     for name, row in SETTINGS.items():
         if row.default is not None:
             jsonschema.validate(json.loads(json.dumps(row.default)), row.kind.schema()), name
+
+
+def test_fp16_is_refused_with_its_reason() -> None:
+    with pytest.raises(UsageError, match="--precision must be fp32, bf16 or auto: training in fp16 needs loss scaling"):
+        resolve({"precision": "fp16"}, {}, {})

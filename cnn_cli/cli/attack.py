@@ -23,8 +23,8 @@ class Attack:
     epsilon: list[float] | None = option("Attack", "E", _EPSILON_HELP)
     steps: int | None = option("Attack", "N", "Number of PGD steps [10].")
     step_size: float | None = option("Attack", "E", "PGD step size [2.5 epsilon / steps].")
-    target: str | None = option("Attack", "CLASS", "Target class [untargeted].")
-    limit: int | None = option("Data", "N", "Attack only N random images of the split.")
+    target: str | None = option("Attack", "NAME|INDEX", "Target class [untargeted].")
+    limit: int | None = option("Data", "N", "Attack N random images of the split only.")
     seed: int = SEED
 
 
@@ -41,7 +41,7 @@ def attack_command(
 ) -> None:
     """Generate adversarial examples (FGSM, PGD).
 
-    For images, a picture of the examples; for a whole --split, the accuracy against epsilon.
+    Images give a picture of their adversarial examples; a whole --split gives the accuracy against epsilon.
     """
     from cnn_cli.interpret.adversarial import AttackRequest, read_split, show_attack, show_robustness
     from cnn_cli.interpret.pictured import Pictured

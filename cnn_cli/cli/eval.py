@@ -16,7 +16,7 @@ def evaluate_command(
     weights: Weights,
     format: Format,
     split: str | None = option("Data", "NAME", "Split to evaluate: test, val or train [test, if there is one]."),
-    batch_size: int | None = option("Speed", "N", "Batch size.", "-b", "--batch-size"),
+    batch_size: int | None = option("Speed", "N", "Batch size [that of training].", "-b", "--batch-size"),
     workers: int | None = option("Speed", "N", "Data-loading workers [one per CPU, at most 8].", "-j", "--workers"),
     output: Path | None = option("Output", "FOLDER", "Folder for the result [the run folder].", "-o", "--output"),
 ) -> None:

@@ -13,7 +13,7 @@ PAGES = Path(__file__).parents[1] / "guide"
 
 
 @command("guide", "Documentation")
-def guide_command(topic: str | None = argument("[TOPIC]", "Page of the guide [list of all pages].")) -> None:
+def guide_command(topic: str | None = argument("[TOPIC]", "Page to read [the list of pages].")) -> None:
     """Read the guide; without a topic, list its pages."""
     pages = {path.stem: path for path in sorted(PAGES.glob("*.md"))}
     if topic is None:

@@ -45,9 +45,9 @@ Network = Annotated[str, typer.Argument(metavar="NETWORK", help=NETWORK_HELP)]
 DEVICE_HELP = "Device: auto, cpu, cuda, cuda:1 or mps."
 DEVICE = option("Speed", "NAME", DEVICE_HELP, default="auto", envvar="CNN_DEVICE")
 SEED = option("Run", "N", "Random seed.", default=0, min=0, max=LARGE)
-MODELS_HELP = "YAML file of further networks; overrides built-in ones; may be repeated."
+MODELS_HELP = "YAML file of more networks, which override built-in ones; may be repeated."
 MODELS = option("Network", "FILE", MODELS_HELP, envvar="CNN_MODELS")
-DATA_DIR_HELP = "Folder of the named data sets, which are downloaded to it [~/.cache/cnn/datasets]."
+DATA_DIR_HELP = "Folder to which named data sets are downloaded [~/.cache/cnn/datasets]."
 DATA_DIR = option("Data", "FOLDER", DATA_DIR_HELP, envvar="CNN_DATA_DIR")
 JSON = flag("Output", "Print one JSON document.")
 
@@ -151,7 +151,7 @@ class Images:
     """Which images: files, or images of the data set by their numbers."""
 
     images: list[str] | None = argument("[IMAGE]...", "Image files, folders, or patterns such as '*.png'.")
-    index: list[str] | None = option("Data", "NUMBERS", "Numbers of images in the data set: 3, 0-15 or 3,5,8-10.")
+    index: list[str] | None = option("Data", "NUMBERS", "Indices of images in the data set: 3, 0-15 or 3,5,8-10.")
     split: str | None = option("Data", "NAME", "Split of the data set: test, val or train [test].")
 
     @property

@@ -29,8 +29,8 @@ def predict_command(
 ) -> None:
     """Predict the classes of images, or of their pixels.
 
-    With -o also as a contact sheet (PNG). In segmentation masks, overlays and a sheet are written to predictions/ in
-    the run folder, or to -o.
+    With -o, also draw them as a contact sheet (PNG). In segmentation, masks, overlays and a sheet are written to
+    predictions/ in the run folder, or to -o.
     """
     from cnn_cli.data.dataset import SEGMENTATION
     from cnn_cli.tasks.selection import task_of

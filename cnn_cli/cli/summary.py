@@ -20,7 +20,7 @@ class Checks:
 
     timed: bool = flag("Measure", "Measure the forward and backward time of each layer.", "--time")
     device: str = DEVICE
-    verify: bool = flag("Measure", "Build and run the network, and check every number.")
+    verify: bool = flag("Measure", "Build and run the network to verify every number.")
     graph: Path | None = option("Output", "FILE", "Draw the network to a .svg, .pdf, .png, .mmd or .dot file.")
     force: bool = flag("Output", "Overwrite the file of --graph.")
 
@@ -47,7 +47,7 @@ def summary_command(
     format: Format,
     columns: str | None = option("Table", "A,B,…", "Columns to show, such as name,output,params,macs,rf,memory."),
     depth: int | None = option("Table", "N", "Fold layers nested deeper than N, with subtotals.", min=1),
-    freeze: list[str] | None = option(MEMORY, "GLOB", "Layers or parameters that are not trained, such as features.*."),
+    freeze: list[str] | None = option(MEMORY, "GLOB", "Layers or parameters to freeze, such as features.*."),
 ) -> None:
     """Show layers, output shapes, parameters, MACs and memory."""
     from cnn_cli.analysis.summary import choose_columns, setup, summarize

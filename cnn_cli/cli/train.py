@@ -29,7 +29,7 @@ class RunOptions:
     seeds: int | None = option("Run", "N", "Repeat with N seeds; report mean and standard deviation.")
     output: Path | None = option("Output", "FOLDER", "Run folder [runs/NETWORK-N].", "-o", "--output")
     filters_every_epoch: bool = flag("Output", "Save the first convolution's filters after every epoch.")
-    verbose: bool = flag("Output", "Show the settings at their defaults, too.", "-v", "--verbose")
+    verbose: bool = flag("Output", "Show all settings, including those at their defaults.", "-v", "--verbose")
     json: bool = JSON
 
 

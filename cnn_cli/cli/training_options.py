@@ -34,7 +34,7 @@ def _field(name: str, row: Field) -> tuple[str, Any, Any]:
 def _metavar(row: Field) -> str:
     kinds = getattr(row.kind, "kinds", (row.kind,))
     if any(isinstance(kind, Integer) for kind in kinds):
-        return "INTEGER"
+        return "N"
     return "NUMBER" if any(isinstance(kind, Number) for kind in kinds) else "NAME"
 
 

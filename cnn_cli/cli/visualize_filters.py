@@ -17,9 +17,9 @@ class Filters:
 
     layer: str | None = option("Filters", "NAME", "Convolution to draw [the first].")
     all: bool = flag("Filters", "Draw all convolutions on one page.")
-    sort: str | None = option("Filters", "ORDER", "Order by norm [as in the weights].")
+    sort: str | None = option("Filters", "ORDER", "Sort filters: norm [the order of the weights].")
     compare: str | None = option("Filters", "SOURCE", _COMPARE_HELP)
-    every_epoch: bool = flag("Filters", "Draw the filters of every epoch (cnn train --filters-every-epoch).")
+    every_epoch: bool = flag("Filters", "Draw the filters of every epoch, saved by `cnn train --filters-every-epoch`.")
     per_filter: bool = flag("Filters", "Scale the colors of each filter separately.")
 
     def check(self, untrained: bool) -> None:
