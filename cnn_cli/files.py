@@ -119,6 +119,13 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds `folder`."""
+    with suppress(OSError), (folder / _LOCK).open("r+b") as file:
+        return not _try_lock(file.fileno())
+    return False
+
+
 def _open_lock(path: Path) -> int:
     while True:
         try:

@@ -12,6 +12,8 @@ RUNS = Path("runs")
 BEST, LAST = "best.safetensors", "last.pt"
 PREVIOUS = "previous.pt"  # the state that last.pt replaced
 CONFIG = "config.yaml"
+CURVES = "curves.png"  # the last file of a run: where it exists, the run is finished
+DIVERGED = "diverged.txt"  # why training ended; a run that is resumed does not have it
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
@@ -78,4 +80,5 @@ def existing_run(folder: Path) -> Iterator[None]:
     make_folder(folder)
     with locked(folder):
         remove_leftovers(folder)
+        (folder / DIVERGED).unlink(missing_ok=True)
         yield

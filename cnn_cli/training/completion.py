@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import Metadata, load_network, restore
-from cnn_cli.checkpoints.run_folder import BEST, CONFIG, LAST
+from cnn_cli.checkpoints.run_folder import BEST, CONFIG, CURVES, DIVERGED, LAST
 from cnn_cli.data.batches import ReadError
-from cnn_cli.errors import CnnError, StoppedError
-from cnn_cli.files import WriteError
+from cnn_cli.errors import CnnError, DivergedError, StoppedError
+from cnn_cli.files import WriteError, write_text
 from cnn_cli.pictures.film import FRAMES, STRIP, write_film
 from cnn_cli.tasks.base import metric_title
 from cnn_cli.tasks.selection import read_result
@@ -22,7 +22,6 @@ from cnn_cli.training.loop import LOG, resume_with, train
 from cnn_cli.training.signals import Signals, Stop
 from cnn_cli.training.state import State
 
-CURVES = "curves.png"  # the last file of a run: where it exists, the run is finished
 _FILES = {
     "weights": BEST,
     "state": LAST,
@@ -77,6 +76,10 @@ def train_to_completion(job: Job, state: State, watch: Signals) -> RunResult | N
     try:
         train(job, state, watch)
         return _report(job, state, watch.check) if job.world.is_main else None
+    except DivergedError as error:
+        if job.world.is_main:
+            write_text(job.run / DIVERGED, f"{error}\n")
+        raise
     except Stop:
         raise StoppedError(stopped, watch.received) from None
     except ReadError as error:

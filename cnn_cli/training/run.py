@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cnn_cli.checkpoints import transfer
 from cnn_cli.checkpoints.checkpoint import Metadata, parse_metadata
-from cnn_cli.checkpoints.run_folder import LAST, PREVIOUS
+from cnn_cli.checkpoints.run_folder import CURVES, LAST, PREVIOUS
 from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.data.catalog import DATASETS
 from cnn_cli.data.dataset import Dataset
@@ -26,7 +26,7 @@ from cnn_cli.language.registry import plan_document
 from cnn_cli.pictures.film import begin_film, check_film
 from cnn_cli.settings import Setting, resolve, unknown_variables
 from cnn_cli.training import resumption
-from cnn_cli.training.completion import CURVES, RunResult, read_run, train_to_completion
+from cnn_cli.training.completion import RunResult, read_run, train_to_completion
 from cnn_cli.training.initial_weights import find_initial_weights, fitting, full_path, prepared, remarks
 from cnn_cli.training.loop import save, write_log
 from cnn_cli.training.preparation import choose_device, initial_state, make_job, settle

@@ -1,0 +1,294 @@
+"""The runs in a folder, read from their small files alone: what each trained, how far it is, and how good it is.
+
+Weights are not opened and YAML is not parsed, so that a thousand runs are listed in a second: config.yaml is written by
+this tool, one setting a line.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from cnn_cli.checkpoints.run_folder import CONFIG, CURVES, DIVERGED, RUNS
+from cnn_cli.errors import CnnError, UsageError, closest
+from cnn_cli.files import is_locked
+from cnn_cli.tables import Column, Table, percent, render
+
+_SETTING = re.compile(
+    r"^  (\w+):(?: \{value: (.*), source: (\w+)\}|\n    value: (.*(?:\n    - .*)*)\n    source: (\w+))$", re.M
+)
+_LINE = re.compile(r"^(network|started): (.*)$", re.M)
+_SORTS = ("name", "score", "epochs", "time", "started")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, or several that differ in their seed alone: `settings` as text, and the best epoch's and test's metrics.
+
+    state: finished, running, interrupted or diverged. seconds: of training, without the start.
+    """
+
+    path: Path
+    network: str
+    settings: dict[str, str]
+    state: str
+    epochs: int
+    best_epoch: int | None
+    metric: str
+    val: float | None
+    test: float | None
+    seconds: float
+    started: str
+    seeds: int = 1
+    spread: float | None = None
+
+    @property
+    def score(self) -> float | None:
+        return self.val if self.test is None else self.test
+
+    @property
+    def total(self) -> int:
+        """The epochs that were asked for."""
+        text = self.settings.get("epochs", "")
+        return int(float(text)) if re.fullmatch(r"[\d.e+]+", text) else self.epochs
+
+    def document(self) -> dict[str, Any]:
+        facts = {k: v for k, v in vars(self).items() if k not in ("path", "spread")}
+        facts["settings"] = {name: _plain(value) for name, value in self.settings.items()}
+        return {"run": str(self.path), **facts, "total_epochs": self.total, "standard_deviation": self.spread}
+
+    def cells(self, varied: Sequence[str]) -> dict[str, Any]:
+        names = {"weight_decay": "weight decay", "batch_size": "batch size"}
+        differing = [f"{names.get(k, k)} {_shown(self.settings.get(k, ''))}" for k in varied if k in self.settings]
+        return {
+            "run": self.path.name if self.path.parent == RUNS else str(self.path),
+            "network": self.network,
+            "data": Path(_shown(self.settings.get("data", ""))).name,
+            "settings": ", ".join(differing),
+            "epochs": f"{self.epochs}/{self.total}",
+            "metric": self.metric,
+            "val": self.val,
+            "test": self.test,
+            "spread": self.spread,
+            "seconds": self.seconds,
+            "state": self.state if self.seeds == 1 else f"{self.state} ({self.seeds} seeds)",
+        }
+
+
+@dataclass(frozen=True)
+class RunList:
+    """Runs, and the settings in which they differ."""
+
+    folder: Path
+    runs: tuple[Run, ...]
+
+    @property
+    def varied(self) -> list[str]:
+        """Those that not all runs share; the data set and the seed have a place of their own, epochs a column."""
+        names = dict.fromkeys(name for run in self.runs for name in run.settings)
+        apart = ("data", "epochs", "seed")
+        return [n for n in names if n not in apart and len({run.settings.get(n) for run in self.runs}) > 1]
+
+    def document(self) -> list[dict[str, Any]]:
+        return [run.document() for run in self.runs]
+
+    def table(self) -> Table:
+        metrics = sorted({run.metric for run in self.runs if run.metric})
+        columns = (
+            Column("run", "run", wraps=True),
+            Column("network", "network", wraps=True),
+            Column("data", "data", wraps=True),
+            Column("settings", "settings that differ", wraps=True),
+            Column("epochs", "epochs", number=True),
+            *((Column("metric", "metric"),) if len(metrics) > 1 else ()),
+            Column("val", f"val {metrics[0]}" if len(metrics) == 1 else "val", number=True, show=percent),
+            Column("test", "test", number=True, show=percent),
+            Column("spread", "±", number=True, show=lambda v: percent(v, 2)),
+            Column("seconds", "time", number=True, show=_duration),
+            Column("state", "state", wraps=True),
+        )
+        varied = self.varied
+        return Table(columns, [run.cells(varied) for run in self.runs])
+
+    def text(self) -> str:
+        """The table; what all runs have in common stands above it."""
+        if not self.runs:
+            return f"no runs in {self.folder}; train a network with `cnn train`"
+        table, common = self.table(), []
+        for key, word in (("network", ""), ("data", "on ")):
+            if len({row[key] for row in table.rows}) == 1 and len(self.runs) > 1:
+                common.append(f"{word}{table.rows[0][key]}")
+                table = replace(table, columns=tuple(c for c in table.columns if c.key != key))
+        return "\n\n".join([*([" ".join(common)] if common else []), render(table)])
+
+
+def list_runs(folder: Path = RUNS, where: Sequence[str] = (), sort: str = "name") -> RunList:
+    """The runs in `folder`, the runs of several seeds as one with the mean and the standard deviation.
+
+    where: conditions NAME=VALUE on a setting, `network`, `data` or `state`, all of which must hold. sort: `name`,
+    `score` (best first), `epochs`, `time`, `started`, or a setting. A folder that is itself a run is listed alone.
+    UsageError for what cannot be compared, CnnError where there is no such folder.
+    """
+    if not folder.is_dir():
+        if folder == RUNS:
+            return RunList(folder, ())
+        raise CnnError(f"{folder}: no such folder; name a folder of runs, such as {RUNS}")
+    runs = list(_read_all(folder))
+    known = list(dict.fromkeys(("network", "data", "state", *(name for run in runs for name in run.settings))))
+    for condition in where:
+        name, equals, value = condition.partition("=")
+        if not equals:
+            raise UsageError(f"--where takes NAME=VALUE, not {condition!r}; write --where lr=0.01")
+        if runs and name not in known:
+            raise UsageError(
+                f"--where: no {name!r}.{closest(name, known)} Choose network, data, state or a setting of `cnn train`"
+            )
+        runs = [run for run in runs if _equal(_value(run, name), value)]
+    return RunList(folder, tuple(_sorted(runs, sort, known)))
+
+
+def _sorted(runs: list[Run], sort: str, known: Sequence[str]) -> list[Run]:
+    named = sorted(runs, key=lambda run: _natural(str(run.path)))
+    if sort == "name":
+        return named
+    if sort in ("score", *(run.metric for run in runs)):
+        return sorted(named, key=lambda run: -1.0 if run.score is None else run.score, reverse=True)
+    if sort in ("epochs", "started"):
+        return sorted(named, key=lambda run: getattr(run, sort), reverse=True)
+    if sort == "time":
+        return sorted(named, key=lambda run: run.seconds, reverse=True)
+    if runs and sort not in known:
+        choices = [*_SORTS, *known]
+        raise UsageError(f"--sort: no {sort!r}.{closest(sort, choices)} Sort by {', '.join(_SORTS)} or a setting")
+    return sorted(named, key=lambda run: _natural(_value(run, sort)))
+
+
+def _read_all(folder: Path) -> Iterator[Run]:
+    if (folder / CONFIG).is_file():
+        yield _read(folder)
+        return
+    for entry in folder.iterdir():
+        if (entry / CONFIG).is_file():
+            yield _read(entry)
+        elif seeds := [_read(p) for p in entry.glob("seed-*") if (p / CONFIG).is_file()]:
+            yield _grouped(entry, seeds)
+
+
+def _read(path: Path) -> Run:
+    """A run; what is missing or damaged in its files is left out."""
+    text = ""
+    with suppress(OSError):
+        text = (path / CONFIG).read_text(errors="replace")
+    head = text.partition("\nspec:")[0]
+    settings = {m[1]: (m[2] or m[4] or "").strip() for m in _SETTING.finditer(head)}
+    facts = dict(_LINE.findall(head))
+    history = _history(path / "metrics.jsonl")
+    metric = next(
+        (key[4:] for key in (history[-1] if history else ()) if key.startswith("val_") and key != "val_loss"), ""
+    )
+    best = max(history, key=lambda row: row.get(f"val_{metric}") or -1.0, default={})
+    result: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        result = json.loads((path / "eval.json").read_text())
+    return Run(
+        path,
+        facts.get("network", ""),
+        settings,
+        _state(path),
+        len(history),
+        best.get("epoch"),
+        metric,
+        best.get(f"val_{metric}"),
+        result.get(metric) if result.get("split") == "test" else None,
+        sum(row.get("seconds") or 0.0 for row in history),
+        facts.get("started", "").strip("'"),
+    )
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log, as far as they can be read."""
+    rows = []
+    with suppress(OSError, ValueError):
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            rows.append(row if isinstance(row, dict) else {})
+    return rows
+
+
+def _state(path: Path) -> str:
+    if is_locked(path):
+        return "running"
+    if (path / DIVERGED).is_file():
+        return "diverged"
+    return "finished" if (path / CURVES).is_file() else "interrupted"
+
+
+def _grouped(folder: Path, runs: Sequence[Run]) -> Run:
+    """Runs of several seeds as one: means, and the standard deviation of the score."""
+    states = {run.state for run in runs}
+    scores = [run.score for run in runs if run.score is not None]
+    return replace(
+        runs[0],
+        path=folder,
+        state=next((s for s in ("running", "diverged", "interrupted") if s in states), "finished"),
+        epochs=min(run.epochs for run in runs),
+        best_epoch=None,
+        seconds=sum(run.seconds for run in runs),
+        started=min(run.started for run in runs),
+        seeds=len(runs),
+        spread=stdev(scores) if len(scores) > 1 else None,
+        val=_mean([run.val for run in runs]),
+        test=_mean([run.test for run in runs]),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [v for v in values if v is not None]
+    return fmean(there) if there else None
+
+
+def _value(run: Run, name: str) -> str:
+    return str(getattr(run, name)) if name in ("network", "state") else _shown(run.settings.get(name, ""))
+
+
+def _equal(value: str, wanted: str) -> bool:
+    """Equal as numbers or as text; a path also by its last part."""
+    with suppress(ValueError):
+        return float(value) == float(wanted)
+    return wanted in (value, Path(value).name)
+
+
+def _plain(value: str) -> Any:
+    """A value of config.yaml as plain data."""
+    with suppress(ValueError):
+        return json.loads(value)  # numbers, true, false and null: a hundred times as fast as YAML
+    import yaml
+
+    with suppress(yaml.YAMLError):
+        return yaml.safe_load(value)
+    return value
+
+
+def _shown(value: str) -> str:
+    with suppress(ValueError):
+        return f"{float(value):g}"
+    return value.strip("'\"").replace("\n    - ", ", ").removeprefix(", ")
+
+
+def _natural(text: str) -> list[tuple[float, str]]:
+    """A key that sorts numbers by their size, in names and alone."""
+    with suppress(ValueError):
+        return [(float(text), "")]
+    return [(float(part), "") if part.isdecimal() else (float("inf"), part) for part in re.split(r"(\d+)", text)]
+
+
+def _duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3 h 05`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d}"

@@ -1,0 +1,30 @@
+"""`cnn runs`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnn_cli.cli.app import command
+from cnn_cli.cli.options import Format, option
+
+_FOLDER_HELP = "Folder of runs."
+_WHERE_HELP = "Only runs with this setting, network, data or state; may be repeated."
+_SORT_HELP = "Sort by name, score, epochs, time, started, or a setting."
+Folder = Annotated[Path, typer.Argument(metavar="[FOLDER]", help=_FOLDER_HELP)]
+
+
+@command("runs", "Training")
+def runs_command(
+    format: Format,
+    folder: Folder = Path("runs"),
+    where: list[str] | None = option("Runs", "NAME=VALUE", _WHERE_HELP),
+    sort: str = option("Runs", "NAME", _SORT_HELP, default="name"),
+) -> None:
+    """List runs: settings that differ, epochs, metrics and state.
+
+    Runs of several seeds are one row, with the mean and the standard deviation.
+    """
+    from cnn_cli.checkpoints.runs import list_runs
+
+    format.emit(list_runs(folder, where or (), sort))

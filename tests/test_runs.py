@@ -1,0 +1,161 @@
+"""`cnn runs` lists what the runs' own files say, and tells how far each is."""
+
+import csv
+import io
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from small_networks import cnn
+
+SPEC = """
+tiny: {input: [1, 8, 8], layers: [Flatten, {Linear: 10}, ReLU, {Linear: 10}],
+  train: {data: digits, epochs: 2, optimizer: sgd, lr: 0.1}}
+"""
+
+
+def runs(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """The exit code, stdout and stderr of `cnn runs`."""
+    code = cnn("runs", *arguments)
+    return code, *capsys.readouterr()
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, object]]:
+    code, out, _ = runs(capsys, *arguments, "--json")
+    assert code == 0
+    return list(json.loads(out))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four runs: of lr 0.1 and 0.01, of two seeds, and one that diverged."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("CNN_MODELS", raising=False)
+        (folder / "tiny.yaml").write_text(SPEC)
+        assert cnn("train", "tiny.yaml") == 0
+        assert cnn("train", "tiny.yaml", "--lr", "0.01", "--val-fraction", "0.1", "--epochs", "3") == 0
+        assert cnn("train", "tiny.yaml", "--seeds", "2", "--epochs", "1") == 0
+        assert cnn("train", "tiny.yaml", "--lr", "1e30") == 3
+    return folder
+
+
+def test_each_row_says_what_the_files_of_its_run_say(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(trained)
+    rows = listed(capsys)
+    assert [row["run"] for row in rows] == [f"runs/tiny-{i}" for i in (1, 2, 3, 4)]
+    assert [row["state"] for row in rows] == ["finished", "finished", "finished", "diverged"]
+    for row in rows[:2]:
+        folder = Path(str(row["run"]))
+        history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert row["settings"] == {name: field["value"] for name, field in config["settings"].items()}
+        assert row["epochs"] == len(history)
+        assert row["test"] == json.loads((folder / "eval.json").read_text())["accuracy"]
+        assert row["seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in history))
+    best = max(
+        map(json.loads, Path("runs/tiny-2/metrics.jsonl").read_text().splitlines()), key=lambda e: e["val_accuracy"]
+    )
+    assert (rows[1]["val"], rows[1]["best_epoch"]) == (best["val_accuracy"], best["epoch"])
+    seeds = [json.loads((trained / f"runs/tiny-3/seed-{i}/eval.json").read_text())["accuracy"] for i in (0, 1)]
+    assert rows[2]["test"] == pytest.approx(statistics.mean(seeds))
+    assert rows[2]["standard_deviation"] == pytest.approx(statistics.stdev(seeds))
+
+
+def test_a_diverged_run_that_is_resumed_is_no_longer_diverged(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "not finite" in (trained / "runs/tiny-4/diverged.txt").read_text()
+    run = trained / "runs/tiny-1"
+    (run / "diverged.txt").write_text("the loss is not finite")
+    assert listed(capsys, str(run))[0]["state"] == "diverged"
+    assert cnn("train", "--resume", str(run)) == 0
+    capsys.readouterr()
+    assert listed(capsys, str(run))[0]["state"] == "finished"
+
+
+def test_the_table_names_only_what_differs(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(trained)
+    code, out, _ = runs(capsys)
+    assert code == 0
+    assert out.startswith("tiny on digits\n")
+    assert "lr 0.01" in out
+    assert "momentum" not in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_runs_are_sorted_and_selected(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(trained)
+    scores = [row["test"] for row in listed(capsys, "--sort", "accuracy", "--where", "state=finished")]
+    assert scores == sorted(scores, reverse=True)
+    assert [row["run"] for row in listed(capsys, "--where", "lr=1e-2")] == ["runs/tiny-2"]
+    assert [row["run"] for row in listed(capsys, "--where", "network=tiny", "--where", "epochs=1")] == ["runs/tiny-3"]
+    assert next(csv.DictReader(io.StringIO(runs(capsys, "--sort", "lr", "--csv")[1])))["run"] == "tiny-2"
+
+
+def test_damaged_and_foreign_files_are_no_obstacle(
+    workspace: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = workspace / "runs" / "a"
+    run.mkdir(parents=True)
+    (workspace / "runs" / "notes").mkdir()
+    (workspace / "runs" / "notes.txt").write_text("none")
+    (run / "config.yaml").write_bytes(b"\xff\x00network: ")
+    (run / "metrics.jsonl").write_text('{"epoch": 1, "seconds": null}\n{"epo')
+    (run / "eval.json").write_text("[")
+    rows = listed(capsys)
+    assert [(row["run"], row["state"], row["epochs"]) for row in rows] == [("runs/a", "interrupted", 1)]
+
+
+def test_a_run_in_progress_is_running(workspace: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its lock is another process's, so it takes one to see it."""
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom cnn_cli.files import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    input()\n"
+    )
+    command = [sys.executable, "-c", program, str(trained / "runs" / "tiny-2")]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == "held\n"
+        assert listed(capsys, str(trained / "runs"), "--where", "state=running")[0]["settings"]["lr"] == 0.01  # type: ignore[index]
+        holder.stdin.write("\n")
+        holder.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere"], 1, "nowhere: no such folder"),
+        (["--where", "lr"], 2, "--where takes NAME=VALUE, not 'lr'"),
+        (["--where", "lrr=1"], 2, "no 'lrr'. Did you mean 'lr'?"),
+        (["--sort", "scor"], 2, "no 'scor'. Did you mean 'score'?"),
+    ],
+)
+def test_mistakes_are_named(
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(trained)
+    ended, _, err = runs(capsys, *arguments)
+    assert ended == code
+    assert message in err
+
+
+def test_without_runs_it_says_how_to_make_one(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runs(capsys)[:2] == (0, "no runs in runs; train a network with `cnn train`\n")
