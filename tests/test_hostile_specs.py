@@ -66,7 +66,7 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     "5,000 digits in arithmetic": (net("[{Linear: '${" + "9" * 5_000 + "}'}]"), "at most 200 characters"),
     "100 digits in arithmetic": (net("[{Linear: '${" + "9" * 100 + " * 9}'}]"), "too large"),
     "towers in arithmetic": (net("[{Linear: '${" + "*".join(["999999999"] * 18) + "}'}]"), "too large"),
-    "parentheses": (net("[{Linear: '${" + "(" * 190 + "}'}]"), "is not valid; write integers"),
+    "parentheses": (net("[{Linear: '${" + "(" * 190 + "}'}]"), "is not valid; write numbers"),
     "minus signs": (net("[{Linear: '${" + "-" * 191 + "1}'}]"), "must be an integer of at least 1, not -1"),
     "1e39": (net("[{Hardtanh: {max_val: 1e39}}]"), "max_val must be a number below 3e+38, not 1e+39"),
     "1e999": (net("[{Dropout: 1e999}]"), "too large or has too many digits"),
@@ -112,7 +112,7 @@ CASES: dict[str, tuple[str | bytes, str]] = {
         net("[{Conv2d: {out_channels: 8, kernel_size: 3, padding: 1000000}}]"),
         "3.2e+13 activation values for one image",
     ),
-    "paddings beyond 32 bits": (net("[{ZeroPad2d: 99999999999}]"), "from 0 to 2147483647"),
+    "paddings beyond 32 bits": (net("[{ZeroPad2d: 99999999999}]"), "of at most 2147483647"),
     "an input of 10^10 pixels": (
         net("[{Conv2d: {out_channels: 512, kernel_size: 1}}]", "", "[3, 100000, 100000]"),
         "5.12e+12",

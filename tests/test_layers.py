@@ -93,8 +93,16 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
 FOR_LAYER: dict[tuple[str, str], tuple[list[Any], list[Any]]] = {
     ("Conv1", "padding"): ([0, 1, 2, [1], "same", "valid"], [4, -1, [0, 1], "full"]),
     ("Conv2", "padding"): ([0, 1, 2, [0, 1], "same", "valid"], [4, -1, [1], "full"]),
-    ("Pad1d", "padding"): ([1, 0, [1, 2], [0, 3]], [8, 9, [7], [1, 2, 1, 2], -1]),
-    ("Pad2d", "padding"): ([1, 0, [1, 2, 0, 1], [0, 0, 3, 2]], [4, 7, 8, 9, [1, 2], [0, -1, 0, 0], -1]),
+    ("Pad1d", "padding"): ([1, 0, [1, 2], [0, 3], -1, [-2, 3]], [8, 9, [7], [1, 2, 1, 2], -2, [-3, 0]]),
+    ("Pad2d", "padding"): (
+        [1, 0, [1, 2, 0, 1], [0, 0, 3, 2], -1, [0, -1, 2, -2]],
+        [4, 7, 8, 9, [1, 2], -3, [-8, 0, 0, 0], [0, 0, 0, 0, 2, 3], [0, 0, 1, 0, -1, 0], [0, 0, 0, 0, -9, 0]],
+    ),
+    ("CenterCrop", "size"): ([1, 2, [3, 2], [2, 5]], [0, -1, [3], 9]),
+    ("Slice", "dim"): ([1, 2, -1], [0, 4, -4]),
+    ("Slice", "start"): ([0, 1, -1, -2], [9, -9]),
+    ("Slice", "end"): ([None, 1, 2, -1], [0, 9, -9]),
+    ("Slice", "step"): ([1, 2, 3], [0, -1]),
     ("LocalResponseNorm", "size"): ([5, 1, 2, 9], [0, -1]),
     ("StochasticDepth", "mode"): (["batch", "row"], ["column"]),
     ("Fold", "output_size"): ([[2, 2], 3, 4, [3, 4], [8, 8]], [0]),
@@ -118,7 +126,10 @@ STRICTER = [
     Stricter("Permute", "dims must be 0 (the batch)", "the batch stays where it is"),
     Stricter("", "of at least 1", "sizes of 0 make empty tensors, and negative ones are slips"),
     Stricter("ConvTranspose", "takes everything away", "sizes of 0 make empty tensors"),
-    Stricter("Pad", "of at least 0", "negative paddings crop: they are mostly slips"),
+    Stricter("Pad", "takes everything away", "sizes of 0 make empty tensors"),
+    Stricter("Slice", "needs as many along", "Python takes positions beyond the end, which are mostly slips"),
+    Stricter("Slice", "leaves nothing", "sizes of 0 make empty tensors"),
+    Stricter("CenterCrop", "a crop of", "torchvision pads what is smaller"),
     Stricter("Norm", "eps must be", "a negative eps gives NaN"),
     Stricter("DropBlock2d", "must be odd", "PyTorch looks only where p > 0"),
     Stricter("DropBlock2d", "eps must be", "a negative eps gives NaN"),
@@ -173,7 +184,22 @@ def layer_norm_2d(num_channels: int, eps: float = 1e-6) -> nn.Module:
     return torchvision.models.convnext.LayerNorm2d(num_channels, eps=eps)
 
 
+class SliceOf(nn.Module):
+    """The same written as Python does."""
+
+    def __init__(self, dim: int = 1, start: int = 0, end: int | None = None, step: int = 1) -> None:
+        super().__init__()
+        self.range = (dim, start, end, step)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        dim, *rest = self.range
+        return x.movedim(dim, 0)[slice(*rest)].movedim(0, dim)
+
+
 def real_class(layer: LayerType) -> Any:
+    own = {"Slice": SliceOf, "CenterCrop": torchvision.transforms.CenterCrop, "LayerNorm2d": layer_norm_2d}
+    if layer.name in own:
+        return own[layer.name]
     return getattr({"torch.nn": nn, "torchvision.ops": torchvision.ops}[layer.module], layer.name)
 
 
@@ -188,7 +214,7 @@ def oracle(layer: LayerType, settings: dict[str, Any], shape: tuple[int, ...]) -
     try:
         SEED(0)
         named = inferred | given
-        module = real_class(layer)(**named) if layer.name != "LayerNorm2d" else layer_norm_2d(**named)
+        module = real_class(layer)(**named)
         x = torch.randn(2, *shape)
         module.eval()(x[:1])  # a single image
         return module, module(x), train(module, x)

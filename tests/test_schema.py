@@ -36,7 +36,7 @@ BEYOND = {
     "a reserved argument name", "nothing but blocks", "channels last",
     "classes of torch.nn that are not in the table", "an argument that is not declared",
     "a rejected child, and its uses", "values inside of groups", "a reserved file name",
-    "children joined by number", "numbers in joins that have no place there",
+    "children joined by number", "sizes and parts that do not fit", "numbers in joins that have no place there",
     "several outputs",
     "several outputs that cannot be trained", "outputs of two shapes",
 }  # fmt: skip

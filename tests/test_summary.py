@@ -221,6 +221,8 @@ LAYER_SPECS += [{"a": {"Softplus": None}, "b": {name: operands}} for name, opera
     ("Divide", ["a", "input"]), ("Divide", [1.0, "a"]), ("Divide", 2), ("Maximum", ["a", 0.5]),
     ("Minimum", ["a", "input"]), ("Maximum", ["a", "input", 0.5]),
 ]]  # fmt: skip
+LAYER_SPECS += [{"CenterCrop": 4}, {"Slice": {"dim": 2, "step": 2}}, {"ZeroPad2d": [-1, 2, 0, 0, 1, 1]}]
+LAYER_SPECS += [{"a": {"AvgPool2d": 3}, "b": {"Upsample": {"size": "input", "mode": "bilinear"}}}]
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")

@@ -13,7 +13,7 @@ from cnn_cli.analysis.receptive_field import never_read, producer, sights, unuse
 from cnn_cli.errors import UsageError
 from cnn_cli.language.expansion import expand as expand
 from cnn_cli.language.plan import Layer, Plan
-from cnn_cli.layers import Shape, ShapeError, sizes
+from cnn_cli.layers import Shape, ShapeError, SizeOf, sizes
 from cnn_cli.tables import Column, Table, format_count, render
 
 SECONDS = 2  # that a search may take
@@ -130,25 +130,27 @@ def trials(plan: Plan) -> Callable[[Shape], tuple[bool, bool]]:
     takers: dict[str, int] = {}
     known = {"input", *(layer.name for layer in plan.layers)}
     for layer in plan.layers:
-        for name in layer.takes:
+        for name in layer.reads:
             takers[producer(name, known)] = takers.get(producer(name, known), 0) + 1
     kinds: dict[str, int] = {}
     kind = [kinds.setdefault(repr((layer.type, layer.settings, layer.written)), len(kinds)) for layer in plan.layers]
-    cache: dict[tuple[int, tuple[Shape, ...]], tuple[Shape | None, Any]] = {}
+    cache: dict[tuple[int, tuple[Shape, ...]], tuple[Layer | None, Any]] = {}
 
     def trial(shape: Shape) -> tuple[bool, bool]:
         shapes, lost, waiting = {"input": shape}, dict[str, Any](), dict(takers)
         reads_all = True
         for layer, number in zip(plan.layers, kind, strict=True):
-            names = [producer(name, shapes) for name in layer.takes]
-            inputs = tuple(shapes[name] for name in names)
+            inputs = tuple(shapes[name] for name in layer.takes)
             if (number, inputs) not in cache:
                 cache[number, inputs] = _pass_through(layer, inputs)
             out, dropped = cache[number, inputs]
             if out is None:
                 return False, False
-            shapes[layer.name] = out
-            for name in names:  # a value is lost where all that take the tensor leave it out
+            shapes[layer.name] = out.output_shape
+            shapes.update((f"{layer.name}.{n}", piece) for n, piece in enumerate(out.pieces))
+            for name in (
+                producer(name, known) for name in layer.reads
+            ):  # a value is lost where all that take the tensor leave it out
                 lost[name] = dropped if name not in lost else lost[name] & dropped
                 waiting[name] -= 1
                 reads_all = reads_all and not (waiting[name] == 0 and lost[name])
@@ -157,22 +159,23 @@ def trials(plan: Plan) -> Callable[[Shape], tuple[bool, bool]]:
     return trial
 
 
-def _pass_through(layer: Layer, inputs: tuple[Shape, ...]) -> tuple[Shape | None, frozenset[tuple[int, int]]]:
-    """A layer's output for these inputs, and the (axis, position)s that it does not read; None where they do not
-    fit."""
+def _pass_through(layer: Layer, inputs: tuple[Shape, ...]) -> tuple[Layer | None, frozenset[tuple[int, int]]]:
+    """A layer with these inputs, and the (axis, position)s that it does not read; None where they do not fit."""
     rule, nothing = layer.rule, frozenset[tuple[int, int]]()
     try:
         inferred = rule.infer(inputs[0]) if inputs and not rule.joins else {}
         if any(layer.settings[k] != v for k, v in inferred.items() if k in layer.written):
             return None, nothing
         settings = {**layer.settings, **inferred}
+        if name := layer.size_of:
+            settings[name] = SizeOf(inputs[-1], settings[name].name)
         out = rule.output(settings, inputs if rule.joins else inputs[0] if inputs else ())
     except ShapeError:
         return None, nothing
-    if not inputs or rule.joins:
-        return out, nothing
     resized = replace(layer, settings=settings, input_shapes=inputs, output_shape=out)
-    return out, frozenset((axis, i) for axis, left in never_read(resized).items() for i in left)
+    if not inputs or rule.joins:
+        return resized, nothing
+    return resized, frozenset((axis, i) for axis, left in never_read(resized).items() for i in left)
 
 
 def near(plan: Plan) -> list[int]:

@@ -171,6 +171,7 @@ class _Run:
 
     def leaf(self, layer: Layer, inputs: list[int]) -> int:
         traits = layer.rule.traits
+        inputs = inputs[: len(layer.reads)]
         if not inputs:  # a parameter, whose bytes are among the weights
             out = self.new(0)
         elif "view" in traits or (not self.training and "view in evaluation" in traits):

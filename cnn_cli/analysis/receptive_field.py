@@ -68,8 +68,15 @@ def sights(plan: Plan) -> dict[str, Sight]:
         "input": Sight((((None, channels),), *(((n, size),) for n, size in enumerate(image))), (sides[0], sides[1]))
     }
     for layer in plan.layers:
-        found[layer.name] = _sight(layer, [found[producer(name, found)] for name in layer.takes])
+        inputs = zip(layer.reads, layer.input_shapes, strict=False)
+        found[layer.name] = _sight(layer, [_taken(name, shape, found) for name, shape in inputs])
     return found
+
+
+def _taken(name: str, shape: Shape, found: dict[str, Sight]) -> Sight:
+    """The sight of a value; a piece, whose row is that of all pieces, has channels of its own."""
+    row = producer(name, found)
+    return found[row] if row == name else replace(found[row], axes=(((None, shape[0]),), *found[row].axes[1:]))
 
 
 def producer(name: str, rows: Any) -> str:

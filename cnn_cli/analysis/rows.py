@@ -10,7 +10,7 @@ from cnn_cli.analysis.memory import output_bytes
 from cnn_cli.analysis.receptive_field import Field, field, producer, sights
 from cnn_cli.language.freezing import trainable_params
 from cnn_cli.language.plan import Layer, Plan
-from cnn_cli.layers import Shape, Tensor
+from cnn_cli.layers import Shape, SizeOf, Tensor
 from cnn_cli.values import product
 
 
@@ -32,6 +32,12 @@ class Row:
     activation_bytes: int  # of the output, one image, float32; 0 for a view of the input
     field: Field | None
     layers: tuple[Layer, ...]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The rows whose values it takes: not that which only gives a layer its size."""
+        sized = self.type and self.layers[0].size_of and len(self.takes) == len(self.layers[0].takes)
+        return self.takes[:-1] if sized else self.takes
 
     def document(self) -> dict[str, Any]:
         """Plain data; the keys up to `macs` are stable."""
@@ -183,7 +189,7 @@ def described(layer: Layer) -> str:
     """Type and written settings on one line, without PyTorch's defaults: `Conv2d 64, 7x7, stride 2, no bias`."""
     defaults = {name: setting.default for name, setting in layer.rule.settings.items()}
     written = [name for name in layer.settings if name in layer.written and layer.settings[name] != defaults.get(name)]
-    words = [_setting(name, layer.settings[name]) for name in written]
+    words = [_setting(name, layer.settings[name], layer.name) for name in written]
     if numbers := layer.settings.get("numbers"):
         several = numbers[0] is not None or len(numbers) > 2
         words = list(dict.fromkeys("…" * several if n is None else str(n) for n in numbers))
@@ -200,9 +206,13 @@ def with_inputs(layer: Layer) -> str:
     return f"{layer.type} {', '.join(operands)}"
 
 
-def _setting(name: str, value: Any) -> str:
+def _setting(name: str, value: Any, row: str) -> str:
+    if isinstance(value, SizeOf):
+        return f"{name} of {relative(value.name, row)}"
     if isinstance(value, bool):
         return name if value else f"no {name}"
+    if name == "sizes":
+        return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     if isinstance(value, tuple):
         alike = len(set(value)) == 1 and name not in ("kernel_size", "output_size", "normalized_shape", "dims", "shape")
         value = value[0] if alike else "x".join("·" if v is None else str(v) for v in value)

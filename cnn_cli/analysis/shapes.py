@@ -29,7 +29,7 @@ class ShapeDerivation:
                 "name": layer.name,
                 "layer": described(layer),
                 "input": " and ".join(sizes(shape) for shape in layer.input_shapes),
-                "output": sizes(layer.output_shape),
+                "output": outputs(layer),
                 "arithmetic": "\n".join(arithmetic(layer)),
             }
             for layer in self.plan.layers
@@ -63,4 +63,10 @@ def arithmetic(layer: Layer) -> list[str]:
 def passage(layer: Layer) -> str:
     """`64x8x8 and 32x8x8 → 96x8x8`."""
     inputs = " and ".join(sizes(shape) for shape in layer.input_shapes)
-    return f"{inputs} → {sizes(layer.output_shape)}" if inputs else sizes(layer.output_shape)
+    return f"{inputs} → {outputs(layer)}" if inputs else outputs(layer)
+
+
+def outputs(layer: Layer) -> str:
+    """The output shape; those of all pieces where they differ."""
+    pieces = layer.pieces if len(set(layer.pieces)) > 1 else (layer.output_shape,)
+    return " and ".join(sizes(shape) for shape in pieces)

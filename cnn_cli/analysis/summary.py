@@ -134,12 +134,13 @@ class Summary:
 
     def _line(self, row: Row, previous: Row | None) -> dict[str, Any]:
         """The cells of a row; `layer` says where its inputs come from, unless that is the previous row."""
-        inputs, layer = ", ".join(relative(name, row.name) for name in row.takes), row.text
+        reads, layer = row.reads, row.text
+        inputs = ", ".join(relative(name, row.name) for name in reads)
         if "from" not in self.columns:
             if row.type and (text := with_inputs(row.layers[0])) != row.text:
                 broadcast = [f"; {line}" for line in row.layers[0].sizes if isinstance(line, str)]
                 layer = f"{text}{''.join(broadcast)}"
-            elif row.takes not in ((previous.name if previous else "input",), ()):
+            elif reads not in ((previous.name if previous else "input",), ()):
                 layer = f"{row.text} ← {inputs}"
         forward, backward = self.timing.rows.get(row.name, (None, None)) if self.timing else (None, None)
         return {

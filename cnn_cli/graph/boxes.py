@@ -47,7 +47,7 @@ def collect_boxes(plan: Plan, depth: int | None) -> tuple[list[Box], list[Arrow]
     """The boxes in the order of computation, the input first, and the arrows between them."""
     rows = layer_rows(plan, depth=depth)
     names = {"input", *(row.name for row in rows)}
-    uses = Counter(producer(name, names) for row in rows for name in row.takes)
+    uses = Counter(producer(name, names) for row in rows for name in row.reads)
     uses.update(producer(name, names) for name in plan.ends if plan.named_outputs)
     boxes, arrows = [Box("input", "input", "input")], list[Arrow]()
     number = {"input": 0}  # of the box that holds a row
@@ -60,7 +60,7 @@ def collect_boxes(plan: Plan, depth: int | None) -> tuple[list[Box], list[Arrow]
         else:
             place = len(boxes)
             boxes.append(_box(row))
-            for name, shape in zip(row.takes, row.input_shapes, strict=True):
+            for name, shape in zip(row.reads, row.input_shapes, strict=False):
                 arrows.append(Arrow(number[producer(name, number)], place, sizes(shape)))
         number[row.name], shapes[row.name], last = place, row.output_shape, row
     for title, place, shape in _ends(plan, number, shapes, uses):
@@ -91,7 +91,7 @@ def _follows(row: Row, last: Row) -> bool:
     """Whether a row belongs in the box of the one before: it is its only input, and the shape stays."""
     if not row.type or not last.type or row.takes != (last.name,) or row.output_shape != row.input_shapes[0]:
         return False
-    return bool(row.layers[0].rule.traits & _FOLLOWING) and last.type not in ("Parameter", "Chunk")
+    return bool(row.layers[0].rule.traits & _FOLLOWING) and last.type != "Parameter" and not last.layers[0].pieces
 
 
 def _box(row: Row) -> Box:
@@ -113,7 +113,7 @@ def _lines(text: str, width: int = 28) -> list[str]:
 
 def _kind(row: Row) -> str:
     rule = row.layers[0].rule
-    if rule.joins or row.type == "Chunk":
+    if rule.joins or rule.pieces:
         return "join"
     for trait in ("convolution", "pooling"):
         if trait in rule.traits:

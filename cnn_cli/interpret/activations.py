@@ -116,7 +116,7 @@ def trunk(plan: Plan) -> list[Layer]:
     """
     dominators: dict[str, frozenset[str]] = {"input": frozenset()}
     for layer in plan.layers:
-        before = [dominators[_source(name, dominators)] for name in layer.takes if _source(name, dominators)]
+        before = [dominators[_source(name, dominators)] for name in layer.reads if _source(name, dominators)]
         if before:  # a bare parameter takes nothing, and no path of the image leads through it
             dominators[layer.name] = frozenset.intersection(*before) | {layer.name}
     through = dominators.get(plan.last.name, frozenset()) if plan.last else frozenset()

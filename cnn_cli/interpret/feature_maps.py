@@ -41,11 +41,11 @@ def default_layers(network: nn.Module, plan: Plan) -> list[str]:
     names = layer_names(network, plan)
     if len(names) <= _SHORT:
         return names
-    after = {a.takes[0]: a for a in reversed(plan.layers) if len(a.takes) == 1}
+    after = {a.takes[0]: a for a in reversed(plan.layers) if len(a.reads) == 1}
     outputs = [
         _activated(a, after)
         for a in trunk(plan)
-        if a.name in names and (len(a.takes) > 1 or "convolution" in a.rule.traits)
+        if a.name in names and (len(a.reads) > 1 or "convolution" in a.rule.traits)
     ]
     outputs = list(dict.fromkeys(outputs))
     count = min(_LAYERS, len(outputs))
@@ -108,7 +108,7 @@ def _leaders(plan: Plan, names: Sequence[str]) -> dict[str, str]:
 
 def _keeps_channels(layer: Layer) -> bool:
     """Whether a channel that comes out shows the channel of its number that arrives."""
-    return len(layer.takes) == 1 and (0 not in layer.taps or "normalization" in layer.rule.traits)
+    return len(layer.reads) == 1 and (0 not in layer.taps or "normalization" in layer.rule.traits)
 
 
 def _maps(layer: Layer, values: image.Array, order: tuple[int, ...]) -> Maps:

@@ -1,7 +1,7 @@
 """`${4 * width}`: arithmetic on arguments, read by Python's parser and computed here; nothing else is evaluated.
 
-Integers, argument names, + - * // % and parentheses. Arguments may be decimal numbers (a drop rate, say): then + - *
-give a decimal number, and // and % are rejected.
+Numbers, argument names, sizes of siblings (`skip.out_channels`), + - * / // % and parentheses, and the functions max,
+min and round, all with the values that they have in Python; // gives an integer for decimal numbers too.
 """
 
 import ast
@@ -11,51 +11,80 @@ from collections.abc import Callable
 
 MOST_CHARACTERS = 200
 LARGEST = 10**18
-_OPERATORS: dict[type[ast.operator], tuple[str, Callable[[int | float, int | float], int | float]]] = {
+Number = int | float
+_OPERATORS: dict[type[ast.operator], tuple[str, Callable[[Number, Number], Number]]] = {
     ast.Add: ("+", operator.add),
     ast.Sub: ("-", operator.sub),
     ast.Mult: ("*", operator.mul),
-    ast.FloorDiv: ("//", operator.floordiv),
+    ast.Div: ("/", operator.truediv),
+    ast.FloorDiv: ("//", lambda a, b: int(a // b)),
     ast.Mod: ("%", operator.mod),
 }
+_FUNCTIONS: dict[str, tuple[Callable[..., Number], int, int]] = {  # with the fewest and the most values that they take
+    "max": (max, 2, 8),
+    "min": (min, 2, 8),
+    "round": (round, 1, 1),
+}
+_NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.\w+)*")
 
 
-def calculate(text: str, value: Callable[[str], int | float]) -> int | float:
+def calculate(text: str, value: Callable[[str], Number]) -> Number:
     """The value of an expression; `value(name)` gives that of an argument. ValueError says what is wrong with it."""
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"an expression has at most {MOST_CHARACTERS} characters; use an argument for a part of it")
-    invalid = f"${{{text}}} is not valid; write integers, argument names, + - * // % and parentheses"
-    if re.search(r"[^\w\s+\-*/%()]", text) or not text.isascii():
+    forms = "numbers, argument names, + - * / // % and parentheses, max(a, b), min(a, b) and round(a)"
+    invalid = f"${{{text}}} is not valid; write {forms}"
+    if re.search(r"[^\w\s+\-*/%().,]", text) or not text.isascii():
         raise ValueError(invalid)
-    try:  # names with a prefix: Python's keywords are names as any other
-        tree = ast.parse(re.sub(r"[A-Za-z_]\w*", r"_\g<0>", text).strip(), mode="eval")
+    names: list[str] = []
+
+    def numbered(match: re.Match[str]) -> str:  # Python's keywords, and paths such as encoder.0, are names as any other
+        names.append(match[0])
+        return f"_{len(names) - 1}"
+
+    try:
+        tree = ast.parse(_NAME.sub(numbered, text).strip(), mode="eval")
     except (SyntaxError, MemoryError, RecursionError):
         raise ValueError(invalid) from None
-    return _evaluate(tree.body, value, invalid)
+    return _Evaluation(names, value, invalid).of(tree.body)
 
 
-def _evaluate(node: ast.expr, value: Callable[[str], int | float], invalid: str) -> int | float:
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        return node.value
-    if isinstance(node, ast.Name):
-        return value(node.id[1:])
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_evaluate(node.operand, value, invalid)
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        left, right = _evaluate(node.left, value, invalid), _evaluate(node.right, value, invalid)
-        return _apply(*_OPERATORS[type(node.op)], left, right)
-    raise ValueError(invalid + ("; // divides integers" if isinstance(getattr(node, "op", None), ast.Div) else ""))
+class _Evaluation:
+    """The values of the parts of an expression, whose names are numbered."""
+
+    def __init__(self, names: list[str], value: Callable[[str], Number], invalid: str) -> None:
+        self.names, self.value, self.invalid = names, value, invalid
+
+    def of(self, node: ast.expr) -> Number:
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            return _bounded(node.value, str(node.value)[:20])  # type: ignore[arg-type]
+        if isinstance(node, ast.Name):
+            return self.value(self.named(node))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -self.of(node.operand)
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            return _apply(*_OPERATORS[type(node.op)], self.of(node.left), self.of(node.right))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+            return self.call(self.named(node.func), node.args)
+        raise ValueError(self.invalid)
+
+    def named(self, node: ast.Name) -> str:
+        return self.names[int(node.id[1:])]
+
+    def call(self, name: str, args: list[ast.expr]) -> Number:
+        function, fewest, most = _FUNCTIONS.get(name, (max, 1, 0))
+        if not fewest <= len(args) <= most:
+            raise ValueError(self.invalid)
+        return function(*(self.of(arg) for arg in args))
 
 
-def _apply(
-    symbol: str, function: Callable[[int | float, int | float], int | float], a: int | float, b: int | float
-) -> int | float:
-    if symbol in ("//", "%"):
-        if isinstance(a, float) or isinstance(b, float):
-            raise ValueError(f"{symbol} needs integers, but got {a} and {b}; write integers")
-        if b == 0:
-            raise ValueError(f"{a} {symbol} 0 is undefined; write a divisor other than 0")
-    result = function(a, b)
-    if abs(result) > LARGEST:
-        raise ValueError(f"{a} {symbol} {b} is too large; write smaller numbers")
+def _bounded(result: Number, text: str) -> Number:
+    if not abs(result) <= LARGEST:
+        raise ValueError(f"{text} is too large; write smaller numbers")
     return result
+
+
+def _apply(symbol: str, function: Callable[[Number, Number], Number], a: Number, b: Number) -> Number:
+    if symbol in ("/", "//", "%") and b == 0:
+        raise ValueError(f"{a} {symbol} {b} is undefined; write a divisor other than 0")
+    return _bounded(function(a, b), f"{a} {symbol} {b}")

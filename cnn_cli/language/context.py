@@ -1,6 +1,6 @@
 """What expanding a spec collects, where it is, and what an argument means there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,12 +27,13 @@ class _Undetermined(Exception):
 
 @dataclass(frozen=True)
 class Scope:
-    """The arguments visible in a text: those of its block (of the network: owner ""), and `$index` in a repeat."""
+    """What a text may name: the arguments of its block (of the network: owner ""), `$index` in a repeat, siblings."""
 
     spec: Spec  # whose text it is
     owner: str
     values: dict[str, Any]
     index: int | None = None
+    sibling: "Callable[[str], Output | None]" = lambda name: None  # what the mapping has by a name so far
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Output:
 
     shape: Shape | None
     row: str
-    pieces: int = 0  # of a Chunk, whose pieces are taken one by one
+    pieces: tuple[Shape | None, ...] = ()  # of a Chunk or Split, whose pieces are taken one by one
     bare: bool = False  # of a Parameter: without a batch dimension
     inside: Mapping[str, "Output"] = field(default_factory=dict, compare=False)  # of a group, by name
     inputs: tuple["Output", ...] = ()  # where several values enter a group together
@@ -210,15 +211,33 @@ def bind_arguments(context: Context, owner: str, args: dict[str, Node], passed: 
     return Scope(context.spec, owner, values)
 
 
+_SIZES = {"in_channels": "out_channels", "in_height": "out_height", "in_width": "out_width"}
+
+
+def _size(output: Output, name: str) -> int:
+    """The channels, height or width of what arrives or of a sibling."""
+    if output.inputs:
+        fix = f"write it behind the join, or $input.0.{_SIZES.get(name, name)}"
+        raise ValueError(f"${name} is that of one input, and several enter here; {fix}")
+    if output.shape is None or output.pieces:
+        raise _Undetermined
+    index = ("channels", "height", "width").index(name.partition("_")[2])
+    if index and len(output.shape) != 3:
+        raise ValueError(f"${name} needs channels x height x width, but {sizes(output.shape)} arrives; write a number")
+    return output.shape[index]
+
+
 def _look_up(context: Context, name: str, site: Site) -> Any:
     scope = site.scope
-    if name == "in_channels":
-        if site.input.inputs:
-            raise ValueError("$in_channels is that of one input, and several enter here; write it behind the join")
-        if site.input.shape is None:
-            raise _Undetermined
+    if name in _SIZES:
         context.uses_in_channels |= bool(scope.owner)
-        return site.input.shape[0]
+        return _size(site.input, name)
+    path, _, size = name.rpartition(".")
+    if size in _SIZES.values():
+        output = scope.sibling(path)
+        if output is None:
+            raise ValueError(f"{path[:60]!r} is not an earlier sibling; write one, or ${size.replace('out', 'in')}")
+        return _size(output, size)
     if name == "index":
         if scope.index is None:
             raise ValueError(
@@ -228,7 +247,7 @@ def _look_up(context: Context, name: str, site: Site) -> Any:
     if name not in scope.values:
         owner = f"the block {scope.owner}" if scope.owner else "the network"
         declare = f" Declare it: `args: {{{name[:60]}: {10 if name == 'classes' else '…'}}}`"
-        fix = closest(name[:60], [*scope.values, "in_channels"]) or declare
+        fix = closest(name[:60], [*scope.values, *_SIZES]) or declare
         raise ValueError(f"${name[:60]} is not an argument of {owner}.{fix}")
     if scope.values[name] is UNKNOWN:
         raise _Undetermined

@@ -7,6 +7,7 @@ on wherever a shape is still known, so that all mistakes are found at once.
 
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from cnn_cli.errors import closest, unknown
@@ -24,12 +25,12 @@ from cnn_cli.language.context import (
 )
 from cnn_cli.language.foreign_names import LAYERS_ELSEWHERE, SETTINGS_ELSEWHERE, unsupported
 from cnn_cli.language.input_hint import suggest_input
-from cnn_cli.language.joins import join, single, takes_number, with_number
-from cnn_cli.language.layer_call import LayerCall, call_layer, missing, unknown_part
+from cnn_cli.language.joins import join, single, sized_by, takes_number, with_number
+from cnn_cli.language.layer_call import LayerCall, call_layer, missing, named_size, unknown_part
 from cnn_cli.language.network_part import ended, read_network_part, without_heads
 from cnn_cli.language.outputs import choose_outputs, warn_no_scores
 from cnn_cli.language.plan import Child, Group, Layer, Plan
-from cnn_cli.language.siblings import Siblings, sibling
+from cnn_cli.language.siblings import Siblings, sibling, value_at
 from cnn_cli.language.spec import Block, Spec
 from cnn_cli.language.unused import note_unused, warn_unused_args, warn_unused_outputs
 from cnn_cli.language.yaml_nodes import Node
@@ -204,6 +205,7 @@ def _mapping(context: Context, node: Node, site: Site) -> Part:
             siblings.outputs.setdefault(key, Output(None, key))  # so that its uses are no further mistakes
             last = key
             continue
+        scope = replace(scope, sibling=partial(value_at, siblings.outputs))
         part, out, takes = _child(context, child, site.child(key, site.input, scope), siblings, last)
         siblings.used.update(takes)
         siblings.add(key, out)
@@ -230,7 +232,8 @@ def _child(
     parts = child.value if isinstance(child.value, dict) else {}
     own = [k for k in parts if k not in ("from", "repeat")]
     kind = own[0] if len(own) == 1 and own[0] in JOINS else ""
-    if kind and kind != "Chunk" and not takes_number(JOINS[kind], parts[kind]):
+    splits = bool(kind) and JOINS[kind].pieces is not None
+    if kind and not splits and not takes_number(JOINS[kind], parts[kind]):
         if "from" in parts:
             context.problem(child.keys["from"], site.label, f"{kind} names its inputs itself; remove `from`")
         before = replace(site, input=siblings.outputs[last])  # what $in_channels means here
@@ -242,9 +245,13 @@ def _child(
     site = replace(site, input=entering)
     if kind and entering.inputs:
         _several_enter(context, kind, child.keys[kind], site)
-    if kind == "Chunk":
+    if splits:
         part, output = call_layer(context, LayerCall(JOINS[kind], parts[kind], child.keys[kind], site), (site.input,))
         return part, output if output.pieces else replace(output, pieces=_pieces(parts[kind])), takes
+    if len(own) == 1 and own[0] in LAYERS and not entering.inputs:
+        call = LayerCall(LAYERS[own[0]], parts[own[0]], child.keys[own[0]], site)
+        if name := named_size(context, call):
+            return sized_by(context, call, name, siblings, takes)
     return *_part(context, child, site), takes
 
 
@@ -277,17 +284,18 @@ def _several_enter(context: Context, layer: str, place: tuple[int, int], site: S
     context.problem(place, site.label, f"{layer} takes one input, but gets {len(site.input.inputs)}; {fix}")
 
 
-def _pieces(argument: Node) -> int:
-    """The pieces that a Chunk with a mistake was to have, so that their names are known all the same."""
-    number = argument.plain.get("chunks") if isinstance(argument.value, dict) else argument.value
-    return number if type(number) is int and 0 < number <= 1024 else 64
+def _pieces(argument: Node) -> tuple[None, ...]:
+    """The pieces that a Chunk or Split with a mistake was to have, so that their names are known all the same."""
+    value = next(iter(argument.plain.values()), None) if isinstance(argument.value, dict) else argument.plain
+    number = len(value) if isinstance(value, list) else value
+    return (None,) * (number if type(number) is int and 0 < number <= 1024 else 64)
 
 
 def _layer_input(context: Context, name: str, output: Output, place: Node, site: Site) -> Output:
     """What a layer takes from a sibling: an output that is neither split nor a Parameter."""
     if output.pieces:
         fix = f"write `from: {name}.0` for the first"
-        context.problem(place, site.label, f"{name!r} is split into {output.pieces} pieces; {fix}")
+        context.problem(place, site.label, f"{name!r} is split into {len(output.pieces)} pieces; {fix}")
     elif output.bare:
         context.problem(
             place, site.label, f"{name!r} is a Parameter, which only operations such as Add take; name a layer"

@@ -1,13 +1,14 @@
-"""Joins: which siblings they take, and the number that may be among them."""
+"""What a layer takes beside what arrives: the siblings of a join, a number among them, the size of a sibling."""
 
+from dataclasses import replace
 from typing import Any
 
 from cnn_cli.language.context import UNKNOWN, Context, Output, Site, evaluate
-from cnn_cli.language.layer_call import LayerCall, add_layer, unknown_part
+from cnn_cli.language.layer_call import LayerCall, add_layer, call_layer, unknown_part
 from cnn_cli.language.plan import Group, Layer
 from cnn_cli.language.siblings import Siblings, sibling
 from cnn_cli.language.yaml_nodes import Node
-from cnn_cli.layers import LayerType
+from cnn_cli.layers import LayerType, sizes
 from cnn_cli.values import Number, shown
 
 _NUMBER = Number()
@@ -96,3 +97,20 @@ def _add(
         context.problem(call.argument, call.where, str(error))
         return unknown_part(call.site)
     return add_layer(context, call, settings, inputs)
+
+
+def sized_by(context: Context, call: LayerCall, name: str, siblings: Siblings, takes: tuple[str, ...]) -> Joined:
+    """A layer whose output has the height and width of a sibling."""
+    node = call.argument.value[name] if isinstance(call.argument.value, dict) else call.argument
+    text = evaluate(context, node, call.site)
+    found = sibling(context, Node(text, *node.place), siblings, call.site)
+    if found is None:
+        return *unknown_part(call.site), takes
+    single(context, *found, node, call.site)
+    shape = found[1].shape
+    if found[1].bare or (shape and len(shape) != 3):
+        fix = "name a sibling of channels x height x width"
+        context.problem(node, call.site.label, f"{found[0]!r} is {sizes(shape or ())}, without height and width; {fix}")
+        return *unknown_part(call.site), takes
+    part, output = call_layer(context, replace(call, size=(name, found[1])), (call.site.input,))
+    return part, output, (*takes, found[0])

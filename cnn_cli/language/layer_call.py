@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnn_cli.errors import unknown
-from cnn_cli.language.context import UNKNOWN, Context, LimitReached, Output, Site, evaluate_deep
+from cnn_cli.language.context import UNKNOWN, Context, LimitReached, Output, Site, evaluate, evaluate_deep
 from cnn_cli.language.foreign_names import SETTINGS_ELSEWHERE
 from cnn_cli.language.plan import Group, Layer
 from cnn_cli.language.yaml_nodes import Node
-from cnn_cli.layers import REQUIRED, LayerType, ShapeError, sizes
+from cnn_cli.layers import REQUIRED, LayerType, ShapeError, SizeOf, sizes
 from cnn_cli.values import product, shown
 
 MOST_VALUES = 10**12  # parameters of a network, or activation values of one layer: more is a mistake
@@ -26,6 +26,7 @@ class LayerCall:
     argument: Node
     place: Place
     site: Site
+    size: tuple[str, Output] | None = None  # the setting that names a sibling, and that sibling
 
     @property
     def where(self) -> str:
@@ -37,10 +38,20 @@ def unknown_part(site: Site) -> tuple[Group, Output]:
     return Group(site.path, False, (), "input"), Output(None, site.input.row)
 
 
+def named_size(context: Context, call: LayerCall) -> str:
+    """The setting whose value is the name of a sibling; empty where there is none."""
+    for name, setting in call.rule.settings.items():
+        own = call.argument.value.get(name) if isinstance(call.argument.value, dict) else call.argument
+        if setting.sibling and own is not None and (name == call.rule.first or own is not call.argument):
+            return name if isinstance(own.value, str) and isinstance(evaluate(context, own, call.site), str) else ""
+    return ""
+
+
 def call_layer(context: Context, call: LayerCall, inputs: tuple[Output, ...]) -> tuple[Layer | Group, Output]:
     """Add a layer with these inputs: none for a Parameter, several for a join."""
     arguments = _arguments(context, call)
     settings = _complete(context, call, arguments)
+    inputs += (call.size[1],) if call.size else ()
     if settings is None or any(f.shape is None for f in inputs):
         return unknown_part(call.site)
     return add_layer(context, call, settings, inputs, tuple(arguments))
@@ -55,7 +66,7 @@ def add_layer(
     try:
         out = rule.output(settings, shapes if rule.joins else shapes[0] if shapes else ())
     except ShapeError as error:
-        context.shape_problem(call.place, call.where, error, inputs)
+        context.shape_problem(call.place, call.where, error, inputs[:-1] if call.size else inputs)
         return unknown_part(site)
     rows = tuple(f.row for f in inputs)
     layer = Layer(site.path, rule.name, rule, settings, names, rows, shapes, out, call.place[0])
@@ -65,7 +76,8 @@ def add_layer(
         context.problem(call.place, call.where, warning, warning=True)
     context.layers.append(layer)
     context.types.add(layer.type)
-    return layer, Output(out, site.path, settings.get("chunks", 0), bare=rule.name == "Parameter")
+    pieces = rule.pieces(settings, shapes[0]) if rule.pieces else ()
+    return layer, Output(out, site.path, pieces, bare=rule.name == "Parameter")
 
 
 def _bounded(context: Context, layer: Layer, call: LayerCall) -> None:
@@ -110,10 +122,16 @@ def _arguments(context: Context, call: LayerCall) -> Arguments:
     argument, rule, site = call.argument, call.rule, call.site
     if isinstance(argument.value, dict):
         own = {name: node for name, node in argument.value.items() if name in rule.settings}
-        return {name: (node, evaluate_deep(context, node, site)) for name, node in own.items()}
-    if argument.value is None or rule.first is None:
+    elif argument.value is None or rule.first is None:
         return {}
-    return {rule.first: (argument, evaluate_deep(context, argument, site))}
+    else:
+        own = {rule.first: argument}
+    arguments = {name: (node, evaluate_deep(context, node, site)) for name, node in own.items()}
+    if call.size:
+        name, sibling = call.size
+        size = UNKNOWN if sibling.shape is None else SizeOf(sibling.shape, sibling.row)
+        arguments[name] = (own[name], size)
+    return arguments
 
 
 def _read(call: LayerCall, arguments: Arguments) -> tuple[dict[str, Any], list[tuple[Place, str]]]:
@@ -122,10 +140,17 @@ def _read(call: LayerCall, arguments: Arguments) -> tuple[dict[str, Any], list[t
     for name, (node, value) in arguments.items():
         if value is UNKNOWN:
             continue
+        if isinstance(value, SizeOf):
+            read[name] = value
+            continue
         try:
             read[name] = call.rule.settings[name].kind.read(value)
         except ValueError as error:
             hint = f"; write ${value}" if isinstance(value, str) and value in call.site.scope.values else ""
+            if isinstance(value, float) and isinstance(node.value, str) and value.is_integer():
+                hint = "; write // to divide integers, or round(…)"
+            if call.rule.settings[name].sibling and isinstance(value, str) and not hint:
+                hint = "; the name of a sibling works in a mapping of named layers"
             if node is call.argument and isinstance(value, list):
                 hint = f"; write settings by name, {_form(call, {})}"
             mistakes.append((node.place, f"{name} {error}{hint}"))

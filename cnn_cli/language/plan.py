@@ -6,7 +6,7 @@ from typing import Any
 
 from cnn_cli.errors import Problem, SpecError
 from cnn_cli.language.spec import Spec, used_blocks
-from cnn_cli.layers import LayerType, Saved, Shape, Tensor, sizes
+from cnn_cli.layers import LayerType, Saved, Shape, SizeOf, Tensor, sizes
 from cnn_cli.layers.formulas import Line
 from cnn_cli.layers.taps import Taps
 
@@ -50,6 +50,21 @@ class Layer:
     def arrives(self) -> Any:
         """What the rules of its type take: the shape of its input, or for a join those of all inputs."""
         return self.input_shapes if self.rule.joins else self.input_shape
+
+    @property
+    def size_of(self) -> str:
+        """The setting that is the size of its last input, of which it takes nothing else; empty where there is none."""
+        return next((name for name, value in self.settings.items() if isinstance(value, SizeOf)), "")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The rows whose values it takes: not that which only gives a size."""
+        return self.takes[:-1] if self.size_of else self.takes
+
+    @property
+    def pieces(self) -> tuple[Shape, ...]:
+        """The shapes of its pieces, where it has several outputs."""
+        return self.rule.pieces(self.settings, self.input_shape) if self.rule.pieces else ()
 
     @property
     def saved(self) -> Saved:

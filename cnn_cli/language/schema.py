@@ -6,9 +6,9 @@ A schema cannot follow names: which blocks, siblings and arguments there are, an
 from typing import Any
 
 from cnn_cli.language.spec import NETWORK_KEYS, PARTS, SIZE
-from cnn_cli.layers import JOINS, LAYERS, REQUIRED, LayerType
+from cnn_cli.layers import JOINS, LAYERS, REQUIRED, LayerType, Setting
 from cnn_cli.settings import train_schema
-from cnn_cli.values import Integer, Kind
+from cnn_cli.values import Integer
 
 Schema = dict[str, Any]
 
@@ -121,12 +121,12 @@ def _layer(layer: LayerType) -> Schema:
         operand = {"anyOf": [_VALUE, {"type": "number" if number else "integer"}]}  # children 0, 1, … by number
         siblings = {"type": "array", "items": operand, "minItems": 2}
         return {"anyOf": [siblings, {"type": "number"}, _ARGUMENT]} | told if number else siblings | told
-    properties = {name: _setting(s.kind, s.inferred) for name, s in layer.settings.items()}
+    properties = {name: _setting(s) for name, s in layer.settings.items()}
     named: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
     required = _required(layer)
     forms = [named | ({"required": required} if required else {})]
     if layer.first is not None and set(required) <= {layer.first}:
-        forms.append(_or_argument(layer.settings[layer.first].kind.schema()))
+        forms.append(_setting(layer.settings[layer.first]))
     if not required:
         forms.append({"type": "null"})
     return {"anyOf": forms, **told}
@@ -136,9 +136,10 @@ def _required(layer: LayerType) -> list[str]:
     return [name for name, s in layer.settings.items() if s.default is REQUIRED and not s.inferred]
 
 
-def _setting(kind: Kind, inferred: bool) -> Schema:
-    told = {"description": "follows from the input; need not be written"} if inferred else {}
-    return _or_argument(kind.schema()) | told
+def _setting(setting: Setting) -> Schema:
+    told = {"description": "follows from the input; need not be written"} if setting.inferred else {}
+    value = setting.kind.schema()
+    return (_or_argument({"anyOf": [value, _VALUE]} if setting.sibling else value)) | told
 
 
 def _or_argument(of: Schema) -> Schema:

@@ -1,4 +1,4 @@
-"""What `from` and joins may name: earlier siblings, pieces of a Chunk, and values inside of earlier groups."""
+"""What `from` and joins may name: earlier siblings, pieces of a Chunk or Split, and values inside of earlier groups."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Siblings:
 
     def add(self, key: str, output: Output) -> None:
         self.outputs[key] = output
-        self.outputs |= {f"{key}.{n}": Output(output.shape, f"{output.row}.{n}") for n in range(output.pieces)}
+        self.outputs |= {f"{key}.{n}": Output(piece, f"{output.row}.{n}") for n, piece in enumerate(output.pieces)}
 
     def takes(self, name: str) -> tuple[str, ...]:
         """The names of the values that a child takes that takes `name`: several where several enter the mapping."""

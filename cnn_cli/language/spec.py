@@ -22,6 +22,7 @@ _RECIPE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _WORD = re.compile(r"[a-z_][a-z0-9_]{0,63}")
 _BLOCK = re.compile(r"[A-Z][A-Za-z0-9_]{0,63}")
 _RESERVED = {"in_channels": "the number of channels that arrive", "index": "the number of a copy in a `repeat`"}
+_RESERVED |= {"in_height": "the height of what arrives", "in_width": "the width of what arrives"}
 
 
 @dataclass(frozen=True)

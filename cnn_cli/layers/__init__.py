@@ -1,6 +1,6 @@
 """The closed layer table: every capitalized name that a spec may use, with its settings and its rules. No torch."""
 
-from cnn_cli.layers import activation, convolution, joins, linear, normalization, padding, pooling, reshaping
+from cnn_cli.layers import activation, convolution, joins, linear, normalization, padding, parts, pooling, reshaping
 from cnn_cli.layers.base import (
     JOINS,
     LAYERS,
@@ -11,6 +11,7 @@ from cnn_cli.layers.base import (
     Settings,
     Shape,
     ShapeError,
+    SizeOf,
     Tensor,
     TooSmall,
     Uneven,
@@ -18,6 +19,18 @@ from cnn_cli.layers.base import (
     sizes,
 )
 
-__all__ = ["JOINS", "LAYERS", "REQUIRED", "LayerType", "Saved", "Setting", "Settings", "Shape", "ShapeError", "Tensor"]
+__all__ = [
+    "JOINS",
+    "LAYERS",
+    "REQUIRED",
+    "LayerType",
+    "Saved",
+    "Setting",
+    "Settings",
+    "Shape",
+    "ShapeError",
+    "SizeOf",
+    "Tensor",
+]
 __all__ += ["TooSmall", "Uneven", "parameters", "sizes"]
-__all__ += ["activation", "convolution", "joins", "linear", "normalization", "padding", "pooling", "reshaping"]
+__all__ += ["activation", "convolution", "joins", "linear", "normalization", "padding", "parts", "pooling", "reshaping"]

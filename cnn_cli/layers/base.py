@@ -29,6 +29,17 @@ class Uneven(ShapeError):
     """An input of the network whose sides are multiples of some number would fit."""
 
 
+class SizeOf(tuple[int, ...]):
+    """Height and width that are those of another value, called `name`, whatever these are at run time."""
+
+    name: str
+
+    def __new__(cls, shape: Shape, name: str) -> "SizeOf":
+        size = super().__new__(cls, shape[1:])
+        size.name = name
+        return size
+
+
 @dataclass(frozen=True)
 class Setting:
     """A keyword argument of the PyTorch class. An `inferred` one follows from the input and need not be written."""
@@ -37,6 +48,7 @@ class Setting:
     default: Any = REQUIRED
     inferred: bool = False
     is_class: bool = False  # the value names a class of torch.nn, which the layer takes
+    sibling: bool = False  # the value may be the name of a sibling, whose height and width it then is
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,7 @@ class LayerType:
     taps      receptive field: by axis of the output, the positions of the input that it reads; None: all of them.
               An axis that is missing is read value by value
     grid      the shapes between which the taps lie, where the layer reshapes what it reads or writes
+    pieces    the shapes of its pieces, where it has several outputs; `output` is the first
     saved     what PyTorch keeps for the backward pass
     check     raises ValueError for settings that contradict each other
     schemes   the sizes that other padding schemes would give
@@ -99,6 +112,7 @@ class LayerType:
     sizes: Callable[[Settings, Any, Shape], Sequence[Line]] = lambda s, i, o: ()
     taps: Callable[[Settings, Shape, Shape], Mapping[int, Taps | None]] = lambda s, i, o: {}
     grid: Callable[[Settings, Shape, Shape], tuple[Shape, Shape]] = lambda s, i, o: (i, o)
+    pieces: Callable[[Settings, Shape], tuple[Shape, ...]] | None = None
     saved: Saved | Callable[[Settings], Saved] = Saved()
     schemes: Callable[[Settings, Shape], str] = lambda s, shape: ""
     bounds: Callable[[Settings], tuple[float, ...]] = lambda s: ()

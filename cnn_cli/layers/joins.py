@@ -1,4 +1,4 @@
-"""The language's own layers beside the table: several inputs, several outputs, or a bare tensor."""
+"""Operations on several inputs, and the bare tensors that they may take."""
 
 from typing import Any
 
@@ -17,8 +17,7 @@ from cnn_cli.layers.base import (
     register,
     sizes,
 )
-from cnn_cli.layers.formulas import Formula, ratio
-from cnn_cli.layers.taps import everything
+from cnn_cli.layers.formulas import Formula
 from cnn_cli.values import Choice, Integer, ListOf, Number, OneOf, product
 
 
@@ -84,14 +83,6 @@ def _stacked(s: Settings, shapes: tuple[Shape, ...]) -> Formula:
         raise Uneven("stacks channels of equal height and width", _sides(large, small))
     channels = {f"c{n}": shape[0] for n, shape in enumerate(shapes, start=1)}
     return Formula(lambda *c: sum(c[1:], c[0]), channels, "channels")
-
-
-def _chunked(s: Settings, shape: Shape) -> Formula:
-    """The channels of a chunk."""
-    if shape[0] % s["chunks"]:
-        need = f"the channels must be a multiple of {s['chunks']}"
-        raise ShapeError(need, f"write a number that divides {shape[0]}")
-    return Formula(ratio, {"c": shape[0], "chunks": s["chunks"]}, "channels")
 
 
 _MODULES, _SEVERAL = "cnn_cli.network.modules", frozenset({"join"})
@@ -161,20 +152,6 @@ register(
         sizes=lambda s, i, o: [_stacked(s, i)],
         saved=NOTHING,
         traits=_SEVERAL,
-    ),
-    JOINS,
-)
-register(
-    LayerType(
-        "Chunk",
-        _MODULES,
-        {"chunks": Setting(Integer(1, 1024))},
-        lambda s, shape: (_chunked(s, shape).value, *shape[1:]),
-        "Splits the channels into {chunks} chunks of equal size, numbered from 0. Nothing is computed.",
-        sizes=lambda s, i, o: [_chunked(s, i)],
-        taps=lambda s, i, o: everything(0),
-        saved=NOTHING,
-        traits=frozenset({"view"}),
     ),
     JOINS,
 )

@@ -5,32 +5,52 @@ from typing import Any
 
 from cnn_cli.layers.base import NOTHING, LayerType, Saved, Setting, Settings, Shape, TooSmall, grid, register
 from cnn_cli.layers.formulas import Formula, by_axis
-from cnn_cli.layers.taps import behind_channels, sliding
-from cnn_cli.values import Integer, Number, Sizes
+from cnn_cli.layers.taps import Reads, sliding
+from cnn_cli.values import Integer, Kind, ListOf, Number, OneOf, Sizes
 
 
-def _pairs(s: Settings) -> list[tuple[int, int]]:
-    """(before, after) for each axis, height first; PyTorch writes the last axis first: left, right, top, bottom."""
-    flat = s["padding"]
-    return [(flat[i], flat[i + 1]) for i in range(len(flat) - 2, -1, -2)]
+def _pairs(s: Settings, axes: int) -> list[tuple[int, int]]:
+    """(before, after) of each axis, channels first; PyTorch writes the last axis first: left, right, top, …"""
+    flat = (*s["padding"], 0, 0)[: 2 * axes + 2]
+    return [(flat[i], flat[i + 1]) for i in range(2 * axes, -1, -2)]
 
 
 def _formulas(s: Settings, i: Shape, o: Shape = ()) -> list[Formula]:
-    return by_axis(lambda a, n, b: a + n + b, "anb", [a for a, _ in _pairs(s)], i[1:], [b for _, b in _pairs(s)])
+    pairs = _pairs(s, len(i) - 1)
+    before, after = [a for a, _ in pairs], [b for _, b in pairs]
+    formulas = by_axis(_sum, "anb", before[1:], i[1:], after[1:])
+    return [Formula(_sum, {"a": before[0], "n": i[0], "b": after[0]}, "channels"), *formulas]
 
 
-def _output(most: int | None) -> Callable[[Settings, Shape], Shape]:
+def _sum(a: Any, n: Any, b: Any) -> Any:
+    return a + n + b
+
+
+def _shown(s: Settings, i: Shape, o: Shape) -> list[Formula]:
+    """The formulas without that of channels that stay as they are."""
+    return _formulas(s, i)[i[0] == o[0] :]
+
+
+def _output(axes: int, most: int | None) -> Callable[[Settings, Shape], Shape]:
     """The rule of a padding layer that copies at most `size + most` values from inside, or makes up any (None)."""
 
     def output(s: Settings, shape: Shape) -> Shape:
-        pairs = _pairs(s)
-        for size, pair in zip(grid(shape, len(pairs))[1:], pairs, strict=True):
-            if most is not None and max(pair) > size + most:
+        for size, pair in zip(grid(shape, axes), _pairs(s, axes), strict=True):
+            if most is not None and max(pair) > max(size + most, 0):
                 need = f"padding {max(pair)} needs sides of at least {max(pair) - most} to copy from"
                 raise TooSmall(need, "write a smaller padding or a larger input")
-        return (shape[0], *(formula.value for formula in _formulas(s, shape)))
+        out = tuple(formula.value for formula in _formulas(s, shape))
+        kept = [n + min(a, 0) + min(b, 0) for n, (a, b) in zip(shape, _pairs(s, axes), strict=True)]
+        if min(*out, *kept) < 1:
+            raise TooSmall("a negative padding takes everything away", "write a smaller one, or a larger input")
+        return out
 
     return output
+
+
+def _taps(s: Settings, i: Shape, border: str) -> Reads:
+    taps = {n: sliding(1, 1, before, 1, border) for n, (before, _) in enumerate(_pairs(s, len(i) - 1))}
+    return {n: one for n, one in taps.items() if n or len(s["padding"]) > 2 * (len(i) - 1)}
 
 
 def _register(
@@ -39,14 +59,16 @@ def _register(
     value = {"value": Setting(Number())} if constant else {}
     for axes in (2, 1):
         rules: dict[str, Any] = {
-            "output": _output(most),
-            "explain": f"Pads the input with {text}: before + n + after.",
-            "sizes": _formulas,
-            "taps": lambda s, i, o: behind_channels([sliding(1, 1, before, 1, border) for before, _ in _pairs(s)]),
+            "output": _output(axes, most),
+            "explain": f"Pads the input with {text}: before + n + after. A negative padding takes away.",
+            "sizes": _shown,
+            "taps": lambda s, i, o: _taps(s, i, border),
             "saved": saved,
         }
-        settings = {"padding": Setting(Sizes(Integer(0), 2 * axes)), **value}
-        register(LayerType(f"{name}Pad{axes}d", "torch.nn", settings, **rules))
+        padding: Kind = Sizes(Integer(), 2 * axes)
+        if border == "zeros":  # what is made up can be set around channels too
+            padding = OneOf((padding, ListOf(Integer(), 2 * axes + 2, 2 * axes + 2)))
+        register(LayerType(f"{name}Pad{axes}d", "torch.nn", {"padding": Setting(padding), **value}, **rules))
 
 
 _register("Zero", "zeros", "zeros")

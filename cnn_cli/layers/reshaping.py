@@ -12,6 +12,7 @@ from cnn_cli.layers.base import (
     Settings,
     Shape,
     ShapeError,
+    SizeOf,
     TooSmall,
     Uneven,
     axis,
@@ -171,6 +172,8 @@ _register(
 
 
 def _enlarged(s: Settings, i: Shape, o: Shape = ()) -> Sequence[Line]:
+    if isinstance(s["size"], SizeOf):
+        return [f"the output size is that of {s['size'].name}"]
     if s["size"] is not None:
         return [f"the output size is {sizes(s['size'])} for any input"]
     return by_axis(lambda n, f: math.floor(n * f), "nf", image(i)[1:], s["scale_factor"])
@@ -204,14 +207,14 @@ def _resized(s: Settings, i: Shape, o: Shape, mode: str = "", corners: bool = Fa
     return behind_channels([resized(a, b, f, mode, corners) for a, b, f in zip(i[1:], o[1:], scales, strict=True)])
 
 
-_UPSAMPLE = {
-    "size": Setting(maybe(Sizes(Integer(1))), None),
-    "scale_factor": Setting(maybe(Sizes(Number(0, 1024, above=True))), None),
-}
+_SIZE = maybe(Sizes(Integer(1)))
+_FACTOR = {"scale_factor": Setting(maybe(Sizes(Number(0, 1024, above=True))), None)}
+_UPSAMPLE = {"size": Setting(_SIZE, None), **_FACTOR}
 _register(
     "Upsample",
-    _UPSAMPLE
-    | {
+    {
+        "size": Setting(_SIZE, None, sibling=True),
+        **_FACTOR,
         "mode": Setting(Choice(("nearest", "bilinear", "bicubic", "nearest-exact")), "nearest"),
         "align_corners": Setting(maybe(Flag()), None),
         "recompute_scale_factor": Setting(maybe(Flag()), None),

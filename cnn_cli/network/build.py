@@ -57,6 +57,9 @@ def _layer(layer: Layer) -> nn.Module | nn.Parameter:
         return getattr(source, layer.type)(layer.settings["numbers"])  # type: ignore[no-any-return]
     rules = layer.rule.settings.items()
     keywords = {k: getattr(nn, layer.settings[k]) if rule.is_class else layer.settings[k] for k, rule in rules}
+    if layer.size_of:  # read from a sibling at run time
+        source = modules
+        del keywords[layer.size_of]
     return getattr(source, layer.type)(**keywords)  # type: ignore[no-any-return]
 
 

@@ -82,7 +82,7 @@ class Graph(nn.Module):
             inside: dict[str, Tensor] = {}
             result = child(*(values[name] for name in takes), **({"exported": inside} if key in self._inside else {}))
             values.update((f"{key}.{path}", value) for path, value in inside.items())
-            if isinstance(child, Chunk):
+            if isinstance(result, tuple):
                 values.update((f"{key}.{i}", piece) for i, piece in enumerate(result))
             else:
                 values[key] = result
@@ -177,6 +177,49 @@ class Chunk(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return torch.chunk(x, self.chunks, 1)
+
+
+class Split(nn.Module):
+    """(N, C, …) → pieces along the channels, of these sizes, or of one size."""
+
+    def __init__(self, sizes: int | tuple[int, ...]) -> None:
+        super().__init__()
+        self.sizes = sizes
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(x, self.sizes if isinstance(self.sizes, int) else list(self.sizes), 1)
+
+
+class Slice(nn.Module):
+    """x[start:end:step] along one axis."""
+
+    def __init__(self, dim: int, start: int, end: int | None, step: int) -> None:
+        super().__init__()
+        self.dim, self.range = dim, slice(start, end, step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.dim if self.dim >= 0 else x.ndim + self.dim
+        return x[(slice(None),) * before + (self.range,)]
+
+
+class CenterCrop(nn.Module):
+    """(N, C, H, W) → the center of a size, or of that of another tensor, as torchvision's center_crop."""
+
+    def __init__(self, size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        height, width = other.shape[2:] if other is not None else self.size or x.shape[2:]
+        top, left = round((x.shape[2] - height) / 2), round((x.shape[3] - width) / 2)
+        return x[:, :, top : top + height, left : left + width]
+
+
+class Upsample(nn.Upsample):
+    """Resizes to the height and width of another tensor, whatever these are at run time."""
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:  # type: ignore[override]
+        return nn.functional.interpolate(x, other.shape[2:], mode=self.mode, align_corners=self.align_corners)
 
 
 class LayerNorm2d(nn.LayerNorm):
