@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cnn_cli.analysis.design import design_warnings
 from cnn_cli.checkpoints.run_folder import find_run, is_stored
 from cnn_cli.checkpoints.stored_network import read_plan
 from cnn_cli.data.catalog import DATASETS
@@ -73,7 +74,7 @@ def _network(source: str, models: Sequence[Path], args: dict[str, Any], input: S
     if is_stored(source):
         return list(read_plan(source, args, input).problems)
     plan = plan_spec(find_spec(source, models), args, input)
-    return [*plan.problems, *_data_problems(plan, args)]
+    return [*plan.problems, *_data_problems(plan, args), *design_warnings(plan)]
 
 
 def _files(source: str, models: Sequence[Path]) -> list[SpecFile]:
@@ -96,7 +97,7 @@ def _file(file: SpecFile, args: dict[str, Any], input: Sequence[int] | None) -> 
             message = f"the networks before this one have more than {MOST_LAYERS:,} layers in total; split the file"
             return [*problems, Problem(file.origin, spec.node.line, 1, spec.name, message)]
         plan = plan_spec(spec, {k: v for k, v in args.items() if k in spec.args}, input)
-        problems += [*plan.problems, *_data_problems(plan, args)]
+        problems += [*plan.problems, *_data_problems(plan, args), *design_warnings(plan)]
         used |= plan.blocks
         layers += len(plan.layers)
         own = {n: b for n, b in spec.blocks.items() if n not in file.blocks or file.blocks[n] is not b}

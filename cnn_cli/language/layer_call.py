@@ -69,7 +69,7 @@ def add_layer(
         context.shape_problem(call.place, call.where, error, inputs[:-1] if call.size else inputs)
         return unknown_part(site)
     rows = tuple(f.row for f in inputs)
-    layer = Layer(site.path, rule.name, rule, settings, names, rows, shapes, out, call.place[0])
+    layer = Layer(site.path, rule.name, rule, settings, names, rows, shapes, out, *call.place)
     _bounded(context, layer, call)
     warning = rule.warning(layer.input_shape, context.types)
     if warning and not any(rule.settings[name].inferred for name in names):  # who writes in_features means it

@@ -24,6 +24,7 @@ class Layer:
     input_shapes: tuple[Shape, ...]
     output_shape: Shape
     line: int
+    column: int
 
     @property
     def input_shape(self) -> Shape:

@@ -36,8 +36,21 @@ def _activation(name: str, explain: str, settings: dict[str, Setting] | None = N
     register(LayerType(name, "torch.nn", settings or {}, rules.pop("output", _same), explain, traits=traits, **rules))
 
 
-_activation("ReLU", "max(0, x): negative values become 0.", saved=OUTPUT)
-_activation("ReLU6", "min(max(0, x), 6).", bounds=lambda s: (6.0,))
+def _cut_off(outputs: int) -> str:
+    return "scores below 0 become 0 and get no gradient; remove it"
+
+
+def _squashed(outputs: int) -> str:
+    """Cross-entropy takes a softmax itself; a single probability has a loss of its own."""
+    return "" if outputs == 1 else "the loss takes a softmax itself, and squashed scores stay close together; remove it"
+
+
+def _probabilities(outputs: int) -> str:
+    return "the loss takes a softmax itself; of probabilities it is less exact and can lose its gradient; remove it"
+
+
+_activation("ReLU", "max(0, x): negative values become 0.", saved=OUTPUT, as_last=_cut_off)
+_activation("ReLU6", "min(max(0, x), 6).", bounds=lambda s: (6.0,), as_last=_cut_off)
 _activation("LeakyReLU", "x where x > 0, else {negative_slope}·x.", {"negative_slope": Setting(_NUMBER, 0.01)})
 _activation("ELU", "x where x > 0, else {alpha}·(eˣ − 1).", {"alpha": Setting(_NUMBER, 1.0)})
 _activation("CELU", "x where x > 0, else {alpha}·(e^(x/{alpha}) − 1).", {"alpha": Setting(_POSITIVE, 1.0)})
@@ -50,7 +63,7 @@ _activation(
 _activation("SiLU", "x·sigmoid(x), also called swish.")
 _activation("Mish", "x·tanh(ln(1 + eˣ)).")
 _activation("Hardswish", "x·min(max(0, x + 3), 6)/6.")
-_activation("Hardsigmoid", "min(max(0, x + 3), 6)/6.", bounds=lambda s: (0.0, 1.0))
+_activation("Hardsigmoid", "min(max(0, x + 3), 6)/6.", bounds=lambda s: (0.0, 1.0), as_last=_squashed)
 _activation("Hardshrink", "0 where |x| ≤ {lambd}, else x.", {"lambd": Setting(_NUMBER, 0.5)})
 _activation("Softshrink", "x moved towards 0 by {lambd}.", {"lambd": Setting(Number(0), 0.5)})
 _activation(
@@ -58,17 +71,17 @@ _activation(
     "ln(1 + e^({beta}·x))/{beta}: a smooth ReLU.",
     {"beta": Setting(_POSITIVE, 1.0), "threshold": Setting(_NUMBER, 20.0)},
 )
-_activation("Softsign", "x/(1 + |x|).", saved=_INPUT_AND_MASK, bounds=lambda s: (-1.0, 1.0))
-_activation("Sigmoid", "1/(1 + e⁻ˣ), between 0 and 1.", saved=OUTPUT, bounds=lambda s: (0.0, 1.0))
+_activation("Softsign", "x/(1 + |x|).", saved=_INPUT_AND_MASK, bounds=lambda s: (-1.0, 1.0), as_last=_squashed)
+_activation("Sigmoid", "1/(1 + e⁻ˣ), between 0 and 1.", saved=OUTPUT, bounds=lambda s: (0.0, 1.0), as_last=_squashed)
 _activation("LogSigmoid", "ln(1/(1 + e⁻ˣ)).", saved=_INPUT_AND_MASK)
-_activation("Tanh", "tanh x, between −1 and 1.", saved=OUTPUT, bounds=lambda s: (-1.0, 1.0))
+_activation("Tanh", "tanh x, between −1 and 1.", saved=OUTPUT, bounds=lambda s: (-1.0, 1.0), as_last=_squashed)
 _activation("Tanhshrink", "x − tanh x.", saved=MASK)
 _activation(
     "Threshold",
     "x where x > {threshold}, else {value}.",
     {"threshold": Setting(_NUMBER), "value": Setting(_NUMBER)},
 )
-_activation("Identity", "The output is the input.", saved=NOTHING, traits={"view"})
+_activation("Identity", "The output is the input.", saved=NOTHING, traits={"view", "linear"})
 
 
 def _ordered(low: str, high: str, strict: bool) -> Any:
@@ -141,6 +154,7 @@ for _name, _explain in (
         output=_along,
         taps=lambda s, i, o: {axis(s["dim"], i): EVERYTHING},
         saved=OUTPUT,
+        as_last=LayerType.as_last if _name == "LogSoftmax" else _probabilities,
     )
 _activation(
     "Softmax2d",
@@ -164,7 +178,7 @@ _P = Setting(Number(0, 1), 0.5)
 def _dropout(name: str, explain: str, settings: dict[str, Setting], **rules: Any) -> None:
     """Dropout and its kin: in evaluation, what comes out is what arrives."""
     module = "torchvision.ops" if name in ("StochasticDepth", "DropBlock2d") else "torch.nn"
-    output, traits = rules.pop("output", _same), frozenset({"random", "view in evaluation"})
+    output, traits = rules.pop("output", _same), frozenset({"random", "view in evaluation", "linear"})
     register(LayerType(name, module, settings, output, explain, traits=traits, **({"saved": NOTHING} | rules)))
 
 

@@ -97,6 +97,7 @@ class LayerType:
     check     raises ValueError for settings that contradict each other
     schemes   the sizes that other padding schemes would give
     bounds    the values at which an activation saturates, so that no gradient passes
+    as_last   why it should not be the last layer before a classification loss, from the number of outputs
     warning   what is legal, but hardly meant, from the shape that arrives and the layer types before
     """
 
@@ -117,6 +118,7 @@ class LayerType:
     schemes: Callable[[Settings, Shape], str] = lambda s, shape: ""
     bounds: Callable[[Settings], tuple[float, ...]] = lambda s: ()
     warning: Callable[[Shape, Collection[str]], str] = lambda shape, before: ""
+    as_last: Callable[[int], str] = lambda outputs: ""
     traits: frozenset[str] = frozenset()
 
     @property

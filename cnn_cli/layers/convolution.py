@@ -182,7 +182,7 @@ def _register(axes: int) -> None:
     paddings = Sizes(Integer(0), axes)
     shared: dict[str, Any] = {
         "infer": lambda shape: {"in_channels": grid(shape, axes)[0]},
-        "traits": frozenset({"convolution"}),
+        "traits": frozenset({"convolution", "weighted sum"}),
     }
     register(
         LayerType(

@@ -41,6 +41,7 @@ register(
         applied=lambda i, o: o[:-1],
         taps=lambda s, i, o: everything(len(i) - 1),
         warning=_unflattened,
+        traits=frozenset({"weighted sum"}),
     )
 )
 

@@ -87,7 +87,7 @@ def _channel_norm(name: str, over: str, output: Any, batch: bool, **rules: Any) 
         "affine": Setting(Flag(), batch),
         "track_running_stats": Setting(Flag(), batch),
     }
-    infer, traits = (lambda shape: {"num_features": shape[0]}), {"batch statistics"} if batch else set()
+    infer, traits = (lambda shape: {"num_features": shape[0]}), {"batch statistics", "linear"} if batch else set()
     rules |= {"output": output, "infer": infer, "tensors": _per_channel, "traits": traits}
     _register(name, _TEXT.format(over), settings, **rules)
 

@@ -76,8 +76,9 @@ def _register(axes: int) -> None:
     }
     indices = Saved(indices=True)
     pool("MaxPool", "The maximum", {**window, **padding, **dilation, **ceil}, saved=indices)
-    pool("AvgPool", "The mean", {**window, **padding, **ceil, **count})
-    pool("AdaptiveAvgPool", "", size, **adaptive_rules, explain=_ADAPTIVE.format("Means"))
+    means = frozenset({"pooling", "linear"})
+    pool("AvgPool", "The mean", {**window, **padding, **ceil, **count}, traits=means)
+    pool("AdaptiveAvgPool", "", size, **adaptive_rules, explain=_ADAPTIVE.format("Means"), traits=means)
     pool("AdaptiveMaxPool", "", size, **adaptive_rules, explain=_ADAPTIVE.format("Maxima"), saved=indices)
     if axes == 2:
         power = {"norm_type": Setting(Number(0, above=True))}

@@ -60,7 +60,7 @@ _register(
     "Merges axes {start_dim} to {end_dim} into one, in the order channels, rows, columns. Nothing is computed.",
     sizes=lambda s, i, o: [_flattened(s, i)],
     grid=lambda s, i, o: (i, i),
-    traits=frozenset({"view"}),
+    traits=frozenset({"view", "linear"}),
 )
 
 
