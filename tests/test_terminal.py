@@ -109,7 +109,7 @@ def test_classes_and_layers_of_a_run_complete(quick: Path) -> None:
     [
         (["summary", "x", "--colums", "a"], "cnn summary has no option --colums. Did you mean --columns?"),
         (["train", "x", "--no-shufle"], "cnn train has no option --no-shufle. Did you mean --no-shuffle?"),
-        (["train", "x", "--loss", "mse"], "cnn train has no option --loss. `cnn train --help` lists all options"),
+        (["train", "x", "--target", "mse"], "cnn train has no option --target. `cnn train --help` lists all options"),
         (["train", "x", "--task", "t"], "cnn train has no option --task. `cnn train --help` lists all options"),
     ],
     ids=lambda value: value[2] if isinstance(value, list) else "",

@@ -243,8 +243,9 @@ def test_balanced_weights_are_scikit_learns(tmp_path: Path) -> None:
     from cnn_cli.tasks.selection import training_task
 
     labels = torch.tensor([0] * 7 + [1] * 2 + [2] * 1 + list(range(3, 10)))
-    settings, classes = {"label_smoothing": 0, "class_weights": "balanced"}, tuple("0123456789")
-    task: Any = training_task(find("lenet-5"), classes, settings, labels)
+    settings = {"label_smoothing": 0, "class_weights": "balanced", "mixup": 0, "cutmix": 0}
+    classes = tuple("0123456789")
+    task: Any = training_task(find("lenet-5"), classes, "classification", settings, labels)
     expected = compute_class_weight("balanced", classes=labels.unique().numpy(), y=labels.numpy())
     assert task.class_weights is not None and task.class_weights.tolist() == pytest.approx(expected)
     assert task.criterion == "cross-entropy, class weights"
