@@ -296,7 +296,7 @@ _CLOCK = {
 
 def everything(run: Path) -> dict[str, Any]:
     """All that a finished run says, but for times and places: the state, the best weights, the log, the result."""
-    tensors, _ = read_tensors(run / "best.safetensors")
+    tensors = read_tensors(run / "best.safetensors").tensors
     return {
         "state": timeless(read_state(run / "last.pt")),
         "best": [tensors, timeless(read_metadata(run / "best.safetensors"))],

@@ -133,7 +133,10 @@ def _no_shared_memory(patch: pytest.MonkeyPatch) -> None:
 
 
 def finite(run: Path) -> bool:
-    tensors = [*read_tensors(run / "best.safetensors")[0].values(), *read_state(run / "last.pt")["network"].values()]
+    tensors = [
+        *read_tensors(run / "best.safetensors").tensors.values(),
+        *read_state(run / "last.pt")["network"].values(),
+    ]
     return all(bool(t.isfinite().all()) for t in tensors)
 
 

@@ -80,5 +80,6 @@ def existing_run(folder: Path) -> Iterator[None]:
     make_folder(folder)
     with locked(folder):
         remove_leftovers(folder)
-        (folder / DIVERGED).unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / DIVERGED).unlink()
         yield
