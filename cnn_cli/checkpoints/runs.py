@@ -62,8 +62,7 @@ class Run:
         return {"run": str(self.path), **facts, "total_epochs": self.total, "standard_deviation": self.spread}
 
     def cells(self, varied: Sequence[str]) -> dict[str, Any]:
-        names = {"weight_decay": "weight decay", "batch_size": "batch size"}
-        differing = [f"{names.get(k, k)} {_shown(self.settings.get(k, ''))}" for k in varied if k in self.settings]
+        differing = [f"{k.replace('_', ' ')} {_shown(self.settings[k])}" for k in varied if k in self.settings]
         return {
             "run": self.path.name if self.path.parent == RUNS else str(self.path),
             "network": self.network,
