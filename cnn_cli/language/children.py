@@ -90,6 +90,19 @@ def named_children(context: Context, node: Node, site: Site) -> Iterator[tuple[s
                 yield own, later if copy else child, replace(site.scope, index=copy)
 
 
+def check_alone(context: Context, node: Node, site: Site) -> None:
+    """Note `from` or `repeat` beside a layer that is neither an item of a list nor a named child."""
+    parts = node.value if isinstance(node.value, dict) else {}
+    own = [key for key in parts if key not in ("from", "repeat")]
+    named = "Network" not in own and not (len(own) == 1 and (own[0] == "layers" or own[0][:1].isupper()))
+    for key in () if named else ("from", "repeat"):
+        if key in parts:
+            message = f"`{key}` works only beside a named child; write a mapping, `name: {{{key}: …, …}}`"
+            if key == "repeat":
+                message = "`repeat` works only beside an item of a list or a named child; put this into a list, [{…}]"
+            context.problem(parts[key], site.label, message)
+
+
 def check_name(context: Context, key: str, siblings: Siblings, site: Site) -> bool:
     """Whether a child can have this name; a problem if not."""
     if key in siblings.outputs:

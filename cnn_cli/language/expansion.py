@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from cnn_cli.errors import closest, unknown
-from cnn_cli.language.children import check_name, list_items, named_children
+from cnn_cli.language.children import check_alone, check_name, list_items, named_children
 from cnn_cli.language.context import (
     UNKNOWN,
     Closure,
@@ -99,8 +99,10 @@ def _expand(spec: Spec) -> Plan:
     )
 
 
-def _part(context: Context, node: Node, site: Site) -> Part:
-    """A list, a mapping, a layer, a block, or an argument that holds one of them."""
+def _part(context: Context, node: Node, site: Site, item: bool = False) -> Part:
+    """A list, a mapping, a layer, a block, or an argument that holds one of them; `item`: of a list or mapping."""
+    if not item:
+        check_alone(context, node, site)
     context.enter(node, site)
     read = _list if isinstance(node.value, list) else _dict if isinstance(node.value, dict) else _word
     around, context.spec = context.spec, site.scope.spec
@@ -184,7 +186,7 @@ def _list(context: Context, node: Node, site: Site) -> Part:
             output = Output(None, output.row)
             continue
         key = str(len(children))
-        part, output = _part(context, item, site.child(key, output, scope))
+        part, output = _part(context, item, site.child(key, output, scope), item=True)
         children.append(Child(key, part, takes))
         inside[key], takes = output, (key,)
         if _at_end(context, site, key):
@@ -252,7 +254,7 @@ def _child(
         call = LayerCall(LAYERS[own[0]], parts[own[0]], child.keys[own[0]], site)
         if name := named_size(context, call):
             return sized_by(context, call, name, siblings, takes)
-    return *_part(context, child, site), takes
+    return *_part(context, child, site, item=True), takes
 
 
 def _entering(
