@@ -1,0 +1,167 @@
+"""COCO's average precision of detections, as pycocotools computes it, for all images at once.
+
+Detections of a class are matched to its objects from the highest score down, each to the free object that it overlaps
+most, at ten thresholds of the intersection over union (IoU), 0.50 to 0.95. AP is the mean over 101 recalls of the
+highest precision at that recall or a higher one. Images and classes are independent of each other, so the loop goes
+over ranks: one step matches the n-th candidate of all of them, at all thresholds and object sizes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+THRESHOLDS: Array = np.linspace(0.5, 0.95, 10)  # of the IoU from which on a detection may be a hit
+RECALLS: Array = np.linspace(0, 1, 101)
+SIZES = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # areas in pixels
+MOST_DETECTIONS = 100  # of a class in an image; those with lower scores are not counted
+DIFFICULT, CROWD = 1, 2  # flags of objects that are neither hits nor misses
+_LIMITS: Array = np.array(list(SIZES.values()))
+
+
+@dataclass(frozen=True)
+class Objects:
+    """n true boxes: (n, 4) x0, y0, x1, y1; (n,) number of the image, class, flag, and area in the original image.
+
+    flags: 0, or DIFFICULT or CROWD. A crowd takes any number of detections, and the overlap with it is the part of the
+    detection that is inside.
+    """
+
+    images: Array
+    boxes: Array
+    labels: Array
+    flags: Array
+    areas: Array
+
+
+@dataclass(frozen=True)
+class Detections:
+    """n predicted boxes, as those of Objects, with their scores (n,)."""
+
+    images: Array
+    boxes: Array
+    labels: Array
+    scores: Array
+    areas: Array
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """`precision` (sizes, thresholds, K, recalls) float64, and `counts` (sizes, K): objects that detections can hit.
+
+    The order of the sizes is that of SIZES. All precisions of a class without objects are NaN, and no mean has it.
+    """
+
+    precision: Array
+    counts: Array
+
+    def mean(self, size: str = "all", threshold: float | None = None, label: int | None = None) -> float | None:
+        """AP over classes and thresholds, or of one of them; None where there are no objects."""
+        values = self.precision[list(SIZES).index(size)]
+        if threshold is not None:
+            values = values[[int(np.abs(THRESHOLDS - threshold).argmin())]]
+        values = values if label is None else values[:, [label]]
+        counted = values[~np.isnan(values)]
+        return float(counted.mean()) if len(counted) else None
+
+
+def average_precision(detections: Detections, objects: Objects, classes: int) -> AveragePrecision:
+    """Boxes in any unit that is the same for both, areas in pixels of the original image."""
+    found, groups = _highest(detections, classes)
+    order = (objects.images * classes + objects.labels).argsort(kind="stable")
+    true = Objects(*(getattr(objects, name)[order] for name in Objects.__dataclass_fields__))
+    ignored = (true.flags > 0) | ~_of_sizes(true.areas)  # (sizes, n)
+    matched, excused = _matches(found, groups, true, ignored, classes)
+    excused |= ~matched & ~_of_sizes(found.areas)[:, None]
+    counts = np.stack([np.bincount(true.labels[~one], minlength=classes) for one in ignored])
+    return AveragePrecision(_precision(found, matched & ~excused, ~matched & ~excused, counts), counts)
+
+
+def overlaps(boxes: Array, others: Array, crowd: Array) -> Array:
+    """(n, 4), (n, 4), (n,) bool → (n,) the IoU of each pair, or the part of the first box inside of a crowd."""
+    low, high = np.maximum(boxes[:, :2], others[:, :2]), np.minimum(boxes[:, 2:], others[:, 2:])
+    common = (high - low).clip(0).prod(1)
+    own, other = ((x[:, 2:] - x[:, :2]).prod(1) for x in (boxes, others))
+    whole = np.where(crowd, own, own + other - common)
+    part: Array = np.divide(common, whole, out=np.zeros_like(common), where=whole > 0)
+    return part
+
+
+def pairs_of(groups: Array, others: Array) -> tuple[Array, Array]:
+    """(n,), (m,) ascending numbers → the indices of all pairs with equal ones: first and second, in order."""
+    first = others.searchsorted(groups, "left")
+    count = others.searchsorted(groups, "right") - first
+    index = np.arange(len(groups)).repeat(count)
+    return index, np.arange(len(index)) - (count.cumsum() - count - first).repeat(count)
+
+
+def _highest(detections: Detections, classes: int) -> tuple[Detections, Array]:
+    """The detections that count, by image, class, and falling score; and the number of their image and class."""
+    groups = detections.images * classes + detections.labels
+    order = np.lexsort((-detections.scores, groups))
+    groups = groups[order]
+    order = order[np.arange(len(groups)) - groups.searchsorted(groups, "left") < MOST_DETECTIONS]
+    kept = Detections(*(getattr(detections, name)[order] for name in Detections.__dataclass_fields__))
+    return kept, kept.images * classes + kept.labels
+
+
+def _of_sizes(areas: Array) -> Array:
+    """(n,) → (sizes, n) bool: limits belong to both sizes that they divide."""
+    inside: Array = (areas >= _LIMITS[:, :1]) & (areas <= _LIMITS[:, 1:])
+    return inside
+
+
+def _matches(found: Detections, groups: Array, true: Objects, ignored: Array, classes: int) -> tuple[Array, Array]:
+    """Which detections have an object, and which of these one that does not count: both (sizes, thresholds, n)."""
+    shape = (len(SIZES), len(THRESHOLDS))
+    detection, target = pairs_of(groups, true.images * classes + true.labels)
+    crowd = true.flags == CROWD
+    iou = overlaps(found.boxes[detection], true.boxes[target], crowd[target])
+    near = iou >= THRESHOLDS[0]
+    detection, target, iou = detection[near], target[near], iou[near]
+    # What a pair is worth, at each size and threshold: objects that do not count come after all that do.
+    worth = np.where(ignored[:, target], iou, iou + 2)[:, None] * (iou >= THRESHOLDS[:, None])
+    worth = np.concatenate([worth, np.zeros((*shape, 1))], 2).reshape(-1, len(iou) + 1)
+    target = np.append(target, 0)
+    free = np.ones((len(worth), max(1, len(crowd))))
+    best = np.zeros((len(worth), len(groups)))  # the worth of each detection's match
+    first = np.flatnonzero(np.diff(detection, prepend=-1))  # the first pair of each detection that has any
+    last, candidates = np.append(first[1:], len(iou)) - 1, detection[first]
+    of_group = groups[candidates]
+    rank = np.arange(len(candidates)) - of_group.searchsorted(of_group, "left")
+    by_rank = rank.argsort(kind="stable")
+    for now in np.split(by_rank, np.bincount(rank).cumsum()[:-1]) if len(rank) else ():
+        # The last pair first: of objects with the same overlap, pycocotools takes the last one.
+        pair = last[now, None] - np.arange((last - first)[now].max() + 1)
+        pair = np.where(pair >= first[now, None], pair, len(iou))
+        objects = target[pair]  # (detections, pairs)
+        value = worth[:, pair] * free[:, objects]
+        chosen = objects[np.arange(len(now)), value.argmax(2)]
+        best[:, candidates[now]] = value = value.max(2)
+        row, which = value.nonzero()
+        chosen = chosen[row, which]
+        free[row, chosen] = crowd[chosen]
+    matched = best.reshape(*shape, -1)
+    return matched > 0, (matched > 0) & (matched < 2)
+
+
+def _precision(found: Detections, hits: Array, misses: Array, counts: Array) -> Array:
+    """(sizes, thresholds, K, recalls) from hits and misses (sizes, thresholds, n)."""
+    classes = counts.shape[1]
+    order = np.lexsort((-found.scores, found.labels))  # stable: equal scores by image, and by their order in it
+    starts = found.labels[order].searchsorted(np.arange(classes + 1))
+    hits, misses = hits[..., order], misses[..., order]
+    result = np.full((len(SIZES), len(THRESHOLDS), classes, len(RECALLS)), np.nan)
+    for label in np.flatnonzero(counts.any(0)):
+        part = slice(starts[label], starts[label + 1])
+        true, false = hits[..., part].cumsum(2, dtype=np.float64), misses[..., part].cumsum(2, dtype=np.float64)
+        precision = true / (true + false + np.spacing(1))
+        precision = np.maximum.accumulate(precision[..., ::-1], 2)[..., ::-1]
+        precision = np.concatenate([precision, np.zeros((*precision.shape[:2], 1))], 2)
+        for size in np.flatnonzero(counts[:, label]):
+            recall = true[size] / counts[size, label]
+            for threshold, row in enumerate(recall):
+                result[size, threshold, label] = precision[size, threshold, row.searchsorted(RECALLS)]
+    return result
