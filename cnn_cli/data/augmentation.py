@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnn_cli.data.boxes import move_corners, visible_area, without_hidden
 from cnn_cli.data.masks import VOID
 
 _TRIES = 10  # boxes drawn until one fits into the image, as in torchvision
@@ -98,6 +99,29 @@ def augment_masks(masks: Tensor, draws: Tensor, augmentation: Augmentation) -> T
     if augmentation.cutout:
         masks = _cut_out(masks, augmentation, y, x, [VOID])
     return masks.squeeze(1)
+
+
+def augment_boxes(boxes: Tensor, draws: Tensor, augmentation: Augmentation, size: tuple[int, int]) -> Tensor:
+    """(b, m, 7) in images of (H, W), moved as augment() moves them by the same draws, and clipped.
+
+    A box of which less than a quarter can still be seen, after the crop, the shift and the cutout, becomes padding.
+    """
+    (H, W), draws = size, draws.to(boxes.dtype)
+    flip, down, right, top, left, height, width, y, x = draws.unbind(1)
+    one, whole = torch.ones_like(flip), visible_area(boxes)
+    if augmentation.crop < 1:
+        scale = torch.stack([W / width, H / height], 1)
+        boxes = move_corners(boxes, scale, -scale * torch.stack([left, top], 1), size)
+        whole = whole * scale.prod(1, keepdim=True)
+    if augmentation.shift or augmentation.flip != "none":
+        sign, across = 1 - 2 * flip, right - augmentation.shift
+        shift = torch.stack([flip * W - sign * across, augmentation.shift - down], 1)
+        boxes = move_corners(boxes, torch.stack([sign, one], 1), shift, size)
+    hidden = None
+    if augmentation.cutout:
+        hidden = torch.stack([x, y, x, y], 1) - augmentation.cutout // 2
+        hidden = torch.cat([hidden[:, :2], hidden[:, 2:] + augmentation.cutout], 1)
+    return without_hidden(boxes, visible_area(boxes, hidden), whole)
 
 
 def mix(

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_cli.data.dataset import SEGMENTATION, Dataset, Split
+from cnn_cli.data.dataset import DETECTION, SEGMENTATION, Dataset, Split
 from cnn_cli.errors import CnnError
 from cnn_cli.files import DownloadError, downloading
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from cnn_cli.data.boxes import Row
 
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -22,6 +24,7 @@ class NamedDataset:
 
     read: loads it from the data folder. shape: (C, H, W) of every image. source: publication and license. classes:
     their names, if they do not come with the files. torchvision: the class that downloads `files` to `folder` there.
+    read_boxes: loads the same images with boxes.
     """
 
     name: str
@@ -36,14 +39,17 @@ class NamedDataset:
     torchvision: str = ""
     folder: str = ""
     files: tuple[str, ...] = ()
+    read_boxes: "Callable[[NamedDataset, Path], Dataset] | None" = None
 
 
-def load_named(name: str, data_dir: Path) -> Dataset:
-    """The train and test splits of a named data set, downloaded to `data_dir` once.
+def load_named(name: str, data_dir: Path, task: str | None = None) -> Dataset:
+    """The train and test splits of a named data set, downloaded to `data_dir` once; for detection its boxes, if any.
 
     CnnError if it is not there and cannot be downloaded; the message says which files to copy where.
     """
-    return DATASETS[name].read(DATASETS[name], data_dir)
+    entry = DATASETS[name]
+    read = entry.read_boxes if task == DETECTION and entry.read_boxes else entry.read
+    return read(entry, data_dir)
 
 
 def _read_digits(entry: NamedDataset, data_dir: Path) -> Dataset:
@@ -115,6 +121,20 @@ def _read_shapes(entry: NamedDataset, data_dir: Path) -> Dataset:
     parts = {"train": slice(TRAIN), "test": slice(TRAIN, None)}
     splits = {name: Split(shapes.images[part], shapes.masks[part]) for name, part in parts.items()}
     return Dataset(entry.name, CLASSES, splits, task=SEGMENTATION)
+
+
+def _read_shape_boxes(entry: NamedDataset, data_dir: Path) -> Dataset:
+    from cnn_cli.data.boxes import box_table
+    from cnn_cli.data.shapes import CLASSES, TRAIN, read_shapes
+
+    shapes = read_shapes(data_dir)
+    rows: list[list[Row]] = [[] for _ in shapes.images]
+    for owner, box, label in zip(shapes.owners.tolist(), shapes.boxes.tolist(), shapes.labels.tolist(), strict=True):
+        rows[owner].append((*box, label - 1, 0))  # without the background
+    boxes = box_table(rows)
+    parts = {"train": slice(TRAIN), "test": slice(TRAIN, None)}
+    splits = {name: Split(shapes.images[part], boxes[part]) for name, part in parts.items()}
+    return Dataset(entry.name, CLASSES[1:], splits, task=DETECTION)
 
 
 def _torchvision_splits(entry: NamedDataset, data_dir: Path, options: Sequence[dict[str, Any]]) -> list[Any]:
@@ -196,12 +216,13 @@ _ENTRIES = (
     ),
     NamedDataset(
         "shapes",
-        "shapes covering each other, with masks, no download",
+        "shapes covering each other, with masks and boxes, no download",
         _read_shapes,
         7,
         (3, 64, 64),
         *(4_000, 500),
         "drawn by this tool",
+        read_boxes=_read_shape_boxes,
     ),
     _mnist("fashion-mnist", "photos of clothing", _ARTICLES, "Xiao et al. 2017; MIT", "FashionMNIST"),
     _mnist("mnist", "handwritten digits", _DIGITS, "LeCun et al. 1998; CC BY-SA 3.0", "MNIST"),

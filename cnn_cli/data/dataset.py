@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cnn_cli.data.masks import Targets
+    from cnn_cli.data.targets import Targets
 
-CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
+CLASSIFICATION, SEGMENTATION, DETECTION = "classification", "segmentation", "detection"
 
 
 @dataclass(frozen=True)
 class Split:
     """Images as bytes (n, c, h, w) or as n files.
 
-    targets: for classification (n,) int64, indices into the classes; for segmentation masks, (n, h, w) bytes or files.
+    targets: for classification (n,) int64, indices into the classes; for segmentation masks, (n, h, w) bytes or files;
+    for detection boxes (boxes.py).
     """
 
     images: "Tensor | tuple[Path, ...]"

@@ -3,7 +3,7 @@
 import hashlib
 
 from cnn_cli.data.dataset import Dataset
-from cnn_cli.data.masks import identity
+from cnn_cli.data.targets import identity
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -10,26 +10,27 @@ import torch
 from torch import Tensor
 
 from cnn_cli.data.catalog import DATASETS, load_named
-from cnn_cli.data.dataset import SEGMENTATION, Dataset, Split
+from cnn_cli.data.dataset import Dataset, Split
 from cnn_cli.data.fingerprint import fingerprint
 from cnn_cli.data.folder import read_folder
 from cnn_cli.data.mask_folder import read_mask_folder
 from cnn_cli.data.mask_layout import find_layout
-from cnn_cli.data.masks import VOID, Targets, are_masks, pixel_counts, rarest_classes, renumbered
+from cnn_cli.data.targets import classes_in, strata, with_classes
 from cnn_cli.data.unreadable import without_unreadable
 from cnn_cli.errors import UsageError, closest
 
 _TEST_FRACTION = 0.2  # of a folder without splits
 
 
-def load_dataset(name: str, data_dir: Path, skip_unreadable: bool = False) -> Dataset:
+def load_dataset(name: str, data_dir: Path, skip_unreadable: bool = False, task: str | None = None) -> Dataset:
     """A named data set, or a folder of images, whose files are listed but, unless unreadable ones are to be skipped,
     not opened yet.
 
+    task: which targets, where a data set has several kinds, such as masks and boxes.
     UsageError for a name that is neither; CnnError for a named data set that is neither there nor can be downloaded.
     """
     if name in DATASETS:
-        return load_named(name, data_dir)
+        return load_named(name, data_dir, task)
     path = Path(name).expanduser()
     if path.is_dir():
         root = path.resolve()
@@ -41,18 +42,22 @@ def load_dataset(name: str, data_dir: Path, skip_unreadable: bool = False) -> Da
 
 
 def load_for_evaluation(
-    trained_on: str, metadata: Mapping[str, Any], data: str | None, data_dir: Path | None
+    trained_on: str,
+    metadata: Mapping[str, Any],
+    data: str | None,
+    data_dir: Path | None,
+    task: str | None = None,
 ) -> Dataset:
     """The data set `trained_on`, split as in training; or `data`, where a folder without splits is one test split.
 
-    metadata: the training's, as in Metadata.data. Named data sets are looked for in `data_dir`, else where the training
-    found them, else in the cache. A folder is that of the training by its path, or by its classes and labels where it
-    was moved. UsageError where it is not found.
+    metadata: the training's, as in Metadata.data. task: as load_dataset() takes it. Named data sets are looked for in
+    `data_dir`, else where the training found them, else in the cache. A folder is that of the training by its path, or
+    by its classes and labels where it was moved. UsageError where it is not found.
     """
     if data is None and is_missing(trained_on):
         raise moved(trained_on)
     folder = resolve_data_dir(data_dir, str(metadata.get("folder", "")))
-    dataset = load_dataset(data or trained_on, folder, bool(metadata.get("skip_unreadable")))
+    dataset = load_dataset(data or trained_on, folder, bool(metadata.get("skip_unreadable")), task)
     same = fingerprint(dataset) == metadata.get("fingerprint", fingerprint(dataset))
     if dataset.name == trained_on and not same:
         note = f"warning: {dataset.name} has changed since the training: other classes, or other numbers of images"
@@ -116,39 +121,25 @@ def match_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
     """Renumber the labels in the order of `classes`, by name. UsageError for a class that is not among them."""
     if dataset.classes == classes:
         return dataset
-    used = {dataset.classes[i] for split in dataset.splits.values() for i in _classes_in(split.targets)}
+    used = {dataset.classes[i] for split in dataset.splits.values() for i in classes_in(split.targets)}
     if unknown := sorted(used - set(classes)):
         raise UsageError(
             f"{dataset.name} has classes that the network does not know: {', '.join(unknown)}\n"
             f"it was trained on {', '.join(classes)}; labels are matched by class name"
         )
-    numbers = torch.full((256 if dataset.task == SEGMENTATION else len(dataset.classes),), VOID)
-    for i, name in enumerate(dataset.classes):
-        numbers[i] = classes.index(name) if name in classes else VOID
-    splits = {name: replace(s, targets=_renumbered(s.targets, numbers)) for name, s in dataset.splits.items()}
+    numbers = [classes.index(name) if name in classes else -1 for name in dataset.classes]
+    splits = {name: replace(s, targets=with_classes(s.targets, numbers)) for name, s in dataset.splits.items()}
     return replace(dataset, classes=classes, splits=splits)
-
-
-def _classes_in(targets: Targets) -> list[int]:
-    """The classes that occur."""
-    if isinstance(targets, Tensor) and not are_masks(targets):
-        return sorted(set(targets.tolist()))
-    return [i for i, n in enumerate(pixel_counts(targets)[:, :VOID].sum(0).tolist()) if n]
-
-
-def _renumbered(targets: Targets, numbers: Tensor) -> Targets:
-    return renumbered(targets, numbers) if are_masks(targets) else numbers[targets]  # type: ignore[index]
 
 
 def _hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """(the rest, the images held out): of each class `fraction`, at least one image and never all."""
     generator = torch.Generator().manual_seed(seed % 2**32)
     held_out = torch.zeros(len(split), dtype=torch.bool)
-    if are_masks(split.targets):
-        held_out[_spread(rarest_classes(split.targets), fraction, generator)] = True
-        return split.subset((~held_out).nonzero().flatten()), split.subset(held_out.nonzero().flatten())
     labels = split.targets
-    assert isinstance(labels, Tensor)
+    if not isinstance(labels, Tensor) or labels.dim() > 1:
+        held_out[_spread(strata(labels), fraction, generator)] = True
+        return split.subset((~held_out).nonzero().flatten()), split.subset(held_out.nonzero().flatten())
     for label in range(int(labels.max()) + 1):
         members = (labels == label).nonzero().flatten()
         n = min(max(1, round(len(members) * fraction)), len(members) - 1)

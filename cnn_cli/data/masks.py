@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -40,15 +41,14 @@ class MaskFiles:
         return torch.from_numpy(table[np.searchsorted(np.array(self.codes), codes)])
 
 
-Targets = Tensor | MaskFiles
+def are_masks(targets: object) -> TypeGuard[Tensor | MaskFiles]:
+    """Whether targets are masks, as files or (n, h, w) bytes, rather than labels or boxes."""
+    return isinstance(targets, MaskFiles) or (
+        isinstance(targets, Tensor) and targets.dim() == 3 and not targets.is_floating_point()
+    )
 
 
-def are_masks(targets: Targets) -> bool:
-    """Whether targets are masks, as files or (n, h, w), rather than labels, (n,)."""
-    return isinstance(targets, MaskFiles) or targets.dim() == 3
-
-
-def pixel_counts(masks: Targets) -> Tensor:
+def pixel_counts(masks: Tensor | MaskFiles) -> Tensor:
     """(n, 256) int64: the pixels of each class, and of VOID, in every mask."""
     if isinstance(masks, MaskFiles):
         return masks.counts
@@ -57,23 +57,9 @@ def pixel_counts(masks: Targets) -> Tensor:
     return torch.stack([mask.flatten().bincount(minlength=256) for mask in masks.cpu()])
 
 
-def renumbered(masks: Targets, numbers: Tensor) -> Targets:
+def renumbered(masks: Tensor | MaskFiles, numbers: Tensor) -> Tensor | MaskFiles:
     """The masks with class k as numbers[k]; (256,) int64. Void stays void."""
     if isinstance(masks, MaskFiles):
         counts = torch.zeros_like(masks.counts).index_add_(1, numbers, masks.counts)
         return replace(masks, classes=tuple(int(numbers[k]) for k in masks.classes), counts=counts)
     return numbers.to(torch.uint8)[masks.int()]
-
-
-def rarest_classes(masks: Targets) -> Tensor:
-    """(n,) int64: of the classes in each mask the one that the fewest masks have; by these a split is stratified."""
-    present = pixel_counts(masks)[:, :VOID] > 0
-    rank = present.sum(0).float()
-    return torch.where(present, rank, torch.inf).argmin(1)
-
-
-def identity(targets: Targets) -> bytes:
-    """Bytes that change with the targets."""
-    if isinstance(targets, MaskFiles):
-        return b"".join(targets.digests) + bytes(targets.classes)
-    return targets.numpy().tobytes()

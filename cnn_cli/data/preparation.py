@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from cnn_cli.data.boxes import BoxFiles, are_boxes, box_rows, fit_boxes
 from cnn_cli.data.dataset import SEGMENTATION, Dataset, Split
 from cnn_cli.data.decoding import decode_image, read_shape
-from cnn_cli.data.masks import Targets, are_masks
+from cnn_cli.data.masks import are_masks
 from cnn_cli.data.preprocessing import Preprocessing, describe_changes, preprocess, preprocess_masks
 from cnn_cli.device import free_memory, usable_cpus
 from cnn_cli.errors import CnnError, StoppedError, UsageError
@@ -47,7 +48,7 @@ class ImageStream(TorchDataset[Tensor]):
 class PreparedSplit:
     """Images at the size of the network's input, (n, C, H, W) bytes or a stream of them.
 
-    targets: (n,) labels, or masks of that size, (n, H, W) bytes.
+    targets: (n,) labels; masks of that size, (n, H, W) bytes; boxes (n, m, 7) in its pixels.
     """
 
     name: str
@@ -97,7 +98,7 @@ def prepare(
             if not isinstance(split.images, Tensor):
                 _check_headers(split.images, max(1, workers))
             images = ImageStream(split.images, preprocessing, workers)
-        targets = _fitted_targets(split.targets, preprocessing, max(1, workers))
+        targets = _fitted_targets(split, preprocessing, max(1, workers))
         splits[name] = PreparedSplit(name, images, targets.to(home))
     if not in_memory:
         notes.append(f"{dataset.name}: {size / 1e9:.1f} GB as bytes; read again every epoch by {workers} workers")
@@ -125,10 +126,14 @@ def _preprocess_all(split: Split, preprocessing: Preprocessing, threads: int) ->
     return result
 
 
-def _fitted_targets(targets: Targets, preprocessing: Preprocessing, threads: int) -> Tensor:
-    """Labels as they are; masks at the size of the network's input, (n, H, W) bytes."""
+def _fitted_targets(split: Split, preprocessing: Preprocessing, threads: int) -> Tensor:
+    """Labels as they are; masks and boxes at the size of the network's input."""
+    targets = split.targets
+    if are_boxes(targets):
+        return fit_boxes(box_rows(targets), image_sizes(split), preprocessing)
     if isinstance(targets, Tensor) and not are_masks(targets):
         return targets
+    assert not isinstance(targets, BoxFiles)
     result = torch.empty(len(targets), *preprocessing.input[1:], dtype=torch.uint8)
     if isinstance(targets, Tensor):
         for start in range(0, len(targets), _CHUNK):
@@ -138,6 +143,14 @@ def _fitted_targets(targets: Targets, preprocessing: Preprocessing, threads: int
         for i, mask in enumerate(pool.map(targets.read, range(len(targets)))):
             result[i] = preprocess_masks(mask.unsqueeze(0), preprocessing)[0]
     return result
+
+
+def image_sizes(split: Split) -> Tensor:
+    """(n, 2) int64 h, w of the images of boxes."""
+    if isinstance(split.targets, BoxFiles):
+        return split.targets.sizes
+    assert isinstance(split.images, Tensor)
+    return torch.tensor(split.images.shape[-2:]).expand(len(split), 2)
 
 
 def _check_headers(files: Sequence[Path], threads: int) -> None:

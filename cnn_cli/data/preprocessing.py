@@ -90,22 +90,49 @@ def preprocess_masks(masks: Tensor, preprocessing: Preprocessing) -> Tensor:
     return _fitted(masks.unsqueeze(1), preprocessing, "nearest-exact", fill=VOID).squeeze(1)
 
 
-def _fitted(images: Tensor, preprocessing: Preprocessing, interpolation: str, fill: int = 0) -> Tensor:
+@dataclass(frozen=True)
+class Placement:
+    """How preprocess() moves an image: its middle `cut` (top, left, height, width) is resized to `size` (height,
+    width), of which the input begins at `origin` (top, left); negative: that much padding."""
+
+    cut: tuple[int, int, int, int]
+    size: tuple[int, int]
+    origin: tuple[int, int]
+
+
+def placement(size: tuple[int, int], preprocessing: Preprocessing) -> Placement:
+    """Where the pixels of an image of (h, w) go."""
+    (h, w), (_, H, W) = size, preprocessing.input
+    if preprocessing.resize == "crop":  # a very long image could fill all memory if it were enlarged before it is cut
+        longest = 8 * min(h, w) * max(H, W) // min(H, W)
+        h, w = min(h, longest), min(w, longest)
+    cut = (_start(size[0], h), _start(size[1], w), h, w)
+    resized = _resized_size(h, w, preprocessing)
+    return Placement(cut, resized, (_start(resized[0], H), _start(resized[1], W)))
+
+
+def _resized_size(h: int, w: int, preprocessing: Preprocessing) -> tuple[int, int]:
+    """The size before the center crop or padding."""
     _, height, width = preprocessing.input
-    if preprocessing.resize == "crop":
-        images = _shortened(images, height, width)
-    h, w = images.shape[-2:]
     if preprocessing.resize_size:  # as torchvision's presets also do with an image of the right size
         size, short = preprocessing.resize_size, min(h, w)
-        return _centered(_resized(images, size * h // short, size * w // short, interpolation), height, width, fill)
-    if (h, w) == (height, width):
-        return images
+        return size * h // short, size * w // short
     if preprocessing.resize == "stretch":
-        return _resized(images, height, width, interpolation)
+        return height, width
     ratios = (height / h, width / w)
     scale = max(ratios) if preprocessing.resize == "crop" else min(ratios)
-    images = _resized(images, max(1, round(h * scale)), max(1, round(w * scale)), interpolation)
-    return _centered(images, height, width, fill)
+    return max(1, round(h * scale)), max(1, round(w * scale))
+
+
+def _start(length: int, target: int) -> int:
+    """Where the middle of `length` pixels begins, `target` long; negative: the padding before it."""
+    return round((length - target) / 2) if length >= target else -((target - length) // 2)
+
+
+def _fitted(images: Tensor, preprocessing: Preprocessing, interpolation: str, fill: int = 0) -> Tensor:
+    place = placement((images.shape[-2], images.shape[-1]), preprocessing)
+    images = _window(images, place.cut[:2], place.cut[2:], fill)
+    return _window(_resized(images, *place.size, interpolation), place.origin, preprocessing.input[1:], fill)
 
 
 def add_normalization(module: nn.Module, preprocessing: Preprocessing) -> nn.Module:
@@ -169,13 +196,6 @@ def _with_channels(images: Tensor, channels: int) -> Tensor:
     )
 
 
-def _shortened(images: Tensor, height: int, width: int) -> Tensor:
-    """The middle of a very long image, which could fill all memory if it were enlarged before it is cropped."""
-    h, w = images.shape[-2:]
-    longest = 8 * min(h, w) * max(height, width) // min(height, width)
-    return _centered(images, min(h, longest), min(w, longest)) if max(h, w) > longest else images
-
-
 def _resized(images: Tensor, height: int, width: int, mode: str) -> Tensor:
     if images.shape[-2:] == (height, width):
         return images
@@ -183,14 +203,13 @@ def _resized(images: Tensor, height: int, width: int, mode: str) -> Tensor:
     return nn.functional.interpolate(images.contiguous(), size=(height, width), mode=mode, antialias=smooth)
 
 
-def _centered(images: Tensor, height: int, width: int, fill: int = 0) -> Tensor:
-    """Center crop, or padding on all sides."""
-    h, w = images.shape[-2:]
-    top, left = round((h - height) / 2), round((w - width) / 2)  # negative: padding
-    images = images[..., max(0, top) : max(0, top) + height, max(0, left) : max(0, left) + width]
-    h, w = images.shape[-2:]
-    pad_top, pad_left = (height - h) // 2, (width - w) // 2
-    return nn.functional.pad(images, (pad_left, width - w - pad_left, pad_top, height - h - pad_top), value=fill)
+def _window(images: Tensor, origin: tuple[int, int], size: tuple[int, int], fill: int) -> Tensor:
+    """The (height, width) of `size` from `origin` on, which may begin before the image and end behind it."""
+    (top, left), (height, width), (h, w) = origin, size, images.shape[-2:]
+    images = images[..., max(0, top) : top + height, max(0, left) : left + width]
+    return nn.functional.pad(
+        images, (max(0, -left), max(0, left + width - w), max(0, -top), max(0, top + height - h)), value=fill
+    )
 
 
 def _joined(values: tuple[float, ...]) -> str:

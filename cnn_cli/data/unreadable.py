@@ -8,7 +8,6 @@ import torch
 
 from cnn_cli.data.dataset import Dataset, Split
 from cnn_cli.data.decoding import ReadImageError, decode_image
-from cnn_cli.data.masks import are_masks
 from cnn_cli.device import usable_cpus
 from cnn_cli.errors import CnnError
 from cnn_cli.progress import progress_bar
@@ -43,9 +42,9 @@ def without_unreadable(dataset: Dataset) -> Dataset:
 
 
 def _labels(split: Split) -> set[int]:
-    """The classes of the images; none for masks."""
+    """The classes of the images; none for masks and boxes."""
     targets = split.targets
-    return set(targets.tolist()) if isinstance(targets, torch.Tensor) and not are_masks(targets) else set()
+    return set(targets.tolist()) if isinstance(targets, torch.Tensor) and targets.dim() == 1 else set()
 
 
 def _is_readable(path: Path) -> bool:

@@ -14,7 +14,6 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.dataset import Dataset
 from cnn_cli.data.folder import list_images
 from cnn_cli.data.loading import load_for_evaluation, match_classes, select_split
-from cnn_cli.data.masks import are_masks
 from cnn_cli.data.preparation import read_image
 from cnn_cli.data.preprocessing import preprocess
 from cnn_cli.errors import CnnError, UsageError
@@ -73,7 +72,7 @@ def load_inputs(loaded: LoadedNetwork, selection: ImageSelection, limit: int = 6
         images += [_numbered(loaded, dataset, selection.split, i) for i in index]
         names += [f"{Path(dataset.name).name} {selection.split} {i}" for i in index]
         targets = dataset.splits[selection.split].targets
-        if isinstance(targets, Tensor) and not are_masks(targets):
+        if isinstance(targets, Tensor) and targets.dim() == 1:
             labels += [_index_of(dataset.classes[int(targets[i])], loaded) for i in index]
         else:
             labels += [None] * len(index)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.decoding import ReadImageError, decode_image
-from cnn_cli.data.masks import VOID, MaskFiles
+from cnn_cli.data.masks import VOID, MaskFiles, are_masks
 from cnn_cli.data.preprocessing import preprocess, preprocess_masks
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.files import make_folder, write_bytes
@@ -170,8 +170,9 @@ def _inputs(
                 f"--index {i}: the {selection.split} split of {dataset.name} has images 0 to {len(part) - 1:,}"
             )
         pixels = part.images[i] if isinstance(part.images, Tensor) else decode_image(part.images[i], channels)
-        targets = part.targets
-        true = targets.read(i) if isinstance(targets, MaskFiles) else targets[i] if targets.dim() == 3 else None
+        targets, true = part.targets, None
+        if are_masks(targets):
+            true = targets.read(i) if isinstance(targets, MaskFiles) else targets[i]
         yield _Input(f"{Path(dataset.name).name} {selection.split} {i}", pixels, true)
 
 
