@@ -78,7 +78,7 @@ SETTINGS: dict[str, Field] = {
         init=(
             maybe(Initialization()),
             None,
-            "initialization of convolutions by layer: {GLOB: dirac}, or whitening of the training images [PyTorch's]",
+            "initialization of convolutions: {GLOB: dirac} or {GLOB: whitening} [PyTorch's]",
         ),
         weights_partial=(Flag(), False, "copy only weights that match by name and shape [false: all must match]"),
         freeze=(_PATTERNS, (), "layers or parameters to freeze, such as features.* [none]"),
@@ -92,7 +92,7 @@ SETTINGS: dict[str, Field] = {
         ),
         warmup=(Number(0), 0, "epochs of linear warm-up before the schedule [0]"),
         step_size=(_POSITIVE, 3, "epochs between drops of the learning rate, for schedule step [3]", _STEP),
-        gamma=(_PART, 0.1, "factor of each drop of the learning rate, for schedule step [0.1]", _STEP),
+        gamma=(_PART, 0.1, "factor by which the learning rate drops, for schedule step [0.1]", _STEP),
     ),
     **_rows(
         "Augmentation",
@@ -117,9 +117,13 @@ SETTINGS: dict[str, Field] = {
         ema=(
             maybe(_FRACTION),
             None,
-            "moving average of the weights (EMA), evaluated in their place: decay [off]",
+            "decay of the moving average of the weights (EMA), which is evaluated instead of them [off]",
         ),
-        lookahead=(maybe(Number(0, 0.999)), None, "lookahead: decay of slow weights, copied back every 5 steps [off]"),
+        lookahead=(
+            maybe(Number(0, 0.999)),
+            None,
+            "Lookahead: decay of slow weights, copied back every 5 steps [off]",
+        ),
     ),
     **_rows(
         "Evaluation",
@@ -236,7 +240,7 @@ def _contradictions(values: Mapping[str, Any]) -> dict[str, str]:
     if values.get("nesterov") and values.get("momentum") == 0:
         found["nesterov"] = "nesterov needs a momentum above 0; write momentum 0.9"
     if values.get("warmup") and values.get("schedule") in ("onecycle", "triangular"):
-        found["warmup"] = f"schedule {values['schedule']} has a warm-up of its own; leave out warmup"
+        found["warmup"] = f"schedule {values['schedule']} has its own warm-up; leave out warmup"
     if values.get("balanced_sampling") and values.get("shuffle") is False:
         found["balanced_sampling"] = "balanced_sampling samples images at random; leave out --no-shuffle"
     if values.get("warmup", 0) >= values.get("epochs", SETTINGS["epochs"].default):

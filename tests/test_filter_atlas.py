@@ -307,9 +307,9 @@ def test_training_keeps_a_film_if_asked(
     ("arguments", "message"),
     [
         ("--sort size", "--sort must be norm, not 'size'"),
-        ("--all --layer 0", "--all shows every convolution as it is; leave out --layer, or choose one with --layer"),
-        ("--all --compare untrained", "--all shows every convolution as it is; leave out --compare, {one}"),
-        ("--every-epoch --sort norm", "--every-epoch shows what training kept of the first convolution; {out} --sort"),
+        ("--all --layer 0", "--all draws every convolution; leave out --layer, or choose one convolution with --layer"),
+        ("--all --compare untrained", "--all draws every convolution; leave out --compare, {one}"),
+        ("--every-epoch --sort norm", "--every-epoch draws the saved filters of the first convolution; {out} --sort"),
         ("--layer 9", "no layer '9'. Convolutions: 0, 2, 4"),
     ],
 )
@@ -317,5 +317,5 @@ def test_options_that_mean_nothing_together(
     arguments: str, message: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cnn("visualize-filters", "tiny-cnn", *arguments.split()) == 2
-    wanted = message.format(one="or choose one with --layer", out="leave out")
+    wanted = message.format(one="or choose one convolution with --layer", out="leave out")
     assert capsys.readouterr() == ("", f"error: {wanted}\n")

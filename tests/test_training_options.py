@@ -314,8 +314,8 @@ def test_muon_with_nothing_to_turn_is_refused() -> None:
 @pytest.mark.parametrize(
     ("given", "error"),
     [
-        ({"warmup": 1, "schedule": "onecycle"}, "schedule onecycle has a warm-up of its own; leave out warmup"),
-        ({"warmup": 1, "schedule": "triangular"}, "schedule triangular has a warm-up of its own; leave out warmup"),
+        ({"warmup": 1, "schedule": "onecycle"}, "schedule onecycle has its own warm-up; leave out warmup"),
+        ({"warmup": 1, "schedule": "triangular"}, "schedule triangular has its own warm-up; leave out warmup"),
         ({"padding_mode": "reflect"}, "padding_mode applies only to shifted images; write shift 2, or leave it out"),
         ({"ema": 0.9, "lookahead": 0.9}, "ema and lookahead both average the weights; leave one out"),
         ({"nesterov": True, "optimizer": "sgd", "momentum": 0}, "nesterov needs a momentum above 0"),

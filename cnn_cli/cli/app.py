@@ -96,7 +96,7 @@ class _Group(TyperGroup):
 app = typer.Typer(
     name="cnn",
     cls=_Group,
-    help="Train and inspect convolutional networks. A network is a short YAML text, and every command works from it.",
+    help="Train and inspect convolutional networks. Each network is a short YAML text, which all commands read.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

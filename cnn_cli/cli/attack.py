@@ -24,7 +24,7 @@ class Attack:
     steps: int | None = option("Attack", "N", "Number of PGD steps [10].")
     step_size: float | None = option("Attack", "E", "PGD step size [2.5 epsilon / steps].")
     target: str | None = option("Attack", "NAME|INDEX", "Target class [untargeted].")
-    limit: int | None = option("Data", "N", "Attack N random images of the split only.")
+    limit: int | None = option("Data", "N", "Number of random images of the split to attack [all].")
     seed: int = SEED
 
 
@@ -41,7 +41,7 @@ def attack_command(
 ) -> None:
     """Generate adversarial examples (FGSM, PGD).
 
-    Images give a picture of their adversarial examples; a whole --split gives the accuracy against epsilon.
+    Given images, draws their adversarial examples; given a whole --split, plots accuracy against epsilon.
     """
     from cnn_cli.interpret.adversarial import AttackRequest, read_split, show_attack, show_robustness
     from cnn_cli.interpret.pictured import Pictured

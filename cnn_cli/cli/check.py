@@ -13,7 +13,7 @@ def check_command(
     sources: list[str] | None = argument("[FILE_OR_NETWORK]...", "Files or networks to check [all networks]."),
     json: bool = JSON,
 ) -> None:
-    """Find mistakes in specs, without running anything."""
+    """Check specs for mistakes, without running anything."""
     from cnn_cli.analysis.diagnostics import diagnose
 
     result = diagnose(sources or [], spec.files, spec.args, spec.size)

@@ -13,9 +13,9 @@ Name = Annotated[str, typer.Argument(metavar="DATA", help="Data set name, or a f
 
 @command("data", "Training")
 def data_command(data: Name, format: Format, data_dir: Path | None = DATA_DIR) -> None:
-    """Check a data set, and show how it is read: task, splits, classes.
+    """Check a data set, and show its task, splits and classes.
 
-    Of a folder with masks every file is checked: pairs of images and masks, sizes, and the values of all pixels.
+    In a folder with masks, every file is checked: the pairs of images and masks, their sizes, and all pixel values.
     """
     from cnn_cli.data.loading import load_dataset, resolve_data_dir
     from cnn_cli.data.summary import DataSummary

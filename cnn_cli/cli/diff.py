@@ -9,12 +9,12 @@ from cnn_cli.cli.app import command
 from cnn_cli.cli.options import Estimate, Format, Spec, option
 
 First = Annotated[str, typer.Argument(metavar="A", help="Network, as in `cnn summary`.")]
-Second = Annotated[str, typer.Argument(metavar="B", help="Network to compare it with.")]
+Second = Annotated[str, typer.Argument(metavar="B", help="Network to compare A with.")]
 
 
 @dataclass(frozen=True)
 class Sides:
-    """What is overridden in one of the two networks, on top of --set and --input, which are for both."""
+    """Settings of one of the two networks, which override --set and --input."""
 
     set_a: list[str] | None = option("Network", "NAME=VALUE", "Set an argument of A only.")
     set_b: list[str] | None = option("Network", "NAME=VALUE", "Set an argument of B only.")

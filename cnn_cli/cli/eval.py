@@ -15,15 +15,15 @@ def evaluate_command(
     data: Data,
     weights: Weights,
     format: Format,
-    split: str | None = option("Data", "NAME", "Split to evaluate: test, val or train [test, if there is one]."),
-    batch_size: int | None = option("Speed", "N", "Batch size [that of training].", "-b", "--batch-size"),
+    split: str | None = option("Data", "NAME", "Split to evaluate: test, val or train [test, else val, else train]."),
+    batch_size: int | None = option("Speed", "N", "Batch size [as in training].", "-b", "--batch-size"),
     workers: int | None = option("Speed", "N", "Data-loading workers [one per CPU, at most 8].", "-j", "--workers"),
-    output: Path | None = option("Output", "FOLDER", "Folder for the result [the run folder].", "-o", "--output"),
+    output: Path | None = option("Output", "FOLDER", "Folder for the results [the run folder].", "-o", "--output"),
 ) -> None:
     """Evaluate a trained network on a data set.
 
-    The result is written to the run folder, or to -o: eval.json and confusion_matrix.png. For a folder of several
-    seeds (cnn train --seeds), all runs are evaluated, with mean and standard deviation.
+    Writes eval.json and pictures of the results to the run folder, or to -o. For a folder of several seeds (cnn train
+    --seeds), evaluates all runs, and reports mean and standard deviation.
     """
     from cnn_cli.checkpoints.run_folder import find_run
     from cnn_cli.training import eval_report

@@ -231,7 +231,7 @@ class Untrained:
 class Picture:
     """Where a picture is written."""
 
-    output: Path | None = option("Output", "PATH", "Picture file, or a folder.", "-o", "--output")
+    output: Path | None = option("Output", "PATH", "Picture file, or a folder for pictures.", "-o", "--output")
     force: bool = flag("Output", "Overwrite existing pictures.")
     show: bool = flag("Output", "Also show the picture in the terminal.")
 

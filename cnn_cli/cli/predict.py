@@ -24,13 +24,13 @@ def predict_command(
     weights: Weights,
     picture: Picture,
     format: Format,
-    top: int | None = option("Output", "N", "Classes to show per image, in classification [5]."),
-    tiles: bool = flag("Data", "In segmentation, look at images in their own resolution, through overlapping windows."),
+    top: int | None = option("Output", "N", "Classification: classes to show per image [5]."),
+    tiles: bool = flag("Data", "Segmentation: predict at the full resolution of images, in overlapping tiles."),
 ) -> None:
-    """Predict the classes of images, or of their pixels.
+    """Predict the classes of images or pixels.
 
-    With -o, also draw them as a contact sheet (PNG). In segmentation, masks, overlays and a sheet are written to
-    predictions/ in the run folder, or to -o.
+    With -o, also draws a contact sheet (PNG). Segmentation writes masks, overlays and a contact sheet to predictions/
+    in the run folder, or to -o.
     """
     from cnn_cli.data.dataset import SEGMENTATION
     from cnn_cli.tasks.selection import task_of
@@ -60,7 +60,7 @@ def predict_command(
 def _classes(
     loaded: "LoadedNetwork", selection: "ImageSelection", picture: Picture, top: int, weights: Weights
 ) -> "tuple[Predictions | Pictured[Predictions], tuple[str, ...]]":
-    """The predicted classes, as a picture where one is asked for, and what is wrong with images that were skipped."""
+    """The predicted classes, as a picture if one is requested, and the errors of skipped images."""
     from cnn_cli.interpret.pictured import write_page
     from cnn_cli.interpret.prediction import draw_predictions, predict_images
 

@@ -21,9 +21,9 @@ def runs_command(
     where: list[str] | None = option("Runs", "NAME=VALUE", _WHERE_HELP),
     sort: str = option("Runs", "NAME", _SORT_HELP, default="name"),
 ) -> None:
-    """List runs: settings that differ, epochs, metrics and state.
+    """List runs with the settings that differ, epochs, metrics and state.
 
-    Runs of several seeds are one row, with the mean and the standard deviation.
+    Runs with several seeds are one row, with mean and standard deviation.
     """
     from cnn_cli.checkpoints.runs import list_runs
 

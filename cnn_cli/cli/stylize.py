@@ -13,14 +13,14 @@ from cnn_cli.errors import UsageError
 
 _IMAGES_HELP = "Content image and style image; with --texture the style image alone."
 Files = Annotated[list[Path], typer.Argument(metavar="[CONTENT] STYLE", help=_IMAGES_HELP)]
-_CONTENT_HELP = "Layer of the content loss [the second activation at the last resolution but one]."
+_CONTENT_HELP = "Layer of the content loss [the second activation at the second-lowest resolution]."
 _STYLE_HELP = "Layers of the style loss, separated by commas [the first activation at each resolution]."
-_WEIGHT_HELP = "Weight of the style loss beside that of the content."
+_WEIGHT_HELP = "Weight of the style loss, relative to the content loss."
 
 
 @dataclass(frozen=True)
 class Style:
-    """What is minimized, and from where."""
+    """The losses and the optimization."""
 
     texture: bool = flag("Style transfer", "Synthesize the texture of STYLE, without a content image.")
     content_layer: str | None = option("Style transfer", "NAME", _CONTENT_HELP)
@@ -45,7 +45,7 @@ def stylize_command(
 ) -> None:
     """Draw an image in the style of another (neural style transfer).
 
-    Writes the image, and a page that shows how it formed.
+    Writes the image, and a page with its losses and intermediate images.
     """
     from cnn_cli.interpret.stylization import StyleRequest, stylize, write_stylization
 
@@ -53,7 +53,7 @@ def stylize_command(
     content, source = _content_and_style(files, style)
     loaded = weights.load(network, spec, untrained, "or use random weights with --untrained")
     if loaded.weights is None:
-        note("the weights are untrained, so shapes and textures are poor; train the network, or load --weights")
+        note("the weights are untrained, so the result will be poor; train the network, or load --weights")
     request = StyleRequest(
         source,
         content,
@@ -72,7 +72,7 @@ def stylize_command(
 
 
 def _content_and_style(files: list[Path], style: Style) -> tuple[Path | None, Path]:
-    """UsageError for another number of images, and for settings of a content that is not there."""
+    """UsageError for the wrong number of images, and for settings of the content where there is none."""
     if style.texture:
         if len(files) != 1:
             raise UsageError(f"--texture takes one image, the style, not {len(files)}")

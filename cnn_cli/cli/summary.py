@@ -22,7 +22,7 @@ class Checks:
     device: str = DEVICE
     verify: bool = flag("Measure", "Build and run the network to verify every number.")
     graph: Path | None = option("Output", "FILE", "Draw the network to a .svg, .pdf, .png, .mmd or .dot file.")
-    force: bool = flag("Output", "Overwrite the file of --graph.")
+    force: bool = flag("Output", "Overwrite an existing file of --graph.")
 
     def times(self, plan: "Plan", batch_size: int | None) -> "Timing":
         from cnn_cli.analysis.timing import measure_times

@@ -8,7 +8,7 @@ from cnn_cli.cli.output import emit, emit_json
 
 _CHANNELS_HELP = "Channels of the layer: 3, 0-15 or 3,5,8-10."
 _PARAMETRIZATION_HELP = "Parametrization of the image: fourier or pixels."
-_TRANSFORMS_HELP = "Random transforms in every step, or none."
+_TRANSFORMS_HELP = "Random transforms applied in each step, or none."
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Optimization:
-    """How they are found."""
+    """How the inputs are optimized."""
 
     parametrization: str = option("Optimization", "NAME", _PARAMETRIZATION_HELP, default="fourier")
     transforms: str = option("Optimization", "LIST", _TRANSFORMS_HELP, default="jitter,scale,rotate,blur")

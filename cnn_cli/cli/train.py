@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How the run is carried out."""
+    """Options of a run beside its settings."""
 
     recipe: str = option("Optimization", "NAME", "Recipe of the network; overrides its train: settings.", default="")
     plain: bool = flag("Speed", "Use the reference loop; the same as --fast none.")
@@ -52,7 +52,7 @@ def train_command(
         raise UsageError(f"unexpected {str(run)!r}; to resume a run, add --resume")
     given = settings.given
     if options.plain and "fast" in given:
-        raise UsageError("--plain is --fast none; leave out one of them")
+        raise UsageError("--plain means --fast none; leave out one of them")
     from cnn_cli.checkpoints.run_folder import find_run
     from cnn_cli.training.request import Request
 

@@ -8,7 +8,7 @@ from cnn_cli.cli.options import JSON, Network, Picture, Spec, Untrained, Weights
 from cnn_cli.cli.output import emit, emit_json
 from cnn_cli.errors import UsageError
 
-_COMPARE_HELP = "Compare with untrained weights (untrained), a run or a checkpoint."
+_COMPARE_HELP = "Compare with the initial weights (untrained), a run or a checkpoint."
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Filters:
 
     layer: str | None = option("Filters", "NAME", "Convolution to draw [the first].")
     all: bool = flag("Filters", "Draw all convolutions on one page.")
-    sort: str | None = option("Filters", "ORDER", "Sort filters: norm [the order of the weights].")
+    sort: str | None = option("Filters", "ORDER", "Order of the filters: norm (largest first) [as in the weights].")
     compare: str | None = option("Filters", "SOURCE", _COMPARE_HELP)
     every_epoch: bool = flag("Filters", "Draw the filters of every epoch, saved by `cnn train --filters-every-epoch`.")
     per_filter: bool = flag("Filters", "Scale the colors of each filter separately.")
@@ -29,10 +29,12 @@ class Filters:
         single = {"--layer": self.layer, "--compare": self.compare, "--per-filter": self.per_filter}
         excluded: dict[str, Any] = single | {"--every-epoch": self.every_epoch}
         if self.all and (other := next((name for name, value in excluded.items() if value), None)):
-            raise UsageError(f"--all shows every convolution as it is; leave out {other}, or choose one with --layer")
+            raise UsageError(
+                f"--all draws every convolution; leave out {other}, or choose one convolution with --layer"
+            )
         excluded = single | {"--sort": self.sort, "--untrained": untrained}
         if self.every_epoch and (other := next((name for name, value in excluded.items() if value), None)):
-            raise UsageError(f"--every-epoch shows what training kept of the first convolution; leave out {other}")
+            raise UsageError(f"--every-epoch draws the saved filters of the first convolution; leave out {other}")
 
 
 @command("visualize-filters", "Interpretation")

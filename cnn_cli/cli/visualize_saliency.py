@@ -18,9 +18,11 @@ class Saliency:
     method: list[str] | None = option(_MAPS, "NAME", _METHOD_HELP)
     target: str | None = option(_MAPS, "NAME|INDEX", "Class to explain [the predicted class].", "--class")
     layer: str | None = option(_MAPS, "NAME", "Layer for Grad-CAM [the last feature map].")
-    sanity: bool = flag(_MAPS, "Add maps of random weights, and deletion and insertion scores.")
-    overlay: float = option(_MAPS, "ALPHA", "Opacity of the maps over the image; 0 draws none.", default=0.7)
-    region: str | None = option(_MAPS, "X0,Y0,X1,Y1", "Region of a segmentation to explain [where the class is].")
+    sanity: bool = flag(_MAPS, "Add maps for random weights, and deletion and insertion scores.")
+    overlay: float = option(_MAPS, "ALPHA", "Opacity of the maps over the image; 0 draws no overlays.", default=0.7)
+    region: str | None = option(
+        _MAPS, "X0,Y0,X1,Y1", "Segmentation: region to explain [the pixels predicted as the class]."
+    )
     seed: int = SEED
 
 
