@@ -20,7 +20,7 @@ dense:
 """
 
 
-def test_two_processes_weigh_by_valid_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_and_three_processes_weigh_by_valid_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     processes.ready(tmp_path, monkeypatch)
     (tmp_path / "dense.yaml").write_text(SPEC)
     random = np.random.default_rng(0)
@@ -31,8 +31,10 @@ def test_two_processes_weigh_by_valid_pixels(tmp_path: Path, monkeypatch: pytest
         labels[: i % 7] = 255
         Image.fromarray(labels).save(tmp_path / "set" / "masks" / f"{i}.png")
     options = ("dense.yaml", "--data", "set", "--loss", "cross-entropy+dice", "--class-weights", "sqrt")
-    one, two = (processes.trained(tmp_path, size, f"{size}", *options) for size in (1, 2))
-    a, b = (small.last(run)["network"] for run in (one, two))
-    assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-6
-    for own, other in zip(processes.rows(one), processes.rows(two), strict=True):
-        assert own == pytest.approx(other, abs=1e-6)
+    one, *more = (processes.trained(tmp_path, size, f"{size}", *options) for size in (1, 2, 3))
+    wanted = small.last(one)["network"]
+    for run in more:
+        weights = small.last(run)["network"]
+        assert max(float((wanted[k] - weights[k]).abs().max()) for k in wanted) < 1e-6
+        for own, other in zip(processes.rows(one), processes.rows(run), strict=True):
+            assert own == pytest.approx(other, abs=1e-6)

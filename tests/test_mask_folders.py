@@ -156,6 +156,14 @@ def test_colors_need_names(photos: Path, kind: str) -> None:
     assert (values(read(photos), "all") == np.array([VOID, 0, 1])[labels()]).all()
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_an_opaque_alpha_channel_says_nothing(photos: Path, mode: str) -> None:
+    for i in range(5):
+        Image.fromarray(labels(i) * np.uint8(40)).convert(mode).save(photos / "masks" / f"{i}.png")
+    (photos / "classes.txt").write_text("0 a\n40 b\n80 c\n" if mode == "LA" else "0 0 0 a\n40 40 40 b\n80 80 80 c\n")
+    assert all((values(read(photos), "all", i) == labels(i)).all() for i in range(5))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -227,7 +235,7 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
     ),
     "alpha": (
         lambda f: Image.new("RGBA", (12, 8)).save(f / "masks/2.png"),
-        "masks/2.png has an alpha channel",
+        "masks/2.png has transparent pixels",
     ),
     "16 bits": (
         lambda f: Image.fromarray(labels().astype(np.uint16)).save(f / "masks/2.png"),

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from cnn_cli.data.shapes import CLASSES, make_shapes
 from cnn_cli.distributed.world import ALONE
 from cnn_cli.errors import UsageError
 from cnn_cli.language.registry import find
-from cnn_cli.tasks.segmentation import Segmentation, highest, segmentation_task, with_objective
+from cnn_cli.tasks.segmentation import Segmentation, fitted, highest, segmentation_task, with_objective
 from cnn_cli.tasks.segmentation_result import SegmentationResult, boundary_counts
 
 SPEC = """
@@ -137,6 +140,39 @@ def test_boundaries_by_a_loop_over_pixels() -> None:
     assert boundary_counts(true + 100, predicted + 100, 200)[:, 100:103].sum() > 0
 
 
+@pytest.mark.parametrize("side", [40, 200])
+def test_boundary_f1_by_scipys_distances(side: int) -> None:
+    from scipy import ndimage
+
+    generator = torch.Generator().manual_seed(side)
+    coarse = torch.randn(2, 3, 4, 8, 8, generator=generator)
+    true, predicted = (fitted(maps, torch.Size((side, side))).argmax(1) for maps in (coarse[0], coarse.mean(0)))
+    true[torch.rand(true.shape, generator=generator) < 0.02] = VOID
+    measure = task(4).measure(CPU)
+    measure.add(F.one_hot(predicted, 4).permute(0, 3, 1, 2).float(), true.byte())
+    figures = [row["boundary_f1"] for row in measure.result("test", ALONE).document()["per_class"]]
+    reach = max(1, round(0.0075 * math.hypot(side, side)))
+    cross = ndimage.generate_binary_structure(2, 1)
+    for k, figure in enumerate(figures):
+        parts = []
+        for labels in (predicted, true):
+            valid = (true != VOID).numpy()
+            other = valid & (labels != k).numpy()
+            parts.append(
+                [
+                    v & (m == k).numpy() & ndimage.binary_dilation(o, cross)
+                    for m, v, o in zip(labels, valid, other, strict=True)
+                ]
+            )
+        shares = []
+        for own, against in (parts, parts[::-1]):
+            far = [ndimage.distance_transform_cdt(~edge, "chessboard") for edge in against]
+            hits = sum(int((distance[edge] <= reach).sum()) for edge, distance in zip(own, far, strict=True))
+            shares.append(hits / sum(int(edge.sum()) for edge in own))
+        precision, recall = shares
+        assert figure == pytest.approx(2 * precision * recall / (precision + recall)) and 0.1 < figure < 1
+
+
 def test_a_perfect_prediction_and_a_result_read_back() -> None:
     masks = make_shapes(4, 5).masks
     perfect = F.one_hot(masks.long(), 7).permute(0, 3, 1, 2).float()
@@ -247,6 +283,21 @@ def test_a_resumed_run_is_the_same_to_the_bit(few: Path) -> None:
     whole = small.begin(few, "whole", spec=SPEC, **options)
     with small.at_step(5, small.interrupt), pytest.raises(Exception, match="stopped"):
         small.begin(few, "parts", spec=SPEC, **options)
+    parts = small.resume(few, "parts", spec=SPEC)
+    assert small.same(small.without_times(small.last(whole)), small.without_times(small.last(parts)))
+
+
+def test_a_killed_run_ends_with_the_same_bits(few: Path) -> None:
+    """SIGKILL in the middle of the second epoch, after a save there."""
+    options = {"flip": "random", "shift": 2, "class_weights": "sqrt", "loss": "cross-entropy+dice"}
+    whole = small.begin(few, "whole", spec=SPEC, **options)
+    if (child := os.fork()) == 0:
+        with small.at_step(5, lambda: os.kill(os.getpid(), signal.SIGKILL)), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("cnn_cli.training.loop.SAVE_EVERY", 0)
+            small.begin(few, "parts", spec=SPEC, **options)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert small.last(few / "parts")["step"] == 4 and len((few / "parts/metrics.jsonl").read_text().splitlines()) == 1
     parts = small.resume(few, "parts", spec=SPEC)
     assert small.same(small.without_times(small.last(whole)), small.without_times(small.last(parts)))
 

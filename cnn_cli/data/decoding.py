@@ -49,12 +49,20 @@ def read_shape(path: Path) -> tuple[int, int, int]:
 
 def decode_mask(path: Path, colors: bool) -> "np.ndarray[Any, np.dtype[Any]]":
     """A mask's pixels as they are stored, (h, w): its values, or its `colors` as 0xRRGGBB int32. Never turned."""
-    with open_image(path) as image, errors_naming(path):
+    with open_image(path) as file, errors_naming(path):
+        image = without_opaque_alpha(file)
         if not colors:
             return np.array(image.convert("L") if image.mode in ("1", "RGB") else image)
         rgb: np.ndarray[Any, np.dtype[Any]] = np.array(image.convert("RGB")).astype(np.int32)
         codes: np.ndarray[Any, np.dtype[Any]] = (rgb[..., 0] << 16) + (rgb[..., 1] << 8) + rgb[..., 2]
         return codes
+
+
+def without_opaque_alpha(image: "Image.Image") -> "Image.Image":
+    """RGB or gray for an image whose alpha channel is 255 everywhere; any other image itself."""
+    if image.mode not in ("RGBA", "LA") or image.getchannel("A").getextrema() != (255, 255):
+        return image
+    return image.convert(image.mode.removesuffix("A"))
 
 
 @contextmanager

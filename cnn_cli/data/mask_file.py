@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_cli.data.decoding import errors_naming, open_image
+from cnn_cli.data.decoding import errors_naming, open_image, without_opaque_alpha
 from cnn_cli.errors import CnnError
 
 if TYPE_CHECKING:
@@ -27,13 +27,14 @@ class MaskPixels:
 
 
 def read_pixels(path: Path) -> MaskPixels:
-    """CnnError for a file that cannot hold labels: JPEG, alpha, 16 bits, or more than 256 colors."""
-    with open_image(path) as image, errors_naming(path):
-        if image.format == "JPEG":
+    """CnnError for a file that cannot hold labels: JPEG, transparency, 16 bits, or more than 256 colors."""
+    with open_image(path) as file, errors_naming(path):
+        if file.format == "JPEG":
             raise CnnError(f"{path} is a JPEG, which changes labels at every edge; save masks as PNG")
+        image = without_opaque_alpha(file)
         if image.mode in ("RGBA", "LA", "PA"):
             raise CnnError(
-                f"{path} has an alpha channel, which says nothing about classes; save it without (RGB or palette)"
+                f"{path} has transparent pixels, which say nothing about classes; save it without an alpha channel"
             )
         if image.mode not in ("1", "L", "P", "RGB"):
             raise CnnError(
