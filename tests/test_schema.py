@@ -40,6 +40,8 @@ BEYOND = {
     "children joined by number", "sizes and parts that do not fit", "numbers in joins that have no place there",
     "several outputs",
     "several outputs that cannot be trained", "outputs of two shapes",
+    "a detector with an unknown output", "a detector that names an output twice", "boxes with other channels",
+    "boxes of other cells", "cells that do not lie on the image", "boxes that are not a map",
 }  # fmt: skip
 NOT_YAML = {
     "a tab", "indentation", "an open bracket", "a second colon", "a special character", "an alias", "a merge key",

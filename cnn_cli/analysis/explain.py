@@ -13,6 +13,7 @@ from cnn_cli.analysis.receptive_field import Field, Sight, field, never_read, pr
 from cnn_cli.analysis.rows import described
 from cnn_cli.analysis.shapes import passage
 from cnn_cli.errors import UsageError, closest
+from cnn_cli.language.detection_scales import detection_scales
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import sizes
 from cnn_cli.layers.formulas import AXES, Formula, derivation
@@ -101,6 +102,7 @@ def _explanation(plan: Plan, layer: Layer, found: dict[str, Sight]) -> Explanati
     if schemes := rule.schemes(s, layer.input_shape):
         parts["padding"] = (schemes,)
     parts["receptive field"] = _receptive_field(plan, layer, found)
+    parts["cells"] = _cells(plan, layer)
     if dropped := _dropped(layer):
         parts["unused"] = (f"{dropped} of the {sizes(layer.input_shape[1:])} input",)
     if output_bytes(layer) and layer.output_shape != layer.input_shape:
@@ -125,6 +127,21 @@ def _receptive_field(plan: Plan, layer: Layer, found: dict[str, Sight]) -> tuple
         stride = f", stride (jump) {'x'.join(one)}{' on average' if now.average else ''}"
     offset = "x".join(str(n) for n in dict.fromkeys(now.offset))
     return (*(_growth(layer, before, now) if before else ()), f"{sizes(now.size)} pixels{stride}, offset {offset}")
+
+
+def _cells(plan: Plan, layer: Layer) -> tuple[str, ...]:
+    """Of a detector's scores and boxes, which pixels a cell answers for; nothing for other layers."""
+    ends = dict(zip(plan.named_outputs, plan.ends, strict=True)) if plan.detects else {}
+    for scale in detection_scales(plan):
+        step, half = scale.stride, f"{scale.stride / 2:g}"
+        if layer.name == ends[scale.scores]:
+            center = f"pixel ({step}·column + {half}, {step}·row + {half})"
+            near = "a score per class that an object of this class has its center near that pixel"
+            return f"{sizes(scale.size)}, {step} pixels apart; the center of a cell is {center}", near
+        if layer.name == ends[scale.boxes]:
+            edges = "to the left, upper, right and lower edge of the box"
+            return (f"distances from the center of the cell {edges}, in units of {step} pixels",)
+    return ()
 
 
 def _growth(layer: Layer, before: Field, now: Field) -> tuple[str, ...]:

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 from cnn_cli.errors import closest, listed
 from cnn_cli.language.context import Context, Output
+from cnn_cli.language.detection_scales import check_scales
 from cnn_cli.language.plan import Group, Layer
 from cnn_cli.language.siblings import paths, value_at
+from cnn_cli.language.spec import DETECTOR, scales
 from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.layers import sizes
 
@@ -17,24 +19,35 @@ def choose_outputs(context: Context, root: Layer | Group, output: Output) -> tup
     """The network and its outputs by name, the main one first; a single one has the name "".
 
     A mapping `outputs:` names auxiliary outputs with their weights in the loss: children of the outermost mapping, of
-    equal shapes. A list names several outputs of any shapes, by their paths; a network gives all of them.
+    equal shapes. A list names several outputs of any shapes, by their paths; a network gives all of them, as it gives
+    those that `detects:` names.
     """
     spec = context.spec
-    names = [*spec.outputs, *spec.named_outputs]
-    node: Node | None = spec.node.value["outputs"] if names else None
+    names, key = [*spec.outputs, *spec.named_outputs], "detects" if spec.detects else "outputs"
+    node: Node | None = spec.node.value[key] if names else None
     if node is None or (output.shape is None and not output.inside):
         return root, {"": output}
     valid, weighted = True, bool(spec.outputs)
     inside = output.inside if isinstance(root, Group) and (root.named or not weighted) else {}
-    for place, name in zip(node.keys.values() if spec.outputs else node.value, names, strict=True):
+    for place, name in zip(_places(node, key), names, strict=True):
         message = _mistake(name, names[0], inside, weighted)
         if message:
-            context.problem(place, "outputs", message)
+            context.problem(place, key, message)
             valid = False
     if not valid or not isinstance(root, Group):
         return root, {"": output}
     context.taken.update(names)
-    return replace(root, output=names[0]), {name: value_at(output.inside, name) or output for name in names}
+    outputs = {name: value_at(output.inside, name) or output for name in names}
+    if spec.detects:
+        check_scales(context, outputs)
+    return replace(root, output=names[0]), outputs
+
+
+def _places(node: Node, key: str) -> list[Node | tuple[int, int]]:
+    """Where each output is named."""
+    if key == "detects":
+        return [pair.value[name] for pair in scales(node) for name in DETECTOR]
+    return list(node.keys.values()) or list(node.value)
 
 
 def _mistake(name: str, main: str, inside: Mapping[str, Output], weighted: bool) -> str:
@@ -57,6 +70,8 @@ def _mistake(name: str, main: str, inside: Mapping[str, Output], weighted: bool)
 def warn_no_scores(context: Context, output: Output) -> None:
     """Warn of a network that is to be trained, but ends neither in one score per class nor in a map of them."""
     names = context.spec.named_outputs
+    if context.spec.detects:
+        return
     if context.spec.train and names:
         fix = f"write weights in the loss, {{{names[0]}: 1.0, …}}, for auxiliary outputs, or name one"
         message = f"`train` needs a single output, not {listed(names)}; {fix}"

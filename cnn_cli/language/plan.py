@@ -165,6 +165,11 @@ class Plan:
         return self.shapes if self.spec.named_outputs else {}
 
     @property
+    def detects(self) -> tuple[tuple[str, str], ...]:
+        """Of a detector, for each scale the names of the outputs with its scores and its boxes; else empty."""
+        return self.spec.detects
+
+    @property
     def output_sizes(self) -> str:
         """`10`, or `p3 256x28x28, p4 256x14x14` of several outputs."""
         named = ", ".join(f"{name} {sizes(shape)}" for name, shape in self.named_outputs.items())

@@ -15,6 +15,12 @@ Schema = dict[str, Any]
 _ARGUMENT: Schema = {"type": "string", "pattern": r"^\$"}
 _VALUE: Schema = {"type": "string"}  # the name of a sibling, or the path of a value inside of one
 _OUTPUTS: Schema = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
+_SCALE: Schema = {
+    "type": "object",
+    "properties": {"scores": {"type": ["string", "integer"]}, "boxes": {"type": ["string", "integer"]}},
+    "required": ["scores", "boxes"],
+    "additionalProperties": False,
+}
 _PART: Schema = {"$ref": "#/definitions/part"}
 
 
@@ -56,6 +62,8 @@ def _network() -> Schema:
         | {
             "description": "outputs and their weights in the loss, main first; or a list of outputs of any shapes",
         },
+        "detects": {"anyOf": [_SCALE, {"type": "array", "items": _SCALE, "minItems": 1}]}
+        | {"description": "of a detector, the outputs with its scores and its boxes; or a list of such pairs"},
         "train": {"anyOf": [train_schema(), {"type": "null"}]},
         "recipes": _mapping(train_schema(), "^[a-z][a-z0-9_-]*$", "other ways to train it, each overriding train"),
     }

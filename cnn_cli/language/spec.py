@@ -11,7 +11,19 @@ from cnn_cli.layers import JOINS, LAYERS
 from cnn_cli.settings import read_train
 from cnn_cli.values import Integer, Number, shown
 
-NETWORK_KEYS = ("description", "reference", "input", "args", "blocks", "layers", "outputs", "train", "recipes")
+NETWORK_KEYS = (
+    "description",
+    "reference",
+    "input",
+    "args",
+    "blocks",
+    "layers",
+    "outputs",
+    "detects",
+    "train",
+    "recipes",
+)
+DETECTOR = ("scores", "boxes")  # what `detects` names for each scale
 PARTS = ("Network",)  # words of the language that stand where a layer does
 SIZE = Integer(1, 100_000)
 _LOSS_WEIGHT = Number(0)
@@ -50,7 +62,8 @@ class Spec:
     layers: Node | None
     blocks: dict[str, Block]
     outputs: dict[str, float]  # auxiliary outputs and their weights in the loss
-    named_outputs: tuple[str, ...]  # several outputs without weights
+    named_outputs: tuple[str, ...]  # several outputs without weights, or those that `detects` names
+    detects: tuple[tuple[str, str], ...]  # of a detector: for each scale the names of its scores and its boxes
     train: dict[str, Any]
     recipes: dict[str, dict[str, Any]]  # other ways to train it, each overriding some of `train`
     problems: tuple[Problem, ...]
@@ -128,7 +141,10 @@ def _network(name: str, node: Node, key: Place, shared: dict[str, Block], origin
         if parts and part not in parts and repr(part) not in meant:
             notes.add(key, f"`{part}` is missing; write {form}")
     train = _train(parts.get("train"), notes)
-    outputs = parts.get("outputs")
+    outputs, detects = parts.get("outputs"), _detects(parts.get("detects"), notes)
+    if outputs is not None and "detects" in parts:
+        notes.add(node.keys["outputs"], "`detects` names the outputs of a detector; remove `outputs`", "outputs")
+        outputs = None
     several = outputs is not None and isinstance(outputs.value, list)
     return Spec(
         name=name,
@@ -141,7 +157,8 @@ def _network(name: str, node: Node, key: Place, shared: dict[str, Block], origin
         layers=parts.get("layers"),
         blocks=shared | _blocks(parts.get("blocks"), notes),
         outputs=_outputs(None if several else outputs, notes),
-        named_outputs=_named_outputs(outputs, notes) if outputs and several else (),
+        named_outputs=_named_outputs(outputs, notes) if outputs and several else tuple(sum(detects, ())),
+        detects=detects,
         train=train,
         recipes=_recipes(parts.get("recipes"), train, notes),
         problems=tuple(notes.problems),
@@ -249,6 +266,35 @@ def _named_outputs(node: Node, notes: _Notes) -> tuple[str, ...]:
     if not node.value:
         notes.add(node.place, "names no output; write [p3, p4], or remove `outputs`", "outputs")
     return tuple(item.value for item in node.value)
+
+
+def _detects(node: Node | None, notes: _Notes) -> tuple[tuple[str, str], ...]:
+    """For each scale the names of its scores and its boxes; none, and a problem, where one is wrong."""
+    form, names = "write {scores: cls, boxes: box}, or a list of such pairs", list[str]()
+    for pair in [] if node is None else scales(node):
+        parts = pair.value if isinstance(pair.value, dict) else {}
+        if missing := [key for key in DETECTOR if key not in parts]:
+            what = f"`{missing[0]}` is missing" if parts else f"must name scores and boxes, not {shown(pair.plain)}"
+            notes.add(pair.place, f"{what}; {form}", "detects")
+            return ()
+        _unknown_keys(pair, DETECTOR, notes, "detects")
+        for child in (parts[key] for key in DETECTOR):
+            name = str(child.value) if type(child.value) is int else child.value
+            if not isinstance(name, str):
+                notes.add(child.place, f"must be a name or a path, not {shown(child.plain)}; write cls", "detects")
+                return ()
+            if name in names:
+                notes.add(child.place, f"duplicate output {name[:60]!r}; each scale has outputs of its own", "detects")
+                return ()
+            names.append(name)
+    if node is not None and not names:
+        notes.add(node.place, f"names no outputs; {form}", "detects")
+    return tuple(zip(names[::2], names[1::2], strict=True))
+
+
+def scales(node: Node) -> list[Node]:
+    """The pairs of a `detects`, which is a single one or a list."""
+    return node.value if isinstance(node.value, list) else [node]
 
 
 def _train(
