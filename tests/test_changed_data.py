@@ -15,7 +15,7 @@ from cnn_cli.data.loading import load_dataset, load_for_evaluation
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.interpret.inputs import whole_split
 from cnn_cli.training import run as run_module
-from cnn_cli.training.eval_report import Evaluation, EvaluationRequest, evaluate_network, trained_network
+from cnn_cli.training.eval_report import Evaluation, EvaluationRequest, evaluate_network
 
 CPU = torch.device("cpu")
 
@@ -36,7 +36,7 @@ def damage(pets: Path) -> None:
 
 
 def evaluated(run: Path, data: Path | None = None) -> Evaluation:
-    return evaluate_network(trained_network(str(run)), EvaluationRequest(data=data and str(data)), CPU)
+    return evaluate_network(checkpoint.load_trained(str(run)), EvaluationRequest(data=data and str(data)), CPU)
 
 
 def test_training_refuses_unreadable_images_and_says_how_to_go_without(pets: Path, tmp_path: Path) -> None:

@@ -283,12 +283,12 @@ def test_any_input_size_that_the_network_takes(workspace: Path, capsys: pytest.C
             2,
             "linear has no spatial feature map {nothing}",
         ),
-        ("run --index 0 --seed 1", 2, "--seed draws fresh weights; use it with --untrained"),
+        ("run --index 0 --seed 1", 2, "--seed is for random initial weights; add --untrained"),
         (
             "tiny-cnn --index 0",
             2,
-            "no run of tiny-cnn in {workspace}/runs; train it with `cnn train tiny-cnn`, "
-            "name a run folder or a checkpoint, or show fresh weights with --untrained",
+            "no trained weights of tiny-cnn in {workspace}/runs; train it: cnn train tiny-cnn\n"
+            "or load weights: --weights torchvision, a file or a run; or use initial weights: --untrained",
         ),
     ],
 )

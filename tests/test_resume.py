@@ -22,7 +22,7 @@ from cnn_cli.data import preparation
 from cnn_cli.errors import CnnError, DivergedError, StoppedError, UsageError
 from cnn_cli.training import loop, optimizer
 from cnn_cli.training import run as run_module
-from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network, trained_network
+from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -116,10 +116,12 @@ def test_a_run_killed_at_its_start_is_begun_again(tmp_path: Path) -> None:
 
 def test_weights_in_the_middle_of_the_first_epoch_say_so(tmp_path: Path) -> None:
     run = small.begin(tmp_path, epochs=1)
-    said = "the run has no finished epoch: these are its weights in the middle of one"
+    said = "no epoch of this run is complete: these are the weights of an unfinished one"
 
     def notes(name: str) -> tuple[str, ...]:
-        return evaluate_network(trained_network(str(run / name)), EvaluationRequest(), torch.device("cpu")).notes
+        return evaluate_network(
+            checkpoint.load_trained(str(run / name)), EvaluationRequest(), torch.device("cpu")
+        ).notes
 
     assert said not in notes("best.safetensors") + notes("last.pt")  # of a finished run
     (run / "best.safetensors").unlink()

@@ -223,12 +223,12 @@ def test_bf16_trains_and_evaluates_in_fp32(tmp_path: Path) -> None:
 
 def test_evaluating_again_gives_the_same_figures(tmp_path: Path) -> None:
     """Also with views of each image, and with what is left out."""
-    from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network, trained_network
+    from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network
 
     run = small.begin(tmp_path, tta="flip-shift", epochs=2)
     said = json.loads((run / "eval.json").read_text())
     request = EvaluationRequest(data_dir=tmp_path / "data")
-    again = evaluate_network(trained_network(str(run)), request, CPU).document()
+    again = evaluate_network(checkpoint.load_trained(str(run)), request, CPU).document()
     assert (again["loss"], again["confusion_matrix"]) == (said["loss"], said["confusion_matrix"])
     plain = small.begin(tmp_path, "plain", epochs=2)
     assert json.loads((plain / "eval.json").read_text())["loss"] != said["loss"]

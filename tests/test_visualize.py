@@ -345,8 +345,8 @@ def test_a_picture_is_replaced_only_by_force(workspace: Path, capsys: pytest.Cap
         (
             "tiny-cnn",
             2,
-            "no run of tiny-cnn in {workspace}/runs; train it with `cnn train tiny-cnn`, "
-            "name a run folder or a checkpoint, or show fresh weights with --untrained",
+            "no trained weights of tiny-cnn in {workspace}/runs; train it: cnn train tiny-cnn\n"
+            "or load weights: --weights torchvision, a file or a run; or use initial weights: --untrained",
         ),
         (
             "tiny-cmn",
@@ -359,7 +359,7 @@ def test_a_picture_is_replaced_only_by_force(workspace: Path, capsys: pytest.Cap
             "the network has no convolution, so no filters to show; its layers: Flatten, Linear",
         ),
         ("tiny-cnn --untrained --layer 1", 2, "layer 1 is not a convolution (ReLU). Convolutions: 0, 2, 4"),
-        ("tiny-cnn --seed 1", 2, "--seed draws fresh weights; use it with --untrained"),
+        ("tiny-cnn --seed 1", 2, "--seed is for random initial weights; add --untrained"),
         ("tiny-cnn --untrained -o a.gif", 2, "a.gif: the picture is written as .png; choose such a name with -o"),
         ("runs", 1, "runs is not a run folder: it has neither best.safetensors nor last.pt"),
     ],

@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from cnn_cli import __version__
 from cnn_cli.checkpoints import pretrained, transfer
 from cnn_cli.checkpoints.header import read_metadata
-from cnn_cli.checkpoints.run_folder import BEST, CONFIG, LAST, SUFFIXES, find_run, is_stored, newest_run, weights_of
+from cnn_cli.checkpoints.run_folder import (
+    BEST,
+    CONFIG,
+    LAST,
+    RUNS,
+    SUFFIXES,
+    find_run,
+    is_stored,
+    newest_run,
+    weights_of,
+)
 from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.checkpoints.tensor_file import read_tensors, write_tensors
 from cnn_cli.data.preprocessing import Preprocessing, add_normalization
@@ -146,6 +156,25 @@ def load_network(
     if trained and (run := newest_run(plan.network, BEST)):
         return _load_file(run / BEST, args, input, run)
     return LoadedNetwork(plan)
+
+
+def load_trained(
+    name: str,
+    *,
+    models: Sequence[Path] = (),
+    args: Mapping[str, Any] | None = None,
+    input: Sequence[int] | None = None,
+    weights: str | None = None,
+    hint: str = "",
+) -> LoadedNetwork:
+    """As load_network(), with weights in any case; UsageError, which ends in `hint`, for an untrained network."""
+    loaded = load_network(name, models=models, args=args, input=input, weights=weights)
+    if loaded.weights is None:
+        raise UsageError(
+            f"no trained weights of {loaded.plan.network} in {RUNS.resolve()}; train it: cnn train {name}\n"
+            f"or load weights: --weights torchvision, a file or a run{hint}"
+        )
+    return loaded
 
 
 def restore(loaded: LoadedNetwork) -> nn.Module:

@@ -72,6 +72,6 @@ def attack_command(
         split = images.split or "test"
         dataset = read_split(loaded, split, data.data, data.data_dir, options.limit, options.seed)
         result = show_robustness(loaded, dataset, split, request, picture.target, device)
-    note_weights(network, loaded.weights)
+    note_weights(network, loaded)
     format.emit(result)
     picture.preview(result.path, result.body)

@@ -36,9 +36,11 @@ def evaluate_command(
     network = find_run(network, spec.files)
     if seed_runs(Path(network)):
         return format.emit(evaluate_seeds(Path(network), request, weights.torch_device))
-    loaded = eval_report.trained_network(network, spec.files, weights.weights, spec.args, spec.size)
+    loaded = weights.load(network, spec)
     evaluation = eval_report.evaluate_network(loaded, request, weights.torch_device)
-    note_weights(network, loaded.weights, evaluation.notes)
+    note_weights(network, loaded)
+    for line in evaluation.notes:
+        note(line)
     format.emit(evaluation)
     if folder := output or loaded.run:
         paths = eval_report.write_evaluation(folder, evaluation)

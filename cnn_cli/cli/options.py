@@ -190,41 +190,38 @@ class Weights:
 
         return pick(self.device)
 
-    def load(
-        self, network: str, spec: Spec, fresh: bool = False, hint: str = "or load weights with --weights"
-    ) -> "LoadedNetwork":
-        """NETWORK with its trained weights, or with none if `fresh`; UsageError, which ends in `hint`, without any."""
-        from cnn_cli.checkpoints.checkpoint import load_network
-        from cnn_cli.checkpoints.run_folder import RUNS
+    def load(self, network: str, spec: Spec, untrained: bool | None = None) -> "LoadedNetwork":
+        """NETWORK with its trained weights, or with initial ones where the command has the flag and it is set.
 
-        loaded = load_network(
-            network, models=spec.files, args=spec.args, input=spec.size, trained=not fresh, weights=self.weights
+        UsageError for a network without trained weights.
+        """
+        from cnn_cli.checkpoints.checkpoint import load_network, load_trained
+
+        if untrained:
+            if self.weights:
+                raise UsageError("--weights and --untrained exclude each other; choose one")
+            loaded = load_network(network, models=spec.files, args=spec.args, input=spec.size, trained=False)
+            return replace(loaded, weights=None, metadata=None, run=None)
+        hint = "" if untrained is None else "; or use initial weights: --untrained"
+        loaded = load_trained(
+            network, models=spec.files, args=spec.args, input=spec.size, weights=self.weights, hint=hint
         )
         for line in loaded.notes:
             note(line)
-        if fresh:
-            return replace(loaded, weights=None, metadata=None, run=None)
-        if loaded.weights is None:
-            raise UsageError(
-                f"no run of {loaded.plan.network} in {RUNS.resolve()}; train it with `cnn train {network}`, "
-                f"name a run folder or a checkpoint, {hint}"
-            )
         return loaded
 
 
 @dataclass(frozen=True)
 class Untrained:
-    """Fresh weights instead of trained ones."""
+    """Initial weights instead of trained ones."""
 
     untrained: bool = flag("Network", "Use random initial weights.")
     seed: int | None = option("Network", "N", "Random seed of the initial weights [0].", min=0, max=LARGE)
 
     def load(self, network: str, spec: Spec, weights: Weights) -> "LoadedNetwork":
         if self.seed is not None and not self.untrained:
-            raise UsageError("--seed draws fresh weights; use it with --untrained")
-        if weights.weights and self.untrained:
-            raise UsageError("--weights and --untrained exclude each other; choose one")
-        return weights.load(network, spec, self.untrained, "or show fresh weights with --untrained")
+            raise UsageError("--seed is for random initial weights; add --untrained")
+        return weights.load(network, spec, self.untrained)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnn_cli.colors import highlighted
 from cnn_cli.errors import CnnError
+
+if TYPE_CHECKING:
+    from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 
 
 def clean(text: str) -> str:
@@ -26,13 +28,10 @@ def note(text: str) -> None:
     print(highlighted(clean(text), sys.stderr), file=sys.stderr, flush=True)
 
 
-def note_weights(network: str, weights: Path | None, remarks: Sequence[str] = ()) -> None:
-    """Which weights a mere name stands for (the newest run of that network), and what is to be said of them."""
-    said = any(remark.startswith("weights: ") for remark in remarks)
-    if weights is not None and not Path(network).exists() and not said:
-        note(f"weights    {weights}")
-    for remark in remarks:
-        note(remark)
+def note_weights(network: str, loaded: "LoadedNetwork") -> None:
+    """Which weights a network's name stands for: the newest run. The notes of other weights name them."""
+    if loaded.weights and not loaded.notes and not Path(network).exists():
+        note(f"weights    {loaded.weights}")
 
 
 def emit(text: str) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from cnn_cli.cli.app import command
 from cnn_cli.cli.options import Data, Format, Images, Network, Picture, Spec, Weights, flag, option
-from cnn_cli.cli.output import note_weights
+from cnn_cli.cli.output import note, note_weights
 from cnn_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,10 +34,9 @@ def predict_command(
     """
     from cnn_cli.data.dataset import SEGMENTATION
     from cnn_cli.tasks.selection import task_of
-    from cnn_cli.training.eval_report import trained_network
 
     format.check()
-    loaded = trained_network(network, spec.files, weights.weights, spec.args, spec.size)
+    loaded = weights.load(network, spec)
     selection = images.selection(data)
     result: MaskPredictions | Predictions | Pictured[Predictions]
     if task_of(loaded.plan) == SEGMENTATION:
@@ -53,7 +52,9 @@ def predict_command(
             raise UsageError("--tiles is for segmentation; leave it out")
         result, skipped = _classes(loaded, selection, picture, 5 if top is None else top, weights)
     heading = [f"{len(skipped):,} unreadable image{'s' * (len(skipped) > 1)} skipped:"] * bool(skipped)
-    note_weights(network, loaded.weights, [*loaded.notes, *heading, *skipped])
+    note_weights(network, loaded)
+    for line in (*heading, *skipped):
+        note(line)
     format.emit(result)
 
 

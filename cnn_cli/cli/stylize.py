@@ -51,7 +51,7 @@ def stylize_command(
 
     format.check()
     content, source = _content_and_style(files, style)
-    loaded = weights.load(network, spec, untrained, "or use random weights with --untrained")
+    loaded = weights.load(network, spec, untrained)
     if loaded.weights is None:
         note("the weights are untrained, so the result will be poor; train the network, or load --weights")
     request = StyleRequest(

@@ -1,10 +1,9 @@
-"""How a trained network does on a data set: `cnn eval`, and the files that report it."""
+"""Evaluation of a trained network on a data set: `cnn eval`, and the files that it writes."""
 
 import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 
 import torch
 
-from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, restore
-from cnn_cli.checkpoints.run_folder import BEST, LAST, RUNS
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, restore
+from cnn_cli.checkpoints.run_folder import BEST, LAST
 from cnn_cli.data.loading import load_for_evaluation, match_classes, select_split
 from cnn_cli.data.preparation import prepare
 from cnn_cli.errors import UsageError
@@ -31,7 +30,7 @@ SPLITS = ("test", "val", "train")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A task's result with what was evaluated. `suffix` tells its files from those of the run's own test split."""
+    """A task's result and what was evaluated. `suffix` tells its files from those of the run's own test split."""
 
     network: str
     data: str
@@ -53,31 +52,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What `cnn eval` was asked for. None stands for: the data of the training; test, else val, else train; the batch
-    size of the training, which makes the loss the same to the last digit; one worker per CPU."""
+    """What to evaluate. None means: the data of the training; test, else val, else train; the batch size of the
+    training, which makes the loss the same to the last digit; one worker per CPU."""
 
     data: str | None = None
     data_dir: Path | None = None
     split: str | None = None
     batch_size: int | None = None
     workers: int | None = None
-
-
-def trained_network(
-    network: str,
-    models: Sequence[Path] = (),
-    weights: str | None = None,
-    args: Mapping[str, Any] | None = None,
-    input: Sequence[int] | None = None,
-) -> LoadedNetwork:
-    """NETWORK with its weights and their metadata; UsageError for a network that was not trained yet."""
-    loaded = load_network(network, models=models, weights=weights, args=args, input=input)
-    if loaded.metadata is None:
-        raise UsageError(
-            f"{network} has no finished epoch in {RUNS.resolve()}; train it: cnn train {network}\n"
-            "or load weights: --weights torchvision, a file or a run"
-        )
-    return loaded
 
 
 def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> Evaluation:
@@ -88,11 +70,11 @@ def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     asked = {name: setting.value for name, setting in asked_for(options, os.environ).items()}
     own = str(metadata.data.get("name", ""))
     if not (asked.get("data") or own):
-        raise UsageError("these weights know no data set; name one with --data")
+        raise UsageError("these weights do not record a data set; name one with --data")
     dataset = load_for_evaluation(own, metadata.data, asked.get("data"), request.data_dir)
     split_name = request.split or next((s for s in SPLITS if s in dataset.splits), "test")
     chosen = select_split(dataset, split_name)
-    classes = metadata.classes or dataset.classes  # a bare file of weights has none: those of the data, in their order
+    classes = metadata.classes or dataset.classes  # a third-party file has none
     task = task_for(loaded.plan, classes, dataset.task)
     data = prepare(match_classes(chosen, classes), loaded.preprocessing, device, asked.get("workers"))
     trained_with = _inference_settings(metadata)
@@ -104,9 +86,9 @@ def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     inference = Inference(size, device, layout, trained_with["tta"])
     result = evaluate(network, data.splits[split_name], task, inference, lambda: next(bar, None))
     bar.close()
-    notes = (*loaded.notes, *data.notes)
+    notes = data.notes
     if loaded.weights.name == LAST and not loaded.weights.with_name(BEST).is_file():
-        notes += ("the run has no finished epoch: these are its weights in the middle of one",)
+        notes += ("no epoch of this run is complete: these are the weights of an unfinished one",)
     suffix = _suffix(dataset.name, split_name, own)
     return Evaluation(loaded.plan.network, dataset.name, loaded.weights, result, suffix, notes)
 
@@ -128,7 +110,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:
 def _inference_settings(metadata: Metadata) -> dict[str, Any]:
     """How the run that made the weights evaluated, so that the figures are the same to the last digit.
 
-    A third-party file may say anything; what makes no sense counts as not said.
+    Invalid values, which a third-party file may have, are ignored.
     """
     values: dict[str, Any] = {"fast": (), "tta": "none"}
     settings: Any = metadata.facts.get("settings")
@@ -139,7 +121,7 @@ def _inference_settings(metadata: Metadata) -> dict[str, Any]:
 
 
 def _suffix(data: str, split_name: str, own: str) -> str:
-    """Nothing for the run's own test split; else what was evaluated, so that no result replaces another."""
+    """Nothing for the run's own test split; else the data and split, so that no result overwrites another."""
     if data == own:
         return "" if split_name == "test" else f"-{split_name}"
     return "-" + re.sub(r"[^A-Za-z0-9._-]", "_", f"{Path(data).name}-{split_name}")[:80]

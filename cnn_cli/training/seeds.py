@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cnn_cli.checkpoints.checkpoint import parse_metadata
+from cnn_cli.checkpoints.checkpoint import load_trained, parse_metadata
 from cnn_cli.checkpoints.run_folder import BEST, LAST, RUNS
 from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.distributed.world import current_world
@@ -23,7 +23,7 @@ from cnn_cli.tables import Column, Table, render
 from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import run
-from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network, trained_network, write_evaluation
+from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network, write_evaluation
 from cnn_cli.training.request import Request, complete, recipe_of
 
 SUMMARY = "seeds.json"
@@ -137,7 +137,7 @@ def evaluate_seeds(folder: Path, request: EvaluationRequest, device: torch.devic
     """Evaluate every run in a folder of seeds, and write each result beside its run."""
     runs = []
     for seed, path in seed_runs(folder).items():
-        evaluation = evaluate_network(loaded := trained_network(str(path)), request, device)
+        evaluation = evaluate_network(loaded := load_trained(str(path)), request, device)
         write_evaluation(path, evaluation)
         epoch = loaded.metadata.facts.get("epoch") if loaded.metadata else None
         runs.append(SeedRun(seed, path, epoch, evaluation.result))
