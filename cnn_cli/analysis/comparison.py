@@ -42,6 +42,8 @@ class Pair:
         keys = [k for k in {**a.settings, **b.settings} if a.settings.get(k) != b.settings.get(k)]
         words = [f"{k} {_value(a.settings.get(k))} → {_value(b.settings.get(k))}" for k in keys]
         shape = [f"output {sizes(a.output_shape)} → {sizes(b.output_shape)}"] * (a.output_shape != b.output_shape)
+        if bool(a.shared_with) != bool(b.shared_with):
+            words.append(f"shared with {b.shared_with}" if b.shared_with else "weights of its own")
         return words + shape
 
     def document(self) -> dict[str, Any]:
@@ -164,6 +166,7 @@ def _aligned(a: Sequence[Row], b: Sequence[Row], likeness: Sequence[Callable[[Ro
 
 def _pair(a: Row, b: Row) -> Pair:
     same = a.type == b.type and a.settings == b.settings and a.output_shape == b.output_shape
+    same = same and bool(a.shared_with) == bool(b.shared_with)
     return Pair(SAME if same else CHANGED, a, b)
 
 

@@ -96,6 +96,8 @@ def _explanation(plan: Plan, layer: Layer, found: dict[str, Sight]) -> Explanati
     rule, s = layer.rule, layer.settings
     parts = {"size": derivation(layer.sizes)}
     parts["parameters"] = derivation([rule.parameters(s)]) if layer.params else ()
+    if layer.shares_weights:
+        parts["parameters"] = (f"those of {layer.shared_with}, counted there",)
     if buffers := sum(product(t.shape) for t in layer.tensors if t.buffer):
         parts["buffers"] = (f"{buffers:,} values that are not trained",)
     parts["MACs"] = derivation([rule.macs(s, layer.input_shape, layer.output_shape)]) if layer.macs else ()

@@ -178,7 +178,7 @@ class _Run:
             out = self.hold(inputs[0])
         else:
             out = self.new(self.images * product(layer.output_shape) * self.size)
-        learns = bool(layer.params) and layer.name not in self.frozen
+        learns = layer.owner not in self.frozen and any(not t.buffer for t in layer.rule.tensors(layer.settings))
         # Where the first layers are frozen, nothing is kept of what comes before all that learns.
         if self.training and (not self.frozen or learns or not self.wanted.isdisjoint(inputs)):
             self.wanted.add(out)
@@ -201,6 +201,7 @@ class _Run:
         together."""
         top = (self.peak, 0, 0)
         incoming: dict[int, int] = {}  # gradients under way, by tensor
+        params = {layer.name: layer.params for layer in self.plan.layers if layer.name not in self.frozen}
         moving = gradients = 0
         for layer, inputs, out, kept in reversed(self.steps):
             if out not in incoming:
@@ -208,7 +209,7 @@ class _Run:
                 moving += self.bytes[out]
             arriving = {t for t in inputs if t in self.wanted and t not in (0, out)}  # the image itself needs none
             fresh = sum(self.bytes[t] for t in arriving)
-            gradients += 4 * layer.params if layer.name not in self.frozen else 0
+            gradients += 4 * params.pop(layer.owner, 0)  # of shared weights, where they are used last
             if self.live + moving + fresh + gradients > sum(top):
                 top = (self.live, moving + fresh, gradients)
             for t in arriving:

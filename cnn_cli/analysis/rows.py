@@ -33,6 +33,7 @@ class Row:
     activation_bytes: int  # of the output, one image, float32; 0 for a view of the input
     field: Field | None
     layers: tuple[Layer, ...]
+    shared_with: str | None = None  # the row whose weights it uses once more, and that counts them
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -59,6 +60,7 @@ class Row:
             "receptive_field": field and {"size": field.size, "stride": field.stride, "offset": field.offset},
             "activation_bytes": self.activation_bytes,
             "layers": len(self.layers),
+            **({"shared_with": self.shared_with} if self.shared_with else {}),
         }
 
 
@@ -141,6 +143,7 @@ def _row(layer: Layer, seen: Field | None, trainable: int) -> Row:
         activation_bytes=output_bytes(layer),
         field=seen,
         layers=(layer,),
+        shared_with=layer.shared_with if layer.shares_weights else None,
     )
 
 
@@ -148,6 +151,7 @@ def _folded(name: str, inside: list[Row], owner: dict[str, str]) -> Row:
     """One row for a group: its inputs are those that its layers take from outside, its output that of the last one."""
     last, inputs = inside[-1], _outside(inside, owner, name)
     group: dict[str, Any] = {"name": name, "type": "", "settings": {}, "text": _contents(inside)}
+    group |= _shared(inside, owner, name)
     folded = {} if last.name == name else group
     for key in ("params", "trainable", "buffers", "macs", "activation_bytes"):
         folded[key] = sum(getattr(row, key) for row in inside)
@@ -158,6 +162,14 @@ def _folded(name: str, inside: list[Row], owner: dict[str, str]) -> Row:
         input_shapes=tuple(inputs.values()),
         layers=tuple(layer for row in inside for layer in row.layers),
     )
+
+
+def _shared(inside: list[Row], owner: dict[str, str], name: str) -> dict[str, Any]:
+    """What a group that shares weights says of it: the group, or the groups, that has them."""
+    owners = dict.fromkeys(owner[row.shared_with] for row in inside if row.shared_with)
+    others = [other for other in owners if other != name]
+    text = f"{_contents(inside)}, shared with {', '.join(others)}"
+    return {"shared_with": others[0], "text": text} if len(others) == 1 else {"shared_with": None}
 
 
 def _outside(inside: list[Row], owner: dict[str, str], name: str) -> dict[str, Shape]:
@@ -195,6 +207,8 @@ def described(layer: Layer) -> str:
     if numbers := layer.settings.get("numbers"):
         several = numbers[0] is not None or len(numbers) > 2
         words = list(dict.fromkeys("…" * several if n is None else str(n) for n in numbers))
+    if layer.shares_weights:
+        words.append(f"shared with {relative(layer.shared_with, layer.name)}")
     return f"{layer.type} {', '.join(w for w in words if w)}".strip()
 
 

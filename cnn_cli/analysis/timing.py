@@ -18,6 +18,7 @@ from cnn_cli.device import describe, free_memory
 from cnn_cli.errors import CnnError
 from cnn_cli.language.plan import Plan
 from cnn_cli.network.build import build_plan
+from cnn_cli.network.modules import Again
 
 WARM_UP, RUNS, SECONDS = 3, 15, 0.5  # runs before, runs at most, and when to stop (after three)
 MOST = 0.8  # of the free memory
@@ -89,7 +90,7 @@ def _inputs(network: nn.Module, images: Tensor) -> dict[str, list[Tensor]]:
 def _timed(module: nn.Module, inputs: list[Tensor], device: torch.device) -> tuple[float, float]:
     """Median milliseconds of a forward and of a backward pass."""
     leaves = [i.requires_grad_(i.is_floating_point()) for i in (t.detach() for t in inputs)]
-    wanted = [*leaves, *module.parameters()]
+    wanted = [*leaves, *(module.shared if isinstance(module, Again) else module).parameters()]
     forward, backward = [], []
     end = time.perf_counter() + SECONDS
     for run in range(WARM_UP + RUNS):

@@ -93,8 +93,9 @@ def _numbers(
 ) -> Sequence[tuple[str, Any, Any]]:
     """(quantity, ours, PyTorch's) of one row."""
     if layer.type == "Parameter":
-        tensor = network.get_parameter(layer.name)
-        return [("parameters", layer.params, tensor.numel()), ("shape", layer.output_shape, tuple(tensor.shape))]
+        tensor = network.get_parameter(layer.owner)
+        own = 0 if layer.shared_with else tensor.numel()
+        return [("parameters", layer.params, own), ("shape", layer.output_shape, tuple(tensor.shape))]
     module = network.get_submodule(layer.name)
     buffers = sum(t.shape.numel() for t in module.buffers())
     ours = sum(torch.Size(t.shape).numel() for t in layer.tensors if t.buffer)

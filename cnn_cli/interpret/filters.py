@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 from cnn_cli.errors import CnnError, UsageError, closest, listed
+from cnn_cli.network.modules import Again
 from cnn_cli.pictures import image
 
 DEAD = 0.05  # of the largest norm of the layer: next to the others, such a filter adds nothing
@@ -43,6 +44,8 @@ def choose_convolution(network: nn.Module, layer: str | None = None) -> str:
         return layer or names[0]
     other = dict(network.named_modules()).get(layer)
     kind = f"layer {layer} is not a convolution ({type(other).__name__})" if layer and other else f"no layer {layer!r}"
+    if isinstance(other, Again):
+        kind = f"layer {layer} shares the weights of another layer; name that one"
     raise UsageError(f"{kind}.{closest(layer, names)} Convolutions: {listed(names)}")
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from cnn_cli.errors import closest, unknown
+from cnn_cli.language.again import use_again
 from cnn_cli.language.children import check_alone, check_name, list_items, named_children
 from cnn_cli.language.context import (
     UNKNOWN,
@@ -200,8 +201,7 @@ def _mapping(context: Context, node: Node, site: Site) -> Part:
     """Named children; each takes the output of the one before, unless it says `from`."""
     siblings = Siblings.entered(node, site.input)
     context.enclosing.append(siblings)
-    children: list[Child] = []
-    last = "input"
+    children, last = siblings.children, "input"
     for key, child, scope in named_children(context, node, site):
         if not check_name(context, key, siblings, site):
             siblings.outputs.setdefault(key, Output(None, key))  # so that its uses are no further mistakes
@@ -245,6 +245,8 @@ def _child(
     if not takes:
         return *unknown_part(site), ()
     site = replace(site, input=entering)
+    if own == ["Again"]:
+        return *use_again(context, parts["Again"], siblings, site), takes
     if kind and entering.inputs:
         _several_enter(context, kind, child.keys[kind], site)
     if splits:
@@ -320,7 +322,7 @@ def _call(context: Context, name: str, argument: Node, place: tuple[int, int], s
     if number:
         return with_number(context, LayerCall(JOINS[name], argument, place, site))
     message = _unknown_layer(context, name[:60])
-    if name in JOINS:
+    if name in JOINS or name == "Again":
         message = f"{name} works only among named siblings; write a mapping, `name: {{{name}: …}}`"
     context.problem(place, site.label, message)
     return unknown_part(site)

@@ -96,12 +96,23 @@ def _problem(plan: Plan, patterns: Sequence[str]) -> str:
     tensors = plan.tensors
     for pattern in patterns:
         if not any(is_frozen(name, [pattern]) for name in tensors):
+            if owner := _shared_with(plan, pattern):
+                return f"{pattern} shares its weights with {owner}; freeze those"
             names = list(dict.fromkeys(around for name in tensors for around in _around(name)))
             near = closest(pattern, [n + pattern[len(pattern.rstrip(".*")) :] for n in names])
             more = f" Names begin with {_listed(names)}." if not near else ""
             return f"freeze {pattern!r} matches no parameter of {plan.network}.{near or more}"
     if patterns and all(t.buffer or is_frozen(name, patterns) for name, t in tensors.items()):
         return f"freeze {', '.join(patterns)} leaves nothing of {plan.network} to train; leave the last layer out of it"
+    return ""
+
+
+def _shared_with(plan: Plan, name: str) -> str:
+    """The layer or group whose weights the one of that name uses once more; empty where there is none."""
+    for layer in plan.layers:
+        if layer.shares_weights and (layer.name == name or layer.name.startswith(f"{name}.")):
+            inside = layer.name[len(name) :]
+            return layer.shared_with.removesuffix(inside)
     return ""
 
 

@@ -27,6 +27,7 @@ class LayerCall:
     place: Place
     site: Site
     size: tuple[str, Output] | None = None  # the setting that names a sibling, and that sibling
+    shared_with: str = ""  # the row whose weights it uses once more
 
     @property
     def where(self) -> str:
@@ -69,7 +70,7 @@ def add_layer(
         context.shape_problem(call.place, call.where, error, inputs[:-1] if call.size else inputs)
         return unknown_part(site)
     rows = tuple(f.row for f in inputs)
-    layer = Layer(site.path, rule.name, rule, settings, names, rows, shapes, out, *call.place)
+    layer = Layer(site.path, rule.name, rule, settings, names, rows, shapes, out, *call.place, call.shared_with)
     _bounded(context, layer, call)
     warning = rule.warning(layer.input_shape, context.types)
     if warning and not any(rule.settings[name].inferred for name in names):  # who writes in_features means it

@@ -25,18 +25,30 @@ class Layer:
     output_shape: Shape
     line: int
     column: int
+    shared_with: str = ""  # the row whose weights it uses once more, where they are counted
 
     @property
     def input_shape(self) -> Shape:
         return self.input_shapes[0] if self.input_shapes else ()
 
     @property
+    def owner(self) -> str:
+        """The row that has its weights: its own, or that with which it shares them."""
+        return self.shared_with or self.name
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether it uses the weights of another row; there are none to share for ReLU."""
+        return bool(self.shared_with and self.rule.tensors(self.settings))
+
+    @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return self.rule.tensors(self.settings)
+        """Its parameters and buffers; none where they are those of another row."""
+        return () if self.shared_with else self.rule.tensors(self.settings)
 
     @property
     def params(self) -> int:
-        return self.rule.parameters(self.settings).value
+        return 0 if self.shared_with else self.rule.parameters(self.settings).value
 
     @property
     def macs(self) -> int:
@@ -103,8 +115,10 @@ class Group:
     output: str
 
     def leading_to(self, output: str) -> set[str]:
-        """The children that the value `output` depends on."""
-        takes = {child.key: child.takes for child in self.children}
+        """The children that the value `output` depends on, those whose weights it shares among them."""
+        takes = {
+            child.key: (*child.takes, *_shared(child.part, f"{self.name}.".lstrip("."))) for child in self.children
+        }
         needed, waiting = set[str](), [output]
         while waiting:
             key = waiting.pop().partition(".")[0]
@@ -119,6 +133,13 @@ class Group:
         groups = [c.key for c in self.children if isinstance(c.part, Group)]
         inner = {key: tuple(n[len(key) + 1 :] for n in names if n.startswith(f"{key}.")) for key in groups}
         return {key: values for key, values in inner.items() if values}
+
+
+def _shared(part: Layer | Group, prefix: str) -> list[str]:
+    """The rows below `prefix`, and named from there, whose weights a part shares."""
+    if isinstance(part, Group):
+        return [name for child in part.children for name in _shared(child.part, prefix)]
+    return [part.shared_with[len(prefix) :]] if part.shares_weights and part.shared_with.startswith(prefix) else []
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,18 @@ def _part() -> Schema:
         "required": ["Network"],
         "additionalProperties": False,
     }
+    again: Schema = {
+        "type": "object",
+        "properties": {
+            "Again": _VALUE | {"description": "the earlier sibling, layer or group, used once more with its weights"},
+            **{key: own[key] for key in ("from", "repeat")},
+        },
+        "required": ["Again"],
+        "additionalProperties": False,
+    }
     incomplete = [name for name, layer in (LAYERS | JOINS).items() if _required(layer) or layer.joins]
     names: Schema = {"type": "string", "pattern": r"^[A-Z]\w*$", "not": {"enum": _misspelt() + incomplete}}
-    return {"anyOf": [{"enum": bare}, names, _ARGUMENT, {"type": "array", "items": _PART}, network, mapping]}
+    return {"anyOf": [{"enum": bare}, names, _ARGUMENT, {"type": "array", "items": _PART}, network, again, mapping]}
 
 
 def _layer(layer: LayerType) -> Schema:

@@ -1,10 +1,11 @@
 """What `from` and joins may name: earlier siblings, pieces of a Chunk or Split, and values inside of earlier groups."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cnn_cli.errors import closest
 from cnn_cli.language.context import Context, Output, Site
+from cnn_cli.language.plan import Child, Group
 from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.values import shown
 
@@ -19,6 +20,7 @@ class Siblings:
     node: Node
     outputs: dict[str, Output]
     used: set[str] = field(default_factory=set)
+    children: list[Child] = field(default_factory=list)
 
     @classmethod
     def entered(cls, node: Node, entering: Output) -> "Siblings":
@@ -31,6 +33,15 @@ class Siblings:
     def add(self, key: str, output: Output) -> None:
         self.outputs[key] = output
         self.outputs |= {f"{key}.{n}": Output(piece, f"{output.row}.{n}") for n, piece in enumerate(output.pieces)}
+
+    def child(self, path: str) -> Child | None:
+        """The part at a path such as `encoder.layer1.0`; None for none."""
+        among: Sequence[Child] = self.children
+        found: Child | None = None
+        for key in path.split("."):
+            found = next((child for child in among if child.key == key), None)
+            among = found.part.children if found and isinstance(found.part, Group) else ()
+        return found
 
     def takes(self, name: str) -> tuple[str, ...]:
         """The names of the values that a child takes that takes `name`: several where several enter the mapping."""

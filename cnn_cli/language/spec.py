@@ -24,7 +24,7 @@ NETWORK_KEYS = (
     "recipes",
 )
 DETECTOR = ("scores", "boxes")  # what `detects` names for each scale
-PARTS = ("Network",)  # words of the language that stand where a layer does
+PARTS = ("Network", "Again")  # words of the language that stand where a layer does
 SIZE = Integer(1, 100_000)
 _LOSS_WEIGHT = Number(0)
 MOST_NETWORKS = 500  # in a file

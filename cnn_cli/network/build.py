@@ -26,7 +26,7 @@ def build(
 
 def build_plan(plan: Plan) -> nn.Module:
     """The module of a plan, with fresh weights, in training mode."""
-    module = _module(plan.checked().root, tuple(plan.named_outputs))
+    module = _module(plan.checked().root, tuple(plan.named_outputs), {})
     assert isinstance(module, nn.Module)
     if plan.named_outputs:
         assert isinstance(module, modules.Graph)
@@ -37,16 +37,31 @@ def build_plan(plan: Plan) -> nn.Module:
     return module
 
 
-def _module(part: Layer | Group, exports: tuple[str, ...] = ()) -> nn.Module | nn.Parameter:
-    """The module of a part; `exports` are the values inside of it that are taken from outside."""
+def _module(part: Layer | Group, exports: tuple[str, ...], built: dict[str, nn.Module]) -> nn.Module | nn.Parameter:
+    """The module of a part; `exports` are the values inside of it that are taken from outside.
+
+    `built` has the modules so far by their paths: those whose weights are shared come before those that share them.
+    """
     if isinstance(part, Layer):
-        return _layer(part)
-    inside = part.inside(exports)
-    children = {child.key: _module(child.part, inside.get(child.key, ())) for child in part.children}
-    takes = {child.key: child.takes for child in part.children}
-    if not part.named and not inside and not exports and all(len(names) == 1 for names in takes.values()):
-        return nn.Sequential(*children.values())  # type: ignore[arg-type]
-    return modules.Graph(children, takes, part.output, exports)
+        module = _shared(part, built) if part.shares_weights else _layer(part)
+    else:
+        inside = part.inside(exports)
+        children = {child.key: _module(child.part, inside.get(child.key, ()), built) for child in part.children}
+        takes = {child.key: child.takes for child in part.children}
+        if not part.named and not inside and not exports and all(len(names) == 1 for names in takes.values()):
+            module = nn.Sequential(*children.values())  # type: ignore[arg-type]
+        else:
+            module = modules.Graph(children, takes, part.output, exports)
+    if isinstance(module, nn.Module):
+        built[part.name] = module
+    return module
+
+
+def _shared(layer: Layer, built: dict[str, nn.Module]) -> nn.Module:
+    if layer.type == "Parameter":
+        group, _, name = layer.shared_with.rpartition(".")
+        return modules.Again(built[group], name)
+    return modules.Again(built[layer.shared_with])
 
 
 def _layer(layer: Layer) -> nn.Module | nn.Parameter:

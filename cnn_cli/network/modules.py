@@ -222,6 +222,25 @@ class Upsample(nn.Upsample):
         return nn.functional.interpolate(x, other.shape[2:], mode=self.mode, align_corners=self.align_corners)
 
 
+class Again(nn.Module):
+    """A layer, or a parameter of it by name, used once more. It registers neither, so that state_dict() has them once.
+
+    Hooks of the layer belong to its first use, and do not run here.
+    """
+
+    def __init__(self, layer: nn.Module, parameter: str = "") -> None:
+        super().__init__()
+        self._shared = (layer, parameter)  # a module in a tuple is not registered
+
+    @property
+    def shared(self) -> nn.Module:
+        return self._shared[0]
+
+    def forward(self, *inputs: Tensor) -> Any:
+        layer, parameter = self._shared
+        return getattr(layer, parameter) if parameter else layer.forward(*inputs)
+
+
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of (N, C, H, W), as in torchvision's ConvNeXt."""
 
