@@ -1,15 +1,17 @@
 """On a terminal: colors, what the shell completes, help and lines that fit its width."""
 
+import importlib
 import os
 import pty
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import small_runs
 
-from cnn_cli.cli import app, main
+from cnn_cli.cli import app, loading, main
 
 RESET = "\x1b[0m"
 
@@ -59,6 +61,25 @@ def test_no_color_where_none_is_wanted(variables: dict[str, str], workspace: Pat
 def test_no_color_in_a_pipe(workspace: Path) -> None:
     result = subprocess.run([sys.executable, "-m", "cnn_cli", "list"], capture_output=True, text=True)
     assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize(("due", "note"), [(0, "Loading Matplotlib …"), (9, "")])
+def test_slow_loading_is_announced_and_erased(
+    due: float, note: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "matplotlib.py").write_text("import time\ntime.sleep(0.3)\nVALUE = 5\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path[:])
+    monkeypatch.setattr(sys, "stderr", screen := StringIO())
+    monkeypatch.setattr(loading, "_PATIENCE", due)
+    loading.announce_loading()
+    assert sys.meta_path[0].__class__.__module__ != "cnn_cli.cli.loading"  # not on a terminal
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    loading.announce_loading()
+    module = importlib.import_module("matplotlib")
+    assert module.VALUE == 5 and "cnn_cli" not in type(module.__loader__).__module__
+    assert screen.getvalue() == (f"\r{note}\r\r{' ' * len(note)}\r" if note else "")
 
 
 def test_the_functions_of_the_package_are_listed() -> None:

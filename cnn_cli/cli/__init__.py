@@ -15,6 +15,7 @@ from cnn_cli.cli import guide  # noqa: F401
 
 # isort: on
 from cnn_cli.cli.app import app
+from cnn_cli.cli.loading import announce_loading
 from cnn_cli.cli.output import note
 from cnn_cli.distributed.process_group import REPORT_DELAY, should_report
 from cnn_cli.distributed.world import current_world
@@ -29,6 +30,7 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
         with _one_voice():
+            announce_loading()
             app(arguments, prog_name="cnn")
     except CnnError as error:
         if debug:
