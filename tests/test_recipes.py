@@ -10,6 +10,7 @@ import pytest
 import small_runs as small
 import torch
 import yaml
+from pictures import cnn as command
 
 from cnn_cli.checkpoints.checkpoint import load_network
 from cnn_cli.errors import SpecError, StoppedError, UsageError
@@ -157,6 +158,19 @@ def test_a_folder_of_seeds_is_evaluated_as_one(quick: Path, monkeypatch: pytest.
     assert other["split"] == "train" and [run["seed"] for run in other["runs"]] == [5, 6]
     assert (quick / "many" / "seed-6" / "eval-train.json").is_file()
     assert seeds.seed_runs(quick) == {}
+
+
+def test_options_of_eval_hold_for_a_folder_of_seeds_too(quick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seeds.train_seeds(small.request(quick, "many", epochs=1), 2)
+    before = sorted(path.name for path in (quick / "many" / "seed-1").iterdir())
+    shared = ("eval", "many", "--data-dir", "data", "--json")
+    assert command(*shared, "--split", "train", "-o", "out") == 0
+    assert json.loads(capsys.readouterr().out)["folder"] == str(quick / "out")
+    assert sorted(path.name for path in (quick / "many" / "seed-1").iterdir()) == before
+    assert (quick / "out" / "seed-0" / "eval-train.json").is_file()
+    assert command(*shared, "--weights", "many/seed-0") == 2
+    assert capsys.readouterr().err == "error: many holds runs with weights of their own; leave out --weights\n"
+    assert command(*shared, "--set", "classes=7") == command(*shared, "--input", "1x12x12") == 2
 
 
 def test_seeds_need_images_to_compare_on(tmp_path: Path) -> None:

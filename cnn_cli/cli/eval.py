@@ -35,7 +35,10 @@ def evaluate_command(
     request = eval_report.EvaluationRequest(data.data, data.data_dir, split, batch_size, workers)
     network = find_run(network, spec.files)
     if seed_runs(Path(network)):
-        return format.emit(evaluate_seeds(Path(network), request, weights.torch_device))
+        if weights.weights:
+            raise UsageError(f"{network} holds runs with weights of their own; leave out --weights")
+        seeds = evaluate_seeds(Path(network), request, weights.torch_device, spec.args, spec.size, output=output)
+        return format.emit(seeds)
     loaded = weights.load(network, spec)
     evaluation = eval_report.evaluate_network(loaded, request, weights.torch_device)
     note_weights(network, loaded)

@@ -3,7 +3,7 @@
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -133,15 +133,24 @@ def seed_runs(folder: Path) -> dict[int, Path]:
     return {int(path.name[5:]): path for path in sorted(paths, key=lambda path: int(path.name[5:]))}
 
 
-def evaluate_seeds(folder: Path, request: EvaluationRequest, device: torch.device) -> SeedsResult:
-    """Evaluate every run in a folder of seeds, and write each result beside its run."""
+def evaluate_seeds(
+    folder: Path,
+    request: EvaluationRequest,
+    device: torch.device,
+    args: Mapping[str, Any] | None = None,
+    input: Sequence[int] | None = None,
+    *,
+    output: Path | None = None,
+) -> SeedsResult:
+    """Evaluate every run in a folder of seeds, and write each result beside its run, or to `output`/seed-N."""
     runs = []
     for seed, path in seed_runs(folder).items():
-        evaluation = evaluate_network(loaded := load_trained(str(path)), request, device)
-        write_evaluation(path, evaluation)
+        loaded = load_trained(str(path), args=args, input=input)
+        evaluation = evaluate_network(loaded, request, device)
+        write_evaluation(output / path.name if output else path, evaluation)
         epoch = loaded.metadata.facts.get("epoch") if loaded.metadata else None
         runs.append(SeedRun(seed, path, epoch, evaluation.result))
-    return SeedsResult(evaluation.network, evaluation.data, folder, tuple(runs))
+    return SeedsResult(evaluation.network, evaluation.data, output or folder, tuple(runs))
 
 
 def _same_experiment(request: Request, folder: Path) -> Request:
