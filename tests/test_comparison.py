@@ -127,4 +127,9 @@ def test_each_network_has_arguments_and_an_input_of_its_own(
     result = json.loads(capsys.readouterr().out)
     assert (result["a"]["input"][1], result["b"]["input"][1]) == inputs
     assert (*result["a"]["output"], *result["b"]["output"]) == outputs
-    assert command("diff", "lenet-5", "lenet-5", "--input-a", "") == 2
+
+
+@pytest.mark.parametrize("option", ["--input", "--input-a", "--input-b", "--set", "--set-a", "--set-b"])
+def test_the_option_that_is_wrong_is_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("diff", "lenet-5", "lenet-5", option, "") == 2
+    assert capsys.readouterr().err.startswith(f"error: {option} takes ")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Estimate, Format, Spec, option
+from cnn_cli.cli.options import Estimate, Format, Spec, option, parse_args, parse_size
 
 First = Annotated[str, typer.Argument(metavar="A", help="Network, as in `cnn summary`.")]
 Second = Annotated[str, typer.Argument(metavar="B", help="Network to compare A with.")]
@@ -31,11 +31,13 @@ def diff_command(a: First, b: Second, spec: Spec, sides: Sides, estimate: Estima
     from cnn_cli.analysis.comparison import compare
     from cnn_cli.analysis.summary import setup
 
-    first = _override(spec, sides.set_a, sides.input_a).draft(a).checked()
-    second = _override(spec, sides.set_b, sides.input_b).draft(b).checked()
+    first = _override(spec, "a", sides.set_a, sides.input_a).draft(a).checked()
+    second = _override(spec, "b", sides.set_b, sides.input_b).draft(b).checked()
     format.emit(compare(first, second, setup(first, estimate.batch_size, estimate.optimizer, estimate.precision)))
 
 
-def _override(spec: Spec, args: list[str] | None, input: str | None) -> Spec:
+def _override(spec: Spec, side: str, args: list[str] | None, input: str | None) -> Spec:
     """The options for one network: later values of an argument replace earlier ones."""
+    parse_args(args, f"--set-{side}")
+    parse_size(input, f"--input-{side}")
     return replace(spec, set=[*(spec.set or []), *(args or [])], input=spec.input if input is None else input)

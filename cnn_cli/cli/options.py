@@ -52,6 +52,25 @@ DATA_DIR = option("Data", "FOLDER", DATA_DIR_HELP, envvar="CNN_DATA_DIR")
 JSON = flag("Output", "Print one JSON document.")
 
 
+def parse_args(pairs: list[str] | None, option: str = "--set") -> dict[str, str]:
+    """`NAME=VALUE …` as a mapping; UsageError, which names the option, if one has no `=`."""
+    parts = [text.partition("=") for text in pairs or []]
+    for name, equals, _ in parts:
+        if not equals:
+            raise UsageError(f"{option} takes NAME=VALUE, not {name!r}; write {option} classes=10")
+    return {name: value for name, _, value in parts}
+
+
+def parse_size(text: str | None, option: str = "--input") -> tuple[int, ...] | None:
+    """`3x224x224` as (3, 224, 224); UsageError, which names the option, for anything else."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise UsageError(f"{option} takes CHANNELSxHEIGHTxWIDTH, such as 3x224x224, not {text!r}")
+    return tuple(int(part) for part in parts)
+
+
 @dataclass(frozen=True)
 class Spec:
     """Where networks come from, and what of them is overridden."""
@@ -67,21 +86,12 @@ class Spec:
     @property
     def args(self) -> dict[str, str]:
         """`--set NAME=VALUE …` as a mapping; UsageError if one has no `=`."""
-        pairs = [text.partition("=") for text in self.set or []]
-        for name, equals, _ in pairs:
-            if not equals:
-                raise UsageError(f"--set takes NAME=VALUE, not {name!r}; write --set classes=10")
-        return {name: value for name, _, value in pairs}
+        return parse_args(self.set)
 
     @property
     def size(self) -> tuple[int, ...] | None:
         """`3x224x224` as (3, 224, 224); UsageError for anything else."""
-        if self.input is None:
-            return None
-        parts = self.input.lower().split("x")
-        if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-            raise UsageError(f"--input takes CHANNELSxHEIGHTxWIDTH, such as 3x224x224, not {self.input!r}")
-        return tuple(int(part) for part in parts)
+        return parse_size(self.input)
 
     def draft(self, network: str) -> "Plan":
         """The plan with its mistakes, of a name or a file; or the one in a run folder or checkpoint."""
