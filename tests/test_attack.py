@@ -13,8 +13,16 @@ from small_networks import cnn, images, living, loaded, photograph, scored
 from torch import Tensor, nn
 
 from cnn_cli.errors import UsageError
-from cnn_cli.interpret.adversarial import AttackRequest, difference, magnification, magnitude
-from cnn_cli.interpret.attacks import Attack, attack_images, gradient, measure_robustness, perturb
+from cnn_cli.interpret.adversarial import (
+    AdversarialExamples,
+    AttackRequest,
+    difference,
+    magnification,
+    magnitude,
+    parse_epsilons,
+)
+from cnn_cli.interpret.attacks import Attack, Attacked, attack_images, gradient, measure_robustness, perturb
+from cnn_cli.interpret.inputs import Inputs
 from cnn_cli.interpret.scores import Scores, class_index, scores_of
 from cnn_cli.pictures.image import signed
 
@@ -272,6 +280,28 @@ def test_the_usual_radii() -> None:
     with pytest.raises(UsageError) as error:
         AttackRequest(epsilons=[3]).radii(1, curve=False)
     assert str(error.value) == "--epsilon 3: pixels are in [0, 1], so linf takes at most 1; 3/255 is 0.012"
+
+
+def test_epsilons_are_numbers_fractions_and_lists() -> None:
+    assert parse_epsilons(["0.05,0.1", "8/255"]) == [0.05, 0.1, 8 / 255]
+    for text in ("x", "1/0", "1/2/3", "", "0.1;0.2"):
+        with pytest.raises(UsageError) as error:
+            parse_epsilons([text])
+        assert str(error.value) == f"--epsilon takes numbers such as 0.03 or 8/255,16/255, not {text!r}"
+
+
+def test_with_a_target_the_table_says_whether_it_is_reached() -> None:
+    logits = torch.eye(3)
+    inputs = Inputs(torch.zeros(3, 1, 2, 2), ("a", "b", "c"), (1, 1, 2))  # a is misclassified before
+    attacked = Attacked(0.1, inputs.pixels, logits, logits.roll(-1, 1), torch.tensor([1, 1, 2]))
+    classes = ("cat", "dog", "owl")
+    for target, title, effects in (
+        (None, "fooled", ["misclassified before", True, True]),
+        (2, "target reached", [True, False, "predicted before"]),
+    ):
+        table = AdversarialExamples(inputs, classes, Attack(target=target), (attacked,)).table()
+        assert [column.title for column in table.columns if column.key == "success"] == [title]
+        assert [row["success"] for row in table.rows] == effects
 
 
 def test_a_picture_and_a_document_of_images(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

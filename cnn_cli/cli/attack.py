@@ -9,7 +9,7 @@ from cnn_cli.cli.output import note_weights
 from cnn_cli.errors import UsageError
 
 _EPSILON_HELP = (
-    "Maximum norm of the perturbation, for pixels in [0, 1]; may be repeated "
+    "Maximum norms of the perturbation, for pixels in [0, 1], such as 0.03 or 4/255,8/255 "
     "[linf: 0.1, color 8/255; l2: 1.5, color 0.5]."
 )
 
@@ -20,7 +20,7 @@ class Attack:
 
     method: str = option("Attack", "NAME", "Method: pgd or fgsm.", default="pgd")
     norm: str = option("Attack", "NAME", "Norm of the perturbation: linf or l2.", default="linf")
-    epsilon: list[float] | None = option("Attack", "E", _EPSILON_HELP)
+    epsilon: list[str] | None = option("Attack", "E,…", _EPSILON_HELP)
     steps: int | None = option("Attack", "N", "Number of PGD steps [10].")
     step_size: float | None = option("Attack", "E", "PGD step size [2.5 epsilon / steps].")
     target: str | None = option("Attack", "NAME|INDEX", "Target class [untargeted].")
@@ -43,7 +43,7 @@ def attack_command(
 
     Given images, draws their adversarial examples; given a whole --split, plots accuracy against epsilon.
     """
-    from cnn_cli.interpret.adversarial import AttackRequest, read_split, show_attack, show_robustness
+    from cnn_cli.interpret.adversarial import AttackRequest, parse_epsilons, read_split, show_attack, show_robustness
     from cnn_cli.interpret.pictured import Pictured
 
     named = bool(images.images or images.index)
@@ -62,7 +62,7 @@ def attack_command(
         options.step_size,
         options.target,
         options.seed,
-        options.epsilon or (),
+        parse_epsilons(options.epsilon or ()),
     )
     device = weights.torch_device
     result: Pictured[Any]

@@ -61,6 +61,15 @@ class AttackRequest:
         return sorted(set(self.epsilons)) or ([usual * share for share in _FRACTIONS] if curve else [usual])
 
 
+def parse_epsilons(texts: Sequence[str]) -> list[float]:
+    """`0.03`, `8/255` or a list with commas of such numbers; UsageError for anything else."""
+    parts = [part.partition("/") for text in texts for part in text.split(",")]
+    try:
+        return [float(number) / (float(divisor) if slash else 1) for number, slash, divisor in parts]
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"--epsilon takes numbers such as 0.03 or 8/255,16/255, not {','.join(texts)!r}") from None
+
+
 def usual_epsilon(norm: str, channels: int) -> float:
     """The radius that papers report: 8/255 and 0.5 for color images, 0.1 and 1.5 for grayscale ones such as MNIST."""
     return {"linf": 8 / 255, "l2": 0.5}[norm] if channels == 3 else {"linf": 0.1, "l2": 1.5}[norm]
@@ -104,16 +113,21 @@ class AdversarialExamples:
             Column("before_confidence", "", number=True, show=percent),
             Column("after", "after", wraps=True),
             Column("after_confidence", "", number=True, show=percent),
-            Column("success", "fooled"),
+            Column("success", self.attack.effect),
             *([Column("changed_pixels", "pixels changed", number=True, show=percent)] if self.results[0].dense else []),
         )
         rows = []
         for row in self.document()["images"]:
             flat = {when: row[when]["class"] for when in ("before", "after")}
             flat |= {f"{when}_confidence": row[when]["confidence"] for when in ("before", "after")}
-            wrong = {"success": "misclassified before"} if row["true"] not in (None, flat["before"]) else {}
-            rows.append(row | flat | wrong)
+            rows.append(row | flat | self._without_effect(row["true"], flat["before"]))
         return Table(columns, rows)
+
+    def _without_effect(self, true: str | None, before: str) -> dict[str, str]:
+        """Why an attack can have no effect: the prediction was wrong before or, with a target, was the target."""
+        if self.attack.target is not None:
+            return {"success": "predicted before"} if before == self.classes[self.attack.target] else {}
+        return {"success": "misclassified before"} if true not in (None, before) else {}
 
 
 @dataclass(frozen=True)
@@ -189,7 +203,13 @@ def draw_examples(examples: AdversarialExamples, title: str, provenance: str) ->
     color, dense = inputs.pixels.shape[1] == 3, examples.results[0].dense
     captions = inputs.captions(examples.classes)
     rows = [_row(examples, r, i, caption) for i, caption in enumerate(captions) for r in examples.results]
-    headings = ("image", "difference, magnified", *["magnitude"] * color, "adversarial example", *["fooled"] * dense)
+    headings = (
+        "image",
+        "difference, magnified",
+        *["magnitude"] * color,
+        "adversarial example",
+        *[examples.attack.effect] * dense,
+    )
     panel, count = captioned_grid(rows, headings)
     aim = "" if target is None else f", target class {examples.classes[target]}"
     shown = f"; the first {count} of {len(rows)} rows are shown" if count < len(rows) else ""

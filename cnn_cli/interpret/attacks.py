@@ -52,6 +52,11 @@ class Attack:
         steps = f"PGD, {self.steps} steps" if self.method == "pgd" else "FGSM"
         return f"{steps}, {'L∞' if self.norm == 'linf' else 'L2'}"
 
+    @property
+    def effect(self) -> str:
+        """The heading of what an attack has achieved."""
+        return "fooled" if self.target is None else "target reached"
+
     def document(self, classes: tuple[str, ...]) -> dict[str, Any]:
         """Plain data, with the name of the target class; FGSM is a single step without settings of PGD."""
         fixed = {"steps": 1, "step_size": None, "random_start": False} if self.method == "fgsm" else {}
