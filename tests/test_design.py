@@ -34,6 +34,12 @@ def test_a_design_that_is_hard_to_train_is_warned_of(layers: list[Any], place: s
     assert problem.warning and problem.where == f"n, layers.{place}" and problem.message.startswith(message)
 
 
+def test_one_layer_can_have_two_warnings() -> None:
+    layers = [CONV, {"repeat": 21, "layers": PAIR}, *HEAD]
+    plan = plan_document({"n": {"input": [1, 8, 8], "layers": layers}}, "n.yaml")
+    assert [problem.message.split(" ")[0] for problem in design_warnings(plan)] == ["no", "more"]
+
+
 @pytest.mark.parametrize(
     "layers",
     [

@@ -13,12 +13,12 @@ def design_warnings(plan: Plan) -> list[Problem]:
     """Warnings about the last layer, consecutive linear layers, and missing normalization; none with errors."""
     if plan.errors or plan.named_outputs:
         return []
-    found = [*_last_layer(plan), *_consecutive(plan), *_unnormalized(plan)]
-    places: dict[tuple[int, int], Problem] = {}
-    for layer, message in found:
-        where = f"{plan.network}, layers.{layer.name} ({layer.type})"
-        problem = Problem(plan.spec.origin, layer.line, layer.column, where, message, True)
-        places.setdefault((layer.line, layer.column), problem)  # a block that is used ten times is named once
+    places: dict[tuple[int, int, int], Problem] = {}
+    for i, find in enumerate((_last_layer, _consecutive, _unnormalized)):
+        for layer, message in find(plan):
+            where = f"{plan.network}, layers.{layer.name} ({layer.type})"
+            problem = Problem(plan.spec.origin, layer.line, layer.column, where, message, True)
+            places.setdefault((i, layer.line, layer.column), problem)  # a block that is used ten times is named once
     return list(places.values())
 
 
