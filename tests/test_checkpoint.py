@@ -253,8 +253,8 @@ def test_weights_of_another_network_are_named(tiny: Path) -> None:
     with pytest.raises(UsageError) as error:
         checkpoint.load(tiny)
     assert str(error.value) == (
-        f"{tiny} holds the weights of another network than this tiny: "
-        "0.weight is 4x1x3x3, needed is 2x1x3x3; 0.bias is 4, needed is 2; 6 more differ"
+        f"{tiny} does not fit tiny: "
+        "0.weight is 4x1x3x3, but should be 2x1x3x3; 0.bias is 4, but should be 2; 6 more differ"
     )
 
 
@@ -262,7 +262,7 @@ def test_weights_of_another_type_are_not_converted(tiny: Path) -> None:
     loaded = load_network(str(tiny))
     assert loaded.metadata is not None
     save_weights(tiny, build_plan(loaded.plan).double(), loaded.metadata)
-    with pytest.raises(UsageError, match=r"0\.weight is 2x1x3x3 of float64, needed is 2x1x3x3"):
+    with pytest.raises(UsageError, match=r"0\.weight is 2x1x3x3 of float64, but should be 2x1x3x3"):
         checkpoint.load(tiny)
 
 

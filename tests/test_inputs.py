@@ -88,6 +88,13 @@ def folder_of(root: Path, classes: str) -> Path:
     return root
 
 
+def test_weights_of_a_run_bring_its_data_set(tmp_path: Path) -> None:
+    opened_run(tmp_path, GREY)
+    named = load_network(str(tmp_path / "spec.yaml"), weights=str(tmp_path / "run"))
+    assert named.metadata is not None and named.metadata.data["name"] == "digits"
+    assert load_inputs(named, ImageSelection(index=(3,))).names == ("digits test 3",)
+
+
 def test_labels_follow_the_names_of_the_network(tmp_path: Path) -> None:
     loaded = opened_run(tmp_path, GREY.replace("10]", "3]"), data="elsewhere", classes=("c", "b", "x"))[0]
     root = folder_of(tmp_path / "images", "bc")

@@ -163,7 +163,7 @@ def test_weights_that_do_not_fit_a_part(tmp_path: Path, monkeypatch: pytest.Monk
         return str(error.value)
 
     said = refused(weights="backbone=other.pth")
-    assert "bn1.weight is 3, needed is 64; end the part before the layers that differ, with `until`" in said
+    assert "bn1.weight is 3, but should be 64; end the part before the layers that differ, with `until`" in said
     said = refused(weights="bakbone=torchvision")
     assert (
         said == "--weights bakbone=torchvision: small has the parts backbone, not 'bakbone'. Did you mean 'backbone'?"

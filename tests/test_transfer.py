@@ -102,7 +102,9 @@ def test_a_head_for_other_classes_is_left_new(net: str) -> None:
     fresh = network.fc.weight.clone()
     transfer.put(network, moved)
     assert network.fc.weight.equal(fresh) and network.conv.weight.equal(tensors["conv.weight"])
-    with pytest.raises(UsageError, match=r"fc\.weight is 10x500, needed is 4x500; fc\.bias is 10, needed is 4$"):
+    with pytest.raises(
+        UsageError, match=r"fc\.weight is 10x500, but should be 4x500; fc\.bias is 10, but should be 4$"
+    ):
         transfer.fit(plan, tensors, "x.pth", whole=True)
 
 
@@ -134,15 +136,15 @@ def change(state: dict[str, Tensor], **tensors: Tensor | None) -> dict[str, Tens
     [
         ({"conv__weight": None}, "conv.weight is missing"),
         ({"extra": torch.zeros(2)}, "extra is not in the network"),
-        ({"bn__weight": torch.zeros(6)}, "bn.weight is 6, needed is 5"),
-        ({"fc__weight": torch.zeros(10, 400)}, "fc.weight is 10x400, needed is 4x500"),
-        ({"fc__weight": torch.zeros(4, 500).half()}, "fc.weight is 4x500 of float16, needed is 4x500"),
+        ({"bn__weight": torch.zeros(6)}, "bn.weight is 6, but should be 5"),
+        ({"fc__weight": torch.zeros(10, 400)}, "fc.weight is 10x400, but should be 4x500"),
+        ({"fc__weight": torch.zeros(4, 500).half()}, "fc.weight is 4x500 of float16, but should be 4x500"),
     ],
 )
 def test_anything_else_that_differs_is_refused(net: str, tensors: dict[str, Tensor | None], message: str) -> None:
     with pytest.raises(UsageError) as error:
         transfer.fit(find(net), change(state_of(net), **tensors), "x.pth")
-    assert str(error.value) == f"x.pth holds the weights of another network than this net: {message}"
+    assert str(error.value) == f"x.pth does not fit net: {message}"
 
 
 def test_what_is_not_finite_is_left_new(net: str, tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ def test_what_fits_is_copied_only_where_that_is_asked_for(quick: Path, net: str)
     options = {"weights": str(quick / "first"), "epochs": 0.1, "lr": 1e-9}
     with pytest.raises(
         UsageError,
-        match=r"(?s)another network than this small: 5\.weight is missing; 5\.bias is missing; 3 more differ"
+        match=r"(?s)does not fit small: 5\.weight is missing; 5\.bias is missing; 3 more differ"
         r"\nto train from what fits by name and shape, add --weights-partial$",
     ):
         small.begin(quick, "refused", wider, **options)

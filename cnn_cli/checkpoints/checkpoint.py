@@ -87,6 +87,7 @@ class Weights:
     preprocessing: Preprocessing | None = None
     part: str = ""  # the path of the part of a network that they are for; empty for all of it
     inside: str = ""
+    data: dict[str, Any] = field(default_factory=dict)  # of the training, as in Metadata.data
 
     def __str__(self) -> str:
         text = self.name if self.name == str(self.path) else f"{self.name} ({self.path})"
@@ -220,8 +221,8 @@ def find_weights(text: str, network: str) -> Weights:
         unused = f"; not used: {', '.join(file.others)}" if file.others else ""
         inside = f"taken from {' / '.join(file.keys)} in the file{unused}" if file.keys else ""
         return Weights(str(path), path, file.tensors, inside=inside)
-    metadata = parse_metadata(file.metadata, path)
-    return Weights(str(path), path, file.tensors, metadata.classes, metadata.preprocessing)
+    metadata = _at_home(parse_metadata(file.metadata, path), path.parent)
+    return Weights(str(path), path, file.tensors, metadata.classes, metadata.preprocessing, data=metadata.data)
 
 
 def save_weights(path: Path, network: nn.Module, metadata: Metadata) -> None:
@@ -260,19 +261,21 @@ def _load_file(
         )
     metadata = parse_metadata(document, path)
     if run:
-        metadata = replace(metadata, data=metadata.data | _place_of_data(run, metadata))
+        metadata = _at_home(metadata, run)
     return LoadedNetwork(plan_document(metadata.spec, str(path), args, input), path, metadata, run)
 
 
-def _place_of_data(run: Path, metadata: Metadata) -> dict[str, Any]:
-    """The data set's path and folder from the run's config.yaml: best.safetensors does not have them."""
+def _at_home(metadata: Metadata, run: Path) -> Metadata:
+    """With the data set's path and folder from the run's config.yaml, if any: best.safetensors does not have them."""
     try:
         data = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]
         key = "fingerprint" if "fingerprint" in data else "name"  # the name may be that of where it was before
         same = Path(data[key]).name == Path(metadata.data[key]).name
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # a file that anybody may edit
-        return {}
-    return {key: data[key] for key in ("name", "folder") if same and key in data}
+        return metadata
+    return replace(
+        metadata, data=metadata.data | {key: data[key] for key in ("name", "folder") if same and key in data}
+    )
 
 
 def _pretrained(entry: pretrained.Pretrained, path: Path | None = None) -> Weights:
@@ -306,6 +309,6 @@ def _load_with_weights(
         size = (channels, height, width)
         images = Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
         notes.append("the file does not name its classes or its preprocessing: both as in the network's spec")
-    metadata = Metadata(plan.document(), weights.classes, images, {}, {"weights": weights.name})
+    metadata = Metadata(plan.document(), weights.classes, images, weights.data, {"weights": weights.name})
     loaded = LoadedNetwork(plan, weights.path, metadata, None, tuple(notes))
     return replace(loaded, notes=(*notes, f"images: {loaded.preprocessing}"))

@@ -55,7 +55,7 @@ def fit(plan: Plan, tensors: Mapping[str, Tensor], origin: str, *, whole: bool =
     found = [d for name in names if (d := _difference(name, own.get(name), tensors.get(name)))]
     if found:
         more = f"; {len(found) - 2} more differ" if len(found) > 2 else ""
-        text = f"{origin} holds the weights of another network than this {plan.network}"
+        text = f"{origin} does not fit {plan.network}"
         raise UsageError(f"{text}: {'; '.join(found[:2])}{more}")
     new = {name: f"{_sizes(own[name])} (file: {_sizes(tensors[name].shape)})" for name in head}
     new |= {name: f"{_sizes(own[name])} (not in the file)" for name in missing}
@@ -196,7 +196,7 @@ def _difference(name: str, own: Shape | None, other: Tensor | None) -> str:
     if own == tuple(other.shape) and other.dtype == kind:
         return ""
     type_ = "" if other.dtype == torch.float32 else f" of {str(other.dtype).removeprefix('torch.')}"
-    return f"{name} is {_sizes(other.shape)}{type_}, needed is {_sizes(own)}"
+    return f"{name} is {_sizes(other.shape)}{type_}, but should be {_sizes(own)}"
 
 
 def _sizes(shape: Shape) -> str:
