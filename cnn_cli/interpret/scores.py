@@ -59,12 +59,16 @@ class Scores(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, K), or of a dense network (N, K, H, W), as large as the images."""
+        z = self.map(x)
+        return fitted(z, x.shape) if self.dense else z
+
+    def map(self, x: Tensor) -> Tensor:
+        """(N, K), or of a dense network (N, K, h, w), at the resolution of its output."""
         # A forward hook that gives a value puts it in place of the layer's own output.
         last = self.network.get_submodule(self.final) if self.final is not None else None
         with last.register_forward_hook(_what_enters) if last is not None else nullcontext():
             z: Tensor = self.network(x)
-        z = torch.cat((-z / 2, z / 2), 1) if z.shape[1] == 1 else z
-        return fitted(z, x.shape) if self.dense else z
+        return torch.cat((-z / 2, z / 2), 1) if z.shape[1] == 1 else z
 
 
 def scores_of(loaded: LoadedNetwork) -> Scores:

@@ -41,10 +41,17 @@ def plan_document(
     document: Mapping[str, Any], origin: str, args: Mapping[str, Any] | None = None, input: Sequence[int] | None = None
 ) -> Plan:
     """The way back from Plan.document(): a checkpoint's own spec, checked like any other."""
+    return draft_document(document, origin, input, args).checked()
+
+
+def draft_document(
+    document: Mapping[str, Any], origin: str, input: Sequence[int] | None = None, args: Mapping[str, Any] | None = None
+) -> Plan:
+    """The same with its mistakes in `problems`."""
     networks = _usable(parse(json.dumps(document), origin)).networks
     if not networks:
         raise CnnError(f"{origin} holds no network")
-    return plan_spec(next(iter(networks.values())), args, input).checked()
+    return plan_spec(next(iter(networks.values())), args, input)
 
 
 def plan_spec(spec: Spec, args: Mapping[str, Any] | None, input: Sequence[int] | None) -> Plan:

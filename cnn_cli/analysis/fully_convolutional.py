@@ -1,0 +1,249 @@
+"""A classifier as a fully convolutional network: the same weights, any larger image, a map of class scores.
+
+Linear layers become convolutions with the kernel of the map that arrives, and pooling to a fixed size becomes pooling
+with windows of the size that it has here (Sermanet et al., OverFeat, 2014; Long, Shelhamer and Darrell, 2015).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnn_cli.errors import UsageError
+from cnn_cli.language.plan import Layer, Plan
+from cnn_cli.language.registry import draft_document
+from cnn_cli.language.yaml_nodes import Node
+from cnn_cli.layers import Shape, sizes
+
+SUFFIX = "-convolved"  # of the name of the new network
+_DROPPED = "[]"  # in place of a layer type: the layer goes
+_GLOBAL_POOLING = {"AdaptiveAvgPool2d": "AvgPool2d", "AdaptiveMaxPool2d": "MaxPool2d"}
+_GLOBAL_POOLING |= {name: name for name in _GLOBAL_POOLING.values()}
+
+Place = tuple[int, int]
+Map = tuple[int, int, int]  # of values that were flattened: channels, height, width
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a layer becomes: its new type, settings that are added, and those that go or have another name."""
+
+    type: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)  # settings of the old layer that stay, by their new names
+
+
+@dataclass(frozen=True)
+class FullyConvolutional:
+    """The plans before and after, and the layers that change: new name and layer (None where it goes) by old name."""
+
+    before: Plan
+    after: Plan
+    layers: tuple[tuple[Layer, Layer | None], ...]
+
+    @property
+    def changes(self) -> list[tuple[Layer, Layer | None]]:
+        return [(old, new) for old, new in self.layers if new is None or old.type != new.type or _other(old, new)]
+
+    def renamed(self) -> dict[str, tuple[str, Shape]]:
+        """Every tensor by its old name: its new name and shape."""
+        kept = [(old, new) for old, new in self.layers if new is not None]
+        return {
+            _key(old, t.name): (_key(new, u.name), u.shape)
+            for old, new in kept
+            for t, u in zip(old.tensors, new.tensors, strict=True)
+        }
+
+
+def convert(plan: Plan) -> FullyConvolutional:
+    """The fully convolutional form of a classifier. UsageError says which layer stands in the way."""
+    if plan.named_outputs or plan.outputs:
+        names = ", ".join(plan.named_outputs or plan.outputs)
+        raise UsageError(f"{plan.network} has several outputs ({names}); only a network with a single one is converted")
+    if len(plan.output) != 1:
+        raise UsageError(
+            f"{plan.network} outputs {sizes(plan.output)}, which are scores at every position already; choose a "
+            "network that ends in Flatten and Linear"
+        )
+    edits = _edits(plan)
+    by_place = {(layer.line, layer.column): edits[layer.name] for layer in plan.layers if layer.name in edits}
+    for layer in plan.layers:
+        place = (layer.line, layer.column)
+        if place in by_place and edits.get(layer.name) != by_place[place]:
+            raise _refusal(
+                plan, layer, "is repeated with other sizes, so one text cannot serve", "write the layers out"
+            )
+    after = draft_document(_document(plan, by_place), f"{plan.network} as a fully convolutional network")
+    _check(plan, after)
+    remaining = iter(after.layers)
+    pairs = [(old, None if _goes(edits.get(old.name)) else next(remaining)) for old in plan.layers]
+    _check_order(plan, pairs)
+    return FullyConvolutional(plan, after.checked(), tuple(pairs))
+
+
+def _edits(plan: Plan) -> dict[str, Edit]:
+    """What the layers become that do not stay as they are, following the values from the image on."""
+    maps: dict[str, Map | None] = {"input": None}  # None: not flattened
+    bare = {layer.name for layer in plan.layers if not layer.takes}
+    edits = {}
+    for layer in plan.layers:
+        taken = [name if name in maps else name.rpartition(".")[0] for name in layer.reads]
+        flat = [maps[name] for name in taken if name not in bare]
+        if not any(flat):
+            edit, maps[layer.name] = _on_image(plan, layer)
+        else:
+            if None in flat or len(flat) < len(taken):
+                raise _refusal(plan, layer, "joins flattened values with others", "join them before Flatten")
+            edit, maps[layer.name] = _on_flattened(plan, layer, [m for m in flat if m])
+        if edit:
+            if any(layer.name == part or layer.name.startswith(f"{part}.") for part in plan.parts):
+                raise _refusal(plan, layer, "is in a network that is a part of it", "convert a network without parts")
+            edits[layer.name] = edit
+    end = maps[plan.ends[0]]
+    if end is None or end[1:] != (1, 1):
+        last = plan.layers[-1]
+        raise _refusal(plan, last, f"outputs {sizes(plan.output)} that no Linear layer computed", "end in Linear")
+    return edits
+
+
+def _on_image(plan: Plan, layer: Layer) -> tuple[Edit | None, Map | None]:
+    """For a layer that takes channels x height x width."""
+    i, o = layer.input_shape, layer.output_shape
+    if layer.type == "Flatten" and len(i) == 3 and len(o) == 1:
+        return Edit(_DROPPED), (i[0], i[1], i[2])
+    if len(o) != 3 and layer.takes:
+        raise _refusal(plan, layer, f"makes {sizes(o)} of {sizes(i)}, which is no map", "flatten it all, before Linear")
+    fixed = layer.type.startswith("Adaptive") or (o[1:] == (1, 1) and layer.settings.get("padding") == (0, 0))
+    if layer.type in _GLOBAL_POOLING and fixed and layer.settings.get("kernel_size", i[1:]) == i[1:]:
+        return _pooling(plan, layer), None
+    return None, None
+
+
+def _pooling(plan: Plan, layer: Layer) -> Edit:
+    """Pooling to a fixed size, as pooling with windows of the size that these have here."""
+    before, after = layer.input_shape[1:], layer.output_shape[1:]
+    if any(n % o for n, o in zip(before, after, strict=True)):
+        fix = f"choose an --input whose {sizes(before)} there is a multiple of {sizes(after)}"
+        raise _refusal(plan, layer, f"makes {sizes(after)} of {sizes(before)}, with uneven windows", fix)
+    if before == after:
+        return Edit(_DROPPED)
+    kernel = [n // o for n, o in zip(before, after, strict=True)]
+    stride = [1 if o == 1 else k for k, o in zip(kernel, after, strict=True)]
+    return Edit(_GLOBAL_POOLING[layer.type], {"kernel_size": _side(kernel), "stride": _side(stride)})
+
+
+def _on_flattened(plan: Plan, layer: Layer, maps: list[Map]) -> tuple[Edit | None, Map]:
+    """For a layer that takes what was flattened."""
+    first, single = maps[0], all(m[1:] == (1, 1) for m in maps)
+    channels = layer.output_shape[0] if layer.output_shape else 1
+    if layer.type == "Linear":
+        kept = {"out_features": "out_channels", "bias": "bias"}
+        return Edit("Conv2d", {"kernel_size": _side(first[1:])}, kept), (channels, 1, 1)
+    if layer.type == "Flatten":
+        return Edit(_DROPPED), first
+    if "dropout" in layer.type.lower() or layer.rule.elementwise:
+        return None, first
+    if single and layer.type == "BatchNorm1d":
+        names = ("eps", "momentum", "affine", "track_running_stats")
+        return Edit("BatchNorm2d", {}, {name: name for name in names}), first
+    if single and layer.type == "LayerNorm" and layer.settings["elementwise_affine"] and layer.settings["bias"]:
+        return Edit("LayerNorm2d", {"eps": layer.settings["eps"]}), first
+    if single and layer.type in ("Softmax", "LogSoftmax", "Softmin"):
+        return Edit(layer.type, {"dim": 1}), first
+    if layer.rule.joins and (single or (layer.type != "Concat" and len(set(maps)) == 1)) and not layer.pieces:
+        return None, (channels, 1, 1) if single else first
+    if single:
+        raise _refusal(plan, layer, "has no counterpart for maps", "remove it, or put it before Flatten")
+    fact = f"treats each of the {first[0]}·{first[1]}·{first[2]} flattened values on its own"
+    raise _refusal(plan, layer, fact, "put it before Flatten, or after the first Linear")
+
+
+def _document(plan: Plan, edits: Mapping[Place, Edit]) -> dict[str, Any]:
+    """The network as plain data, edited at these places, without what is said of its training."""
+    document = plan.document()
+    network = {k: v for k, v in document.pop(plan.network).items() if k not in ("train", "recipes")}
+    if plan.description:
+        network["description"] = f"{plan.description}, as a fully convolutional network"
+    assert plan.spec.layers is not None
+    network["layers"] = _edited(plan.spec.layers, edits)
+    if plan.args:
+        network["args"] = {name: _edited(node, edits) for name, node in plan.spec.args.items()}
+    for name, block in document.get("blocks", {}).items():
+        block["layers"] = _edited(plan.spec.blocks[name].layers, edits)
+    return {f"{plan.network[: 64 - len(SUFFIX)]}{SUFFIX}": network, **document}
+
+
+def _edited(node: Node, edits: Mapping[Place, Edit]) -> Any:
+    """A part of a spec as plain data, with the layers at these places as they become."""
+    if isinstance(node.value, list):
+        items = [(child, _edited(child, edits)) for child in node.value]
+        return [plain for child, plain in items if plain != [] or child.plain == []]
+    if not isinstance(node.value, dict):
+        return _layer(edits[node.place], None) if node.place in edits else node.plain
+    keys = {k: edits[place] for k, place in node.keys.items() if place in edits}
+    if not keys:
+        return {k: _edited(child, edits) for k, child in node.value.items()}
+    (name, edit), *_ = keys.items()
+    others = {k: child.plain for k, child in node.value.items() if k != name}
+    layer = _layer(edit, node.value[name])
+    if layer == []:
+        return others | {"layers": []} if "from" in others else []
+    return (layer if isinstance(layer, dict) else {layer: None}) | others
+
+
+def _layer(edit: Edit, argument: Node | None) -> Any:
+    """The text of a layer: with the settings that stay as they are written."""
+    if edit.type == _DROPPED:
+        return []
+    written: dict[str, Node] = {}
+    if argument is not None and argument.value is not None:
+        written = argument.value if isinstance(argument.value, dict) else {next(iter(edit.renamed), ""): argument}
+    kept = {new: written[old].plain for old, new in edit.renamed.items() if old in written}
+    settings = kept | dict(edit.settings)
+    return {edit.type: settings} if settings else edit.type
+
+
+def _check(plan: Plan, after: Plan) -> None:
+    """UsageError where the new network gives no map, or takes no larger image."""
+    channels, height, width = plan.input
+    larger = draft_document(after.document(), after.spec.origin, (channels, 2 * height, 2 * width))
+    for draft in (after, larger):
+        if draft.errors:
+            problem = draft.errors[0]
+            where, fact = problem.where.rpartition(", ")[2], problem.message.partition("; ")[0]
+            raise UsageError(f"{plan.network} takes no larger image: {where}: {fact}; use a layer that takes any size")
+    if after.output != (*plan.output, 1, 1) or len(larger.output) != 3:
+        raise UsageError(f"{plan.network} as a fully convolutional network would output {sizes(after.output)}, no map")
+
+
+def _check_order(plan: Plan, pairs: list[tuple[Layer, Layer | None]]) -> None:
+    """UsageError where a layer takes another value than before: paths into a list whose numbers have changed."""
+    names = {"input": "input"}
+    for old, new in pairs:
+        names[old.name] = new.name if new else names.get(old.takes[0], old.takes[0])
+        wanted = [names.get(name, name) for name in old.takes]
+        if new and all(name in names for name in old.takes) and list(new.takes) != wanted:
+            fact = f"takes {', '.join(old.takes)} by the numbers of a list from which Flatten is removed"
+            raise _refusal(plan, old, fact, "give the children of that list names")
+
+
+def _goes(edit: Edit | None) -> bool:
+    return edit is not None and edit.type == _DROPPED
+
+
+def _other(old: Layer, new: Layer) -> bool:
+    """Whether the settings of a layer are others, leaving aside those that follow from its input."""
+    return any(old.settings.get(name) != new.settings.get(name) for name in {*old.written, *new.written})
+
+
+def _key(layer: Layer, tensor: str) -> str:
+    return ".".join(part for part in (layer.name, tensor) if part)
+
+
+def _side(sides: Any) -> Any:
+    """A number where both sides are equal."""
+    return sides[0] if sides[0] == sides[1] else list(sides)
+
+
+def _refusal(plan: Plan, layer: Layer, fact: str, fix: str) -> UsageError:
+    name = f"{layer.name} ({layer.type})" if layer.name else layer.type
+    return UsageError(f"{plan.network} cannot become a fully convolutional network: {name} {fact}; {fix}")
