@@ -67,6 +67,11 @@ def list_images(folder: Path) -> list[Path]:
     return list(_images(folder, defaultdict(list), set()))
 
 
+def list_files(folder: Path, suffix: str) -> list[Path]:
+    """Every file with this suffix, in any case, in `folder` and its subfolders, sorted by name."""
+    return list(_files(folder, {suffix}, defaultdict(list), set()))
+
+
 def _split_folders(root: Path, folders: dict[str, Path]) -> dict[str, Path]:
     """The folders of train, val and test by their usual names, in any case; empty if `root` has classes only."""
     names = {name: SPLITS[name.lower()] for name in folders if name.lower() in SPLITS}
@@ -106,15 +111,19 @@ def _subfolders(folder: Path, skipped: Skipped) -> dict[str, Path]:
     return subfolders
 
 
-def _images(folder: Path, skipped: Skipped, visited: Visited, depth: int = 0) -> Iterator[Path]:
+def _images(folder: Path, skipped: Skipped, visited: Visited) -> Iterator[Path]:
     """Every image file in `folder` and its subfolders, sorted by name."""
+    return _files(folder, IMAGE_SUFFIXES, skipped, visited)
+
+
+def _files(folder: Path, suffixes: set[str], skipped: Skipped, visited: Visited, depth: int = 0) -> Iterator[Path]:
     if depth > _MAX_DEPTH or not _visit(folder, visited):
         skipped["folder that was already read"].append(folder.name)
         return
     for entry in _entries(folder, skipped):
         if entry.is_dir():
-            yield from _images(Path(entry.path), skipped, visited, depth + 1)
-        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+            yield from _files(Path(entry.path), suffixes, skipped, visited, depth + 1)
+        elif Path(entry.name).suffix.lower() in suffixes:
             yield Path(entry.path)
         else:
             skipped["file that is not an image"].append(entry.name)

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnn_cli.data.box_folder import read_box_folder
+from cnn_cli.data.box_layout import FORMATS, find_boxes
 from cnn_cli.data.catalog import DATASETS, load_named
-from cnn_cli.data.dataset import Dataset, Split
+from cnn_cli.data.dataset import DETECTION, Dataset, Split
 from cnn_cli.data.fingerprint import fingerprint
 from cnn_cli.data.folder import read_folder
 from cnn_cli.data.mask_folder import read_mask_folder
@@ -22,11 +24,14 @@ from cnn_cli.errors import UsageError, closest
 _TEST_FRACTION = 0.2  # of a folder without splits
 
 
-def load_dataset(name: str, data_dir: Path, skip_unreadable: bool = False, task: str | None = None) -> Dataset:
+def load_dataset(
+    name: str, data_dir: Path, skip_unreadable: bool = False, task: str | None = None, annotations: str | None = None
+) -> Dataset:
     """A named data set, or a folder of images, whose files are listed but, unless unreadable ones are to be skipped,
     not opened yet.
 
-    task: which targets, where a data set has several kinds, such as masks and boxes.
+    task: which targets, where a data set has several kinds, such as masks and boxes. annotations: the format of the
+    boxes, where a folder has several.
     UsageError for a name that is neither; CnnError for a named data set that is neither there nor can be downloaded.
     """
     if name in DATASETS:
@@ -34,11 +39,27 @@ def load_dataset(name: str, data_dir: Path, skip_unreadable: bool = False, task:
     path = Path(name).expanduser()
     if path.is_dir():
         root = path.resolve()
-        layout = find_layout(root)
-        dataset = read_mask_folder(root, layout) if layout else read_folder(root)
+        dataset = _read_folder(root, skip_unreadable, task, annotations)
         return without_unreadable(dataset) if skip_unreadable else dataset
     known = f" The data sets are {', '.join(DATASETS)}." if "/" not in name else ""
     raise UsageError(f"--data {name}: no such data set or folder.{closest(name, DATASETS) or known}")
+
+
+def _read_folder(root: Path, skip_faulty: bool, task: str | None, annotations: str | None) -> Dataset:
+    """Masks before boxes, unless for detection; else classes."""
+    masks = None if task == DETECTION else find_layout(root)
+    boxes = find_boxes(root, annotations) if not masks or task is None else None
+    if masks:
+        dataset = read_mask_folder(root, masks)
+        note = (
+            f"{root} has boxes, too ({FORMATS[boxes.format][0]}); for detection add --task detection" if boxes else ""
+        )
+        return replace(dataset, notes=(*dataset.notes, *[note] * bool(note)))
+    if boxes:
+        return read_box_folder(root, boxes.read(), skip_faulty)
+    if task == DETECTION and (masks := find_layout(root)):
+        return read_mask_folder(root, masks)
+    return read_folder(root)
 
 
 def load_for_evaluation(

@@ -1,0 +1,132 @@
+"""What a reader of VOC, COCO or YOLO files hands over: images with their boxes, and the faults that it met."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cnn_cli.data.json_file import item_lines
+from cnn_cli.errors import CnnError
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault: `file:line: what is wrong; what to do`, and the image that has to be left out for it, if it is one's."""
+
+    text: str
+    image: Path | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class FaultyBoxesError(CnnError):
+    """A folder with faults in its annotations. The message has the first one; `faults` has all."""
+
+    def __init__(self, root: Path, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        images = len({fault.image for fault in faults if fault.image})
+        fix = f"; --skip-unreadable trains without {_images(images)}" if images else ""
+        more = f"cnn data {root} lists all {len(faults):,} faults{fix}" if len(faults) > 1 else fix.removeprefix("; ")
+        super().__init__(f"{faults[0]}\n{more}".rstrip())
+
+
+@dataclass(frozen=True)
+class Box:
+    """corners: x0, y0, x1, y1, edges in pixels of the image turned upright, or fractions of it. line: in its file."""
+
+    label: str
+    corners: tuple[float, float, float, float]
+    line: int
+    flag: int = 0
+    name: str = ""  # of an annotation in a file with one long line: `annotation 17`
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """An image file, where its boxes are written, and the size (width, height) that is written there.
+
+    in_json: the lines are numbers of items in the lists of a JSON file.
+    """
+
+    path: Path
+    source: Path
+    boxes: tuple[Box, ...] = ()
+    size: tuple[float, float] | None = None
+    line: int = 1
+    in_json: bool = False
+
+    def place(self, box: Box | None = None) -> str:
+        """`file:line`, and the name of the box if it has one."""
+        line, name = (box.line, f": {box.name}" if box.name else "") if box else (self.line, "")
+        if self.in_json:
+            line = item_lines(self.source, "annotations" if box else "images")[line]
+        return f"{self.source}:{line}{name}"
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """`layout` for people; the images of each split; classes in order, or None: those that occur.
+
+    fractions: the corners of boxes are fractions of the image's size.
+    """
+
+    layout: str
+    splits: dict[str, list[AnnotatedImage]]
+    classes: tuple[str, ...] | None = None
+    faults: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+    fractions: bool = False
+
+
+@dataclass
+class Paired:
+    """Images with the files that describe them, and what is without the other."""
+
+    pairs: list[tuple[Path, Path]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+
+def pair_files(
+    images: Sequence[Path], files: Sequence[Path], key: Callable[[Path], str], missing: Callable[[Path], str]
+) -> Paired:
+    """Each image with the file of the same key; a fault for each without the other, and for a second of the same key.
+
+    missing: what to do about an image without a file.
+    """
+    result, by_key, used = Paired(), {key(file): file for file in files}, defaultdict[str, list[Path]](list)
+    folded = {name.lower(): file for name, file in by_key.items()}
+    for image in images:
+        name = key(image)
+        used[name].append(image)
+        if name not in by_key:
+            near = folded.get(name.lower())
+            fix = f"{near} differs in case; rename one" if near else missing(image)
+            result.faults.append(Fault(f"{image} has no annotations; {fix}", image))
+        elif len(used[name]) > 1:
+            text = f"{image} and {used[name][0]} have the same name, and one file of annotations, {by_key[name]}"
+            result.faults.append(Fault(f"{text}; rename or remove one", image))
+        else:
+            result.pairs.append((image, by_key[name]))
+    lower = {name.lower() for name in used}
+    for name, file in by_key.items():
+        if name not in used and name.lower() not in lower:
+            result.faults.append(Fault(f"{file}:1: there is no image {file.stem}; add the image, or remove this file"))
+    return result
+
+
+def without_faulty(annotations: Annotations, faults: Sequence[Fault]) -> tuple[Annotations, list[str]]:
+    """The annotations without the images that have faults, and a note that counts them."""
+    bad = {fault.image for fault in faults if fault.image}
+    splits = {name: [image for image in split if image.path not in bad] for name, split in annotations.splits.items()}
+    notes = []
+    if bad:
+        names = ", ".join([*sorted(path.name for path in bad)[:3], *["…"] * (len(bad) > 3)])
+        notes.append(f"{_images(len(bad))} with faults skipped ({names})")
+    if alone := sum(fault.image is None for fault in faults):
+        notes.append(f"{alone:,} annotation{'s' * (alone > 1)} without an image skipped")
+    return replace(annotations, splits=splits), notes
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' * (count != 1)}"
