@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ def describe(device: "torch.device") -> str:
     return f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
 
 
+@cache
 def fast_bf16(device: "torch.device") -> bool:
     """Whether the device multiplies bfloat16 faster than float32: tensor cores, AMX or AVX-512 BF16."""
     import torch

@@ -97,6 +97,24 @@ def test_muon_of_matrices_is_pytorchs() -> None:
     assert small.same(weights, expected)
 
 
+def test_muon_in_float32_differs_by_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where bfloat16 is slow: the update is as close to the nearest orthogonal matrix."""
+    draw = torch.Generator().manual_seed(0)
+    weight, gradient = (torch.randn(12, 40, generator=draw) for _ in range(2))
+    found = []
+    for fast, fused in ((True, True), (False, True), (False, False)):
+        monkeypatch.setattr("cnn_cli.training.optimizer.fast_bf16", lambda device, fast=fast: fast)
+        net = nn.Sequential(nn.Linear(40, 12, bias=False), nn.Linear(12, 2, bias=False))
+        net[0].weight.data.copy_(weight)
+        net[0].weight.grad = gradient.clone()
+        opt = make_optimizer(net, values(optimizer="muon", lr=0.1, fast="fused-optimizer" if fused else "none"), "1")
+        opt.rate(lambda lr: lr)
+        opt.step()
+        found.append(net[0].weight.detach() - weight)
+    assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
+    assert (found[0] - found[1]).norm() < 0.05 * found[0].norm()
+
+
 def test_muon_of_a_convolution_is_that_of_its_rows() -> None:
     draw = torch.Generator().manual_seed(0)
     kernel, gradient = (torch.randn(8, 4, 3, 3, generator=draw) for _ in range(2))

@@ -6,6 +6,7 @@ takes matrices only; the kernels of a convolution are laid out as a matrix with 
 
 import math
 
+import torch
 from torch import Tensor, addmm, bfloat16
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # of the quintic that brings singular values near 1
@@ -20,11 +21,15 @@ def muon(
     nesterov: bool,
     weight_decay: float,
     ns_steps: int = 5,
+    dtype: torch.dtype = bfloat16,
 ) -> None:
-    """Step `parameter` (out, …) in place; `momentum`, of its shape, is the running mean of its gradients."""
+    """Step `parameter` (out, …) in place; `momentum`, of its shape, is the running mean of its gradients.
+
+    dtype: of the Newton-Schulz steps; PyTorch takes bfloat16, which is slow on CPUs that multiply only float32.
+    """
     momentum.lerp_(gradient, 1 - beta)
     update = gradient.lerp(momentum, beta) if nesterov else momentum
-    matrix = orthogonal(update.flatten(1), ns_steps)
+    matrix = orthogonal(update.flatten(1), ns_steps, dtype)
     rows, columns = matrix.shape
     parameter.mul_(1 - lr * weight_decay)
     scale = math.sqrt(max(1, rows / columns))
@@ -34,10 +39,10 @@ def muon(
         parameter.add_(matrix.reshape(parameter.shape), alpha=-lr * scale)
 
 
-def orthogonal(matrix: Tensor, ns_steps: int = 5) -> Tensor:
-    """(m, n) → about U·Vᵀ of its singular value decomposition, by so many Newton-Schulz steps in bfloat16."""
+def orthogonal(matrix: Tensor, ns_steps: int = 5, dtype: torch.dtype = bfloat16) -> Tensor:
+    """(m, n) → about U·Vᵀ of its singular value decomposition, by so many Newton-Schulz steps."""
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.to(bfloat16, copy=True)
+    x = matrix.to(dtype, copy=True)
     x = x.T if tall else x
     x.div_(x.norm().clamp(min=1e-7))
     for _ in range(ns_steps):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from cnn_cli.device import fast_bf16
 from cnn_cli.errors import UsageError
 from cnn_cli.language.freezing import is_frozen
 from cnn_cli.settings import BY_OPTIMIZER, by_optimizer
@@ -167,9 +168,12 @@ def _sgd(group: Group, chosen: list[int], fused: bool) -> None:
 
 
 def _muon(group: Group, chosen: list[int], fused: bool) -> None:
+    """PyTorch's Muon; with `fused`, a CPU that is slow at bfloat16 computes in float32."""
+    device = group.parameters[0].device
+    dtype = torch.float32 if fused and device.type == "cpu" and not fast_bf16(device) else torch.bfloat16
     for parameter, gradient, momentum in zip(*_tensors(group, chosen, "momentum"), strict=True):
         beta, decay, steps = group.momentum, group.weight_decay, group.ns_steps
-        muon(parameter, gradient, momentum, group.step_size, beta, group.nesterov, decay, steps)
+        muon(parameter, gradient, momentum, group.step_size, beta, group.nesterov, decay, steps, dtype=dtype)
 
 
 def _tensors(group: Group, chosen: list[int], *buffers: str) -> list[list[Tensor]]:

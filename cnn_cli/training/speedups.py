@@ -6,7 +6,8 @@ pool-before-relu  max-pooling before the ReLU that it follows: equal values and 
 crop-unused       rows and columns of the image on which no output depends are left out. Equal but for rounding.
 channels-last     images and convolutions with the channels innermost, for which the kernels are faster. Equal but for
                   rounding.
-fused-optimizer   one kernel for the whole optimizer step. Equal but for rounding.
+fused-optimizer   one kernel for the whole optimizer step; Muon in float32 on CPUs that are slow at bfloat16. Equal but
+                  for rounding.
 cuda-graph        a step is recorded and replayed, so that a GPU does not wait for the host (cuda_graph.py). The same
                   bits as without it. Not with streamed images, several processes, mixup or CutMix.
 max-pool-kernel   max-pooling without overlap by a kernel of its own (network/max_pool.py). The same bits.
