@@ -13,9 +13,9 @@ from PIL import Image
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, save_weights
 from cnn_cli.data.preprocessing import Preprocessing
-from cnn_cli.interpret.dense_scores import scores_of_pixels
 from cnn_cli.language.registry import find
 from cnn_cli.network.build import build_plan
+from cnn_cli.tasks.dense_scores import scores_of_pixels
 from cnn_cli.tasks.segmentation import segmentation_task
 
 SPEC = "bright: {input: [1, 16, 16], layers: [{Conv2d: {out_channels: 2, kernel_size: 1}}]}"
@@ -61,7 +61,7 @@ def test_scores_lie_on_the_pixels_of_any_image(
     pixels = torch.from_numpy(light * np.uint8(255)).unsqueeze(0)
     task = segmentation_task(loaded.plan, loaded.classes)
     network = restored(loaded)
-    scores = scores_of_pixels(network, task, loaded, pixels, tiles, torch.device("cpu"))
+    scores = scores_of_pixels(network, task, loaded.preprocessing, pixels, tiles, torch.device("cpu"))
     assert scores.shape == (2, *size)
     wrong = (scores.argmax(0).numpy() != light)[:, np.abs(np.arange(size[1]) - size[1] / 2 + 0.5) > size[1] / 12]
     assert not wrong.any()
@@ -102,6 +102,36 @@ def test_options_of_the_other_task_are_refused(run: Path, capsys: pytest.Capture
     small_networks.loaded(Path.cwd(), "grey")
     assert small_networks.cnn("predict", "runs/grey-1", "a.png", "--tiles") == 2
     assert "--tiles is for segmentation" in capsys.readouterr().err
+    for i in range(2):
+        small.picture(Path(f"set/{'ab'[i]}/0.png"), 28, 28)
+    assert small_networks.cnn("eval", "runs/grey-1", "--data", "set", "--tiles") == 2
+    assert "--tiles is for segmentation" in capsys.readouterr().err
+
+
+def test_masks_are_measured_at_their_own_sizes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the masks that `predict` writes, counted by scikit-learn."""
+    from sklearn.metrics import confusion_matrix
+
+    Path("set/masks").mkdir(parents=True)
+    for i, size in enumerate([(30, 50), (16, 16), (70, 21)]):
+        light = scene(Path(f"set/images/{i}.png"), *size)
+        Image.fromarray(np.roll(light, i, 1) * np.uint8(255)).save(f"set/masks/{i}.png")
+    Path("set/classes.txt").write_text("background\nlight\n")
+    for option in ([], ["--tiles"]):
+        data = ["--data", "set", "--json", *option]
+        assert small_networks.cnn("predict", str(run), *data, "--index", "0-2", "--force") == 0
+        shots = json.loads(capsys.readouterr().out)["images"]
+        assert small_networks.cnn("eval", str(run), *data, *([] if option else ["--original-size"])) == 0
+        document = json.loads(capsys.readouterr().out)
+        pairs = [(Image.open(f"set/masks/{i}.png"), Image.open(shot["mask"])) for i, shot in enumerate(shots)]
+        true, predicted = (
+            np.concatenate([np.asarray(m).ravel() > 0 for m in side]) for side in zip(*pairs, strict=True)
+        )
+        assert document["confusion_matrix"] == confusion_matrix(true, predicted * np.True_).tolist()
+        assert document["original_size"] and document["pixels"] == 30 * 50 + 16 * 16 + 70 * 21
+    assert {p.name for p in run.glob("eval-set*")} == {"eval-set-test-original-size.json", "eval-set-test-tiles.json"}
+    assert small_networks.cnn("eval", str(run), "--data", "set", "--original-size") == 0
+    assert "measured at the masks' own sizes" in capsys.readouterr().out
 
 
 def test_images_of_a_folder_are_compared_with_their_masks(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Data, Format, Network, Spec, Weights, option
+from cnn_cli.cli.options import Data, Format, Network, Spec, Weights, flag, option
 from cnn_cli.cli.output import note, note_weights
 from cnn_cli.errors import UsageError
 
@@ -18,6 +18,10 @@ def evaluate_command(
     split: str | None = option("Data", "NAME", "Split to evaluate: test, val or train [test, else val, else train]."),
     batch_size: int | None = option("Speed", "N", "Batch size [as in training].", "-b", "--batch-size"),
     workers: int | None = option("Speed", "N", "Data-loading workers [one per CPU, at most 8].", "-j", "--workers"),
+    original_size: bool = flag(
+        "Data", "In segmentation, measure masks at their own sizes [that of the network's input]."
+    ),
+    tiles: bool = flag("Data", "The same, and look at images in their own resolution, through overlapping windows."),
     output: Path | None = option("Output", "FOLDER", "Folder for the results [the run folder].", "-o", "--output"),
 ) -> None:
     """Evaluate a trained network on a data set.
@@ -32,7 +36,7 @@ def evaluate_command(
     if split not in (None, *eval_report.SPLITS):
         raise UsageError(f"--split must be test, val or train, not {split!r}")
     format.check()
-    request = eval_report.EvaluationRequest(data.data, data.data_dir, split, batch_size, workers)
+    request = eval_report.EvaluationRequest(data.data, data.data_dir, split, batch_size, workers, original_size, tiles)
     network = find_run(network, spec.files)
     if seed_runs(Path(network)):
         if weights.weights:

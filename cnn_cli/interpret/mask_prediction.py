@@ -16,7 +16,6 @@ from cnn_cli.data.masks import VOID, MaskFiles, are_masks
 from cnn_cli.data.preprocessing import preprocess, preprocess_masks
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.files import make_folder, write_bytes
-from cnn_cli.interpret.dense_scores import scores_of_pixels
 from cnn_cli.interpret.inputs import ImageSelection, files_of, whole_split
 from cnn_cli.interpret.pictured import CPU, Target, distinct_words, network_facts, provenance, restored
 from cnn_cli.interpret.scores import class_names
@@ -25,6 +24,7 @@ from cnn_cli.pictures.grid import Cell, captioned_grid, picture
 from cnn_cli.pictures.page import Page, page
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tasks.dense_scores import scores_of_pixels
 from cnn_cli.tasks.segmentation import segmentation_task
 from cnn_cli.tasks.segmentation_result import mean_iou, pixel_confusion
 
@@ -132,7 +132,7 @@ def predict_masks(
     for (mask, overlay), shot in zip(paths, progress_bar(inputs, len(names), "predicting"), strict=True):
         if shot is None:
             continue
-        scores = scores_of_pixels(network, task, loaded, shot.pixels, tiles, device)
+        scores = scores_of_pixels(network, task, loaded.preprocessing, shot.pixels, tiles, device)
         if not scores.isfinite().all():
             raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
         labels = scores.argmax(0).to(torch.uint8)

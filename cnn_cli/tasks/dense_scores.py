@@ -8,10 +8,9 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.preprocessing import Preprocessing, preprocess
 from cnn_cli.tasks.segmentation import Segmentation, fitted
 
@@ -21,10 +20,14 @@ _BATCH = 8
 
 @torch.no_grad()
 def scores_of_pixels(
-    network: nn.Module, task: Segmentation, loaded: LoadedNetwork, pixels: Tensor, tiles: bool, device: torch.device
+    network: Callable[[Tensor], Tensor],
+    task: Segmentation,
+    how: Preprocessing,
+    pixels: Tensor,
+    tiles: bool,
+    device: torch.device,
 ) -> Tensor:
     """(c, h, w) bytes → (K, h, w) scores on the CPU. tiles: at the image's own resolution, rather than fitted."""
-    how = loaded.preprocessing
     _, height, width = how.input
     h, w = pixels.shape[-2:]
 

@@ -131,10 +131,17 @@ class Segmentation:
     def measure(self, device: torch.device) -> Measure:
         return SegmentationMeasure(self.classes, self.labelled, device)
 
+    def measure_of_scores(self) -> SegmentationMeasure:
+        """A measure, on the CPU, of what scores() returns."""
+        return SegmentationMeasure(self.classes, _labelled, torch.device("cpu"))
+
     def labelled(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """For the metrics: the predicted classes, (N, H, W), and the sum of the cross-entropies of valid pixels."""
-        scores = self.scores(outputs, targets.shape)
-        return highest(scores), F.cross_entropy(scores, targets.long(), ignore_index=VOID, reduction="sum")
+        return _labelled(self.scores(outputs, targets.shape), targets)
+
+
+def _labelled(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    return highest(scores), F.cross_entropy(scores, targets.long(), ignore_index=VOID, reduction="sum")
 
 
 def fitted(scores: Tensor, size: torch.Size) -> Tensor:

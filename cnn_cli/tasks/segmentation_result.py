@@ -12,7 +12,7 @@ from torch import Tensor
 from cnn_cli.data.masks import VOID
 from cnn_cli.distributed.world import World
 from cnn_cli.tables import Column, Table, percent, render
-from cnn_cli.tasks.base import Draw, TaskResult, sum_type
+from cnn_cli.tasks.base import Draw, sum_type
 
 TOLERANCE = 0.0075  # of the image's diagonal: how far apart boundaries that match may be (Csurka et al. 2013)
 _MOST_CONFUSIONS = 10
@@ -47,7 +47,7 @@ class SegmentationMeasure:
         self.sums += torch.stack([loss.to(self.sums.dtype), ious.to(self.sums.dtype).sum()])
         self.boundaries += boundary_counts(targets, predicted, len(self.classes))
 
-    def result(self, split: str, world: World) -> TaskResult:
+    def result(self, split: str, world: World) -> "SegmentationResult":
         world.sum(self.confusion, self.images, self.sums, self.boundaries)
         matrix, (n, valid), (loss, ious) = self.confusion.tolist(), self.images.tolist(), self.sums.tolist()
         pixels = sum(map(sum, matrix[:-1]))
@@ -58,7 +58,10 @@ class SegmentationMeasure:
 
 @dataclass(frozen=True)
 class SegmentationResult:
-    """`matrix` counts pixels: a row for each true class, a column for each predicted one. `boundary_f1` per class."""
+    """`matrix` counts pixels: a row for each true class, a column for each predicted one. `boundary_f1` per class.
+
+    original_size: of the masks as they are, rather than at the size of the network's input.
+    """
 
     split: str
     loss: float
@@ -68,6 +71,7 @@ class SegmentationResult:
     void_pixels: int
     mean_image_miou: float
     boundary_f1: tuple[float | None, ...]
+    original_size: bool = False
 
     metric = "miou"
 
@@ -91,6 +95,7 @@ class SegmentationResult:
             "boundary_f1": _mean([row["boundary_f1"] for row in rows]),
             "pixels": pixels,
             "void_pixels": self.void_pixels,
+            "original_size": self.original_size,
             "absent_classes": [row["class"] for row in rows if not row["pixels"]],
             "per_class": rows,
             "confusion_matrix": self.matrix,
@@ -124,6 +129,8 @@ class SegmentationResult:
 
     def text(self) -> str:
         d, parts = self.document(), [self.headline(), "", render(self.table())]
+        if self.original_size:
+            parts += ["", "measured at the masks' own sizes"]
         if absent := d["absent_classes"]:
             parts += ["", f"not in these masks: {', '.join(absent)}"]
         if self.void_pixels:
@@ -185,6 +192,7 @@ def read_result(document: Mapping[str, Any]) -> SegmentationResult:
         document["void_pixels"],
         document["mean_image_miou"],
         tuple(row["boundary_f1"] for row in document["per_class"]),
+        document.get("original_size", False),
     )
 
 

@@ -5,14 +5,16 @@ import math
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, restore
 from cnn_cli.checkpoints.run_folder import BEST, LAST
+from cnn_cli.data.dataset import Dataset
 from cnn_cli.data.loading import load_for_evaluation, match_classes, select_split
 from cnn_cli.data.preparation import prepare
 from cnn_cli.errors import UsageError
@@ -20,10 +22,11 @@ from cnn_cli.files import make_folder, write_text
 from cnn_cli.progress import progress_bar
 from cnn_cli.settings import SETTINGS, asked_for
 from cnn_cli.tables import Table
-from cnn_cli.tasks.base import TaskResult, document_of
+from cnn_cli.tasks.base import Task, TaskResult, document_of
+from cnn_cli.tasks.segmentation import Segmentation
 from cnn_cli.tasks.selection import task_for
 from cnn_cli.training import speedups
-from cnn_cli.training.evaluation import Inference, evaluate
+from cnn_cli.training.evaluation import Inference, evaluate, evaluate_at_original_size
 
 SPLITS = ("test", "val", "train")
 
@@ -53,13 +56,18 @@ class Evaluation:
 @dataclass(frozen=True)
 class EvaluationRequest:
     """What to evaluate. None means: the data of the training; test, else val, else train; the batch size of the
-    training, which makes the loss the same to the last digit; one worker per CPU."""
+    training, which makes the loss the same to the last digit; one worker per CPU.
+
+    original_size: measure masks at their own sizes; tiles: and predict them so, through overlapping windows.
+    """
 
     data: str | None = None
     data_dir: Path | None = None
     split: str | None = None
     batch_size: int | None = None
     workers: int | None = None
+    original_size: bool = False
+    tiles: bool = False
 
 
 def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> Evaluation:
@@ -76,21 +84,42 @@ def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     chosen = select_split(dataset, split_name)
     classes = metadata.classes or dataset.classes  # a third-party file has none
     task = task_for(loaded.plan, classes, dataset.task)
-    data = prepare(match_classes(chosen, classes), loaded.preprocessing, device, asked.get("workers"))
-    trained_with = _inference_settings(metadata)
-    network = speedups.prepare(restore(loaded).to(device), trained_with["fast"])
+    chosen, settings = match_classes(chosen, classes), _inference_settings(metadata)
     size = asked.get("batch_size") or int(metadata.data.get("batch_size", 64))
-    layout = speedups.layout(loaded.plan, trained_with["fast"])
-    batches = math.ceil(len(data.splits[split_name]) / size)
-    bar = progress_bar(range(batches), batches, "evaluating")
-    inference = Inference(size, device, layout, trained_with["tta"])
-    result = evaluate(network, data.splits[split_name], task, inference, lambda: next(bar, None))
-    bar.close()
-    notes = data.notes
+    inference = Inference(size, device, speedups.layout(loaded.plan, settings["fast"]), settings["tta"])
+    network = speedups.prepare(restore(loaded).to(device), settings["fast"])
+    if request.original_size or request.tiles:
+        result, notes = _at_original_size(network, chosen, task, loaded, inference, request.tiles), chosen.notes
+    else:
+        data = prepare(chosen, loaded.preprocessing, device, asked.get("workers"))
+        notes = data.notes
+        bar = _bar(math.ceil(len(data.splits[split_name]) / size))
+        result = evaluate(network, data.splits[split_name], task, inference, lambda: next(bar, None))
+        bar.close()
     if loaded.weights.name == LAST and not loaded.weights.with_name(BEST).is_file():
         notes += ("no epoch of this run is complete: these are the weights of an unfinished one",)
     suffix = _suffix(dataset.name, split_name, own)
+    suffix += "-tiles" if request.tiles else "-original-size" if request.original_size else ""
     return Evaluation(loaded.plan.network, dataset.name, loaded.weights, result, suffix, notes)
+
+
+def _at_original_size(
+    network: nn.Module, dataset: Dataset, task: Task, loaded: LoadedNetwork, inference: Inference, tiles: bool
+) -> TaskResult:
+    """The result on the only split of the data set. UsageError where it has no masks."""
+    if not isinstance(task, Segmentation):
+        raise UsageError(f"--{'tiles' if tiles else 'original-size'} is for segmentation; leave it out")
+    ((name, split),) = dataset.splits.items()
+    bar = _bar(len(split))
+    result = evaluate_at_original_size(
+        network, split, task, loaded.preprocessing, inference, tiles, lambda: next(bar, None)
+    )
+    bar.close()
+    return replace(result, split=name, original_size=True)
+
+
+def _bar(steps: int) -> Any:
+    return progress_bar(range(steps), steps, "evaluating")
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:

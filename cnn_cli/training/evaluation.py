@@ -3,15 +3,23 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from cnn_cli.data.augmentation import tta_views
 from cnn_cli.data.batches import DEFAULT_LAYOUT, InputLayout, iterate_batches
+from cnn_cli.data.dataset import Split
+from cnn_cli.data.decoding import decode_image
+from cnn_cli.data.masks import MaskFiles
 from cnn_cli.data.preparation import PreparedSplit
+from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.distributed.world import ALONE, World
 from cnn_cli.tasks.base import Task, TaskResult
+from cnn_cli.tasks.dense_scores import scores_of_pixels
+from cnn_cli.tasks.segmentation import Segmentation
+from cnn_cli.tasks.segmentation_result import SegmentationResult
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,31 @@ def evaluate(
         if i < in_common:
             after_batch()
     return measure.result(split.name, world)
+
+
+@torch.no_grad()
+def evaluate_at_original_size(
+    network: nn.Module,
+    split: Split,
+    task: Segmentation,
+    preprocessing: Preprocessing,
+    inference: Inference,
+    tiles: bool,
+    after_image: Callable[[], object] = lambda: None,
+) -> SegmentationResult:
+    """Measure masks at their own sizes, image by image; `tiles` as in scores_of_pixels(). The split is called ""."""
+    network.eval()
+    measure, targets = task.measure_of_scores(), split.targets
+    assert isinstance(targets, MaskFiles | Tensor)
+    run = partial(_mean_over_views, network, inference=inference)
+    for i in range(len(split)):
+        image = split.images[i]
+        pixels = image if isinstance(image, Tensor) else decode_image(image, preprocessing.input[0])
+        mask = targets.read(i) if isinstance(targets, MaskFiles) else targets[i]
+        scores = scores_of_pixels(run, task, preprocessing, pixels, tiles, inference.device)
+        measure.add(scores.unsqueeze(0), mask.unsqueeze(0))
+        after_image()
+    return measure.result("", ALONE)
 
 
 def _mean_over_views(network: nn.Module, x: Tensor, inference: Inference) -> Tensor:
