@@ -177,7 +177,11 @@ def test_only_the_first_process_writes_and_speaks(tmp_path: Path) -> None:
         (("small.yaml", "--no-such-option"), 2, "cnn train has no option"),
         (("no-such-network",), 2, "no-such-network"),
         (("small.yaml", "--data", "no-such-data"), 2, "no such data set"),
-        (("small.yaml", "--seeds", "2"), 2, "--seeds is for one process; start each seed by itself under torchrun"),
+        (
+            ("small.yaml", "--seeds", "2"),
+            2,
+            "--seeds runs in a single process; under torchrun, train each seed with --seed",
+        ),
         (("small.yaml", "-o", "small.yaml"), 2, "small.yaml is a file"),
     ],
     ids=["option", "network", "data", "seeds", "only the first knows"],

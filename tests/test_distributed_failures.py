@@ -67,9 +67,9 @@ def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
     processes.trained(tmp_path, 2, "two", "small.yaml", "--epochs", "1")
     processes.trained(tmp_path, 1, "one", "small.yaml", "--epochs", "1")
     for folder, size, hint in (
-        ("two", 1, "two was trained by 2 processes, not 1; resume with: torchrun --nproc-per-node 2 "),
-        ("two", 3, "two was trained by 2 processes, not 3; resume with: torchrun --nproc-per-node 2 "),
-        ("one", 2, "one was trained by 1 process, not 2; resume with: cnn train one --resume"),
+        ("two", 1, "two was trained with 2 processes, not 1; resume with: torchrun --nproc-per-node 2 "),
+        ("two", 3, "two was trained with 2 processes, not 3; resume with: torchrun --nproc-per-node 2 "),
+        ("one", 2, "one was trained with 1 process, not 2; resume with: cnn train one --resume"),
     ):
         codes, team = processes.run(tmp_path, size, "train", folder, "--resume", "--epochs", "2")
         assert codes[0] == 2 and team.said(0).count(hint) == 1, team.words()
@@ -93,7 +93,7 @@ def _about_gloo() -> None:
 @pytest.mark.parametrize(
     ("action", "code", "words"),
     [
-        (_exhausted, 1, "error: out of memory with batches of 128; try --batch-size 64 in a new run"),
+        (_exhausted, 1, "error: out of memory at batch size 128; try --batch-size 64 in a new run"),
         (_a_bug, 70, "internal error: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         (_about_gloo, 70, "internal error: RuntimeError: [/pytorch/third_party/gloo/x.cc:12] a bug that sounds"),
     ],

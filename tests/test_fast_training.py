@@ -76,14 +76,18 @@ def test_dirac_passes_the_inputs_on() -> None:
 @pytest.mark.parametrize(
     ("layers", "init", "error"),
     [
-        ([nn.Conv2d(3, 4, 1)], {"1": "dirac"}, "init: '1' matches no convolution that is left; they are 0"),
-        ([nn.Linear(3, 4)], {"0": "dirac"}, "init: '0' matches no convolution that is left; they are none"),
-        ([nn.Conv2d(3, 4, 1)], {"*": "dirac", "0": "whitening"}, "init: '0' matches no convolution that is left"),
-        ([nn.Conv2d(3, 6, 1, groups=3)], {"0": "dirac"}, "dirac needs a convolution without groups, and 0 has 3"),
-        ([nn.Conv2d(3, 6, 1, groups=3)], {"0": "whitening"}, "whitening needs a Conv2d without groups, and 0 is"),
-        ([nn.Conv1d(3, 6, 1)], {"0": "whitening"}, "whitening needs a Conv2d without groups, and 0 is another"),
+        ([nn.Conv2d(3, 4, 1)], {"1": "dirac"}, "init: '1' matches none of the remaining convolutions \\(0\\)"),
+        ([nn.Linear(3, 4)], {"0": "dirac"}, "init: '0' matches none of the remaining convolutions \\(none\\)"),
+        (
+            [nn.Conv2d(3, 4, 1)],
+            {"*": "dirac", "0": "whitening"},
+            "init: '0' matches none of the remaining convolutions",
+        ),
+        ([nn.Conv2d(3, 6, 1, groups=3)], {"0": "dirac"}, "dirac needs a convolution without groups, but 0 has 3"),
+        ([nn.Conv2d(3, 6, 1, groups=3)], {"0": "whitening"}, "whitening needs a Conv2d without groups, but 0 is"),
+        ([nn.Conv1d(3, 6, 1)], {"0": "whitening"}, "whitening needs a Conv2d without groups, but 0 is not one"),
         ([nn.Conv2d(3, 8, 1)], {"0": "whitening"}, "an even number of at most 6 out_channels"),
-        ([nn.Conv2d(3, 5, 2)], {"0": "whitening"}, "and 0 has 5"),
+        ([nn.Conv2d(3, 5, 2)], {"0": "whitening"}, "but 0 has 5"),
     ],
 )
 def test_what_cannot_be_initialized_is_named(layers: list[nn.Module], init: dict[str, str], error: str) -> None:

@@ -298,8 +298,8 @@ def test_training_keeps_a_film_if_asked(
     assert not list((tmp_path / "plain").glob("filters*"))
     capsys.readouterr()
     assert cnn("train", "plain", "--resume", "--epochs", "2", "--filters-every-epoch") == 2
-    wanted = "error: plain has no filters of its earlier epochs; leave out --filters-every-epoch, "
-    wanted += "or start a new run with it\n"
+    wanted = "error: plain did not save the filters of its earlier epochs; leave out --filters-every-epoch, "
+    wanted += "or start a new run\n"
     assert capsys.readouterr().err == wanted
 
 

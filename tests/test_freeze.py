@@ -259,7 +259,7 @@ def test_a_frozen_batchnorm_takes_a_single_image(tmp_path: Path, pattern: str) -
 def test_frozen_parts_need_no_memory_of_the_optimizer(tmp_path: Path) -> None:
     spec = SPEC.replace("    fc:", "    wide: {Linear: 100000000}\n    fc:")
     for patterns, need in ((None, "223.2"), (["wide"], "68.4")):
-        with pytest.raises(CnnError, match=rf"training small with batches of 2 needs over {need} GB"):
+        with pytest.raises(CnnError, match=rf"training small at batch size 2 needs over {need} GB"):
             small.begin(tmp_path, spec=spec, freeze=patterns, optimizer="adam", batch_size=2)
 
 

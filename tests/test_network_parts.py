@@ -165,8 +165,6 @@ def test_weights_that_do_not_fit_a_part(tmp_path: Path, monkeypatch: pytest.Monk
     said = refused(weights="backbone=other.pth")
     assert "bn1.weight is 3, but should be 64; end the part before the layers that differ, with `until`" in said
     said = refused(weights="bakbone=torchvision")
-    assert (
-        said == "--weights bakbone=torchvision: small has the parts backbone, not 'bakbone'. Did you mean 'backbone'?"
-    )
+    assert said.endswith(": small has no part 'bakbone'. Did you mean 'backbone'? (its parts are backbone)")
     with pytest.raises(UsageError, match="is for a part of small; train it with them"):
         load_network(str(tmp_path / "small.yaml"), weights="backbone=torchvision")

@@ -235,7 +235,7 @@ def test_what_is_set_is_obeyed_and_said(net: str, tmp_path: Path, monkeypatch: p
     assert (how.mean, how.std) == ((0.5,) * 3, (0.25,) * 3)
     said = " ".join(said.split())
     assert "images: crop to 48x48; mean 0.5, std 0.25" in said
-    assert "they were trained with shorter side resized to 256, center crop of 224x224; mean 0.485" in said
+    assert "the weights were trained with: shorter side resized to 256, center crop of 224x224; mean 0.485" in said
 
 
 def test_a_run_gives_its_weights_to_another(net: str, tmp_path: Path) -> None:
@@ -248,8 +248,9 @@ def test_a_run_gives_its_weights_to_another(net: str, tmp_path: Path) -> None:
     assert cnn_cli.load(second).conv.weight.equal(cnn_cli.load(first).conv.weight)
     birds = folder_of_images(tmp_path / "birds", ("wren", "tit"))
     _, said = begin(net, birds, "third", weights="first")
-    assert "copied all 9 tensors the head is copied too; it was for other classes: cat, dog, …" in " ".join(
-        said.split()
+    assert (
+        "copied all 9 tensors the head is copied too, although it was trained for other classes: cat, dog, …"
+        in " ".join(said.split())
     )
     loaded = load_network(net, weights="first/last.pt")
     assert loaded.classes == ("cat", "dog") and loaded.plan.args == {"classes": 2} and loaded.run is None
@@ -290,7 +291,7 @@ def test_eval_and_predict_with_weights(
     found = json.loads(capsys.readouterr().out)
     assert found["n"] == 4 and len(found["classes"]) == 1000 and found["checkpoint"] == str(path)
     assert cnn("eval", NET, "--weights", "torchvision") == 2
-    assert "these weights know no data set; name one with --data" in capsys.readouterr().err
+    assert "these weights do not record a data set; name one with --data" in capsys.readouterr().err
 
     torch.save(state_of(net, classes=2), "mine.pth")  # of a bare file the number of outputs is told from its head
     assert cnn("eval", net, "--weights", "mine.pth", "--data", str(zoo), "--json") == 0

@@ -55,7 +55,7 @@ def test_an_unknown_recipe_is_named(tmp_path: Path) -> None:
         UsageError, match=r"small has no recipe 'quik'. Did you mean 'quick'\? \(its recipes are quick, tuned\)"
     ):
         begin(tmp_path, "quik")
-    with pytest.raises(UsageError, match=r"lenet-5 has no recipe 'fast'. \(it has none: leave out --recipe\)"):
+    with pytest.raises(UsageError, match=r"lenet-5 has no recipe 'fast'. \(it has none; leave out --recipe\)"):
         run_module.begin(Request("lenet-5", {}, recipe="fast"))
 
 
@@ -118,7 +118,7 @@ def test_several_seeds_go_on_where_they_were_stopped(tmp_path: Path) -> None:
         "stopped at seed 0\nresume with: cnn train small.yaml --seeds 2 -o many --resume"
     )
     assert stopped.value.exit_code == 143
-    with pytest.raises(UsageError, match="holds files already; resume with --resume"):
+    with pytest.raises(UsageError, match="is not empty; resume with --resume"):
         seeds.train_seeds(request, 2)
     document = seeds.train_seeds(request, 2, None, True).document()
     assert [r["accuracy"] for r in document["runs"]] == [r["accuracy"] for r in whole["runs"]]
@@ -138,7 +138,9 @@ def test_seeds_begin_where_asked_and_go_on_in_the_folder_named(tmp_path: Path, m
 
 def test_a_folder_of_seeds_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "many" / "seed-0").mkdir(parents=True)
-    with pytest.raises(UsageError, match="many holds no run to resume: it holds seeds, so add --seeds N"):
+    with pytest.raises(
+        UsageError, match="many holds no run to resume: it holds runs with several seeds; add --seeds N"
+    ):
         run_to_resume(small.request(tmp_path), tmp_path / "many")
 
 

@@ -41,7 +41,7 @@ def test_out_of_memory_in_earnest(tmp_path: Path, channels: int) -> None:
     memory = Memory(0 if channels == 6 else 30_000_000)
     ended = crashes.cnn(tmp_path, "train", "large.yaml", "-o", "run", patches=(memory,))
     assert ended.code == 1, ended.said
-    assert ended.message[0] == "error: out of memory with batches of 1000; try --batch-size 500 in a new run"
+    assert ended.message[0] == "error: out of memory at batch size 1000; try --batch-size 500 in a new run"
     assert read_state(tmp_path / "run" / "last.pt")["step"] == 0
 
 

@@ -95,7 +95,7 @@ def test_other_settings_are_listed_and_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         small.resume(tmp_path, epochs=2, lr=0.5, momentum=0.5, batch_size=128)
     assert str(error.value) == (
-        f"{run} keeps its settings, only epochs may grow: lr is 0.01, not 0.5 (option); "
+        f"{run} resumes with its own settings (only epochs may grow): lr is 0.01, not 0.5 (option); "
         "momentum is none, not 0.5 (option)\nleave these out, or start a new run"
     )
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
@@ -195,7 +195,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, batch: int, step
     with pytest.raises(DivergedError) as error:
         small.begin(tmp_path, spec=spec, optimizer="sgd", lr=1e30, epochs=1, batch_size=batch)
     assert error.value.exit_code == 3
-    assert str(error.value) == (f"the loss is not finite in epoch 1, noticed at step {step} (lr 1e+30); try --lr 0.01")
+    assert str(error.value) == (f"the loss is not finite in epoch 1, detected at step {step} (lr 1e+30); try --lr 0.01")
     assert all(t.isfinite().all() for t in small.last(tmp_path / "run")["network"].values())
 
 
@@ -234,7 +234,7 @@ def test_out_of_memory_names_a_batch_size(tmp_path: Path, error: Exception) -> N
 
     with small.at_step(13, fail), pytest.raises(CnnError) as raised:
         small.begin(tmp_path)
-    said = "out of memory with batches of 128; try --batch-size 64 in a new run\nthe last saved state is "
+    said = "out of memory at batch size 128; try --batch-size 64 in a new run\nthe last saved state is "
     assert str(raised.value) == f"{said}{tmp_path / 'run' / 'last.pt'}"
     assert small.last(tmp_path / "run")["step"] == 12
 
@@ -274,7 +274,9 @@ def test_dying_workers_cost_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_the_machine_cannot_hold_is_refused_at_once(tmp_path: Path) -> None:
     spec = small.SPEC.replace("    - Linear: $classes", "    - Linear: 100000000\n    - Linear: $classes")
-    with pytest.raises(CnnError, match=r"training small with batches of 128 needs over 155\.2 GB, but .* GB are free"):
+    with pytest.raises(
+        CnnError, match=r"training small at batch size 128 needs over 155\.2 GB, but only .* GB are free"
+    ):
         small.begin(tmp_path, spec=spec)
     assert not (tmp_path / "run").exists()
 

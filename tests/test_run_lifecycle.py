@@ -74,7 +74,7 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     before = {p.name: p.read_bytes() for p in run.iterdir()}
     small.resume(tmp_path)  # finished
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
-    with pytest.raises(UsageError, match="patience needs a validation split, and there is none"):
+    with pytest.raises(UsageError, match="patience needs a validation split, but the data has none"):
         small.begin(tmp_path, "none", patience=2)
 
 

@@ -68,7 +68,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, unbroken: dict[str, Any],
     patches = (Signal(phase, INT, True, times=2), *((stream_the_images,) if workers else ()))
     ended = crashes.cnn(tmp_path, *TRAIN, "--workers", str(workers), patches=patches)
     assert (ended.code, ended.left) == (130, False), ended.said
-    assert ended.message == ["error: stopped at once; resume the run from its last saved state with --resume"]
+    assert ended.message == ["error: stopped immediately; resume the run from its last saved state with --resume"]
     assert small.same(everything(go_on(tmp_path)), unbroken)
     assert not list((tmp_path / "run").glob(".*"))
 

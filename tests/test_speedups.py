@@ -195,7 +195,7 @@ def test_what_was_on_is_in_the_configuration(tmp_path: Path) -> None:
 
 
 def test_means_of_other_devices_are_refused() -> None:
-    with pytest.raises(UsageError, match="--fast keep-memory is for cpu only, and the device is cuda; leave it out"):
+    with pytest.raises(UsageError, match="--fast keep-memory is for cpu only, but the device is cuda; leave it out"):
         fast.chosen(("keep-memory",), torch.device("cuda"))
 
 

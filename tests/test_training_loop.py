@@ -95,7 +95,7 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     world = World(5, 8, 1)
     assert preparation.choose_device("auto", False, world) == torch.device("cuda:1")
-    with pytest.raises(UsageError, match="--device cuda:0 is for one process; several take one each"):
+    with pytest.raises(UsageError, match="--device cuda:0 is for a single process"):
         preparation.choose_device("cuda:0", False, world)
 
 

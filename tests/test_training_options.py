@@ -1,8 +1,9 @@
-"""The field's means, each held against another implementation of it: PyTorch's own class, or a few lines by hand."""
+"""Training options, each compared with another implementation: a class of PyTorch, or a few lines by hand."""
 
 import copy
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +151,8 @@ def test_groups_take_the_first_that_matches() -> None:
 @pytest.mark.parametrize(
     ("groups", "error"),
     [
-        ([{"parameters": "7", "lr": 1}], "'7' matches no parameter that is left; names are 0.weight, 0.bias"),
-        ([{"parameters": "*", "lr": 1}, {"parameters": "0", "lr": 1}], "'0' matches no parameter that is left"),
+        ([{"parameters": "7", "lr": 1}], "'7' matches none of the remaining parameters (0.weight, 0.bias"),
+        ([{"parameters": "*", "lr": 1}, {"parameters": "0", "lr": 1}], "'0' matches none of the remaining parameters"),
         (
             [{"parameters": "5", "optimizer": "adamw", "momentum": 0.5}],
             "groups: momentum is not a setting of adamw; leave",
@@ -162,13 +163,16 @@ def test_groups_take_the_first_that_matches() -> None:
         ),
         (
             [{"parameters": "*.bias", "optimizer": "muon"}],
-            "muon takes tensors of two dimensions or more, and 0.bias has",
+            "muon takes tensors of two or more dimensions, but 0.bias has",
         ),
-        ([{"parameters": "*", "epochs": 3}], "groups: after their epochs nothing is left to train; leave `epochs` out"),
+        (
+            [{"parameters": "*", "epochs": 3}],
+            "groups: when their epochs are over, nothing is left to train; leave `epochs` out",
+        ),
     ],
 )
 def test_groups_that_cannot_be(groups: Any, error: str) -> None:
-    with pytest.raises(UsageError, match=error.replace("*", r"\*")):
+    with pytest.raises(UsageError, match=re.escape(error)):
         make_optimizer(network(), values(groups=groups))
 
 
@@ -325,7 +329,7 @@ def test_lists_and_mappings_are_typed_as_in_a_spec(text: str) -> None:
 
 
 def test_muon_with_nothing_to_turn_is_refused() -> None:
-    with pytest.raises(UsageError, match="muon turns matrices, and this network has none but its last layer's"):
+    with pytest.raises(UsageError, match="muon optimizes matrices, but this network has none outside its last layer"):
         make_optimizer(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), values(optimizer="muon"), last="1")
 
 

@@ -184,7 +184,7 @@ def test_what_fits_is_copied_only_where_that_is_asked_for(quick: Path, net: str)
     with pytest.raises(
         UsageError,
         match=r"(?s)does not fit small: 5\.weight is missing; 5\.bias is missing; 3 more differ"
-        r"\nto train from what fits by name and shape, add --weights-partial$",
+        r"\nto copy only the tensors that match by name and shape, add --weights-partial$",
     ):
         small.begin(quick, "refused", wider, **options)
     request = small.request(quick, "taken", wider, **options, weights_partial="true")

@@ -1,1 +1,1 @@
-"""Training, evaluation, and what is kept of both."""
+"""Training and evaluation, and the files that they write."""

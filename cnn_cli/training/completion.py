@@ -1,4 +1,4 @@
-"""The end of a run: report on the best weights, draw the pictures, and say what was reached and where everything is."""
+"""The end of a run: evaluate the best weights, draw the pictures, and report the result and its files."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ _FILES = {
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run has reached, from the files in its folder. `result` is the document of eval.json, if there is one."""
+    """The result of a run, from the files in its folder. `result` is the document of eval.json, if there is one."""
 
     network: str
     data: str
@@ -70,9 +70,9 @@ class RunResult:
 
 
 def train_to_completion(job: Job, state: State, watch: Signals) -> RunResult | None:
-    """Train and report; the result in the main process. If the report is stopped or a file cannot be written, the error
-    names the command to resume."""
-    stopped = f"stopped; every epoch is done, the report is not\n{resume_with(job)}"
+    """Train and report → the result, in the main process. If the report is interrupted or a file cannot be written, the
+    error names the command to resume."""
+    stopped = f"stopped: training is complete, but the evaluation and pictures are not\n{resume_with(job)}"
     try:
         train(job, state, watch)
         return _report(job, state, watch.check) if job.world.is_main else None
@@ -98,7 +98,7 @@ def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
     split = next((job.data.splits[name] for name in ("test", "val") if name in job.data.splits), None)
     if split:
         result = state.result
-        if result is None or result.split != split.name or split.name == "val":  # not that of the best weights
+        if result is None or result.split != split.name or split.name == "val":  # not of the best weights
             network = restore(load_network(str(job.run / BEST))).to(state.device)
             result = evaluate(speedups.prepare(network, job["fast"]), split, job.task, job.inference, check)
         write_evaluation(job.run, Evaluation(job.plan.network, job.data.name, job.run / BEST, result))
@@ -114,12 +114,12 @@ def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
 
 
 def files_of(run: Path) -> dict[str, str]:
-    """The files of a run that there are, by what they are."""
+    """The existing files of a run, by their meaning."""
     return {title: str((run / name).resolve()) for title, name in _FILES.items() if (run / name).is_file()}
 
 
 def read_run(network: str, metadata: Metadata, run: Path, history: list[dict[str, Any]]) -> RunResult:
-    """What a run has reached, from its files."""
+    """The result of a run, from its files."""
     files = files_of(run)
     result = json.loads((run / "eval.json").read_text()) if "result" in files else None
     best = load_network(str(run / BEST)).metadata if "weights" in files else None

@@ -1,4 +1,4 @@
-"""A training step as a CUDA graph: recorded once, then replayed, so that the device never waits for the host.
+"""A training step as a CUDA graph: recorded once, then replayed, so that the GPU never waits for the CPU.
 
 A small network's step is a hundred kernels of a few microseconds, and launching them one by one takes longer than
 running them. A replay launches all of them at once. What changes from step to step reaches the graph through tensors
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WARM_UP = 3  # steps taken one kernel at a time first: libraries choose kernels and allocate workspaces meanwhile
+WARM_UP = 3  # steps run without a graph first, in which libraries choose kernels and allocate workspaces
 
 
 class StepGraph:
@@ -30,7 +30,7 @@ class StepGraph:
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def forget(self) -> None:
-        """Record the step anew: it has changed, since parameters are trained no more."""
+        """Record the step again: it has changed, since some parameters are no longer trained."""
         self.current = False
 
     def __call__(self, index: Tensor) -> None:

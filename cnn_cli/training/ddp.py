@@ -1,4 +1,4 @@
-"""PyTorch's own engine for several processes: it adds up their gradients while they are being computed."""
+"""DistributedDataParallel: PyTorch averages the gradients of all processes while they are computed."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from cnn_cli.training.speedups import computing
 def wrapped(
     network: nn.Module, shape: tuple[int, ...], precision: str, device: torch.device, world: World
 ) -> nn.Module:
-    """The network as it is called in training; by itself where there is one process. shape: (C, H, W) of an image.
+    """The network as it is called in training; unwrapped where there is one process. shape: (C, H, W) of an image.
 
     After its first step the engine lays out its sums anew, in the order in which gradients come, and of three processes
     or more that changes bits. So it takes a step that does not count: a resumed run is then as one never stopped.

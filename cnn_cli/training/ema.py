@@ -1,4 +1,4 @@
-"""Averages of a network's weights over its steps, which generalize better than any one of them."""
+"""Moving averages of a network's weights over the steps of training, which generalize better."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ def follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> N
     """Move `average` towards `network` after step 1, 2, …: average = d·average + (1 − d)·network.
 
     d = min(decay, (1 + step) / (10 + step)), so that the random weights of the start are soon forgotten, as in
-    TensorFlow's ExponentialMovingAverage. Statistics of BatchNorm are averaged alike; what is no fraction is copied.
+    TensorFlow's ExponentialMovingAverage. BatchNorm statistics are averaged too; integers are copied.
     """
     mine, theirs = _fractions(average, network)
     torch._foreach_lerp_(mine, theirs, 1 - min(decay, (1 + step) / (10 + step)))
@@ -22,7 +22,7 @@ def look_ahead(slow: nn.Module, network: nn.Module, decay: float, step: int, tot
     """After every fifth step of 1, …, total: slow = d·slow + (1 − d)·network, and the network goes on from there.
 
     d = decay⁵ · (step/total)³: free at first, a long average at the end. Lookahead (Zhang et al., arXiv:1907.08610) as
-    cifar10-airbench has it (Jordan, arXiv:2404.00498). Statistics of BatchNorm are averaged alike.
+    cifar10-airbench has it (Jordan, arXiv:2404.00498). BatchNorm statistics are averaged too.
     """
     if step % _LOOK_EVERY:
         return
@@ -32,7 +32,7 @@ def look_ahead(slow: nn.Module, network: nn.Module, decay: float, step: int, tot
 
 
 def _fractions(average: nn.Module, network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """The tensors of both that can be averaged; what is no fraction is copied into `average`."""
+    """The floating-point tensors of both; integers are copied into `average`."""
     mine: list[Tensor] = []
     theirs: list[Tensor] = []
     for a, b in zip(average.state_dict().values(), network.state_dict().values(), strict=True):

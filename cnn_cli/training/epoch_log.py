@@ -12,8 +12,8 @@ from cnn_cli.tasks.base import metric_title
 if TYPE_CHECKING:
     import rich.progress
 
-_SLOW_EPOCH = 2  # seconds; the throughput of shorter epochs is mostly chance
-_INTERVAL = 0.25  # seconds between two looks of the bar at the sums, each of which waits for the device
+_SLOW_EPOCH = 2  # seconds; the throughput of shorter epochs is mostly noise
+_INTERVAL = 0.25  # seconds between updates of the bar, each of which waits for the device
 
 
 class Progress:
@@ -60,20 +60,20 @@ class Progress:
         self._move(epoch, "evaluating")
 
     def line(self, text: str) -> None:
-        """A lasting line, above the bar."""
+        """A permanent line, above the bar."""
         if self.bar:
             self.bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
         elif self.is_main:
             print(text, file=sys.stderr, flush=True)
 
     def row(self, row: dict[str, Any], earlier: Sequence[dict[str, Any]] = ()) -> None:
-        """The lasting line of an epoch, with its score in color if it is better than those of the epochs before."""
+        """The permanent line of an epoch, with its score in color if it is the best so far."""
         key = f"{self.evaluated}_{self.metric}"
         best = bool(earlier) and all((row.get(key) or 0) > (before.get(key) or 0) for before in earlier)
         self.line(epoch_line(row, self.epochs, self.evaluated, self.metric, GREEN if best else ""))
 
     def slowdown(self, history: Sequence[dict[str, Any]]) -> None:
-        """A line where the throughput of the last epoch is the first below a third of what it was."""
+        """A note where the throughput of the last epoch is the first below a third of the maximum."""
         rates = [row["images_per_second"] for row in history]
         slow = [rate < max(rates) / 3 for rate in rates]
         if len(rates) > 1 and slow[-1] and not slow[-2] and history[-1]["seconds"] > _SLOW_EPOCH:

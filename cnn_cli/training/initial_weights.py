@@ -14,23 +14,23 @@ from cnn_cli.settings import Setting
 
 
 def find_initial_weights(settings: Mapping[str, Setting], plan: Plan) -> Weights | None:
-    """The weights that the setting `weights` names, or None; CnnError or UsageError where they are not to be had.
+    """The weights that the setting `weights` names, or None; CnnError or UsageError where they are not available.
 
-    `backbone=SOURCE` are those of a network that is a part of this one.
+    `backbone=SOURCE` names weights for the part `backbone` of this network.
     """
     text = settings["weights"].value
     part, equals, source = (text or "").partition("=")
     if equals and part in plan.parts:
         return replace(find_weights(source, plan.parts[part]), part=part)
     if equals and not Path(text).exists():
-        known = f"has the parts {listed(list(plan.parts))}" if plan.parts else "has no network as a part"
-        raise UsageError(f"--weights {text}: {plan.network} {known}, not {part!r}.{closest(part, plan.parts)}")
+        known = f"its parts are {listed(list(plan.parts))}" if plan.parts else "it has no parts"
+        raise UsageError(f"--weights {text}: {plan.network} has no part {part!r}.{closest(part, plan.parts)} ({known})")
     return find_weights(text, plan.network) if text else None
 
 
 def fitting(plan: Plan, weights: Weights, partial: bool) -> Transfer:
-    """What of the weights goes where in the network, or in the part that they are for: all but the head, or with
-    `partial` what fits by name and shape."""
+    """Which weights are copied into the network, or into one of its parts: all but the head, or with `partial` those
+    that match by name and shape."""
     origin = str(weights)
     if partial:
         under = f"{weights.part}." if weights.part else ""
@@ -40,7 +40,7 @@ def fitting(plan: Plan, weights: Weights, partial: bool) -> Transfer:
     try:
         return fit(plan, weights.tensors, origin)
     except UsageError as error:
-        hint = "to train from what fits by name and shape, add --weights-partial"
+        hint = "to copy only the tensors that match by name and shape, add --weights-partial"
         raise UsageError(f"{error}\n{hint}") from None
 
 
@@ -57,9 +57,9 @@ def full_path(setting: Setting) -> Setting:
 def prepared(
     settings: dict[str, Setting], plan: Plan, weights: Weights | None
 ) -> tuple[dict[str, Setting], Preprocessing]:
-    """The settings of the images, and what they come to for the plan's input.
+    """The settings of the preprocessing, and the preprocessing for the plan's input.
 
-    What nobody has set comes from the weights, where these know it; what is set stays as it is.
+    Settings at their defaults are taken from the weights, where these record them.
     """
     channels, height, width = plan.input
     size = (channels, height, width)
@@ -85,9 +85,12 @@ def remarks(weights: Weights | None, moved: Transfer | None, how: Preprocessing,
     renamed = moved.renamed if moved else ""
     lines = [str(weights), *filter(None, (weights.inside, renamed)), str(moved), f"images: {how}"]
     if moved and not moved.new and weights.classes and set(weights.classes) != set(classes):
-        lines.insert(-1, f"the head is copied too; it was for other classes: {', '.join(weights.classes[:3])}, …")
+        lines.insert(
+            -1,
+            f"the head is copied too, although it was trained for other classes: {', '.join(weights.classes[:3])}, …",
+        )
     if weights.preprocessing is None:
-        lines[-1] += "; the file does not say what it was trained with"
+        lines[-1] += "; the file does not record how images were prepared in training"
     elif how != weights.preprocessing:
-        lines.append(f"they were trained with {weights.preprocessing}")
+        lines.append(f"the weights were trained with: {weights.preprocessing}")
     return lines

@@ -1,4 +1,4 @@
-"""The setting `init`: what convolutions begin with in place of PyTorch's random weights; their biases begin at 0."""
+"""The setting `init`: the initialization of convolutions, in place of PyTorch's random weights; biases start at 0."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -30,7 +30,7 @@ def initialize(network: nn.Module, init: Mapping[str, str], batches: Callable[[]
     for glob in init:
         if glob not in chosen.values():
             names = ", ".join(convolutions)
-            raise UsageError(f"init: {glob!r} matches no convolution that is left; they are {names[:200] or 'none'}")
+            raise UsageError(f"init: {glob!r} matches none of the remaining convolutions ({names[:200] or 'none'})")
     for name, layer in convolutions.items():
         if (pattern := chosen[name]) is None:
             continue
@@ -43,7 +43,7 @@ def initialize(network: nn.Module, init: Mapping[str, str], batches: Callable[[]
 def _identity(name: str, layer: nn.Conv1d | nn.Conv2d) -> Tensor:
     """The first outputs pass the inputs on, one each (torch.nn.init.dirac_); those beyond keep PyTorch's weights."""
     if layer.groups > 1:
-        raise UsageError(f"init: dirac needs a convolution without groups, and {name} has {layer.groups}")
+        raise UsageError(f"init: dirac needs a convolution without groups, but {name} has {layer.groups}")
     weight = layer.weight.clone()
     nn.init.dirac_(weight[: layer.in_channels])
     return weight
@@ -57,12 +57,12 @@ def _whitening(network: nn.Module, name: str, batches: Callable[[], Iterable[Ten
     """
     layer = network.get_submodule(name)
     if not isinstance(layer, nn.Conv2d) or layer.groups > 1:
-        raise UsageError(f"init: whitening needs a Conv2d without groups, and {name} is another layer")
+        raise UsageError(f"init: whitening needs a Conv2d without groups, but {name} is not one")
     half, size = layer.out_channels // 2, layer.weight[0].numel()
     if layer.out_channels % 2 or half > size:
         raise UsageError(
             f"init: whitening needs an even number of at most {2 * size} out_channels (two for each value of a patch), "
-            f"and {name} has {layer.out_channels}"
+            f"but {name} has {layer.out_channels}"
         )
     kind = sum_type(layer.weight.device)
     moments, count = torch.zeros(size, size, dtype=kind, device=layer.weight.device), 0

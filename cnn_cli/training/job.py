@@ -48,7 +48,7 @@ class Job:
 
     @property
     def training_loss_only(self) -> list[str]:
-        """What makes the training loss another one than that of evaluation."""
+        """What the training loss includes and that of evaluation does not."""
         settings = ("label_smoothing", "class_weights", "mixup", "cutmix")
         other = [self["loss"]] if self["loss"] not in (None, "cross-entropy") else []
         heads = ["auxiliary outputs"] if len(self.plan.outputs or ()) > 1 else []
@@ -56,12 +56,12 @@ class Job:
 
     @property
     def freeze(self) -> tuple[str, ...]:
-        """Patterns of what is not trained."""
+        """Patterns of the frozen layers and parameters."""
         return tuple(self["freeze"] or ())
 
     @cached_property
     def images(self) -> int:
-        """Images per epoch: all, except last ones that BatchNorm could not normalize."""
+        """Images per epoch: all, except a last batch that is too small for BatchNorm."""
         n = len(self.data.splits["train"])
         rest = n % self["batch_size"]
         return n - rest if 0 < rest < 2 * self.world.size and needs_two(self.plan, self.freeze) else n
@@ -73,15 +73,15 @@ class Job:
 
     @cached_property
     def total(self) -> int:
-        """Steps in all; the last epoch may be a fraction of one."""
+        """Total number of steps; the last epoch may be a fraction of one."""
         return max(1, round(float(self["epochs"]) * self.steps))
 
     def epoch(self, state: State) -> int:
-        """The epoch under way, from 1: also when its steps are done, and its evaluation is not."""
+        """The current epoch, from 1; it ends with its evaluation."""
         return math.ceil(state.step / self.steps) if state.step > state.start else state.step // self.steps + 1
 
     def place(self, state: State) -> tuple[int, int]:
-        """The epoch under way and how many of its steps are done."""
+        """The current epoch and how many of its steps are done."""
         epoch = self.epoch(state)
         return epoch, state.step - (epoch - 1) * self.steps
 

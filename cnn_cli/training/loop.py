@@ -34,7 +34,7 @@ from cnn_cli.training.state import State, save_state
 
 LOG = "metrics.jsonl"
 SAVE_EVERY = 300  # seconds
-_CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+_CHECK_EVERY = 50  # steps between checks of the loss, each of which waits for the device
 
 
 def train(job: Job, state: State, signals: Signals) -> None:
@@ -61,14 +61,14 @@ def train(job: Job, state: State, signals: Signals) -> None:
             raise StoppedError(_stopped(job, state), signals.received) from None
         raise CnnError(f"{error}\n{_saved(job, state)}") from None
     except (MemoryError, RuntimeError) as error:
-        if job["deterministic"] and "deterministic" in str(error):  # PyTorch's own words, which name the operation
+        if job["deterministic"] and "deterministic" in str(error):  # PyTorch's message, which names the operation
             raise UsageError(f"{str(error).split(', but')[0]}; leave out --deterministic") from None
         if not _out_of_memory(error):
-            error.add_note(resume_with(job))  # for join_process_group, should another process be gone
+            error.add_note(resume_with(job))  # for join_process_group, in case another process has ended
             raise
         smaller = max(1, job["batch_size"] // 2)
         raise CnnError(
-            f"out of memory with batches of {job['batch_size']}; try --batch-size {smaller} in a new run\n"
+            f"out of memory at batch size {job['batch_size']}; try --batch-size {smaller} in a new run\n"
             f"the last saved state is {job.run / LAST}"
         ) from None
 
@@ -96,7 +96,7 @@ def _train_epochs(job: Job, state: State, signals: Signals, progress: Progress) 
                 _check_loss(job, state)
             saved = _pause(job, state, signals, saved, poll)
         _check_loss(job, state)
-        state.seconds += time.perf_counter() - clock  # including what the device had still to do
+        state.seconds += time.perf_counter() - clock  # including work still queued on the device
         progress.evaluating(epoch)
         _finish_epoch(job, state, signals, poll)
         saved = time.monotonic()
@@ -253,7 +253,7 @@ def save(job: Job, state: State) -> None:
 
 
 def write_log(job: Job, state: State) -> None:
-    """metrics.jsonl: one line per epoch, all of them anew, so that it never says more or less than the state."""
+    """metrics.jsonl: one line per epoch, rewritten as a whole, so that it always agrees with the state."""
     lines = (json.dumps(row, allow_nan=False) + "\n" for row in state.history)
     write_text(job.run / LOG, "".join(lines))
 
@@ -268,7 +268,7 @@ def _diverged(job: Job, state: State, reason: str) -> str:
     epoch, step = job.place(state)
     kept = f"{job.run / BEST} is from before that; " if state.history else ""
     lr = min(job["lr"] / 10, by_optimizer("lr", job["optimizer"]))
-    return f"{reason} in epoch {epoch}, noticed at step {step} (lr {job['lr']:g}); {kept}try --lr {lr:g}"
+    return f"{reason} in epoch {epoch}, detected at step {step} (lr {job['lr']:g}); {kept}try --lr {lr:g}"
 
 
 def _stopped(job: Job, state: State) -> str:

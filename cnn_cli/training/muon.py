@@ -1,4 +1,4 @@
-"""Muon: momentum whose update is turned into the nearest orthogonal matrix, for matrices and for convolutions.
+"""Muon: momentum with orthogonalized updates, for matrices and for convolutions.
 
 Keller Jordan, "Muon: An optimizer for hidden layers in neural networks", 2024. PyTorch's own torch.optim.Muon, which
 takes matrices only; the kernels of a convolution are laid out as a matrix with a row for each output channel.

@@ -31,7 +31,7 @@ _BUFFERS = {
 
 @dataclass
 class Group:
-    """Parameters that are stepped alike. `lr` is what was set, `rate` what the schedule makes of it at this step.
+    """Parameters with the same settings. `lr` is the one that was set, `rate` the scheduled one of this step.
 
     `epochs`: how many of the first epochs they are trained in, None for all of them.
     `buffers` holds a tensor a parameter under each name; `steps` counts the steps of each parameter.
@@ -66,13 +66,13 @@ class Group:
 
 
 class Optimizer:
-    """All groups together. The first is that of the main settings, whose rate is the one that is printed.
+    """All groups. The first has the main settings, and its learning rate is printed.
 
     `capturable`: a step can be recorded as a CUDA graph, since the rates reach it as tensors.
     """
 
     def __init__(self, groups: Sequence[Group], fused: bool) -> None:
-        """fused: one kernel a step, where PyTorch has it."""
+        """fused: one kernel per step, where PyTorch has it."""
         self.groups, self.fused = list(groups), fused
         self.capturable = fused and all(p.is_cuda for group in groups for p in group.parameters)
         for group in self.groups:
@@ -115,7 +115,7 @@ class Optimizer:
                 _STEP[group.optimizer](group, chosen, self.fused)
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """Plain values and tensors, a dictionary a group."""
+        """Plain values and tensors, a dictionary per group."""
         return [{"names": list(g.names), "rate": g.rate, "steps": g.steps, **g.buffers} for g in self.groups]
 
     def load_state_dict(self, document: Sequence[Mapping[str, Any]]) -> None:
@@ -187,8 +187,8 @@ _STEP = {"sgd": _sgd, "adam": _adam, "adamw": _adam, "muon": _muon}
 def make_optimizer(network: nn.Module, settings: Mapping[str, Any], last: str = "") -> Optimizer:
     """The optimizer of the settings over what is not frozen, each parameter in the first group that matches it.
 
-    last: the name of the layer that makes the output. Muon turns matrices; what it has no sense for (biases, norms,
-    the last layer) goes to AdamW, as its author does it. UsageError for a group that matches nothing.
+    last: the name of the layer that makes the output. Muon is for matrices; biases, normalization layers and
+    the last layer are optimized by AdamW, as its author recommends. UsageError for a group that matches nothing.
     """
     free = {name: p for name, p in network.named_parameters() if p.requires_grad}
     groups = []
@@ -196,9 +196,7 @@ def make_optimizer(network: nn.Module, settings: Mapping[str, Any], last: str = 
         names = [n for n in free if is_frozen(n, entry["parameters"])]
         if not names:
             patterns = ", ".join(entry["parameters"])
-            raise UsageError(
-                f"groups: {patterns!r} matches no parameter that is left; names are {', '.join(free)[:200]}"
-            )
+            raise UsageError(f"groups: {patterns!r} matches none of the remaining parameters ({', '.join(free)[:200]})")
         groups.append(_group({n: free.pop(n) for n in names}, settings, entry))
     rest = {}
     if settings["optimizer"] == "muon":
@@ -209,14 +207,16 @@ def make_optimizer(network: nn.Module, settings: Mapping[str, Any], last: str = 
     for group in groups:
         flat = [n for n, p in zip(group.names, group.parameters, strict=True) if p.ndim < 2]
         if group.optimizer == "muon" and flat:
-            raise UsageError(f"groups: muon takes tensors of two dimensions or more, and {flat[0]} has fewer")
+            raise UsageError(f"groups: muon takes tensors of two or more dimensions, but {flat[0]} has fewer")
     if settings["optimizer"] == "muon" and not main.parameters and not groups:
         raise UsageError(
-            "muon turns matrices, and this network has none but its last layer's; choose another optimizer"
+            "muon optimizes matrices, but this network has none outside its last layer; choose another optimizer"
         )
     used = [group for group in (main, *others, *groups) if group.parameters]
     if all(group.epochs is not None and group.epochs < settings["epochs"] for group in used):
-        raise UsageError("groups: after their epochs nothing is left to train; leave `epochs` out of one of them")
+        raise UsageError(
+            "groups: when their epochs are over, nothing is left to train; leave `epochs` out of one of them"
+        )
     return Optimizer(used, "fused-optimizer" in settings["fast"])
 
 
@@ -247,7 +247,7 @@ def _group(parameters: dict[str, nn.Parameter], settings: Mapping[str, Any], ent
 
 
 def learning_rate(step: int, total: int, steps: int, settings: Mapping[str, Any], lr: float) -> float:
-    """What a learning rate `lr` is at step 0, 1, …, total−1, of which `steps` make an epoch.
+    """The learning rate of `lr` at step 0, 1, …, total−1, with `steps` per epoch.
 
     warmup: from lr/n in equal parts up to lr within n steps; what follows begins after them.
     linear: from lr towards 0 in a straight line. cosine: in half a cosine (PyTorch's CosineAnnealingLR with

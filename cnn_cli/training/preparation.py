@@ -1,4 +1,4 @@
-"""From settings and data to a job and its initial state: everything that can be known to be wrong is found here."""
+"""From settings and data to a job and its initial state; mistakes that can be found before training are found here."""
 
 import copy
 import math
@@ -34,7 +34,7 @@ _COPIES = {"adam": 4, "adamw": 4, "muon": 3, "sgd": 2}  # of each weight: itself
 
 
 def choose_device(name: str, deterministic: bool, world: World, threads: int | None = None) -> torch.device:
-    """The device of this process, which computes with so many threads on a CPU."""
+    """The device of this process, with this number of CPU threads."""
     if threads is not None and threads < 1:
         raise UsageError(f"--threads must be at least 1, not {threads}")
     if threads:
@@ -45,7 +45,9 @@ def choose_device(name: str, deterministic: bool, world: World, threads: int | N
     device = pick(name)
     if world.size > 1 and device.type == "cuda":
         if ":" in name:
-            raise UsageError(f"--device {name} is for one process; several take one each: --device cuda")
+            raise UsageError(
+                f"--device {name} is for a single process; with --device cuda, each process takes its own GPU"
+            )
         device = torch.device("cuda", world.local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     return device
@@ -76,15 +78,15 @@ def make_job(
     try:
         data = prepare(_split(dataset, settings), metadata.preprocessing, device, values["workers"])
     except ReadImageError as error:
-        raise CnnError(f"{error}\nor go without such images: --skip-unreadable") from None
+        raise CnnError(f"{error}\nor skip such images: --skip-unreadable") from None
     task = training_task(plan, dataset.classes, dataset.task, values, data.splits["train"].targets)
     job = Job(plan, settings, data, task, metadata, folder.path, speedups.layout(plan, values["fast"]), device, world)
     least = 2 * world.size
     if needs_two(plan, values["freeze"]) and min(values["batch_size"], len(job.data.splits["train"])) < least:
         each = "batch" if world.size == 1 else "process"
         raise UsageError(
-            f"a BatchNorm of this network gets one value per channel and needs two images per {each}: "
-            f"--batch-size {least} or more"
+            f"BatchNorm in this network gets one value per channel and image, so it needs two images per {each}: "
+            f"use --batch-size {least} or more"
         )
     return job
 
@@ -116,12 +118,12 @@ def _split(dataset: Dataset, settings: Mapping[str, Setting]) -> Dataset:
     """The data with train, val and test splits, as the settings say."""
     fraction = settings["val_fraction"]
     if "val" in dataset.splits and fraction.value and fraction.source not in ("spec", "recipe"):
-        raise UsageError(f"{dataset.name} has a val folder of its own; leave out --val-fraction")
+        raise UsageError(f"{dataset.name} has its own val split; leave out --val-fraction")
     dataset = split_dataset(dataset, fraction.value, settings["seed"].value)
     if "train" not in dataset.splits:
-        raise UsageError(f"{dataset.name} has no train split to learn from")
+        raise UsageError(f"{dataset.name} has no train split")
     if settings["patience"].value and "val" not in dataset.splits:
-        raise UsageError("patience needs a validation split, and there is none; add --val-fraction 0.1")
+        raise UsageError("patience needs a validation split, but the data has none; add --val-fraction 0.1")
     return dataset
 
 
@@ -129,11 +131,11 @@ def _check_augmentation(plan: Plan, values: Mapping[str, Any]) -> None:
     side = min(plan.input[1:])
     for name in ("shift", "cutout"):
         if values[name] >= side:
-            raise UsageError(f"{name} {values[name]} leaves nothing of images of {side} pixels; choose a smaller value")
+            raise UsageError(f"{name} {values[name]} is too large for images of {side} pixels; choose a smaller value")
 
 
 def _check_memory(plan: Plan, values: Mapping[str, Any], device: torch.device, batch: int) -> None:
-    """Refuse what surely does not fit: weights, gradients, the optimizer's state, one layer's input and output."""
+    """CnnError where weights, gradients, the optimizer's state, and one layer's input and output exceed the memory."""
     learning = sum(trainable_params(layer, values["freeze"]) for layer in plan.layers)
     copies = _COPIES[values["optimizer"]] - 1 + (values["optimizer"] == "sgd" and values["momentum"] > 0)
     averaged = values["ema"] is not None or values.get("lookahead") is not None
@@ -146,7 +148,7 @@ def _check_memory(plan: Plan, values: Mapping[str, Any], device: torch.device, b
     fits = (free - fixed) // image // 2 if image else 0
     fix = f"try --batch-size {fits}" if fits >= 1 else "choose a smaller network or input"
     need, have = f"{(fixed + image * batch) / 1e9:,.1f} GB", f"{free / 1e9:.1f} GB"
-    raise CnnError(f"training {plan.network} with batches of {batch} needs over {need}, but {have} are free; {fix}")
+    raise CnnError(f"training {plan.network} at batch size {batch} needs over {need}, but only {have} are free; {fix}")
 
 
 def _count(dataset: Dataset) -> int:

@@ -1,4 +1,4 @@
-"""What `cnn train` was asked for, and the network and recipe that it names."""
+"""A request to train, and the network and recipe that it names."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -70,7 +70,7 @@ def complete(request: Request) -> Request:
     if is_stored(request.network) and request.options.get("data") and not request.options.get("weights"):
         metadata = load_network(request.network).metadata
         if metadata is None:
-            raise UsageError(f"{path} does not say which network it is of; name it: cnn train NETWORK --weights {path}")
+            raise UsageError(f"{path} does not record its network; name one: cnn train NETWORK --weights {path}")
         return replace(request, spec=metadata.spec, options={**request.options, "weights": request.network})
     return request
 
@@ -92,6 +92,6 @@ def _repeat(request: Request, path: Path) -> Request:
 def recipe_of(plan: Plan, name: str) -> dict[str, Any]:
     """The settings of a recipe of the network; UsageError where it has none of that name."""
     if name and name not in plan.recipes:
-        known = f"its recipes are {', '.join(plan.recipes)}" if plan.recipes else "it has none: leave out --recipe"
+        known = f"its recipes are {', '.join(plan.recipes)}" if plan.recipes else "it has none; leave out --recipe"
         raise UsageError(f"{plan.network} has no recipe {name!r}.{closest(name, plan.recipes)} ({known})")
     return plan.recipes[name] if name else {}

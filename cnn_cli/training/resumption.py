@@ -29,20 +29,20 @@ def run_to_resume(request: Request, run: Path | None) -> Path:
     if path is None:
         raise UsageError(f"no run of {request.network} in {RUNS.resolve()}; name its folder, or train without --resume")
     if not any((path / name).is_file() for name in (LAST, PREVIOUS)):
-        reason = "it holds seeds, so add --seeds N" if any(path.glob("seed-*")) else f"it has no {LAST}"
+        reason = "it holds runs with several seeds; add --seeds N" if any(path.glob("seed-*")) else f"it has no {LAST}"
         raise UsageError(f"{path} holds no run to resume: {reason}")
     return path
 
 
 def check_request(request: Request, run: Path) -> None:
-    """UsageError for an option that a resumed run cannot obey."""
+    """UsageError for an option that a resumed run cannot follow."""
     if request.args or request.input:
         raise UsageError("a run resumes with its own network; leave out --set and --input")
     if request.recipe:
         raise UsageError("a run resumes with its own settings; leave out --recipe, or start a new run without --resume")
     if request.film and not (run / FRAMES).is_file():
         raise UsageError(
-            f"{run} has no filters of its earlier epochs; leave out --filters-every-epoch, or start a new run with it"
+            f"{run} did not save the filters of its earlier epochs; leave out --filters-every-epoch, or start a new run"
         )
 
 
@@ -59,7 +59,7 @@ def check_processes(file: Path, before: int, now: int) -> None:
     if before == now:
         return
     hint = World(size=before).resume_hint(file.parent, *([str(file)] if file.name == PREVIOUS else []))
-    raise UsageError(f"{file.parent} was trained by {before} process{'es' * (before > 1)}, not {now}; {hint}")
+    raise UsageError(f"{file.parent} was trained with {before} process{'es' * (before > 1)}, not {now}; {hint}")
 
 
 def resumed_settings(saved: Mapping[str, Any], request: Request, run: Path, steps: int) -> dict[str, Setting]:
@@ -83,7 +83,7 @@ def resumed_settings(saved: Mapping[str, Any], request: Request, run: Path, step
         if name not in free and setting.value != now[name]
     ]
     if different:
-        text = f"{run} keeps its settings, only epochs may grow: {'; '.join(different)}"
+        text = f"{run} resumes with its own settings (only epochs may grow): {'; '.join(different)}"
         raise UsageError(f"{text}\nleave these out, or start a new run")
     changed = {n: asked[n] for n in free if asked[n].value != now[n]}
     if "epochs" in changed and settings["schedule"].value in ("cosine", "onecycle", "linear", "triangular") and steps:

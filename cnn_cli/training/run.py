@@ -65,7 +65,7 @@ def begin(request: Request) -> RunResult | None:
         metadata = Metadata(plan.document(), dataset.classes, preprocessing, about_data, facts)
         job = make_job(plan, settings, metadata, dataset, device, folder)
         state = initial_state(job, moved)
-        save(job, state)  # the first file: with it the run can be resumed, without it the folder is removed again
+        save(job, state)  # the first file: with it the run can be resumed; without it the folder is removed
         watch.gentle = True
         if world.is_main:
             write_config(job, request.command)
@@ -135,7 +135,7 @@ def _plan_and_settings(request: Request) -> tuple[Plan, dict[str, Setting]]:
 
 
 def _warn(request: Request, world: World) -> None:
-    """Name the environment variables that look like ours and are not."""
+    """Warn about unknown environment variables CNN_…."""
     for warning in unknown_variables(os.environ) if world.is_main else ():
         request.say(warning)
 
@@ -155,7 +155,5 @@ def _same_dataset(request: Request, settings: dict[str, Setting], metadata: Meta
     folder = resolve_data_dir(request.data_dir, metadata.data["folder"])
     dataset = load_dataset(settings["data"].value, folder, bool(metadata.data.get("skip_unreadable")))
     if fingerprint(dataset) != metadata.data.get("fingerprint"):
-        raise UsageError(
-            f"{dataset.name} does not have the images that {run} began with: other classes, or other numbers of images"
-        )
+        raise UsageError(f"{dataset.name} has changed since {run} started: its classes or numbers of images differ")
     return dataset

@@ -1,4 +1,4 @@
-"""The same training with several seeds: one figure is an anecdote, a mean with its standard deviation is evidence."""
+"""The same training with several seeds: mean and standard deviation of the results."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def train_seeds(request: Request, count: int, folder: Path | None = None, resume
     if count < 2:
         raise UsageError(f"--seeds must be at least 2, not {count}; for one run, use --seed")
     if current_world().size > 1:
-        raise UsageError("--seeds is for one process; start each seed by itself under torchrun")
+        raise UsageError("--seeds runs in a single process; under torchrun, train each seed with --seed")
     request = complete(request)
     plan = request.plan()
     recipe = {**request.settings, **recipe_of(plan, request.recipe)}
@@ -154,7 +154,7 @@ def evaluate_seeds(
 
 
 def _same_experiment(request: Request, folder: Path) -> Request:
-    """A new seed takes network and settings from those that have begun, so that all are one experiment."""
+    """A new seed takes network and settings from earlier ones, so that all are the same experiment."""
     file = next((path / LAST for path in sorted(folder.glob("seed-*")) if (path / LAST).is_file()), None)
     if file is None:
         return request
@@ -170,7 +170,7 @@ def _folder(request: Request, network: str, folder: Path | None, resume: bool) -
     if resume and named is None:
         raise UsageError(f"name the folder of the seeds: cnn train {request.network} FOLDER --seeds N --resume")
     if not resume and named and named.is_dir() and any(named.iterdir()):
-        raise UsageError(f"{named} holds files already; resume with --resume, or name another folder with -o")
+        raise UsageError(f"{named} is not empty; resume with --resume, or choose another folder with -o")
     if named is None:
         return make_numbered_folder(RUNS, network)
     make_folder(named)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the loop to stop after the step it is in, the second stops at once."""
+"""Ctrl-C and SIGTERM: the first stops training after the current step, the second immediately."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from cnn_cli.errors import StoppedError
 
 
 class Stop(Exception):
-    """Raised at a point where the state of the run is whole, to have it saved."""
+    """Raised where the state of the run is consistent, so that it can be saved."""
 
 
 class Signals:
@@ -46,7 +46,7 @@ class Signals:
         if not self.gentle:
             raise StoppedError("stopped before the first step", number)
         if again:
-            raise StoppedError("stopped at once; resume the run from its last saved state with --resume", number)
+            raise StoppedError("stopped immediately; resume the run from its last saved state with --resume", number)
         if not self.together:  # print() could be interrupted in itself
             os.write(2, b"\nstopping after this step; once more stops at once\n")
 

@@ -1,4 +1,4 @@
-"""What makes a step fast without changing what it computes. Each means has a name in the setting `fast`.
+"""Speedups that do not change what a step computes. Each has a name in the setting `fast`.
 
 keep-memory       glibc keeps the memory of freed activations (device.keep_freed_memory). The same bits.
 pool-before-relu  max-pooling before the ReLU that it follows: equal values and gradients, a fourth of the work. The
@@ -35,7 +35,7 @@ _WINDOWS = {"Conv2d", "MaxPool2d", "AvgPool2d"}
 
 
 def chosen(fast: str | tuple[str, ...], device: torch.device) -> tuple[str, ...]:
-    """The speedups that `auto` stands for on this device: those that were measured to pay there. Others as they are.
+    """The speedups that `auto` stands for on this device: those that pay off there. Others as they are.
 
     UsageError for a speedup of another device, or one that needs Triton, which PyTorch brings along for GPUs.
     """
@@ -46,7 +46,7 @@ def chosen(fast: str | tuple[str, ...], device: torch.device) -> tuple[str, ...]
         raise UsageError("--fast max-pool-kernel needs Triton, which is not installed; leave it out")
     for name in fast:
         if _ONLY.get(name, device.type) != device.type:
-            raise UsageError(f"--fast {name} is for {_ONLY[name]} only, and the device is {device.type}; leave it out")
+            raise UsageError(f"--fast {name} is for {_ONLY[name]} only, but the device is {device.type}; leave it out")
     return tuple(fast)
 
 
@@ -87,7 +87,7 @@ def _pool_first(module: nn.Module) -> None:
 
 
 def layout(plan: Plan, fast: tuple[str, ...]) -> InputLayout:
-    """How images are to lie for the network. One that outputs maps needs all of them."""
+    """The memory format of images, and the part of them that the network uses: all of it where the output is a map."""
     used = used_size(plan) if "crop-unused" in fast and len(plan.output) == 1 else plan.input[1:]
     return InputLayout(None if used == plan.input[1:] else (used[0], used[1]), "channels-last" in fast)
 
