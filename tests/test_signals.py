@@ -43,7 +43,7 @@ def test_stopped_at_any_time(
     ended = crashes.cnn(tmp_path, *arguments, patches=(*streaming, Signal(phase, number, group)))
     assert (ended.code, ended.left) == (128 + number, False), ended.said
     assert "Traceback" not in ended.said and "Error" not in ended.said
-    assert ended.said.count("stopping after this step; once more stops at once") == 1
+    assert ended.said.count("stopping after this step; a second signal stops immediately") == 1
     first, second = ended.message
     assert first.startswith("error: stopped; ") and second == "resume with: cnn train run --resume"
     assert crashes.here(tmp_path, *shlex.split(second.removeprefix("resume with: "))[1:], "--workers", "0") == 0

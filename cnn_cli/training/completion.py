@@ -72,7 +72,7 @@ class RunResult:
 def train_to_completion(job: Job, state: State, watch: Signals) -> RunResult | None:
     """Train and report → the result, in the main process. If the report is interrupted or a file cannot be written, the
     error names the command to resume."""
-    stopped = f"stopped: training is complete, but the evaluation and pictures are not\n{resume_with(job)}"
+    stopped = f"stopped; training is complete, but the evaluation and pictures are not\n{resume_with(job)}"
     try:
         train(job, state, watch)
         return _report(job, state, watch.check) if job.world.is_main else None

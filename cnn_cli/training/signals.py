@@ -48,7 +48,7 @@ class Signals:
         if again:
             raise StoppedError("stopped immediately; resume the run from its last saved state with --resume", number)
         if not self.together:  # print() could be interrupted in itself
-            os.write(2, b"\nstopping after this step; once more stops at once\n")
+            os.write(2, b"\nstopping after this step; a second signal stops immediately\n")
 
 
 @contextmanager
