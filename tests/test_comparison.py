@@ -1,17 +1,24 @@
 """Two networks aligned: what was done to the one to get the other is what is found."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pictures import cnn as command
 from test_summary import cnn
+from torch import nn
+from torch.nn import functional
 
 from cnn_cli.analysis.comparison import ADDED, CHANGED, REMOVED, SAME, Comparison, align, compare, signed
+from cnn_cli.analysis.dense_equivalent import compare_by_building, dense_equivalent
 from cnn_cli.analysis.rows import layer_rows
 from cnn_cli.analysis.summary import setup
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document
+from cnn_cli.network.build import build_plan
+from cnn_cli.network.dense import dense_layer, dense_network
 from cnn_cli.tables import render
 
 BASE: list[Any] = [
@@ -133,3 +140,61 @@ def test_each_network_has_arguments_and_an_input_of_its_own(
 def test_the_option_that_is_wrong_is_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("diff", "lenet-5", "lenet-5", option, "") == 2
     assert capsys.readouterr().err.startswith(f"error: {option} takes ")
+
+
+SMALL = """
+small:
+  input: [2, 9, 8]
+  layers:
+    stem: {Conv2d: {out_channels: 4, kernel_size: [3, 2], stride: 2, padding: 1, groups: 2}}
+    norm: BatchNorm2d
+    act: ReLU
+    same: {Conv2d: {out_channels: 4, kernel_size: 3, padding: same, padding_mode: reflect, dilation: 2, bias: false}}
+    add: {Add: [same, act]}
+    up: {ConvTranspose2d: {out_channels: 2, kernel_size: 2, stride: 2}}
+    flat: Flatten
+    fc: {Linear: 3}
+"""
+
+
+def test_matrix_of_a_convolution_against_unfold() -> None:
+    """A value out is a row of the kernel times the patch at its position; unfold has these of each input value."""
+    convolution, shape = nn.Conv2d(2, 3, (3, 2), stride=2, padding=1, dilation=(1, 2)), (2, 6, 7)
+    layer = dense_layer(convolution, shape)
+    basis = torch.eye(2 * 6 * 7).view(-1, *shape)
+    patches = functional.unfold(basis, (3, 2), dilation=(1, 2), padding=1, stride=2)  # (in, C·k·k, positions)
+    matrix = torch.einsum("ok,ikp->opi", convolution.weight.flatten(1), patches).flatten(0, 1)
+    assert torch.equal(layer.weight, matrix)
+    assert convolution.bias is not None
+    assert torch.equal(layer.bias, convolution.bias.repeat_interleave(patches.shape[2]))
+
+
+def test_dense_network_computes_the_same(tmp_path: Path) -> None:
+    """Strides, groups, dilation, padding with a reflection, transposed convolutions and joins."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    plan = find(str(tmp_path / "small.yaml"))
+    module = build_plan(plan).eval()
+    dense = dense_network(module, plan).eval()
+    images = torch.rand(3, *plan.input)
+    with torch.no_grad():
+        assert (module(images) - dense(images)).abs().max() < 1e-5
+    assert not any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in dense.modules())
+    result = compare_by_building(dense_equivalent(plan))
+    assert result.difference is not None and result.difference < 1e-5
+    count = sum(p.numel() for p in dense.parameters())
+    assert result.totals["dense_params"] == count
+    assert result.totals["params"] == sum(p.numel() for p in module.parameters())
+
+
+def test_dense_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("diff", "tiny-cnn", "--dense", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    first = facts["layers"][0]
+    assert (first["params"], first["dense_params"]) == (10, 26 * 26 * 28 * 28 + 26 * 26)
+    assert first["factor"] == first["dense_params"] / 10 and first["dense_bytes"] == 4 * first["dense_params"]
+    assert 0 < facts["largest_difference"] < 1e-5
+    assert command("diff", "vgg16", "--dense") == 0
+    assert "Not built: the fully connected network takes" in capsys.readouterr().out
+    for arguments in (("tiny-cnn",), ("tiny-cnn", "lenet-5", "--dense"), ("tiny-cnn", "--dense", "-b", "4")):
+        assert command("diff", *arguments) == 2
+    assert "--dense takes one network" in capsys.readouterr().err

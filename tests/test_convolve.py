@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pictures import cnn, make_run, opened_run, pixels_of, save_image
 from torch import Tensor, nn
 
 import cnn_cli
@@ -14,7 +15,6 @@ from cnn_cli.analysis.fully_convolutional import convert
 from cnn_cli.analysis.sliding_window import window
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, shipped
-from tests.pictures import cnn, make_run, opened_run, pixels_of, save_image
 
 PADDED = """
 padded:

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Estimate, Format, Spec, option, parse_args, parse_size
+from cnn_cli.cli.options import Estimate, Format, Spec, argument, flag, option, parse_args, parse_size
+from cnn_cli.errors import UsageError
 
 First = Annotated[str, typer.Argument(metavar="A", help="Network, as in `cnn summary`.")]
-Second = Annotated[str, typer.Argument(metavar="B", help="Network to compare A with.")]
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,30 @@ class Sides:
 
 
 @command("diff", "Networks")
-def diff_command(a: First, b: Second, spec: Spec, sides: Sides, estimate: Estimate, format: Format) -> None:
+def diff_command(
+    a: First,
+    spec: Spec,
+    sides: Sides,
+    estimate: Estimate,
+    format: Format,
+    b: str | None = argument("[B]", "Network to compare A with."),
+    dense: bool = flag("Network", "Compare A with its fully connected equivalent, each convolution as a matrix."),
+) -> None:
     """Compare two networks layer by layer.
 
     --set and --input apply to both networks, --set-b and --input-b to B alone: cnn diff vgg11 vgg11 --set-b classes=10.
     """
     from cnn_cli.analysis.comparison import compare
+    from cnn_cli.analysis.dense_equivalent import compare_by_building, dense_equivalent
     from cnn_cli.analysis.summary import setup
 
+    if dense:
+        if b is not None or any((*vars(sides).values(), *vars(estimate).values())):
+            raise UsageError("--dense takes one network, and of the other options --set, --input and the formats")
+        format.check()
+        return format.emit(compare_by_building(dense_equivalent(spec.draft(a).checked())))
+    if b is None:
+        raise UsageError("name a second network, or compare A with its fully connected equivalent: --dense")
     first = _override(spec, "a", sides.set_a, sides.input_a).draft(a).checked()
     second = _override(spec, "b", sides.set_b, sides.input_b).draft(b).checked()
     format.emit(compare(first, second, setup(first, estimate.batch_size, estimate.optimizer, estimate.precision)))
