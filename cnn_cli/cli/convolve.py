@@ -56,7 +56,9 @@ def convolve_command(
     result = write_network(result, text)
     for path, score_map in zip(pages, result.maps, strict=True):
         save(draw_score_map(result, score_map).image, path)
-    note_weights(network, loaded.weights, loaded.notes if not files else ())
+    for line in () if files else loaded.notes:
+        note(line)
+    note_weights(network, loaded)
     if loaded.weights is None:
         note("no trained weights, so no checkpoint is written; train the network, or load --weights")
     format.emit(replace(result, files=(*result.files, *pages)))
