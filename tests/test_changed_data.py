@@ -3,11 +3,13 @@
 import io
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import small_runs as small
 import torch
+from PIL import Image
 
 from cnn_cli import progress
 from cnn_cli.checkpoints import checkpoint
@@ -120,3 +122,27 @@ def test_items_pass_through_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setattr(progress, "_REFRESH", 0.0)
     assert list(progress.progress_bar("abc", 3, "reading")) == ["a", "b", "c"]
+
+
+def test_unreadable_masks_are_refused_or_skipped(quick: Path) -> None:
+    root = quick / "street"
+    for i in range(6):
+        small.picture(root / "images" / f"{i}.png", 8, 8, "RGB", seed=i)
+        pixels = Image.new("L", (8, 8), 1)
+        pixels.putpixel((i, 0), 0)
+        (root / "masks").mkdir(exist_ok=True)
+        pixels.save(root / "masks" / f"{i}.png")
+    cut = root / "masks" / "1.png"
+    cut.write_bytes(cut.read_bytes()[:50])
+    (root / "images" / "4.png").write_text("no image")
+    (quick / "net.yaml").write_text("net: {input: [3, 8, 8], layers: [Conv2d: {out_channels: 2, kernel_size: 1}]}")
+    request = replace(small.request(quick, data=str(root), epochs=0.1), network="net.yaml")
+    with pytest.raises(CnnError, match=r"masks/1\.png cannot be read .*\nor skip such images: --skip-unreadable"):
+        run_module.begin(request)
+    dataset = load_dataset(str(root), root, skip_unreadable=True)
+    assert f"{root}: 2 unreadable images skipped (1.png, 4.png)" in dataset.notes
+    assert [path.name for path in dataset.splits["all"].images] == ["0.png", "2.png", "3.png", "5.png"]
+    for path in (root / "masks").iterdir():
+        path.write_text("no image")
+    with pytest.raises(CnnError, match=r"street: no image with its mask can be read in all, such as .*masks/5\.png"):
+        load_dataset(str(root), root, skip_unreadable=True)

@@ -197,7 +197,7 @@ def test_what_fits_is_copied_only_where_that_is_asked_for(quick: Path, net: str)
     again = replace(small.request(quick, "again"), network=str(quick / "taken" / "config.yaml"))
     run_module.begin(again)
     assert "copied 6 of 9 tensors" in " ".join(again.say.__self__)  # type: ignore[attr-defined]
-    with pytest.raises(UsageError, match=r"no tensor of .* has the name and shape of one in net"):
+    with pytest.raises(UsageError, match=r": no tensor has the name and shape of one in net"):
         transfer.fit_partially(find(net), {"x": torch.zeros(3)}, "x.pth")
     with pytest.raises(UsageError, match="weights_partial needs weights; write --weights SOURCE"):
         small.begin(quick, "none", weights_partial="true")

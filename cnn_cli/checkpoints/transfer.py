@@ -82,7 +82,7 @@ def fit_partially(plan: Plan, tensors: Mapping[str, Tensor], origin: str) -> Tra
             new[name] = f"{_sizes(shape)} (not finite in the file)"
     copied = {name: tensors[name] for name in own if name not in new}
     if not copied:
-        raise UsageError(f"no tensor of {origin} has the name and shape of one in {plan.network}")
+        raise UsageError(f"{origin}: no tensor has the name and shape of one in {plan.network}")
     return Transfer(copied, new, tuple(name for name in tensors if name not in own), renamed)
 
 

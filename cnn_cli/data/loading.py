@@ -12,13 +12,13 @@ from torch import Tensor
 from cnn_cli.data.box_folder import read_box_folder
 from cnn_cli.data.box_layout import FORMATS, find_boxes
 from cnn_cli.data.catalog import DATASETS, load_named
-from cnn_cli.data.dataset import DETECTION, Dataset, Split
+from cnn_cli.data.dataset import DETECTION, SEGMENTATION, Dataset, Split
 from cnn_cli.data.fingerprint import fingerprint
 from cnn_cli.data.folder import read_folder
 from cnn_cli.data.mask_folder import read_mask_folder
 from cnn_cli.data.mask_layout import find_layout
 from cnn_cli.data.targets import classes_in, strata, with_classes
-from cnn_cli.data.unreadable import without_unreadable
+from cnn_cli.data.unreadable import readable_pairs, without_unreadable
 from cnn_cli.errors import UsageError, closest
 
 _TEST_FRACTION = 0.2  # of a folder without splits
@@ -40,7 +40,7 @@ def load_dataset(
     if path.is_dir():
         root = path.resolve()
         dataset = _read_folder(root, skip_unreadable, task, annotations)
-        return without_unreadable(dataset) if skip_unreadable else dataset
+        return without_unreadable(dataset) if skip_unreadable and dataset.task != SEGMENTATION else dataset
     known = f" The data sets are {', '.join(DATASETS)}." if "/" not in name else ""
     raise UsageError(f"--data {name}: no such data set or folder.{closest(name, DATASETS) or known}")
 
@@ -50,11 +50,12 @@ def _read_folder(root: Path, skip_faulty: bool, task: str | None, annotations: s
     masks = None if task == DETECTION else find_layout(root)
     boxes = find_boxes(root, annotations) if not masks or task is None else None
     if masks:
+        masks, skipped = readable_pairs(root, masks) if skip_faulty else (masks, [])
         dataset = read_mask_folder(root, masks)
         note = (
             f"{root} has boxes, too ({FORMATS[boxes.format][0]}); for detection add --task detection" if boxes else ""
         )
-        return replace(dataset, notes=(*dataset.notes, *[note] * bool(note)))
+        return replace(dataset, notes=(*dataset.notes, *skipped, *[note] * bool(note)))
     if boxes:
         return read_box_folder(root, boxes.read(), skip_faulty)
     if task == DETECTION and (masks := find_layout(root)):

@@ -19,6 +19,7 @@ from cnn_cli.data.mask_layout import Layout
 from cnn_cli.data.masks import MAX_CLASSES, VOID, MaskFiles
 from cnn_cli.device import usable_cpus
 from cnn_cli.errors import CnnError, UsageError, listed
+from cnn_cli.progress import progress_bar
 
 _MOST_VALUES = 64  # in one mask without classes.txt; more are the gray levels of a picture
 _SPARSE = (32, 4)  # a highest value of at least 32, and more than four times as many as occur: gray levels
@@ -43,7 +44,8 @@ def read_mask_folder(root: Path, layout: Layout) -> Dataset:
     """
     pairs = [pair for split in layout.splits.values() for pair in split]
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        pixels = dict(zip((mask for _, mask in pairs), pool.map(lambda p: read_pixels(p[1]), pairs), strict=True))
+        read = progress_bar(pool.map(lambda pair: read_pixels(pair[1]), pairs), len(pairs), "reading masks")
+        pixels = dict(zip((mask for _, mask in pairs), read, strict=True))
         shapes = pool.map(lambda pair: read_shape(pair[0]), pairs)
         for (path, mask), (_, height, width) in zip(pairs, shapes, strict=True):
             _check_size(path, mask, pixels[mask], (width, height))

@@ -20,6 +20,8 @@ def find_initial_weights(settings: Mapping[str, Setting], plan: Plan) -> Weights
     """
     text = settings["weights"].value
     part, equals, source = (text or "").partition("=")
+    if equals and not source:
+        raise UsageError(f"--weights {text} names no weights; write {text}torchvision, {text}FILE or {text}RUN")
     if equals and part in plan.parts:
         return replace(find_weights(source, plan.parts[part]), part=part)
     if equals and not Path(text).exists():
@@ -35,9 +37,9 @@ def fitting(plan: Plan, weights: Weights, partial: bool) -> Transfer:
     if partial:
         under = f"{weights.part}." if weights.part else ""
         return fit_partially(plan, {f"{under}{name}": tensor for name, tensor in weights.tensors.items()}, origin)
-    if weights.part:
-        return fit_part(plan, weights.part, weights.tensors, origin)
     try:
+        if weights.part:
+            return fit_part(plan, weights.part, weights.tensors, origin)
         return fit(plan, weights.tensors, origin)
     except UsageError as error:
         hint = "to copy only the tensors that match by name and shape, add --weights-partial"

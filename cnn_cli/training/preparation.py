@@ -11,10 +11,10 @@ import torch
 from cnn_cli.checkpoints import transfer
 from cnn_cli.checkpoints.checkpoint import Metadata
 from cnn_cli.data.dataset import Dataset
-from cnn_cli.data.decoding import ReadImageError
 from cnn_cli.data.loading import split_dataset
 from cnn_cli.data.preparation import prepare
 from cnn_cli.data.preprocessing import add_normalization
+from cnn_cli.data.unreadable import hint_at_skipping
 from cnn_cli.device import free_memory, keep_freed_memory, pick
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import CnnError, UsageError
@@ -75,10 +75,8 @@ def make_job(
     task_for(plan, dataset.classes, dataset.task)
     _check_memory(plan, values, device, math.ceil(min(values["batch_size"], _count(dataset)) / world.size))
     _check_augmentation(plan, values)
-    try:
+    with hint_at_skipping():
         data = prepare(_split(dataset, settings), metadata.preprocessing, device, values["workers"])
-    except ReadImageError as error:
-        raise CnnError(f"{error}\nor skip such images: --skip-unreadable") from None
     task = training_task(plan, dataset.classes, dataset.task, values, data.splits["train"].targets)
     job = Job(plan, settings, data, task, metadata, folder.path, speedups.layout(plan, values["fast"]), device, world)
     least = 2 * world.size

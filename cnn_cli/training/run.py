@@ -16,6 +16,7 @@ from cnn_cli.data.catalog import DATASETS
 from cnn_cli.data.dataset import Dataset
 from cnn_cli.data.fingerprint import fingerprint
 from cnn_cli.data.loading import is_missing, load_dataset, moved, resolve_data_dir
+from cnn_cli.data.unreadable import hint_at_skipping
 from cnn_cli.distributed.process_group import join_process_group
 from cnn_cli.distributed.world import World, current_world
 from cnn_cli.errors import UsageError
@@ -51,7 +52,7 @@ def begin(request: Request) -> RunResult | None:
         new_folder(plan.network, request.output, world) as folder,
     ):
         data_dir = resolve_data_dir(request.data_dir)
-        with world.local_main_first():
+        with world.local_main_first(), hint_at_skipping():
             weights = find_initial_weights(settings, plan)
             dataset = load_dataset(settings["data"].value, data_dir, settings["skip_unreadable"].value)
         settings |= {"data": Setting(dataset.name, settings["data"].source), "weights": full_path(settings["weights"])}
