@@ -9,6 +9,7 @@ from typing import Any
 
 import box_folders as folders
 import pytest
+import small_networks
 import torch
 from box_folders import BOXES, FORMATS, NAMES, write
 from PIL import Image
@@ -460,6 +461,41 @@ def test_the_message_counts_all_faults_and_names_the_ways_out(tmp_path: Path) ->
     ) as caught:
         read(tmp_path)
     assert len(caught.value.faults) == 4
+
+
+def test_cnn_data_lists_all_faults_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders.yolo(tmp_path)
+    write(tmp_path / "labels/train/0.txt", "0 2 3\n1 2 3\n")
+    (tmp_path / "labels/train/1.txt").unlink()
+    assert small_networks.cnn("data", str(tmp_path)) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and lines[-1] == "3 faults; --skip-unreadable goes without 2 images"
+    assert small_networks.cnn("data", str(tmp_path), "--json") == 1
+    document = json.loads(capsys.readouterr().out)
+    assert [Path(row["image"]).name for row in document["faults"]] == ["1.png", "0.png", "0.png"]
+    assert small_networks.cnn("data", str(tmp_path), "--skip-unreadable", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["task"] == "detection" and document["splits"] == {"train": 2, "val": 2}
+    assert document["boxes"] == {"train": 3, "val": 3} and document["images_without_boxes"] == {"train": 1, "val": 0}
+
+
+def test_cnn_data_describes_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders.coco(tmp_path)
+    assert small_networks.cnn("data", str(tmp_path), "--task", "detection") == 0
+    text = capsys.readouterr().out
+    for line in (
+        "detection, read as COCO JSON",
+        "images: 4 in train, 2 in val; 3x30x40",
+        "boxes: 6 in train, 3 in val; at most 3 in an image",
+        "box sizes: from 2x2 to 40x30 pixels, median 10x10",
+        "images without boxes: 1 in train, 0 in val",
+        "0 difficult, 2 crowds: neither learned nor counted",
+    ):
+        assert line in text, text
+    assert small_networks.cnn("data", str(tmp_path), "--json") == 0
+    rows = {row.pop("class"): row for row in json.loads(capsys.readouterr().out)["classes"]}
+    assert rows["dog"] == {"images": 3, "boxes": 4, "train_boxes": 3, "val_boxes": 1}
+    assert small_networks.cnn("data", str(tmp_path), "--task", "detect") == 2
 
 
 @pytest.mark.skipif(not (REAL / "bccd.tar").exists(), reason="needs BCCD in ../shared/data")

@@ -1,5 +1,6 @@
 """Boxes: they follow their images through resizing, crops, padding and augmentation, pixel by pixel."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -7,7 +8,9 @@ from random import Random
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from cnn_cli.data import digit_scenes
 from cnn_cli.data.augmentation import Augmentation, augment, augment_boxes, draw_augmentations
 from cnn_cli.data.boxes import BoxFiles, are_boxes, box_table, class_counts, fit_boxes
 from cnn_cli.data.dataset import DETECTION, Dataset, Split
@@ -178,3 +181,34 @@ def test_boxes_are_fitted_with_their_images(tmp_path: Path) -> None:
     assert isinstance(part.images, Tensor) and part.targets.shape == (5, 1, 7)
     for image, rows in zip(part.images, part.targets, strict=True):
         assert (around((image[0] > 127) * 255) - rows[0, :4]).abs().max() == 0 and rows[0, 6] == 0.25
+
+
+def test_digit_scenes_are_the_same_bytes_on_every_machine() -> None:
+    scenes = digit_scenes.make_digit_scenes(40, 20, 20_261_128)
+    digest = hashlib.sha256(scenes.images.numpy().tobytes() + scenes.boxes.numpy().tobytes()).hexdigest()
+    assert digest[:16] == "2bed1ffb4ba3f548"
+    fewer = digit_scenes.make_digit_scenes(7, 0, 20_261_128)  # each depends on its own number alone
+    assert torch.equal(fewer.images, scenes.images[:7]) and torch.equal(fewer.boxes, scenes.boxes[scenes.owners < 7])
+    assert scenes.boxes.min() >= 0 and scenes.boxes.max() <= 64 and 0 < 60 - len(scenes.owners.unique()) < 10
+    assert (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).min() >= 4
+
+
+def test_digits_are_enlarged_bilinearly() -> None:
+    digit = torch.randint(0, 257, (8, 8), generator=torch.Generator().manual_seed(0))
+    for size in (8, 14, 23, 30):
+        expected = functional.interpolate(digit[None, None].double(), (size, size), mode="bilinear")[0, 0]
+        assert (torch.from_numpy(digit_scenes.enlarged(digit.numpy(), size)) - expected).abs().max() <= 1
+
+
+def test_digit_scenes_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TRAIN", 12), ("TEST", 5)):
+        monkeypatch.setattr(digit_scenes, name, value)
+    dataset = load_dataset("digit-scenes", tmp_path)
+    assert dataset.task == DETECTION and {n: len(s) for n, s in dataset.splits.items()} == {"train": 12, "test": 5}
+    monkeypatch.setattr(digit_scenes, "make_digit_scenes", lambda *_: pytest.fail("made a second time"))
+    assert fingerprint(load_dataset("digit-scenes", tmp_path)) == fingerprint(dataset)
+    next((tmp_path / "digit-scenes").iterdir()).write_bytes(b"damaged")
+    monkeypatch.undo()
+    monkeypatch.setattr(digit_scenes, "TRAIN", 3)
+    monkeypatch.setattr(digit_scenes, "TEST", 1)
+    assert len(load_dataset("digit-scenes", tmp_path).splits["test"]) == 1

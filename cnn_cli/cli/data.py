@@ -6,19 +6,38 @@ from typing import Annotated
 import typer
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import DATA_DIR, Format
+from cnn_cli.cli.options import DATA_DIR, Format, flag, option
+from cnn_cli.errors import UsageError
 
 Name = Annotated[str, typer.Argument(metavar="DATA", help="Data set name, or a folder of images.")]
+_TASKS, _ANNOTATIONS = ("classification", "segmentation", "detection"), ("voc", "coco", "yolo")
 
 
 @command("data", "Training")
-def data_command(data: Name, format: Format, data_dir: Path | None = DATA_DIR) -> None:
-    """Check a data set, and show its task, splits and classes.
+def data_command(
+    data: Name,
+    format: Format,
+    data_dir: Path | None = DATA_DIR,
+    task: str | None = option("Data", "NAME", "Task, where a data set has masks and boxes: segmentation or detection."),
+    annotations: str | None = option("Data", "NAME", "Format of boxes, where a folder has several: voc, coco or yolo."),
+    skip_unreadable: bool = flag("Data", "Leave out images that cannot be read or have faulty boxes."),
+) -> None:
+    """Check a data set, and show how it is read: task, splits, classes.
 
-    In a folder with masks, every file is checked: the pairs of images and masks, their sizes, and all pixel values.
+    Of a folder with masks every file is checked: pairs of images and masks, sizes, and the values of all pixels. Of a
+    folder with boxes every box is checked, and all faults are listed, with exit code 1.
     """
+    from cnn_cli.data.annotations import FaultyBoxesError
     from cnn_cli.data.loading import load_dataset, resolve_data_dir
-    from cnn_cli.data.summary import DataSummary
+    from cnn_cli.data.summary import DataSummary, FaultReport
 
     format.check()
-    format.emit(DataSummary(load_dataset(data, resolve_data_dir(data_dir))))
+    for name, value, known in (("--task", task, _TASKS), ("--annotations", annotations, _ANNOTATIONS)):
+        if value not in (None, *known):
+            raise UsageError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}")
+    try:
+        dataset = load_dataset(data, resolve_data_dir(data_dir), skip_unreadable, task, annotations)
+    except FaultyBoxesError as error:
+        format.emit(FaultReport(data, error.faults))
+        raise typer.Exit(1) from None
+    format.emit(DataSummary(dataset))

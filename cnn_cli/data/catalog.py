@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cnn_cli.data.boxes import Row
+    from cnn_cli.data.digit_scenes import DigitScenes
+    from cnn_cli.data.shapes import Shapes
 
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -124,17 +126,32 @@ def _read_shapes(entry: NamedDataset, data_dir: Path) -> Dataset:
 
 
 def _read_shape_boxes(entry: NamedDataset, data_dir: Path) -> Dataset:
-    from cnn_cli.data.boxes import box_table
     from cnn_cli.data.shapes import CLASSES, TRAIN, read_shapes
 
     shapes = read_shapes(data_dir)
-    rows: list[list[Row]] = [[] for _ in shapes.images]
-    for owner, box, label in zip(shapes.owners.tolist(), shapes.boxes.tolist(), shapes.labels.tolist(), strict=True):
-        rows[owner].append((*box, label - 1, 0))  # without the background
+    return _boxes(entry, CLASSES[1:], shapes, shapes.labels - 1, TRAIN)  # without the background
+
+
+def _read_digit_scenes(entry: NamedDataset, data_dir: Path) -> Dataset:
+    from cnn_cli.data.digit_scenes import TRAIN, read_digit_scenes
+
+    scenes = read_digit_scenes(data_dir)
+    return _boxes(entry, entry.classes, scenes, scenes.labels, TRAIN)
+
+
+def _boxes(
+    entry: NamedDataset, classes: tuple[str, ...], pictures: "Shapes | DigitScenes", labels: "Tensor", train: int
+) -> Dataset:
+    """The first `train` pictures are for training, the others for testing."""
+    from cnn_cli.data.boxes import box_table
+
+    rows: list[list[Row]] = [[] for _ in pictures.images]
+    for owner, box, label in zip(pictures.owners.tolist(), pictures.boxes.tolist(), labels.tolist(), strict=True):
+        rows[owner].append((*box, label, 0))
     boxes = box_table(rows)
-    parts = {"train": slice(TRAIN), "test": slice(TRAIN, None)}
-    splits = {name: Split(shapes.images[part], boxes[part]) for name, part in parts.items()}
-    return Dataset(entry.name, CLASSES[1:], splits, task=DETECTION)
+    parts = {"train": slice(train), "test": slice(train, None)}
+    splits = {name: Split(pictures.images[part], boxes[part]) for name, part in parts.items()}
+    return Dataset(entry.name, classes, splits, task=DETECTION)
 
 
 def _torchvision_splits(entry: NamedDataset, data_dir: Path, options: Sequence[dict[str, Any]]) -> list[Any]:
@@ -223,6 +240,16 @@ _ENTRIES = (
         *(4_000, 500),
         "drawn by this tool",
         read_boxes=_read_shape_boxes,
+    ),
+    NamedDataset(
+        "digit-scenes",
+        "handwritten digits strewn over textures, with boxes, no download",
+        _read_digit_scenes,
+        10,
+        (3, 64, 64),
+        *(4_000, 500),
+        "made by this tool from `digits`; CC BY 4.0",
+        _DIGITS,
     ),
     _mnist("fashion-mnist", "photos of clothing", _ARTICLES, "Xiao et al. 2017; MIT", "FashionMNIST"),
     _mnist("mnist", "handwritten digits", _DIGITS, "LeCun et al. 1998; CC BY-SA 3.0", "MNIST"),

@@ -4,31 +4,26 @@ The same seed gives the same bytes on every machine: nothing is rounded, and no 
 of any color, filled plainly or with stripes, cover each other on textures of five kinds, under noise.
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnn_cli.data.textures import SIDE, Array, contrasting_color, random_color, random_integers, texture, with_noise
 from cnn_cli.files import WriteError, make_folder, write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CLASSES = ("background", "circle", "square", "triangle", "star", "cross", "ring")
-SIDE = 64
 TRAIN, TEST = 4_000, 500
 _FILE = "shapes-1.safetensors"  # the number changes with the pictures
 _SEED = 20_261_127
 _MOST = 5  # shapes in an image
 _LEAST_VISIBLE = 30  # pixels of each shape, whatever covers it
-_CONTRAST = 90  # least sum of differences of red, green and blue between a shape and the colors of the background
-_TRIES = 6  # colors drawn until one has that contrast
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Corners in units of 1/1024 of the radius.
 _CORNERS = {
@@ -90,23 +85,25 @@ def make_shapes(n: int, seed: int) -> Shapes:
 
 def _scene(number: int, seed: int) -> tuple[Array, Array, list[tuple[int, ...]]]:
     """(64, 64, 3) pixels, (64, 64) classes, and [(class, x0, y0, x1, y1)] of the shapes, the lowest first."""
-    random = _integers(number, seed)
-    ground = [_color(random), _color(random)]
-    canvas = _texture(next(random) % 5, ground, random)
+    random = random_integers(number, seed)
+    ground = [random_color(random), random_color(random)]
+    canvas = texture(next(random) % 5, ground, random)
     kinds, owners = [0], np.zeros((SIDE, SIDE), np.uint8)
     for _ in range(1 + next(random) % _MOST):
         kind, radius, turn = 1 + next(random) % 6, 7 + next(random) % 11, next(random) % 28
         x, y = 4 + next(random) % (SIDE - 8), 4 + next(random) % (SIDE - 8)
-        fill = _texture(next(random) % 2, [_contrasting(ground, random), _contrasting(ground, random)], random)
+        fill = texture(next(random) % 2, [contrasting_color(ground, random), contrasting_color(ground, random)], random)
         inside = _placed(_stamp(CLASSES[kind], radius, 0 if CLASSES[kind] in _ROUND else turn), x, y)
         if _all_visible(after := np.where(inside, np.uint8(len(kinds)), owners), len(kinds)):
             np.copyto(canvas, fill, where=inside[..., None])
             owners = after
             kinds.append(kind)
-    level = next(random) % 20
-    noise = _noise(number, seed) % np.int16(2 * level + 1) - np.int16(level)
-    pixels = np.clip(canvas + noise, 0, 255).astype(np.uint8)
-    return pixels, np.array(kinds, np.uint8)[owners], [(kinds[i], *_box(owners == i)) for i in range(1, len(kinds))]
+    pixels = with_noise(canvas, next(random) % 20, number, seed)
+    return (
+        pixels,
+        np.array(kinds, np.uint8)[owners],
+        [(kinds[i], *box_around(owners == i)) for i in range(1, len(kinds))],
+    )
 
 
 def _all_visible(owners: Array, newest: int) -> bool:
@@ -114,53 +111,9 @@ def _all_visible(owners: Array, newest: int) -> bool:
     return bool((counts[1:] >= _LEAST_VISIBLE).all())
 
 
-def _box(inside: Array) -> tuple[int, int, int, int]:
+def box_around(inside: Array) -> tuple[int, int, int, int]:
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def _color(random: Iterator[int]) -> Array:
-    return np.array([next(random) % 256 for _ in range(3)], np.int16)
-
-
-def _contrasting(ground: list[Array], random: Iterator[int]) -> Array:
-    """A random color that differs from those of the background, or the last one drawn."""
-    for _ in range(_TRIES):
-        color = _color(random)
-        if all(int(np.abs(color - other).sum()) >= _CONTRAST for other in ground):
-            break
-    return color
-
-
-def _texture(kind: int, colors: list[Array], random: Iterator[int]) -> Array:
-    """(64, 64, 3) int16 in two colors: plain, stripes, a checkerboard, a gradient, clouds."""
-    a, b, period = 1 + next(random) % 3, next(random) % 7 - 3, 6 + next(random) % 9
-    slope = a * _X + b * _Y
-    if kind == 0:
-        index: Array = np.zeros_like(slope)
-    elif kind == 1:
-        index = slope // np.int16(period) & 1
-    else:
-        index = (_X // np.int16(period) + _Y // np.int16(period)) & 1
-    if kind < 3:
-        chosen: Array = np.stack(colors).take(index, 0)
-        return chosen
-    if kind == 3:
-        share: Array = (slope - slope.min()).astype(np.int32) * 256 // np.int32(max(1, int(slope.max() - slope.min())))
-    else:
-        share = _clouds(random)
-    first, second = (color.astype(np.int32) for color in colors)
-    blend: Array = ((first * 256 + (second - first) * share[..., None]) >> 8).astype(np.int16)
-    return blend
-
-
-def _clouds(random: Iterator[int]) -> Array:
-    """(64, 64) int32 from 0 to 256: a lattice of 9x9 random values with bilinear interpolation between them."""
-    lattice: Array = np.array([next(random) % 257 for _ in range(81)], np.int32).reshape(9, 9)
-    cell, within = np.arange(SIDE) // 8, np.arange(SIDE, dtype=np.int32) % 8
-    rows: Array = lattice[cell] * (8 - within)[:, None] + lattice[cell + 1] * within[:, None]  # (64, 9), times 8
-    values: Array = rows[:, cell] * (8 - within) + rows[:, cell + 1] * within
-    return values >> 6
 
 
 @cache
@@ -193,27 +146,3 @@ def _placed(stamp: Array, x: int, y: int) -> Array:
     padded[y : y + len(stamp), x : x + len(stamp)] = stamp
     window: Array = padded[radius : radius + SIDE, radius : radius + SIDE]
     return window
-
-
-def _integers(number: int, seed: int) -> Iterator[int]:
-    """Random whole numbers below 2^31 of an image."""
-    yield from (_random(2 * number, 1_024, seed) >> np.uint64(33)).tolist()
-
-
-def _noise(number: int, seed: int) -> Array:
-    """(64, 64, 3) random bytes."""
-    words = _random(2 * number + 1, SIDE * SIDE * 3 // 8, seed).astype("<u8")
-    return np.frombuffer(words.tobytes(), np.uint8).reshape(SIDE, SIDE, 3).astype(np.int16)
-
-
-def _random(stream: int, count: int, seed: int) -> Array:
-    """(count,) uint64 by SplitMix64 (Steele et al. 2014), modulo 2^64; `stream` numbers independent sequences."""
-    with np.errstate(over="ignore"):
-        start = np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(stream) * np.uint64(1 << 20)
-        z = (start + np.arange(count, dtype=np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
-
-
-_Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.int16)

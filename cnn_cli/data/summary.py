@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnn_cli.data.boxes import are_boxes, class_counts
+from cnn_cli.data.annotations import Fault
+from cnn_cli.data.box_summary import box_figures, boxes_per_class
 from cnn_cli.data.dataset import DETECTION, SEGMENTATION, Dataset, Split
 from cnn_cli.data.masks import VOID, are_masks, pixel_counts
 from cnn_cli.data.preparation import sample_shapes
@@ -15,8 +16,32 @@ from cnn_cli.tables import Column, Table, percent, render
 
 
 @dataclass(frozen=True)
+class FaultReport:
+    """The faults of a data set that is not trained on before they are mended."""
+
+    data: str
+    faults: tuple[Fault, ...]
+
+    def document(self) -> dict[str, Any]:
+        return {"data": self.data, "faults": self._rows()}
+
+    def text(self) -> str:
+        images = len({fault.image for fault in self.faults if fault.image})
+        count = f"{len(self.faults):,} fault{'s' * (len(self.faults) > 1)}"
+        skip = f"; --skip-unreadable goes without {images:,} image{'s' * (images > 1)}" if images else ""
+        return "\n".join([*map(str, self.faults), "", f"{count}{skip}"])
+
+    def table(self) -> Table:
+        columns = (Column("image", "image", wraps=True), Column("fault", "fault", wraps=True))
+        return Table(columns, self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [{"image": str(fault.image) if fault.image else None, "fault": fault.text} for fault in self.faults]
+
+
+@dataclass(frozen=True)
 class DataSummary:
-    """Images per split, their sizes, and per class its images and, in masks, the share of its pixels."""
+    """Images per split, their sizes, and per class its images, its boxes, or the share of its pixels in masks."""
 
     dataset: Dataset
 
@@ -29,6 +54,7 @@ class DataSummary:
             "splits": {name: len(split) for name, split in self.dataset.splits.items()},
             "size": self._size(),
             "void_pixels": void,
+            **(box_figures(self.dataset).document() if self.dataset.task == DETECTION else {}),
             "classes": self.class_figures(),
             "notes": list(self.dataset.notes),
         }
@@ -39,6 +65,7 @@ class DataSummary:
         rows = [
             f"{Path(self.dataset.name).name}: {d['task']}" + (f", read as {d['layout']}" if d["layout"] else ""),
             f"images: {splits}; {d['size']}",
+            *(box_figures(self.dataset).lines() if self.dataset.task == DETECTION else []),
             *d["notes"],
         ]
         if d["void_pixels"]:
@@ -62,7 +89,7 @@ class DataSummary:
         if self.dataset.task == SEGMENTATION:
             return self._mask_figures()
         if self.dataset.task == DETECTION:
-            return self._box_figures()
+            return boxes_per_class(self.dataset)
         labels = torch.cat(
             [split.targets for split in self.dataset.splits.values() if isinstance(split.targets, Tensor)]
         )
@@ -77,23 +104,6 @@ class DataSummary:
             {"class": name, "images": int(images[i]), "pixels": pixels[i], "share": pixels[i] / valid}
             for i, name in enumerate(self.dataset.classes)
         ]
-
-    def _box_figures(self) -> list[dict[str, Any]]:
-        counts = self._box_counts()
-        return [
-            {
-                "class": name,
-                "images": sum(int((c[:, i] > 0).sum()) for c in counts.values()),
-                "boxes": sum(int(c[:, i].sum()) for c in counts.values()),
-                **{f"{split}_boxes": int(c[:, i].sum()) for split, c in counts.items()},
-            }
-            for i, name in enumerate(self.dataset.classes)
-        ]
-
-    def _box_counts(self) -> dict[str, Tensor]:
-        """(n, classes) of each split."""
-        k = len(self.dataset.classes)
-        return {n: class_counts(t, k) for n, s in self.dataset.splits.items() if are_boxes(t := s.targets)}
 
     def _pixels(self) -> list[int]:
         counts = [pixel_counts(t) for s in self._splits() if are_masks(t := s.targets)]
