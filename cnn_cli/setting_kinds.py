@@ -42,7 +42,8 @@ class Precision(Choice):
         return super().read(value)
 
 
-INITIALIZATIONS = ("dirac", "whitening")
+INITIALIZATIONS = ("dirac", "whitening", "prior")
+_METHODS = "dirac, whitening or prior"
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ class Initialization:
 
     def read(self, value: Any) -> dict[str, str]:
         if not isinstance(value, dict) or not value:
-            raise ValueError(f"must be {{GLOB: {' or '.join(INITIALIZATIONS)}}}, not {shown(value)}")
+            raise ValueError(f"must be {{GLOB: {_METHODS}}}, not {shown(value)}")
         for pattern, method in value.items():
             if not isinstance(method, str) or method not in INITIALIZATIONS:
-                raise ValueError(f"must be {' or '.join(INITIALIZATIONS)} for {pattern!r}, not {shown(method)}")
+                raise ValueError(f"must be {_METHODS} for {pattern!r}, not {shown(method)}")
         return {str(pattern): method for pattern, method in value.items()}
 
     def schema(self) -> dict[str, Any]:

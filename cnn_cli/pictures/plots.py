@@ -259,6 +259,37 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def precision_recall_picture(
+    recalls: Sequence[float],
+    curves: Mapping[str, tuple[Sequence[float], float]],
+    path: Path,
+    title: str,
+) -> None:
+    """Precision against recall, a curve for each class, by its name with its average precision, the best first.
+
+    CnnError where the file cannot be written.
+    """
+    from matplotlib import colormaps
+
+    names = sorted(curves, key=lambda name: -curves[name][1])
+    with _saved(path, 7.5, 5, title, names) as figure:
+        axes = figure.subplots()
+        for n, (name, label) in enumerate(zip(names, shortened(names, 24), strict=True)):
+            color = colormaps["tab20" if len(names) > 10 else "tab10"](n % 20)
+            precision, ap = curves[name]
+            axes.plot(recalls, precision, color=color, linewidth=1.8, label=f"{label} {100 * ap:.1f}%")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(_percent())
+        axes.set_xlabel("recall")
+        axes.set_ylabel("precision")
+        axes.set_title("at an IoU of 0.5")
+        axes.grid()
+        if names:
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10 if len(names) <= 20 else 6)
+
+
 def robustness_curve(
     rows: Sequence[Mapping[str, Any]], path: Path, title: str, attack: str, target: str | None = None
 ) -> None:

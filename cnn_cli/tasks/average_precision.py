@@ -18,6 +18,7 @@ RECALLS: Array = np.linspace(0, 1, 101)
 SIZES = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # areas in pixels
 MOST_DETECTIONS = 100  # of a class in an image; those with lower scores are not counted
 DIFFICULT, CROWD = 1, 2  # flags of objects that are neither hits nor misses
+NO_OBJECT, NOT_COUNTED = -1, -2
 _LIMITS: Array = np.array(list(SIZES.values()))
 
 
@@ -52,10 +53,13 @@ class AveragePrecision:
     """`precision` (sizes, thresholds, K, recalls) float64, and `counts` (sizes, K): objects that detections can hit.
 
     The order of the sizes is that of SIZES. All precisions of a class without objects are NaN, and no mean has it.
+    `hits` (n,) int64: the object that a detection hits at an IoU of 0.5, or NO_OBJECT, or NOT_COUNTED: a detection of a
+    crowd or a difficult object, or one beyond MOST_DETECTIONS.
     """
 
     precision: Array
     counts: Array
+    hits: Array
 
     def mean(self, size: str = "all", threshold: float | None = None, label: int | None = None) -> float | None:
         """AP over classes and thresholds, or of one of them; None where there are no objects."""
@@ -69,14 +73,19 @@ class AveragePrecision:
 
 def average_precision(detections: Detections, objects: Objects, classes: int) -> AveragePrecision:
     """Boxes in any unit that is the same for both, areas in pixels of the original image."""
-    found, groups = _highest(detections, classes)
+    kept = _highest(detections, classes)
+    found = Detections(*(getattr(detections, name)[kept] for name in Detections.__dataclass_fields__))
+    groups = found.images * classes + found.labels
     order = (objects.images * classes + objects.labels).argsort(kind="stable")
     true = Objects(*(getattr(objects, name)[order] for name in Objects.__dataclass_fields__))
     ignored = (true.flags > 0) | ~_of_sizes(true.areas)  # (sizes, n)
-    matched, excused = _matches(found, groups, true, ignored, classes)
+    matched, excused, taken = _matches(found, groups, true, ignored, classes)
     excused |= ~matched & ~_of_sizes(found.areas)[:, None]
     counts = np.stack([np.bincount(true.labels[~one], minlength=classes) for one in ignored])
-    return AveragePrecision(_precision(found, matched & ~excused, ~matched & ~excused, counts), counts)
+    hits = np.full(len(detections.labels), NOT_COUNTED)
+    taken = np.append(order, NO_OBJECT)[taken]
+    hits[kept] = np.where(excused[0, 0], NOT_COUNTED, taken)
+    return AveragePrecision(_precision(found, matched & ~excused, ~matched & ~excused, counts), counts, hits)
 
 
 def overlaps(boxes: Array, others: Array, crowd: Array) -> Array:
@@ -97,14 +106,13 @@ def pairs_of(groups: Array, others: Array) -> tuple[Array, Array]:
     return index, np.arange(len(index)) - (count.cumsum() - count - first).repeat(count)
 
 
-def _highest(detections: Detections, classes: int) -> tuple[Detections, Array]:
-    """The detections that count, by image, class, and falling score; and the number of their image and class."""
+def _highest(detections: Detections, classes: int) -> Array:
+    """The indices of the detections that count, by image, class, and falling score."""
     groups = detections.images * classes + detections.labels
     order = np.lexsort((-detections.scores, groups))
     groups = groups[order]
-    order = order[np.arange(len(groups)) - groups.searchsorted(groups, "left") < MOST_DETECTIONS]
-    kept = Detections(*(getattr(detections, name)[order] for name in Detections.__dataclass_fields__))
-    return kept, kept.images * classes + kept.labels
+    counted: Array = order[np.arange(len(groups)) - groups.searchsorted(groups, "left") < MOST_DETECTIONS]
+    return counted
 
 
 def _of_sizes(areas: Array) -> Array:
@@ -113,8 +121,11 @@ def _of_sizes(areas: Array) -> Array:
     return inside
 
 
-def _matches(found: Detections, groups: Array, true: Objects, ignored: Array, classes: int) -> tuple[Array, Array]:
-    """Which detections have an object, and which of these one that does not count: both (sizes, thresholds, n)."""
+def _matches(
+    found: Detections, groups: Array, true: Objects, ignored: Array, classes: int
+) -> tuple[Array, Array, Array]:
+    """Which detections have an object, and which of these one that does not count: both (sizes, thresholds, n); and
+    the object of each at the first size and threshold, (n,), or −1."""
     shape = (len(SIZES), len(THRESHOLDS))
     detection, target = pairs_of(groups, true.images * classes + true.labels)
     crowd = true.flags == CROWD
@@ -127,6 +138,7 @@ def _matches(found: Detections, groups: Array, true: Objects, ignored: Array, cl
     target = np.append(target, 0)
     free = np.ones((len(worth), max(1, len(crowd))))
     best = np.zeros((len(worth), len(groups)))  # the worth of each detection's match
+    taken = np.full(len(groups), NO_OBJECT)
     first = np.flatnonzero(np.diff(detection, prepend=-1))  # the first pair of each detection that has any
     last, candidates = np.append(first[1:], len(iou)) - 1, detection[first]
     of_group = groups[candidates]
@@ -140,11 +152,12 @@ def _matches(found: Detections, groups: Array, true: Objects, ignored: Array, cl
         value = worth[:, pair] * free[:, objects]
         chosen = objects[np.arange(len(now)), value.argmax(2)]
         best[:, candidates[now]] = value = value.max(2)
+        taken[candidates[now]] = np.where(value[0] > 0, chosen[0], NO_OBJECT)
         row, which = value.nonzero()
         chosen = chosen[row, which]
         free[row, chosen] = crowd[chosen]
     matched = best.reshape(*shape, -1)
-    return matched > 0, (matched > 0) & (matched < 2)
+    return matched > 0, (matched > 0) & (matched < 2), taken
 
 
 def _precision(found: Detections, hits: Array, misses: Array, counts: Array) -> Array:

@@ -1,10 +1,7 @@
 """What a network is trained for. A task is one file of this folder; the rest of the tool knows only this interface.
 
 The training loop, evaluation, resuming, several processes, seeds and checkpoints ask a task what to minimize, how much
-a target counts, what to add up and which epoch is the best. How other tasks fit in:
-
-Detection: targets are boxes, of varying number; `Measure` keeps the detections of every image and gathers them over all
-processes before it computes average precision, which is no sum; the metric is `ap`.
+a target counts, what to add up and which epoch is the best.
 """
 
 from collections.abc import Callable, Mapping
@@ -61,8 +58,8 @@ class TaskResult(Protocol):
 class Measure(Protocol):
     """Adds up over a split what a result is computed from, without waiting for the device."""
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Count a batch, by the main output."""
+    def add(self, outputs: Any, targets: Tensor) -> None:
+        """Count a batch, by the main output, a tensor; of a detector by all of its outputs."""
 
     def result(self, split: str, world: World) -> TaskResult:
         """The result over all processes, each image counted once. Every process must call it."""
@@ -100,8 +97,8 @@ class Task(Protocol):
     def add(self, totals: Mapping[str, Tensor], loss: Tensor, outputs: Outputs, targets: Tensor) -> None:
         """Add a training step in place, without waiting for the device. loss: that of objective()."""
 
-    def training_figures(self, totals: Mapping[str, Tensor], seen: int) -> tuple[float, float]:
-        """The mean loss and the metric over `seen` training images. Waits for the device."""
+    def training_figures(self, totals: Mapping[str, Tensor], seen: int) -> tuple[float, float | None]:
+        """The mean loss and the metric, where it is known, over `seen` training images. Waits for the device."""
 
     def plain_loss(self, totals: Mapping[str, Tensor], seen: int) -> float | None:
         """The mean training loss as evaluation computes it; None where that is the one of training_figures()."""
@@ -119,7 +116,7 @@ def last_type(plan: Plan, output: str) -> str:
 
 def metric_title(metric: str) -> str:
     """The name of a metric for people."""
-    return {"miou": "mIoU"}.get(metric, metric)
+    return {"miou": "mIoU", "ap": "AP"}.get(metric, metric)
 
 
 def rank(score: float, loss: float | None) -> list[float]:

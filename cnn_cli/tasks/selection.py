@@ -5,15 +5,17 @@ from typing import Any
 
 from torch import Tensor
 
-from cnn_cli.data.dataset import CLASSIFICATION, SEGMENTATION
+from cnn_cli.data.dataset import CLASSIFICATION, DETECTION, SEGMENTATION
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
-from cnn_cli.tasks import classification, segmentation, segmentation_result
+from cnn_cli.tasks import classification, detection, detection_result, segmentation, segmentation_result
 from cnn_cli.tasks.base import Task, TaskResult
 
 
 def task_for(plan: Plan, classes: tuple[str, ...], name: str = CLASSIFICATION) -> Task:
     """The task `name`, as the data set says, for these classes. UsageError where the network's output does not suit."""
+    if name == DETECTION:
+        return detection.detection_task(plan, classes)
     _check_single(plan)
     if name == SEGMENTATION:
         return segmentation.segmentation_task(plan, classes)
@@ -21,7 +23,9 @@ def task_for(plan: Plan, classes: tuple[str, ...], name: str = CLASSIFICATION) -
 
 
 def task_of(plan: Plan) -> str:
-    """The name of the task that a network's output is made for: a map of scores, or one score per class."""
+    """The name of the task that a network is made for: scores and boxes, a map of scores, or one score per class."""
+    if plan.detects:
+        return DETECTION
     return SEGMENTATION if len(plan.output) == 3 else CLASSIFICATION
 
 
@@ -29,6 +33,8 @@ def training_task(
     plan: Plan, classes: tuple[str, ...], name: str, settings: Mapping[str, Any], targets: Tensor
 ) -> Task:
     """The task with what the settings say of its objective. targets: those of the training images."""
+    if name == DETECTION:
+        return detection.with_objective(detection.detection_task(plan, classes), settings)
     _check_single(plan)
     if name == SEGMENTATION:
         return segmentation.with_objective(segmentation.segmentation_task(plan, classes), settings, targets)
@@ -37,6 +43,10 @@ def training_task(
 
 def _check_single(plan: Plan) -> None:
     """UsageError for a network with several outputs: nothing says what each would be trained for."""
+    if plan.detects:
+        raise UsageError(
+            f"{plan.network} is a detector, and the data has no boxes; name a VOC, COCO or YOLO folder, or shapes"
+        )
     if plan.named_outputs:
         names = list(plan.named_outputs)
         fix = f"name one, or write weights in the loss for auxiliary outputs: `outputs: {{{names[0]}: 1.0, …}}`"
@@ -45,6 +55,8 @@ def _check_single(plan: Plan) -> None:
 
 def read_result(document: Mapping[str, Any]) -> TaskResult:
     """A result from eval.json."""
+    if document.get("task") == DETECTION:
+        return detection_result.read_result(document)
     if document.get("task") == SEGMENTATION:
         return segmentation_result.read_result(document)
     return classification.read_result(document)

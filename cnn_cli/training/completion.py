@@ -30,6 +30,7 @@ _FILES = {
     "curves": CURVES,
     "result": "eval.json",
     "confusion": "confusion_matrix.png",
+    "precision": "precision_recall.png",
     "film": STRIP,
 }
 

@@ -51,9 +51,10 @@ class Progress:
         self.shown = now
         return True
 
-    def show(self, epoch: int, loss: float, score: float, speed: float) -> None:
+    def show(self, epoch: int, loss: float, score: float | None, speed: float) -> None:
         """Move the bar."""
-        self._move(epoch, f"loss {loss:.4f}  {score:6.2%}  {speed:,.0f} images/s  {self._left()} left")
+        known = "" if score is None else f"{score:6.2%}  "
+        self._move(epoch, f"loss {loss:.4f}  {known}{speed:,.0f} images/s  {self._left()} left")
 
     def evaluating(self, epoch: int) -> None:
         """Show that the epoch is trained and is being evaluated."""
@@ -103,7 +104,8 @@ def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str =
     """A row of metrics.jsonl for people, in 80 columns; `color` is that of the evaluated figures."""
     split = f"{_number(row[f'{evaluated}_loss']):>10}  {row[f'{evaluated}_{metric}']:>8.2%}" if evaluated else ""
     split = colored(f"{split:>20}", color, sys.stderr) if color else f"{split:>20}"
-    train = f"{_number(row['train_loss']):>10}  {row[f'train_{metric}']:>8.2%}"
+    score = row[f"train_{metric}"]
+    train = f"{_number(row['train_loss']):>10}  {'–' if score is None else f'{score:.2%}':>8}"
     return (
         f"{row['epoch']:>4g}/{epochs:<2g}  {train}  {split}"
         f"  {row['lr']:>8.3g}  {row['images_per_second']:>8,.0f}  {clock(row['seconds']):>7}"

@@ -24,7 +24,7 @@ from cnn_cli.settings import SETTINGS, asked_for
 from cnn_cli.tables import Table
 from cnn_cli.tasks.base import Task, TaskResult, document_of
 from cnn_cli.tasks.segmentation import Segmentation
-from cnn_cli.tasks.selection import task_for
+from cnn_cli.tasks.selection import task_for, task_of
 from cnn_cli.training import speedups
 from cnn_cli.training.evaluation import Inference, evaluate, evaluate_at_original_size
 
@@ -79,7 +79,7 @@ def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     own = str(metadata.data.get("name", ""))
     if not (asked.get("data") or own):
         raise UsageError("these weights do not record a data set; name one with --data")
-    dataset = load_for_evaluation(own, metadata.data, asked.get("data"), request.data_dir)
+    dataset = load_for_evaluation(own, metadata.data, asked.get("data"), request.data_dir, task_of(loaded.plan))
     split_name = request.split or next((s for s in SPLITS if s in dataset.splits), "test")
     chosen = select_split(dataset, split_name)
     classes = metadata.classes or dataset.classes  # a third-party file has none

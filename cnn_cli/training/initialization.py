@@ -1,5 +1,10 @@
-"""The setting `init`: the initialization of convolutions, in place of PyTorch's random weights; biases start at 0."""
+"""The setting `init`: the initialization of convolutions, in place of PyTorch's random weights; biases start at 0.
 
+`prior` is for the scores of a detector: the weights are PyTorch's, and the bias starts where every score is 0.01, so
+that the many cells without an object do not drown the first steps (Lin et al., "Focal loss", 2017).
+"""
+
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
@@ -11,6 +16,7 @@ from cnn_cli.language.freezing import is_frozen
 from cnn_cli.tasks.base import sum_type
 
 IMAGES = 5000  # training images whose patches are whitened
+_PRIOR = 0.01
 _EPS = 5e-4  # added to the variance in each direction: those that hardly vary are not blown up without limit
 
 
@@ -33,6 +39,11 @@ def initialize(network: nn.Module, init: Mapping[str, str], batches: Callable[[]
             raise UsageError(f"init: {glob!r} matches none of the remaining convolutions ({names[:200] or 'none'})")
     for name, layer in convolutions.items():
         if (pattern := chosen[name]) is None:
+            continue
+        if init[pattern] == "prior":
+            if layer.bias is None:
+                raise UsageError(f"init: prior needs a convolution with a bias, and {name} has none")
+            layer.bias.fill_(-math.log(1 / _PRIOR - 1))
             continue
         weight = _whitening(network, name, batches) if init[pattern] == "whitening" else _identity(name, layer)
         layer.weight.copy_(weight)

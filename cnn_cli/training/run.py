@@ -26,6 +26,7 @@ from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_document
 from cnn_cli.pictures.film import begin_film, check_film
 from cnn_cli.settings import Setting, resolve, unknown_variables
+from cnn_cli.tasks.selection import task_of
 from cnn_cli.training import resumption
 from cnn_cli.training.completion import RunResult, read_run, train_to_completion
 from cnn_cli.training.initial_weights import find_initial_weights, fitting, full_path, prepared, remarks
@@ -54,7 +55,7 @@ def begin(request: Request) -> RunResult | None:
         data_dir = resolve_data_dir(request.data_dir)
         with world.local_main_first(), hint_at_skipping():
             weights = find_initial_weights(settings, plan)
-            dataset = load_dataset(settings["data"].value, data_dir, settings["skip_unreadable"].value)
+            dataset = load_dataset(settings["data"].value, data_dir, settings["skip_unreadable"].value, task_of(plan))
         settings |= {"data": Setting(dataset.name, settings["data"].source), "weights": full_path(settings["weights"])}
         if weights:
             request = replace(request, input=request.input or weights.input_for(plan))
@@ -154,7 +155,8 @@ def _same_dataset(request: Request, settings: dict[str, Setting], metadata: Meta
     if is_missing(settings["data"].value):
         raise moved(settings["data"].value)
     folder = resolve_data_dir(request.data_dir, metadata.data["folder"])
-    dataset = load_dataset(settings["data"].value, folder, bool(metadata.data.get("skip_unreadable")))
+    skip = bool(metadata.data.get("skip_unreadable"))
+    dataset = load_dataset(settings["data"].value, folder, skip, task_of(plan_document(metadata.spec, str(run))))
     if fingerprint(dataset) != metadata.data.get("fingerprint"):
         raise UsageError(f"{dataset.name} has changed since {run} started: its classes or numbers of images differ")
     return dataset

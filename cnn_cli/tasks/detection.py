@@ -1,0 +1,153 @@
+"""Detection: for each cell of a map a score per class and a box, as in FCOS (Tian et al. 2019), without anchors.
+
+The scores are learned by the quality focal loss (Li et al. 2020): where an object is, the target is the IoU of the
+predicted box with the object's, elsewhere 0. The boxes are learned by the generalized IoU. Both losses are sums over
+cells, divided by the number of objects, where an image without any counts as one: so any part of a batch can be
+computed by itself.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnn_cli.data.augmentation import Augmentation, augment_boxes
+from cnn_cli.errors import UsageError
+from cnn_cli.language.detection_scales import Scale, detection_scales
+from cnn_cli.language.plan import Plan
+from cnn_cli.tasks.base import Measure, Outputs, last_type, sum_type
+from cnn_cli.tasks.cells import Cells, assign, cells_of, flattened, generalized_iou
+from cnn_cli.tasks.detection_result import DetectionMeasure
+from cnn_cli.tasks.suppression import Found, detections_of
+
+_NOT_NEGATIVE = ("ReLU", "ReLU6", "Softplus", "Sigmoid", "Hardsigmoid")
+_PROBABILITIES = ("Sigmoid", "Softmax", "Softmax2d", "LogSoftmax", "Hardsigmoid")
+
+
+@dataclass(frozen=True)
+class Detection:
+    """The task of a network with these scales. `positive` makes the distances of a scale's boxes, by their names."""
+
+    classes: tuple[str, ...]
+    scales: tuple[Scale, ...]
+    size: tuple[int, int]  # height and width of the network's input
+    positive: Mapping[str, Callable[[Tensor], Tensor]]
+
+    name = "detection"
+    metric = "ap"
+    criterion = "quality focal loss of scores + generalized IoU loss of boxes, per object"
+
+    def cells(self, device: torch.device) -> Cells:
+        return cells_of(self.scales, device)
+
+    def predictions(self, outputs: Mapping[str, Tensor], cells: Cells) -> tuple[Tensor, Tensor]:
+        """Scores as logits, (N, K, P), and boxes x0, y0, x1, y1 in pixels of the input, (N, P, 4)."""
+        outputs = {name: self.positive[name](x.float()) if name in self.positive else x for name, x in outputs.items()}
+        scores, distances = flattened(outputs, self.scales)
+        return scores, cells.boxes(distances)
+
+    def objective(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        return self._losses(outputs, targets).sum() / _objects(targets).sum()
+
+    def _losses(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """(N,): the sum of both losses over the cells of each image."""
+        assert isinstance(outputs, Mapping)
+        cells = self.cells(targets.device)
+        scores, boxes = self.predictions(outputs, cells)
+        row, excused = assign(cells, targets)
+        learned = row >= 0
+        true = targets.gather(1, row.clamp(min=0)[..., None].expand(-1, -1, targets.shape[2]))
+        iou, generalized = generalized_iou(boxes, true[..., :4])
+        quality = iou.detach().clamp(0, 1) * learned
+        label = true[..., 4].long().clamp(min=0)
+        wanted = torch.zeros_like(scores).scatter_(1, label.unsqueeze(1), quality.unsqueeze(1))
+        focus = (wanted - scores.sigmoid()).square()
+        focal = focus * F.binary_cross_entropy_with_logits(scores, wanted, reduction="none")
+        return (focal * ~excused.unsqueeze(1)).sum((1, 2)) + ((1 - generalized) * learned).sum(1)
+
+    def weight(self, targets: Tensor) -> float:
+        return float(_objects(targets).sum())
+
+    def move(self, targets: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor:
+        return augment_boxes(targets, draws, augmentation, self.size)
+
+    def totals(self, device: torch.device) -> dict[str, Tensor]:
+        return {name: torch.zeros((), dtype=sum_type(device), device=device) for name in ("loss", "objects")}
+
+    def add(self, totals: Mapping[str, Tensor], loss: Tensor, outputs: Outputs, targets: Tensor) -> None:
+        objects = _objects(targets).sum().to(totals["loss"].dtype)
+        totals["loss"].add_(loss.detach().to(totals["loss"].dtype) * objects)
+        totals["objects"].add_(objects)
+
+    def training_figures(self, totals: Mapping[str, Tensor], seen: int) -> tuple[float, None]:
+        """AP is no sum over steps, and is not computed in training."""
+        return totals["loss"].item() / max(1.0, totals["objects"].item()), None
+
+    def plain_loss(self, totals: Mapping[str, Tensor], seen: int) -> float | None:
+        return None
+
+    def measure(self, device: torch.device) -> Measure:
+        return DetectionMeasure(self.classes, self.measured)
+
+    def measured(self, outputs: Outputs, targets: Tensor) -> tuple[list[Found], Tensor, Tensor]:
+        """For the metrics: the detections of each image, and (N,) the sum of its losses and what they divide by."""
+        assert isinstance(outputs, Mapping)
+        return self.found(outputs, targets.device), self._losses(outputs, targets), _objects(targets)
+
+    def found(self, outputs: Mapping[str, Tensor], device: torch.device) -> list[Found]:
+        """The detections of each image, in pixels of the network's input, the highest score first."""
+        scores, boxes = self.predictions(outputs, self.cells(device))
+        return detections_of(scores.sigmoid(), boxes, self.size)
+
+
+def _objects(targets: Tensor) -> Tensor:
+    """(N,): the objects to be learned in each image, at least 1."""
+    return ((targets[..., 4] >= 0) & (targets[..., 5] == 0)).sum(1).clamp(min=1)
+
+
+def detection_task(plan: Plan, classes: tuple[str, ...]) -> Detection:
+    """The task of a network for these classes; UsageError where it is not a detector with a score for each."""
+    if not plan.detects:
+        raise UsageError(
+            f"{plan.network} outputs {plan.output_sizes}, but the images have boxes, which need a detector: a network "
+            "that names its scores and boxes,\n`detects: {scores: cls, boxes: box}` beside `layers` (cnn guide "
+            "detection); `detector` is a small one"
+        )
+    scales = detection_scales(plan)
+    count = scales[0].classes
+    if count != len(classes):
+        fix = f"add --set classes={len(classes)}" if "classes" in plan.args else f"give it {len(classes)} channels"
+        raise UsageError(f"{plan.network} outputs scores of {count} classes, but the data has {len(classes)}; {fix}")
+    for scale in scales:
+        if (last := _last(plan, scale.scores)) in _PROBABILITIES:
+            raise UsageError(
+                f"{plan.network}: the scores {scale.scores} end in {last}, but the focal loss takes logits; remove it"
+            )
+    positive = {s.boxes: torch.exp for s in scales if _last(plan, s.boxes) not in _NOT_NEGATIVE}
+    return Detection(classes, scales, (plan.input[1], plan.input[2]), positive)
+
+
+def _last(plan: Plan, output: str) -> str:
+    """The type of the layer that makes an output."""
+    row = plan.ends[list(plan.named_outputs).index(output)]
+    return next((layer.type for layer in plan.layers if layer.name == row), "") or last_type(plan, output)
+
+
+def with_objective(task: Detection, settings: Mapping[str, Any]) -> Detection:
+    """The task itself; UsageError for settings that make no sense for boxes."""
+    for name, reason in (
+        ("mixup", "a blend of two images has no boxes of its own"),
+        ("cutmix", "it pastes labels, and images here have boxes"),
+        ("balanced_sampling", "an image has objects of several classes"),
+        ("label_smoothing", "the targets of scores are already soft, the IoU of the box"),
+        ("class_weights", "each class has a score of its own"),
+        ("loss", "detection has one loss, the quality focal loss with the generalized IoU loss"),
+    ):
+        if settings.get(name):
+            raise UsageError(f"{name} is not for detection: {reason}; leave it out")
+    if settings["tta"] != "none":
+        raise UsageError("tta averages scores, and boxes of views cannot be averaged; leave it out")
+    return task

@@ -1,0 +1,261 @@
+"""How well objects are detected: average precision, which is computed from the detections of all images together."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnn_cli.distributed.world import World
+from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tasks.average_precision import RECALLS, SIZES, Array, Detections, Objects, average_precision
+from cnn_cli.tasks.base import Draw, Outputs, TaskResult
+from cnn_cli.tasks.detection_errors import DetectionErrors, detection_errors
+from cnn_cli.tasks.suppression import Found
+
+_ERRORS = {
+    "missed": "objects without a detection",
+    "doubled": "of an object that another detection hits",
+    "wrong_class": "of an object of another class",
+    "badly_placed": "the IoU with the object is below 0.5",
+    "background": "of no object",
+}
+
+
+class DetectionMeasure:
+    """Keeps the detections and the objects of each image; the losses add up.
+
+    measured: the network's outputs and the targets → the detections of each image, and (N,) the sum of the losses of
+    each, and what it is divided by.
+    """
+
+    def __init__(
+        self, classes: tuple[str, ...], measured: Callable[[Outputs, Tensor], tuple[list[Found], Tensor, Tensor]]
+    ) -> None:
+        self.classes, self.measured = classes, measured
+        self.found: list[Array] = []  # of each image (n, 7): x0, y0, x1, y1, class, score, area in the original image
+        self.true: list[Array] = []  # of each image (m, 7), as boxes are
+        self.losses = np.zeros(2)
+
+    def add(self, outputs: Outputs, targets: Tensor) -> None:
+        found, losses, objects = self.measured(outputs, targets)
+        self.losses += [losses.double().sum().item(), objects.sum().item()]
+        for image, rows in zip(found, targets.cpu().double(), strict=True):
+            area = (image.boxes[:, 2:] - image.boxes[:, :2]).double().prod(1) * rows[0, 6]
+            columns = [image.boxes.double(), image.labels[:, None], image.scores[:, None].double(), area[:, None]]
+            self.found.append(torch.cat(columns, 1).numpy())
+            self.true.append(rows[rows[:, 4] >= 0].numpy())
+
+    def result(self, split: str, world: World) -> TaskResult:
+        gathered = world.gather((self.found, self.true, self.losses))
+        result = self._result(split, gathered) if gathered else None
+        result = world.broadcast_object(result)
+        assert result is not None
+        return result
+
+    def _result(self, split: str, parts: "list[tuple[list[Array], list[Array], Array]]") -> "DetectionResult":
+        """parts: of each process, which has every size-th image."""
+        count = sum(len(part[0]) for part in parts)
+        found, true = _by_image([part[0] for part in parts], count), _by_image([part[1] for part in parts], count)
+        loss, weight = np.sum([part[2] for part in parts], 0)
+        objects = Objects(
+            images=true[:, 7].astype(np.int64),
+            boxes=true[:, :4],
+            labels=true[:, 4].astype(np.int64),
+            flags=true[:, 5].astype(np.int64),
+            areas=(true[:, 2:4] - true[:, :2]).prod(1) * true[:, 6],
+        )
+        detections = Detections(
+            images=found[:, 7].astype(np.int64),
+            boxes=found[:, :4],
+            labels=found[:, 4].astype(np.int64),
+            scores=found[:, 5],
+            areas=found[:, 6],
+        )
+        precision = average_precision(detections, objects, len(self.classes))
+        rows = tuple(
+            ClassFigures(
+                name,
+                int(precision.counts[0, k]),
+                precision.mean(label=k),
+                precision.mean(threshold=0.5, label=k),
+                precision.mean(threshold=0.75, label=k),
+                _curve(precision.precision[0, 0, k]),
+            )
+            for k, name in enumerate(self.classes)
+        )
+        return DetectionResult(
+            split=split,
+            loss=float(loss / max(1.0, weight)),
+            n=count,
+            ap=precision.mean(),
+            ap50=precision.mean(threshold=0.5),
+            ap75=precision.mean(threshold=0.75),
+            by_size={size: precision.mean(size) for size in list(SIZES)[1:]},
+            ignored=int((objects.flags > 0).sum()),
+            detections=len(detections.scores),
+            per_class=rows,
+            errors=detection_errors(detections, objects, precision.hits),
+        )
+
+
+def _by_image(parts: list[list[Array]], count: int) -> Array:
+    """(n, 8): the rows of all images, with the number of the image, in the order of the images."""
+    rows = [parts[i % len(parts)][i // len(parts)] for i in range(count)]
+    numbers = np.arange(count).repeat([len(one) for one in rows])
+    table: Array = np.concatenate([np.zeros((0, 7)), *rows])
+    return np.concatenate([table, numbers[:, None]], 1)
+
+
+def _curve(precision: Array) -> tuple[float, ...] | None:
+    return None if np.isnan(precision).any() else tuple(round(p, 6) for p in precision.tolist())
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """How well a class is detected. All but the number of objects is None for a class without any.
+
+    precision: at each of the 101 recalls, at an IoU of 0.5.
+    """
+
+    name: str
+    objects: int
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    precision: tuple[float, ...] | None
+
+    def document(self) -> dict[str, Any]:
+        figures = {"objects": self.objects, "ap": self.ap, "ap50": self.ap50, "ap75": self.ap75}
+        return {"class": self.name, **figures, "precision": self.precision and list(self.precision)}
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """COCO's figures. `ignored` objects, of crowds and difficult ones, count nowhere; `detections` are all."""
+
+    split: str
+    loss: float
+    n: int
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    by_size: Mapping[str, float | None]
+    ignored: int
+    detections: int
+    per_class: tuple[ClassFigures, ...]
+    errors: DetectionErrors
+
+    metric = "ap"
+
+    @property
+    def score(self) -> float:
+        return self.ap or 0.0
+
+    @property
+    def objects(self) -> int:
+        return sum(row.objects for row in self.per_class)
+
+    def document(self) -> dict[str, Any]:
+        """Figures of classes or sizes without objects are null, and no mean counts them."""
+        return {
+            "task": "detection",
+            "split": self.split,
+            "n": self.n,
+            "loss": self.loss,
+            "ap": self.ap,
+            "ap50": self.ap50,
+            "ap75": self.ap75,
+            **{f"ap_{size}": value for size, value in self.by_size.items()},
+            "objects": self.objects,
+            "ignored_objects": self.ignored,
+            "detections": self.detections,
+            "errors": self.errors.document(),
+            "per_class": [row.document() for row in self.per_class],
+            "classes": [row.name for row in self.per_class],
+        }
+
+    def headline(self) -> str:
+        """`AP 56.1%   AP50 87.4%   AP75 60.2%   loss 0.7163`."""
+        figures = {"AP": self.ap, "AP50": self.ap50, "AP75": self.ap75}
+        parts = [f"{title} {percent(value or 0.0, 2)}" for title, value in figures.items()]
+        return "   ".join([*parts, f"loss {self.loss:.4f}"])
+
+    def text(self) -> str:
+        parts = [self.headline(), "", render(self.table()), "", self._sizes()]
+        if self.ignored:
+            parts += ["", f"{self.ignored:,} difficult objects and crowds, not counted"]
+        return "\n".join([*parts, "", *self._errors()])
+
+    def table(self) -> Table:
+        titles = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
+        columns = (
+            Column("class", "class", wraps=True),
+            Column("objects", "objects", number=True),
+            *(Column(key, title, number=True, show="{:.3f}".format) for key, title in titles.items()),
+        )
+        return Table(columns, [{k: v for k, v in row.document().items() if v is not None} for row in self.per_class])
+
+    def _sizes(self) -> str:
+        limits = {"small": "below 32x32 pixels", "medium": "up to 96x96", "large": "above"}
+        parts = [f"{size} ({limits[size]}) {_share(value)}" for size, value in self.by_size.items()]
+        return f"AP by size: {', '.join(parts)}"
+
+    def _errors(self) -> list[str]:
+        errors = self.errors
+        counts = {name: getattr(errors, name) for name in _ERRORS}
+        found = sum(counts.values()) - errors.missed + errors.hits
+        head = f"at scores from {errors.score:.2f} on, the best F1: {errors.hits:,} of {found:,} detections are hits"
+        kinds = sorted(counts, key=lambda name: -counts[name])
+        width, digits = max(map(len, _ERRORS)), max(len(f"{n:,}") for n in counts.values())
+        return [
+            head,
+            *(f"  {name.replace('_', ' '):<{width}}  {counts[name]:>{digits},}  {_ERRORS[name]}" for name in kinds),
+        ]
+
+    def pictures(self) -> dict[str, Draw]:
+        return {"precision_recall": self._draw}
+
+    def _draw(self, path: Path, title: str) -> None:
+        from cnn_cli.pictures import plots
+
+        curves = {
+            row.name: (row.precision, row.ap50) for row in self.per_class if row.precision and row.ap50 is not None
+        }
+        plots.precision_recall_picture(RECALLS.tolist(), curves, path, f"{title}: AP50 {_share(self.ap50)}")
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
+def read_result(document: Mapping[str, Any]) -> DetectionResult:
+    """A result from eval.json."""
+    rows = tuple(
+        ClassFigures(
+            row["class"],
+            row["objects"],
+            row["ap"],
+            row["ap50"],
+            row["ap75"],
+            row["precision"] and tuple(row["precision"]),
+        )
+        for row in document["per_class"]
+    )
+    return DetectionResult(
+        split=document["split"],
+        loss=math.inf if document["loss"] is None else document["loss"],
+        n=document["n"],
+        ap=document["ap"],
+        ap50=document["ap50"],
+        ap75=document["ap75"],
+        by_size={size: document[f"ap_{size}"] for size in list(SIZES)[1:]},
+        ignored=document["ignored_objects"],
+        detections=document["detections"],
+        per_class=rows,
+        errors=DetectionErrors(**document["errors"]),
+    )

@@ -1,0 +1,39 @@
+"""From scores and boxes of all cells to the detections of an image: the highest scores, without those that overlap."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+MOST = 100  # detections of an image
+_CANDIDATES = 1000  # that suppression looks at
+_LEAST_SCORE = 0.01
+_OVERLAP = 0.6  # of two detections of a class, the IoU above which the one with the lower score is left out
+
+
+@dataclass(frozen=True)
+class Found:
+    """The detections of an image, the highest score first: boxes (n, 4), labels (n,) int64, scores (n,); on the CPU."""
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+
+
+def detections_of(scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[Found]:
+    """(N, K, P) probabilities and (N, P, 4) boxes → the detections of each image, clipped to (H, W) pixels."""
+    height, width = size
+    limits = torch.tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
+    boxes = torch.minimum(boxes.clamp(min=0), limits)
+    return [_of_image(*image) for image in zip(scores, boxes, strict=True)]
+
+
+def _of_image(scores: Tensor, boxes: Tensor) -> Found:
+    cells = scores.shape[1]
+    score, place = scores.flatten().topk(min(_CANDIDATES, scores.numel()))
+    box = boxes[place % cells]
+    kept = ((score > _LEAST_SCORE) & (box[:, 2:] > box[:, :2]).all(1)).nonzero().flatten()
+    score, label, box = score[kept], place[kept] // cells, box[kept]
+    best = batched_nms(box, score, label, _OVERLAP)[:MOST]
+    return Found(box[best].cpu(), label[best].cpu(), score[best].cpu())
