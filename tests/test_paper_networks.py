@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import models
 
 from cnn_cli.language.registry import find
 from cnn_cli.network.build import build_plan
@@ -193,6 +194,86 @@ def convmixer_256_8() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, dim, 2, stride=2), act(), nn.BatchNorm2d(dim), *blocks, *head)
 
 
+class FCDenseNet(nn.Module):
+    """The one hundred layers tiramisu, table 2, with 56 layers."""
+
+    def __init__(self, growth: int = 12, depth: int = 4, classes: int = 11) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 48, 3, padding=1)
+        width, skips = 48, []
+        self.down = nn.ModuleList()  # a block before each pooling
+        for _ in range(5):
+            self.down.append(self.block(width, growth, depth))
+            width += growth * depth
+            skips.append(width)
+            parts = nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 1), nn.Dropout(0.2), nn.MaxPool2d(2)
+            self.down.append(nn.Sequential(*parts))
+        self.middle = self.block(width, growth, depth)
+        self.up, new = nn.ModuleList(), growth * depth  # a block after each transposed convolution
+        for skip in reversed(skips):
+            self.up.append(nn.ConvTranspose2d(new, new, 3, stride=2))
+            self.up.append(self.block(new + skip, growth, depth))
+        self.head = nn.Conv2d(new + skips[0] + new, classes, 1)
+
+    @staticmethod
+    def block(width: int, growth: int, depth: int) -> nn.ModuleList:
+        def layer(n: int) -> nn.Module:
+            conv = nn.Conv2d(width + n * growth, growth, 3, padding=1)
+            return nn.Sequential(nn.BatchNorm2d(width + n * growth), nn.ReLU(), conv, nn.Dropout(0.2))
+
+        return nn.ModuleList(layer(n) for n in range(depth))
+
+    @staticmethod
+    def dense(block: nn.ModuleList, x: Tensor) -> tuple[Tensor, Tensor]:
+        """All features, and the new ones."""
+        new: list[Tensor] = []
+        for layer in block:
+            new.append(layer(torch.cat([x, *new], 1)))
+        return torch.cat([x, *new], 1), torch.cat(new, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, skips = self.first(x), []
+        for block, pool in zip(self.down[::2], self.down[1::2], strict=True):
+            x, _ = self.dense(block, x)
+            skips.append(x)
+            x = pool(x)
+        _, new = self.dense(self.middle, x)
+        for up, block in zip(self.up[::2], self.up[1::2], strict=True):
+            skip, new = skips.pop(), up(new)
+            height, width = skip.shape[2:]
+            top, left = (new.shape[2] - height) // 2, (new.shape[3] - width) // 2
+            new = new[:, :, top : top + height, left : left + width]
+            x, new = self.dense(block, torch.cat([new, skip], 1))
+        return cast(Tensor, self.head(x))
+
+
+class UNetResNet18(nn.Module):
+    """torchvision's resnet18, and five times: enlarge, concatenate with the encoder's features, convolve twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = models.resnet18()
+        self.encoder.fc = nn.Identity()
+        widths = (512, 256, 128, 64, 64, 0), (0, 256, 128, 64, 32, 16)
+        self.decoder = nn.ModuleList(
+            nn.Sequential(*unit((widths[1][i] or 512) + widths[0][i + 1], widths[1][i + 1]),
+                          *unit(widths[1][i + 1], widths[1][i + 1]))
+            for i in range(5)
+        )  # fmt: skip
+        self.head = nn.Conv2d(16, 21, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        e = self.encoder
+        skips = [image[:, :0], e.relu(e.bn1(e.conv1(image)))]
+        x = e.maxpool(skips[-1])
+        for stage in (e.layer1, e.layer2, e.layer3, e.layer4):
+            x = stage(x)
+            skips.append(x)
+        for block, skip in zip(self.decoder, skips[-2::-1], strict=True):
+            x = block(torch.cat([F.interpolate(x, size=skip.shape[2:]), skip], 1))
+        return cast(Tensor, self.head(x))
+
+
 REFERENCES: dict[str, Callable[[], nn.Module]] = {
     "all-cnn-c": all_cnn_c,
     "nin": nin,
@@ -203,7 +284,10 @@ REFERENCES: dict[str, Callable[[], nn.Module]] = {
     "densenet-bc-100": densenet_bc_100,
     "convmixer-256-8": convmixer_256_8,
     "unet": UNet,
+    "unet-resnet18": UNetResNet18,
+    "fc-densenet56": FCDenseNet,
 }
+SMALLER = {"wide-resnet-16-8": (3, 16, 16), "unet-resnet18": (3, 40, 33), "fc-densenet56": (3, 44, 33)}
 # Parameters in millions, to the digits that the papers give.
 PUBLISHED = {
     "all-cnn-c": 1.4,
@@ -214,13 +298,15 @@ PUBLISHED = {
     "wide-resnet-28-10": 36.5,
     "densenet-bc-100": 0.8,
     "convmixer-256-8": 0.59,
+    "unet-resnet18": 14.3,  # of segmentation-models-pytorch
+    "fc-densenet56": 1.4,
 }
 
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_network_equals_plain_pytorch(name: str) -> None:
     torch.manual_seed(0)
-    plan, reference = find(name, input=(3, 16, 16) if name.startswith("wide") else None), REFERENCES[name]()
+    plan, reference = find(name, input=SMALLER.get(name)), REFERENCES[name]()
     network = build_plan(plan)
     values = list(reference.state_dict().values())
     assert [v.shape for v in network.state_dict().values()] == [v.shape for v in values]
