@@ -374,7 +374,7 @@ YOLO: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "two images of a name": (
         lambda r: folders.picture(r / "images/train/0.jpg", 9),
-        r"0.png and .*0.jpg have the same name, and one",
+        r"0.png and .*0.jpg have the same name, so both",
     ),
     "another number of classes": (in_data_yaml("nc: 3", "nc: 4"), r"data.yaml:3: `nc` is 4, but `names` has 3"),
     "a name twice": (in_data_yaml("'dog'", "'cat'"), r"data.yaml:4: two classes are named 'cat'"),

@@ -77,14 +77,14 @@ def test_data_that_moved_is_asked_for_and_split_as_in_training(pets: Path, tmp_p
     run = small.begin(tmp_path, data=str(pets), epochs=0.5)
     before = evaluated(run).document()
     moved = pets.rename(tmp_path / "elsewhere")
-    where = rf"the network was trained on {pets}, which is not there now; say where it is: --data FOLDER"
+    where = rf"the network was trained on {pets}, which no longer exists; name its new location: --data FOLDER"
     with pytest.raises(UsageError, match=where):
         evaluated(run)
     with pytest.raises(UsageError, match=where):
         whole_split(checkpoint.load_network(str(run)), "test", None)
     with pytest.raises(UsageError, match=where):
         small.resume(tmp_path, epochs=1)
-    with pytest.raises(UsageError, match="trained on a folder named pets/, which is not there now"):
+    with pytest.raises(UsageError, match="trained on a folder named pets/, which no longer exists"):
         evaluated(Path(shutil.copy(run / "best.safetensors", tmp_path)))
     after = evaluated(run, moved).document()
     assert (after["n"], after["loss"]) == (before["n"], before["loss"]) == (6, before["loss"])
@@ -96,7 +96,7 @@ def test_data_that_changed_is_evaluated_with_a_warning(pets: Path, tmp_path: Pat
     run = small.begin(tmp_path, data=str(pets), epochs=0.5)
     (pets / "cat" / "00.png").unlink()
     assert evaluated(run).notes[0] == (
-        f"warning: {pets} has changed since the training: other classes, or other numbers of images"
+        f"warning: {pets} has changed since training: its classes or numbers of images differ"
     )
     other = load_for_evaluation(str(pets), checkpoint.load_network(str(run)).metadata.data, None, None)  # type: ignore[union-attr]
     assert "test" in other.splits

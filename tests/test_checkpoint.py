@@ -184,7 +184,7 @@ def test_a_file_that_would_explode_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     for content in (b"\0" * 50_000_000, os.urandom(1000)):
         path.write_bytes(zipped(zipfile.ZIP_DEFLATED, **{"data.pkl": content}))
-        with pytest.raises(CnnError, match="was rejected: it is compressed, and a cnn checkpoint is not"):
+        with pytest.raises(CnnError, match="was rejected: it is compressed, but a cnn checkpoint never is"):
             load_network(str(path))
 
 
@@ -301,7 +301,8 @@ def test_a_truncated_checkpoint_is_named_with_its_size(
         main()
     assert (end.value.code, capsys.readouterr().err) == (
         1,
-        f"error: {tiny} is damaged: {size - 20:,} bytes instead of {size:,}; restore it from a copy, or train again\n",
+        f"error: {tiny} is damaged: {size - 20:,} bytes instead of {size:,}; "
+        "restore it from a backup, or train again\n",
     )
 
 

@@ -42,7 +42,7 @@ def loaded(folder: Path, input: tuple[int, int, int] = (3, 4, 6), **options: Any
 def test_a_flat_folder_of_too_few_images_to_test_on(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         small.picture(tmp_path / "few" / name / "0.png")
-    with pytest.raises(UsageError, match="too few images to hold any out for testing; give each class at least"):
+    with pytest.raises(UsageError, match="too few images to hold out a test split; add images, at least two"):
         loaded(tmp_path / "few")
 
 
@@ -214,7 +214,7 @@ def extra_class(pets: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
-        (remove("cat", "dog"), "no images in {0}: it needs a folder for each class, {0}/<class>/<image>.jpg"),
+        (remove("cat", "dog"), "no images in {0}: it needs one folder per class, {0}/<class>/<image>.jpg"),
         (remove("dog"), "only one class (cat) in {0}; classification needs at least two"),
         (lambda pets: (pets / "ant").mkdir(), "no images in {0}/ant; add some or remove the folder"),
         (two_validation_folders, "{0} has val/ and valid/, both for the val split; keep one"),

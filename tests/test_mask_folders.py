@@ -148,7 +148,7 @@ def test_colors_need_names(photos: Path, kind: str) -> None:
     if kind == "colored":
         with pytest.raises(UsageError, match=r"has colors \(3 in all masks\)") as raised:
             read(photos)
-        proposal = str(raised.value).partition("rename:\n")[2]
+        proposal = str(raised.value).partition("rename the classes:\n")[2]
         (photos / "classes.txt").write_text(proposal)
         assert len(read(photos).classes) == 3
     (photos / "classes.txt").write_text("200 0 0 red\n0 0 0 void\n0 200 0 green\n")
@@ -167,10 +167,10 @@ def test_an_opaque_alpha_channel_says_nothing(photos: Path, mode: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a\nb\na\n", "classes.txt:3: class 'a' is there twice"),
+        ("a\nb\na\n", "classes.txt:3: duplicate class 'a'"),
         ("0 a\nb\n", "classes.txt:2: this line has names, but the first one has values"),
-        ("0 a\n0 b\n", "classes.txt:2: this value or color is there twice"),
-        ("0 a\n256 b\n", "classes.txt:2: 256 is no value of a mask"),
+        ("0 a\n0 b\n", "classes.txt:2: duplicate value or color"),
+        ("0 a\n256 b\n", "classes.txt:2: 256 is not a mask value"),
         ("# nothing\n", "classes.txt is empty"),
         ("a\nvoid\n", "classes.txt has 1 classes"),
     ],
@@ -226,12 +226,12 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
         "2.png is 12x6 pixels, but its image 2.jpg is 12x8",
     ),
     "turned by EXIF": (turned, "2.png is 12x8 pixels, but its image 2.jpg is 8x12, turned upright as its EXIF"),
-    "beyond the classes": (lambda f: (f / "classes.txt").write_text("a\nb\n"), "value 2 at pixel x 2, y 0: none"),
-    "gray levels": (gray_levels, r"0.png has the gray level 80 at pixel x 1, y 0: gray levels, where class indices"),
-    "smooth edges": (smoothed, r"3.png has the gray level 131 at pixel x 7, y 4, and 2 values in all: gray levels"),
+    "beyond the classes": (lambda f: (f / "classes.txt").write_text("a\nb\n"), "value 2 at pixel x 2, y 0, which is not"),
+    "gray levels": (gray_levels, r"0.png has the gray level 80 at pixel x 1, y 0: gray levels, not class indices"),
+    "smooth edges": (smoothed, r"3.png has the gray level 131 at pixel x 7, y 4, and 2 values in all: these are gray levels"),
     "JPEG": (
         lambda f: mask(f / "masks/2.jpg", labels()) and (f / "masks/2.png").unlink(),
-        "masks/2.jpg is a JPEG, which changes labels",
+        "masks/2.jpg is a JPEG, whose compression changes labels",
     ),
     "alpha": (
         lambda f: Image.new("RGBA", (12, 8)).save(f / "masks/2.png"),
@@ -247,12 +247,12 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
     ),
     "all void": (
         lambda f: mask(f / "masks/2.png", np.full((8, 12), 255, np.uint8)),
-        "masks/2.png is void everywhere",
+        "masks/2.png has only void pixels",
     ),
     "not trained": (untrained, "no training mask shows 2, but masks of test do"),
     "one class": (
         lambda f: [mask(f / "masks" / f"{i}.png", np.zeros((8, 12), np.uint8)) for i in range(5)],
-        "have one value only",
+        "have a single value",
     ),
     "damaged": (lambda f: (f / "masks/2.png").write_bytes(b"\x89PNG\r\n"), "masks/2.png"),
 }

@@ -127,10 +127,10 @@ def test_the_input_size_of_weights_comes_along(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("text", "network", "message"),
     [
-        ("torchvision", "my-net", "--weights torchvision: torchvision has none for 'my-net'; name a file (.pth"),
-        ("IMAGENET1K_V2", NET, f"IMAGENET1K_V2: no such file, run or weight; {NET} has torchvision, IMAGENET1K_V1"),
+        ("torchvision", "my-net", "--weights torchvision: torchvision has no weights for 'my-net'; name a file (.pth"),
+        ("IMAGENET1K_V2", NET, f"IMAGENET1K_V2: no such file, run or weights; {NET} has torchvision, IMAGENET1K_V1"),
         ("ResNet18_Weights.IMAGENET_V1", NET, "Did you mean 'ResNet18_Weights.IMAGENET1K_V1'?"),
-        ("runs/tiny-7", "tiny", "torchvision has none for 'tiny', and no file or run has this name; name a file"),
+        ("runs/tiny-7", "tiny", "torchvision has no weights for 'tiny', and no file or run has this name; name a file"),
     ],
 )  # fmt: skip
 def test_unknown_weights(text: str, network: str, message: str) -> None:
@@ -155,7 +155,7 @@ def test_weights_are_downloaded_once_and_checked(
     assert load_network(NET, weights="torchvision").weights == kept
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
     with pytest.raises(
-        CnnError, match=rf"^{kept} is damaged: its SHA-256 begins with \w{{8}}; delete it, and run again$"
+        CnnError, match=rf"^{kept} is damaged: its SHA-256 begins with \w{{8}}; delete it and run again$"
     ):
         load_network(NET, weights="torchvision")
 
@@ -313,7 +313,10 @@ def test_pictures_with_weights(
     [
         (["train", "a.pth"], "a.pth is a run or checkpoint"),
         (["eval", "a.pth", "--weights", "b.pth"], "a.pth has its own weights; with --weights, name a network"),
-        (["predict", "net.yaml", "x.png", "--weights", "nothing"], "--weights nothing: torchvision has none for 'net'"),
+        (
+            ["predict", "net.yaml", "x.png", "--weights", "nothing"],
+            "--weights nothing: torchvision has no weights for 'net'",
+        ),
         (["visualize-filters", "net.yaml", "--weights", "a.pth", "--untrained"], "exclude each other"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A file of torch.save, read so that it can neither run code nor be damaged without notice.
+"""Reading files of torch.save: they can run no code, and damage is detected.
 
 torch.load checks no checksums, and a compressed entry could expand a megabyte to a gigabyte. So the archive is checked
 before PyTorch sees it: every entry stored uncompressed, its CRC right. Then weights_only=True refuses executable code.
@@ -36,7 +36,7 @@ def unpickle(path: Path, *, kind: str = "a cnn checkpoint", fix: str = SAVE_WEIG
         code = re.search(r"GLOBAL (\S+)", str(error))
         found = f"executable code ({code[1]})" if code else "executable code"
         raise CnnError(f"{path} was rejected: the file contains {found}; {fix}") from None
-    except Exception as error:  # whatever a wrong pickle makes PyTorch raise
+    except Exception as error:  # an invalid pickle can make PyTorch raise anything
         if isinstance(error, OSError) and error.strerror:
             raise CnnError(f"cannot read {path}: {error.strerror}") from None
         raise _damaged(path, type(error).__name__) from None
@@ -59,10 +59,10 @@ def _check(path: Path, file: IO[bytes], kind: str, old: bool) -> None:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > size:
-                raise CnnError(f"{path} was rejected: it is compressed, and {kind} is not")
+                raise CnnError(f"{path} was rejected: it is compressed, but {kind} never is")
             if len({e.filename for e in entries}) != len(entries):
                 raise _damaged(path, "duplicate entry")
-            if any(e.external_attr & _FOLDER for e in entries):  # PyTorch would take uninitialized memory for its bytes
+            if any(e.external_attr & _FOLDER for e in entries):  # PyTorch would read uninitialized memory
                 raise _damaged(path, "an entry is marked as a folder")
             if bad := archive.testzip():
                 raise _damaged(path, f"entry {bad.partition('/')[2]}: wrong checksum")

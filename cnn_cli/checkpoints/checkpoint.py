@@ -1,4 +1,4 @@
-"""Checkpoints: trained weights with all that is needed to use them (network, class names, preprocessing).
+"""Checkpoints: trained weights with everything needed to use them (network, class names, preprocessing).
 
 And what a NETWORK argument stands for: a run or checkpoint, or a network with or without weights from elsewhere.
 """
@@ -101,7 +101,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """What a NETWORK argument stands for. `weights` is None for a network without a run: it is untrained.
+    """What a NETWORK argument stands for. `weights` is None for an untrained network.
 
     `notes` are remarks for the person, on weights that come from elsewhere.
     """
@@ -231,7 +231,7 @@ def save_weights(path: Path, network: nn.Module, metadata: Metadata) -> None:
 
 
 def parse_metadata(document: Any, path: Path) -> Metadata:
-    """The inverse of Metadata.document(); CnnError where it is none. The spec in it is checked when it is planned."""
+    """The inverse of Metadata.document(); CnnError for an invalid one. Its spec is checked when it is planned."""
     try:
         if document["format"] > FORMAT:
             version = document["cnn"]
@@ -308,7 +308,7 @@ def _load_with_weights(
         channels, height, width = plan.input
         size = (channels, height, width)
         images = Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
-        notes.append("the file does not name its classes or its preprocessing: both as in the network's spec")
+        notes.append("the file does not record its classes or preprocessing; both are taken from the spec")
     metadata = Metadata(plan.document(), weights.classes, images, weights.data, {"weights": weights.name})
     loaded = LoadedNetwork(plan, weights.path, metadata, None, tuple(notes))
     return replace(loaded, notes=(*notes, f"images: {loaded.preprocessing}"))

@@ -7,7 +7,7 @@ from typing import Any
 from cnn_cli.errors import CnnError
 
 _MAX_BYTES = 32 << 20
-_FIX = "restore it from a copy, or train again"
+_FIX = "restore it from a backup, or train again"
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:

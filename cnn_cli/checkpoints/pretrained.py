@@ -1,4 +1,4 @@
-"""The weights that torchvision publishes: their names, their files in PyTorch's cache, what they expect of images."""
+"""The weights that torchvision publishes: their names, their files in PyTorch's cache, their preprocessing."""
 
 import hashlib
 import re
@@ -39,7 +39,7 @@ class Pretrained:
 def find_pretrained(text: str, network: str) -> Pretrained:
     """`torchvision`, `IMAGENET1K_V1` or `ResNet18_Weights.IMAGENET1K_V1`, the first two for a network of torchvision.
 
-    UsageError with the names that there are.
+    UsageError with the names that exist.
     """
     entries = _entries()
     family, _, name = text.rpartition(".")
@@ -48,15 +48,15 @@ def find_pretrained(text: str, network: str) -> Pretrained:
         known = {f"{e.__class__.__name__}.{n}": e for found in entries.values() for n, e in found.items()}
         if text in known:
             return _pretrained(known[text])
-        raise UsageError(f"--weights {text}: torchvision has no weights of that name.{closest(text, known)}")
+        raise UsageError(f"--weights {text}: torchvision has no weights with that name.{closest(text, known)}")
     if not own:
-        none = f"torchvision has none for {network!r}" + (
+        none = f"torchvision has no weights for {network!r}" + (
             "" if name == TORCHVISION else ", and no file or run has this name"
         )
         raise UsageError(f"--weights {text}: {none}; name a file (.pth, .safetensors), a run or Family_Weights.NAME")
     if name not in (*own, TORCHVISION):
         raise UsageError(
-            f"--weights {text}: no such file, run or weight; {network} has {', '.join([TORCHVISION, *own])}"
+            f"--weights {text}: no such file, run or weights; {network} has {', '.join([TORCHVISION, *own])}"
         )
     return _pretrained(own["DEFAULT" if name == TORCHVISION else name])
 
@@ -91,7 +91,7 @@ def check_hash(path: Path) -> None:
     except OSError as error:
         raise CnnError(f"cannot read {path}: {error.strerror}") from None
     if stated and not found.startswith(stated[1]):
-        raise CnnError(f"{path} is damaged: its SHA-256 begins with {found[:8]}; delete it, and run again")
+        raise CnnError(f"{path} is damaged: its SHA-256 begins with {found[:8]}; delete it and run again")
 
 
 def _download(entry: Pretrained, path: Path) -> None:

@@ -13,7 +13,7 @@ BEST, LAST = "best.safetensors", "last.pt"
 PREVIOUS = "previous.pt"  # the state that last.pt replaced
 CONFIG = "config.yaml"
 CURVES = "curves.png"  # the last file of a run: where it exists, the run is finished
-DIVERGED = "diverged.txt"  # why training ended; a run that is resumed does not have it
+DIVERGED = "diverged.txt"  # why training diverged; removed when the run is resumed
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
 

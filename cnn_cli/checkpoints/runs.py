@@ -1,4 +1,4 @@
-"""The runs in a folder, read from their small files alone: what each trained, how far it is, and how good it is.
+"""The runs in a folder: settings, progress and metrics, read from their small files alone.
 
 Weights are not opened and YAML is not parsed, so that a thousand runs are listed in a second: config.yaml is written by
 this tool, one setting a line.
@@ -87,7 +87,7 @@ class RunList:
 
     @property
     def varied(self) -> list[str]:
-        """Those that not all runs share; the data set and the seed have a place of their own, epochs a column."""
+        """The settings in which runs differ; the data set and the seed are shown elsewhere, epochs in a column."""
         names = dict.fromkeys(name for run in self.runs for name in run.settings)
         apart = ("data", "epochs", "seed")
         return [n for n in names if n not in apart and len({run.settings.get(n) for run in self.runs}) > 1]
@@ -114,7 +114,7 @@ class RunList:
         return Table(columns, [run.cells(varied) for run in self.runs])
 
     def text(self) -> str:
-        """The table; what all runs have in common stands above it."""
+        """The table, below what all runs have in common."""
         if not self.runs:
             return f"no runs in {self.folder}; train a network with `cnn train`"
         table, common = self.table(), []

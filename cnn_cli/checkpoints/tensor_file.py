@@ -21,7 +21,7 @@ from cnn_cli.files import write_bytes
 
 # Keys of a last.pt, and of what training scripts save.
 _WRAPPERS = ("network", "state_dict_ema", "state_dict", "model_state_dict", "model", "net")
-_FIX = "restore it from a copy, or train again"
+_FIX = "restore it from a backup, or train again"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

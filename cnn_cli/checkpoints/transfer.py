@@ -1,4 +1,4 @@
-"""Weights from a file into a network of this spec: all that fit, a new head for other classes, or a refusal."""
+"""Copying weights from a file into a network: all of them, all but the head, or those that match."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -41,7 +41,7 @@ class Transfer:
 
 
 def fit(plan: Plan, tensors: Mapping[str, Tensor], origin: str, *, whole: bool = False) -> Transfer:
-    """What of these tensors goes where. Where the file is for another number of classes, the head stays new.
+    """Which tensors are copied. Where the file is for another number of classes, the head stays new.
 
     The head: the tensors whose shape follows the argument `classes`. Auxiliary heads that the file leaves out stay new
     too, and what is not finite in it, as the classifier of VGG16's IMAGENET1K_FEATURES. With `whole` all but auxiliary
@@ -113,7 +113,7 @@ def put(network: nn.Module, transfer: Transfer) -> None:
 
 
 def classes_of(plan: Plan, tensors: Mapping[str, Tensor]) -> int | None:
-    """For how many classes a file is, told from the shape of the head; None where that cannot be told."""
+    """The number of classes of a file, from the shape of its head; None where it does not follow."""
     own = {name: t.shape for name, t in plan.tensors.items()}
     tensors = translated(tensors, own)
     for name, wider in _head(plan).items():
@@ -126,12 +126,12 @@ def classes_of(plan: Plan, tensors: Mapping[str, Tensor]) -> int | None:
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The tensors in which some value is no finite number."""
+    """The tensors with values that are not finite."""
     return [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
 
 
 def translated(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-    """The same under today's names: without wrappers' prefixes, DenseNet's without dots, with all counters."""
+    """The same under current names: without wrappers' prefixes, DenseNet's without dots, with all counters."""
     prefix = _prefix(tensors, own)
     named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     found = {_OLD_DENSENET.sub(r"\1\2", name) if name not in own else name: t for name, t in named.items()}

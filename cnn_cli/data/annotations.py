@@ -104,7 +104,7 @@ def pair_files(
             fix = f"{near} differs in case; rename one" if near else missing(image)
             result.faults.append(Fault(f"{image} has no annotations; {fix}", image))
         elif len(used[name]) > 1:
-            text = f"{image} and {used[name][0]} have the same name, and one file of annotations, {by_key[name]}"
+            text = f"{image} and {used[name][0]} have the same name, so both would have the annotations {by_key[name]}"
             result.faults.append(Fault(f"{text}; rename or remove one", image))
         else:
             result.pairs.append((image, by_key[name]))

@@ -29,7 +29,7 @@ class ReadError(CnnError):
     """An image or a data worker failed during training. The state of the run is consistent."""
 
 
-_PATIENCE = 120  # seconds without a batch after which a worker is taken to hang
+_PATIENCE = 120  # seconds without a batch after which a worker counts as hanging
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def _read_digits(entry: NamedDataset, data_dir: Path) -> Dataset:
 def _read_mnist(entry: NamedDataset, data_dir: Path) -> Dataset:
     """Four idx files (yann.lecun.org/exdb/mnist), which torchvision downloads and unpacks.
 
-    Reading them here takes ten lines; importing torchvision for it would add a second to every start.
+    Reading them here takes ten lines; importing torchvision would add a second to every start.
     """
     folder = data_dir / entry.folder
     if not all((folder / file).is_file() for file in _IDX):
@@ -209,7 +209,7 @@ def _mnist(name: str, title: str, classes: tuple[str, ...], source: str, torchvi
 def _cifar(classes: int, archive: str) -> NamedDataset:
     return NamedDataset(
         f"cifar{classes}",
-        f"photos of {classes} kinds of objects",
+        f"photos of objects in {classes} classes",
         _read_cifar,
         classes,
         (3, 32, 32),
@@ -233,7 +233,7 @@ _ENTRIES = (
     ),
     NamedDataset(
         "shapes",
-        "shapes covering each other, with masks and boxes, no download",
+        "overlapping shapes with masks and boxes, no download",
         _read_shapes,
         7,
         (3, 64, 64),
@@ -243,7 +243,7 @@ _ENTRIES = (
     ),
     NamedDataset(
         "digit-scenes",
-        "handwritten digits strewn over textures, with boxes, no download",
+        "handwritten digits on textures with boxes, no download",
         _read_digit_scenes,
         10,
         (3, 64, 64),

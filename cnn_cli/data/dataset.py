@@ -1,4 +1,4 @@
-"""What a data set is before it meets a network: splits (train, val, test) of images or image files, and class names."""
+"""A data set before preprocessing: splits (train, val, test) of images or image files, and class names."""
 
 from dataclasses import dataclass
 from pathlib import Path

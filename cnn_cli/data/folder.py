@@ -1,4 +1,4 @@
-"""A folder of one's own images: `train/<class>/…` with `val/` and `test/`, or just `<class>/…`.
+"""A folder of your own images: `train/<class>/…` with `val/` and `test/`, or just `<class>/…`.
 
 Symbolic links are followed, but no folder is read twice for a class, and only regular files are opened: a pipe would
 block forever.
@@ -56,7 +56,7 @@ def read_folder(root: Path) -> Dataset:
     _refuse_targets(root, [*folders, *(c for classes in files.values() for c in classes)])
     if not any(images for classes in files.values() for images in classes.values()):
         layout = f"{splits.get('train', root)}/<class>/<image>.jpg"
-        raise UsageError(f"no images in {root}: it needs a folder for each class, {layout}{_listed(skipped, ' ({})')}")
+        raise UsageError(f"no images in {root}: it needs one folder per class, {layout}{_listed(skipped, ' ({})')}")
     classes = _class_names(root, splits, files)
     notes = (f"{root}: {text}",) if (text := _listed(skipped, "{}")) else ()
     return Dataset(str(root), classes, {name: _split(f, classes) for name, f in files.items()}, notes)

@@ -82,7 +82,7 @@ def load_for_evaluation(
     dataset = load_dataset(data or trained_on, folder, bool(metadata.get("skip_unreadable")), task)
     same = fingerprint(dataset) == metadata.get("fingerprint", fingerprint(dataset))
     if dataset.name == trained_on and not same:
-        note = f"warning: {dataset.name} has changed since the training: other classes, or other numbers of images"
+        note = f"warning: {dataset.name} has changed since training: its classes or numbers of images differ"
         dataset = replace(dataset, notes=(*dataset.notes, note))
     if dataset.name == trained_on or (same and "fingerprint" in metadata):
         return split_dataset(dataset, metadata.get("val_fraction", 0), int(metadata.get("seed", 0)))
@@ -90,14 +90,16 @@ def load_for_evaluation(
 
 
 def is_missing(trained_on: str) -> bool:
-    """Whether this is a folder that is not there anymore."""
+    """Whether this is a folder that no longer exists."""
     return trained_on not in DATASETS and not Path(trained_on).is_dir()
 
 
 def moved(trained_on: str) -> UsageError:
-    """The error for a folder that is not there anymore."""
+    """The error for a folder that no longer exists."""
     place = trained_on if Path(trained_on).is_absolute() else f"a folder named {trained_on}"
-    return UsageError(f"the network was trained on {place}, which is not there now; say where it is: --data FOLDER")
+    return UsageError(
+        f"the network was trained on {place}, which no longer exists; name its new location: --data FOLDER"
+    )
 
 
 def resolve_data_dir(data_dir: Path | None, earlier: str = "") -> Path:
@@ -123,7 +125,7 @@ def split_dataset(dataset: Dataset, val_fraction: float = 0, seed: int = 0, test
             splits["train"], splits["test"] = _hold_out(everything, _TEST_FRACTION, 0)
             count = len(splits["test"])
             if not count:
-                message = "has too few images to hold any out for testing; give each class at least two"
+                message = "has too few images to hold out a test split; add images, at least two per class"
                 raise UsageError(f"{dataset.name} {message}, or split it into train/ and test/")
             notes.append(f"{dataset.name}: no splits; a fifth of each class ({count:,} images) is held out for testing")
     if val_fraction and "train" in splits and "val" not in splits:

@@ -1,4 +1,4 @@
-"""`classes.txt`: the classes of a folder of masks, and which values or colors of its pixels stand for them.
+"""`classes.txt`: the classes of a folder of masks, and the values or colors of its pixels that stand for them.
 
 A line is `NAME` (class 0, 1, … in order), `VALUE NAME` or `RED GREEN BLUE NAME`; `#` begins a comment. The name `void`
 stands for pixels that do not count.
@@ -55,13 +55,13 @@ def read_class_list(path: Path) -> ClassList:
     for number, own, code, name in entries:
         where = f"{path}:{number + 1}"
         if own != kind:
-            raise UsageError(f"{where}: this line has {own}, but the first one has {kind}; write all of them alike")
+            raise UsageError(f"{where}: this line has {own}, but the first one has {kind}; use one form for all lines")
         if kind == "values" and code > 255:
-            raise UsageError(f"{where}: {code} is no value of a mask; they are from 0 to 255")
+            raise UsageError(f"{where}: {code} is not a mask value; values are from 0 to 255")
         if name in names and name.lower() != "void":
-            raise UsageError(f"{where}: class {name!r} is there twice; give every class a name of its own")
+            raise UsageError(f"{where}: duplicate class {name!r}; give each class its own name")
         if kind != "names" and code in codes:
-            raise UsageError(f"{where}: this value or color is there twice; remove one line")
+            raise UsageError(f"{where}: duplicate value or color; remove one of the lines")
         codes.append(len(codes) if kind == "names" else code)
         names.append(name)
     result = ClassList(path, kind, tuple(codes), tuple(names))

@@ -1,4 +1,4 @@
-"""One mask file: which values or colors its pixels have, and whether it can be a mask at all."""
+"""One mask file: the values or colors of its pixels, and whether it can be a mask."""
 
 import hashlib
 from collections.abc import Mapping
@@ -30,12 +30,10 @@ def read_pixels(path: Path) -> MaskPixels:
     """CnnError for a file that cannot hold labels: JPEG, transparency, 16 bits, or more than 256 colors."""
     with open_image(path) as file, errors_naming(path):
         if file.format == "JPEG":
-            raise CnnError(f"{path} is a JPEG, which changes labels at every edge; save masks as PNG")
+            raise CnnError(f"{path} is a JPEG, whose compression changes labels; save masks as PNG")
         image = without_opaque_alpha(file)
         if image.mode in ("RGBA", "LA", "PA"):
-            raise CnnError(
-                f"{path} has transparent pixels, which say nothing about classes; save it without an alpha channel"
-            )
+            raise CnnError(f"{path} has transparent pixels; save it without an alpha channel")
         if image.mode not in ("1", "L", "P", "RGB"):
             raise CnnError(
                 f"{path} has 16-bit or other pixels ({image.mode}); save it with 8 bits: gray, palette or RGB"
@@ -43,7 +41,7 @@ def read_pixels(path: Path) -> MaskPixels:
         counts: Any = image.getcolors(_MOST_COLORS)
         if counts is None:
             raise CnnError(
-                f"{path} has more than {_MOST_COLORS} colors: a photo, or a mask that was resized with smoothing; "
+                f"{path} has more than {_MOST_COLORS} colors: a photo, or a mask that was resized with interpolation; "
                 "masks have a color per class"
             )
         found = {code: n for n, code in counts}

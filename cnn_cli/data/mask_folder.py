@@ -1,4 +1,4 @@
-"""A folder of images with masks as a data set: what its pixels mean is found out, and every fault, before training.
+"""A folder of images with masks as a data set: the meaning of its pixels and all mistakes are found before training.
 
 Masks hold class indices (gray or palette), only 0 and 255, or colors; classes.txt (mask_classes.py) names the classes.
 """
@@ -74,9 +74,10 @@ def _coding(masks: Sequence[MaskPixels], known: ClassList | None) -> Coding:
     colored = next((mask for mask in masks if mask.values is None), None)
     if colored is not None:
         colors = sum((Counter(mask.colors) for mask in masks), Counter[int]())
+        codes = [f"{c >> 16} {c >> 8 & 255} {c & 255}" for c, _ in colors.most_common()]
         raise UsageError(
-            f"{colored.path} has colors ({len(colors)} in all masks); {FILE} must say what they stand for. To copy and "
-            f"rename:\n{_proposal([f'{c >> 16} {c >> 8 & 255} {c & 255}' for c, _ in colors.most_common()])}"
+            f"{colored.path} has colors ({len(colors)} in all masks); {FILE} must name their classes. Copy this "
+            f"and rename the classes:\n{_proposal(codes)}"
         )
     values = sum((Counter(mask.values) for mask in masks), Counter[int]())
     if set(values) <= {0, 255} and 255 in values and (known is None or known.numbers() == {0: 0, 1: 1}):
@@ -94,7 +95,9 @@ def _coding(masks: Sequence[MaskPixels], known: ClassList | None) -> Coding:
 def _check_indices(masks: Sequence[MaskPixels], values: Mapping[int, int], indices: list[int]) -> None:
     """UsageError where values that nobody named cannot be class indices."""
     if not indices or indices[-1] == 0:
-        raise UsageError(f"{masks[0].path} and all other masks have one value only; segmentation needs two classes")
+        raise UsageError(
+            f"{masks[0].path} and all other masks have a single value; segmentation needs at least two classes"
+        )
     between = indices[-1] >= _SPARSE[0] and values.get(255, 0) + values.get(0, 0) > 0.9 * sum(values.values())
     crowded = next((mask for mask in masks if len(mask.values or ()) > _MOST_VALUES), None)
     sparse = indices[-1] >= _SPARSE[0] and indices[-1] + 1 > _SPARSE[1] * len(indices)
@@ -105,12 +108,12 @@ def _check_indices(masks: Sequence[MaskPixels], values: Mapping[int, int], indic
     text = f"{mask.path} has the gray level {value} at pixel {_place(mask.path, value, False)}"
     if crowded or between:
         raise UsageError(
-            f"{text}, and {len(indices)} values in all: gray levels, where labels should be\n"
-            "save masks as PNG, and resize them without smoothing (nearest neighbor)"
+            f"{text}, and {len(indices)} values in all: these are gray levels, not labels\n"
+            "save masks as PNG, and resize them by nearest-neighbor interpolation"
         )
     raise UsageError(
-        f"{text}: gray levels, where class indices 0, 1, … should be. {FILE} can say what they stand for. To copy and "
-        f"rename:\n{_proposal([str(v) for v in sorted(values)])}"
+        f"{text}: gray levels, not class indices 0, 1, … {FILE} can name their classes. Copy this "
+        f"and rename the classes:\n{_proposal([str(v) for v in sorted(values)])}"
     )
 
 
@@ -121,12 +124,12 @@ def _check_pixels(mask: MaskPixels, coding: Coding) -> None:
     if unknown is not None:
         red, green, blue = unknown >> 16, unknown >> 8 & 255, unknown & 255
         what = f"the color {red} {green} {blue}" if coding.colors else f"the value {unknown}"
-        last = "" if coding.colors else f", which are 0 to {max(c for c in coding.numbers.values() if c != VOID)}"
+        last = "" if coding.colors else f" (0 to {max(c for c in coding.numbers.values() if c != VOID)})"
         fix = "add a line to classes.txt" if coding.colors else "add it to classes.txt, or make these pixels 255 (void)"
         where = _place(mask.path, unknown, coding.colors)
-        raise CnnError(f"{mask.path} has {what} at pixel {where}: none of the classes{last};\n{fix}")
+        raise CnnError(f"{mask.path} has {what} at pixel {where}, which is not a class{last};\n{fix}")
     if all(coding.numbers[code] == VOID for code in counts):
-        raise CnnError(f"{mask.path} is void everywhere, so nothing can be learned from it; remove it and its image")
+        raise CnnError(f"{mask.path} has only void pixels; remove it and its image")
 
 
 def _check_classes(root: Path, splits: Mapping[str, Split], classes: Sequence[str]) -> list[str]:
@@ -136,7 +139,7 @@ def _check_classes(root: Path, splits: Mapping[str, Split], classes: Sequence[st
         if "train" in seen and (lost := sorted(present - seen["train"])):
             raise UsageError(
                 f"{root}: no training mask shows {listed([classes[i] for i in lost])}, but masks of {name} do;\n"
-                "move images with it into the training split, or name it void in classes.txt"
+                "move such images to the training split, or name the class void in classes.txt"
             )
     absent = [c for i, c in enumerate(classes) if not any(i in present for present in seen.values())]
     return [f"no mask shows {listed(absent)}"] if absent else []

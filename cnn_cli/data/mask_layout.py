@@ -41,7 +41,7 @@ def find_layout(root: Path) -> Layout | None:
         readings = [(name, folders) for name, folders in _readings(root) if folders]
         if len(readings) > 1:
             listed = "\n".join(f"  {name}: {_described(root, folders)}" for name, folders in readings)
-            raise UsageError(f"{root} can be read in several ways; keep the folders of one:\n{listed}")
+            raise UsageError(f"{root} can be read in several ways; keep the folders of one of them:\n{listed}")
         if readings:
             ((name, folders),) = readings
             order = [split for split in ("all", "train", "val", "test") if split in folders]
@@ -174,7 +174,7 @@ def _paired(split: str, images: list[Path], masks: list[Path]) -> list[tuple[Pat
     if len(used) < len(pairs):
         twice = next(mask for mask in used if sum(mask == other for _, other in pairs) > 1)
         both = [path for path, mask in pairs if mask == twice]
-        raise CnnError(f"{both[0]} and {both[1]} have the same name, and one mask, {twice}; rename one")
+        raise CnnError(f"{both[0]} and {both[1]} have the same name, so both would have the mask {twice}; rename one")
     if not pairs:
         raise CnnError(f"the {split} split has no images")
     return pairs

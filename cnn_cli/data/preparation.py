@@ -1,4 +1,4 @@
-"""Every image resized to the network's input before training: kept in memory as bytes, or else read when needed."""
+"""Preprocessing of all images before training: kept in memory as bytes, or else read when needed."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What a data set holds, as training would read it."""
+"""The contents of a data set, as training would read it."""
 
 from dataclasses import dataclass
 from pathlib import Path

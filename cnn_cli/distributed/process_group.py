@@ -1,4 +1,4 @@
-"""The process group: what ends one process ends all of them, and one reports why.
+"""The process group: if one process ends, all of them end, and one reports why.
 
 Every failure closes the connections, which the others notice. The first process to fail reports; an error of all is
 reported by the main process, and a process that hangs is named and killed.
@@ -47,7 +47,7 @@ def should_report(error: CnnError) -> bool:
 def join_process_group(world: World, device: "torch.device") -> Iterator[None]:
     """The process group inside the `with`. CnnError if another process has ended, or does not answer in time.
 
-    What ends one process ends all, and one of them reports why: for the others, the error's `to_report` is False.
+    If one process ends, all end, and one of them reports why: for the others, the error's `to_report` is False.
     """
     if world.size == 1:
         yield
@@ -117,7 +117,7 @@ def _default_signals() -> Iterator[None]:
 
 
 def _first_to_fail(world: World, store: Any) -> bool | None:
-    """Count this failure in the store → whether it is the first of all; None where the store is gone."""
+    """Count this failure in the store → whether it is the first; None where the store is gone."""
     if not world.is_main:
         time.sleep(0.5)  # where all fail alike, the main process comes first
     answers: list[int] = []
@@ -206,7 +206,7 @@ def _to_report(error: E) -> E:
 
 def _silent(error: Exception) -> CnnError:
     """The same exit code, without a report."""
-    silent = error if isinstance(error, CnnError) else CnnError("another process reports why")
+    silent = error if isinstance(error, CnnError) else CnnError("the error is reported by another process")
     silent.to_report = False
     return silent
 
