@@ -1,4 +1,4 @@
-"""Where tensors live: the device that was asked for, or the best there is, and how to get the most out of it."""
+"""Devices: the requested one or the best available, its memory, and its speed."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""The one family of errors. Each says what, where and what to do next; its class gives the exit code.
+"""The family of errors. Each says what is wrong, where, and what to do next; its class gives the exit code.
 
 A traceback therefore always means a bug of ours (exit code 70).
 """
@@ -83,7 +83,7 @@ class Problem:
 
 
 class SpecError(UsageError):
-    """A spec with mistakes: all that can be told apart at once, each at its place."""
+    """A spec with mistakes: all that can be found at once, each at its place."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)

@@ -1,4 +1,4 @@
-"""Every file that cnn writes passes through here: written whole or not at all, and what was there before stays good.
+"""Writing files atomically: whole or not at all; on failure, the previous content stays intact.
 
 The bytes go to a temporary file in the same folder and to the disk (fsync), then take the name in one step (rename),
 and the disk is told of that too (fsync of the folder). Without both a power cut can leave an empty file: Pillai et al.,
@@ -33,14 +33,14 @@ def write_bytes(path: Path, data: bytes, keep: Path | None = None) -> None:
     keep: the name under which what `path` held before goes on to exist, in the same folder.
     """
     temporary = _temporary(path)
-    stands = "the file of before is intact" if path.exists() else "nothing was written"
+    stands = "the previous file is intact" if path.exists() else "nothing was written"
     try:
         with _removed_on_failure(temporary):
             _write_through(temporary, data)
             if keep and path.exists():
                 _name_too(path, keep)
             temporary.replace(path)
-        stands = "it is written, but might not outlast a power cut"
+        stands = "it is written, but may not survive a power failure"
         _sync_folder(path.parent)
     except OSError as error:
         raise WriteError(f"cannot write {path} ({_size(len(data))}): {error.strerror or error}; {stands}") from None
@@ -136,7 +136,7 @@ def _open_lock(path: Path) -> int:
             holder = os.read(fd, 20).decode("ascii", "replace").strip()
             os.close(fd)
             raise CnnError(
-                f"{path.parent} is in use by another cnn train (process {holder or 'unknown'}); let it end, or stop it"
+                f"{path.parent} is in use by another cnn train (process {holder or 'unknown'}); wait for it, or stop it"
             )
         try:
             if os.path.samestat(os.fstat(fd), path.stat()):  # else its last holder has just removed it: once more

@@ -223,5 +223,5 @@ def _pieces(text: str, width: int, breaks: Sequence[str] = (" ", "/", "._-")) ->
 
 
 def _longest(text: str, width: int) -> int:
-    """Of the words of a text, broken where they are longer than `width`."""
+    """The lines of words, which are broken where they are longer than `width`."""
     return max((len(piece.rstrip()) for part in text.split("\n") for piece in _pieces(part, width)), default=0)

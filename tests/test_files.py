@@ -45,7 +45,7 @@ def fail_each(folder: Path, monkeypatch: pytest.MonkeyPatch, error: BaseExceptio
             except (CnnError, KeyboardInterrupt) as raised:
                 if isinstance(raised, CnnError):
                     assert str(raised).startswith(f"cannot write {path} (0.0 kB): ")
-                    assert str(raised).endswith("; the file of before is intact") or path.read_bytes() == b"after"
+                    assert str(raised).endswith("; the previous file is intact") or path.read_bytes() == b"after"
         assert path.read_bytes() in (b"before", b"after")
         assert [p.name for p in folder.iterdir()] == ["state"]
         if disk.calls < number:

@@ -210,9 +210,11 @@ def test_a_film_of_many_epochs_is_thinned_evenly() -> None:
 
 def test_a_network_without_convolutions_has_no_film(tmp_path: Path) -> None:
     (tmp_path / "linear.yaml").write_text("linear: {input: [1, 2, 2], layers: [Flatten, Linear: 2]}")
-    with pytest.raises(UsageError, match="linear has no convolution, so no filters to keep; leave out --filters-every"):
+    with pytest.raises(
+        UsageError, match="linear has no convolution, so there are no filters to save; leave out --filters-every"
+    ):
         film.check_film(find(str(tmp_path / "linear.yaml")))
-    with pytest.raises(CnnError, match="has no filters of its epochs; train it again with --filters-every-epoch"):
+    with pytest.raises(CnnError, match="has no saved filters; train it again with --filters-every-epoch"):
         film.frames_of(tmp_path)
     (tmp_path / film.FRAMES).write_bytes(b"damaged")
     with pytest.raises(CnnError, match="cannot be read"):
@@ -247,7 +249,7 @@ def test_a_run_beside_another(place: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.startswith("runs/tiny-cnn-2/filters-0-by-norm-beside-tiny-cnn-1.png\n")
     assert cnn("visualize-filters", "tiny-cnn", "--compare", "alexnet") == 2
     assert capsys.readouterr().err == (
-        "error: --compare alexnet: no run of it; name a run folder, a checkpoint, or untrained\n"
+        "error: --compare alexnet: no trained weights; name a run folder, a checkpoint, or untrained\n"
     )
 
 
@@ -266,7 +268,7 @@ def test_the_atlas_of_a_run(place: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_film_of_a_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cnn("visualize-filters", "tiny-cnn", "--every-epoch") == 1
-    assert "runs/tiny-cnn-1 has no filters of its epochs" in capsys.readouterr().err
+    assert "runs/tiny-cnn-1 has no saved filters" in capsys.readouterr().err
     network = nn.Sequential(nn.Conv2d(1, 1, 3))
     film.begin_film(place / "runs" / "tiny-cnn-1", network)
     film.add_frame(place / "runs" / "tiny-cnn-1", 1, network)

@@ -244,7 +244,7 @@ def test_a_full_disk_keeps_the_state_of_before(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     run = tmp_path / "run"
-    raises = pytest.raises(CnnError, match=r"No space left on device; the file of before is intact")
+    raises = pytest.raises(CnnError, match=r"No space left on device; the previous file is intact")
     with monkeypatch.context() as patch, small.at_step(13, lambda: patch.setattr(os, "write", full)), raises as error:
         small.begin(tmp_path, epochs=2)
     assert error.value.exit_code == 1

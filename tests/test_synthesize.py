@@ -197,7 +197,7 @@ def test_a_dead_unit_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     save_weights(run.weights, network, run.metadata)
     document = show_synthesis(run, UnitRequest(layer="1", channels="0-3"), SHORT, Target(tmp_path / "c.png")).document()
     dead = [fact["dead"] for fact in document["images"]]
-    assert dead[1:3] == ["dead: no gradient reaches the image", "dead: it stays at 0 even here"]
+    assert dead[1:3] == ["dead: no gradient reaches the image", "dead: it stays at 0"]
     assert (
         cnn("synthesize", str(run.run), "--layer", "6", "--channel", "4", "--steps", "3", "-o", "/dev/null/x.png") == 1
     )

@@ -148,7 +148,10 @@ class AccuracyUnderAttack:
     def text(self) -> str:
         lines = [f"{self.attack.title}; {self.measured.n:,} images", "", render(self.table())]
         if lost := self.measured.zero_gradient:
-            lines += ["", f"{lost:,} images have no gradient, so the attack cannot begin there: this is not robustness"]
+            lines += [
+                "",
+                f"{lost:,} images have zero gradient, so the attack cannot change them: this is not robustness",
+            ]
         return "\n".join(lines)
 
     def table(self) -> Table:

@@ -1,4 +1,4 @@
-"""Views of learned filters: one layer, one layer beside another checkpoint's, all layers, the epochs of a run."""
+"""Views of learned filters: one layer, alone or beside another checkpoint; all layers; the epochs of a run."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,7 +124,7 @@ def show_all_filters(loaded: LoadedNetwork, target: Target, seed: int = 0) -> Pi
 def show_film(loaded: LoadedNetwork, target: Target) -> Pictured[FilterFilm]:
     """Draw the film strip of a run. CnnError for a run that kept no frames."""
     if loaded.run is None:
-        raise UsageError("--every-epoch needs a run folder, which keeps the filters of every epoch")
+        raise UsageError("--every-epoch needs a run folder with saved filters")
     path = replace(target, output=target.output or loaded.run / STRIP).path(loaded)
     layer, frames = frames_of(loaded.run)
     page = draw_film(layer, frames, loaded.plan.network, loaded.plan.input[0] == 3)
@@ -140,7 +140,7 @@ def _compared(loaded: LoadedNetwork, layer: str, compare: str) -> tuple[Filters,
         return filters_of(restored(fresh, seed), layer), provenance(fresh, seed)
     other = load_network(compare)
     if other.weights is None:
-        raise UsageError(f"--compare {compare}: no run of it; name a run folder, a checkpoint, or untrained")
+        raise UsageError(f"--compare {compare}: no trained weights; name a run folder, a checkpoint, or untrained")
     return filters_of(restored(other), layer), provenance(other)
 
 

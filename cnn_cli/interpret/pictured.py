@@ -45,7 +45,7 @@ class Target:
         if output and output.suffix and not output.is_dir():
             if len(names) > 1:
                 raise UsageError(
-                    f"-o {output} is one picture, and there are {len(names)} images; name a folder with -o"
+                    f"-o {output} names one picture, but there are {len(names)} images; name a folder with -o"
                 )
             paths = [output]
         elif output:

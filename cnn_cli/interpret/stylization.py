@@ -1,4 +1,4 @@
-"""A stylized image as a picture, and a page beside it: the images that it was made from, and how it formed."""
+"""A stylized image as a picture, and a page with the source images, the losses, and intermediate images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

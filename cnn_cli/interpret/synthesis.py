@@ -1,4 +1,4 @@
-"""Feature visualization as a page: an input for each class or channel, with the value that it reaches."""
+"""Feature visualization as a page: an input for each class or channel, with the value of the objective."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -176,7 +176,7 @@ def _result(scores: Scores, units: Units, ascent: Ascent, maximized: Maximized) 
     for i, (number, name) in enumerate(zip(units.numbers, units.names, strict=True)):
         dead = "dead: no gradient reaches the image" if maximized.dead[i] else None
         if not dead and maximized.values[i] <= 0 and isinstance(module, torch.nn.ReLU | torch.nn.ReLU6):
-            dead = "dead: it stays at 0 even here"
+            dead = "dead: it stays at 0"
         images.append(Visualization(number, name, maximized.values[i], dead, confidences[i]))
     return Synthesis(ascent, units, maximized.pixels, tuple(images))
 

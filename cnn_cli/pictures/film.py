@@ -1,4 +1,4 @@
-"""How filters form: what training keeps of the first convolution after every epoch, and the strip that it makes."""
+"""Filters during training: the first convolution is saved after every epoch, and drawn as a film strip."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from cnn_cli.pictures import image
 from cnn_cli.pictures.page import Axis, Bar, Page, Panel, page
 
 FRAMES, STRIP = "filters-by-epoch.safetensors", "filters-by-epoch.png"
-_FILTERS = 32  # kept of the layer: what a strip can show
+_FILTERS = 32  # saved of the layer: what a strip can show
 _CHANNELS = 3
 _COLUMNS = 24  # frames in a strip
 _ROWS = 20  # filters in it
@@ -38,16 +38,18 @@ def first_convolution(network: nn.Module) -> str | None:
 def check_film(plan: Plan) -> None:
     """UsageError for a network without a convolution."""
     if not any(layer.type == "Conv2d" for layer in plan.layers):
-        raise UsageError(f"{plan.network} has no convolution, so no filters to keep; leave out --filters-every-epoch")
+        raise UsageError(
+            f"{plan.network} has no convolution, so there are no filters to save; leave out --filters-every-epoch"
+        )
 
 
 def begin_film(run: Path, network: nn.Module) -> None:
-    """Keep the first frame, of before training; from then on `add_frame` keeps one an epoch."""
+    """Save the first frame, before training; from then on `add_frame` saves one per epoch."""
     _keep(run, 0, network, {})
 
 
 def add_frame(run: Path, epoch: float, network: nn.Module) -> None:
-    """Keep a frame of an epoch, if `begin_film` was called for this run. A resumed epoch replaces its own frame."""
+    """Save the frame of an epoch, if `begin_film` was called for this run. A resumed epoch replaces its own frame."""
     if (run / FRAMES).is_file():
         tensors = safetensors.torch.load((run / FRAMES).read_bytes())
         _keep(run, epoch, network, {k: v for k, v in tensors.items() if float(k) < epoch})
@@ -64,18 +66,18 @@ def frames_of(run: Path) -> tuple[str, list[Frame]]:
     """The layer, and what was kept of it. CnnError where a run has no frames or they cannot be read."""
     path = run / FRAMES
     if not path.is_file():
-        raise CnnError(f"{run} has no filters of its epochs; train it again with --filters-every-epoch")
+        raise CnnError(f"{run} has no saved filters; train it again with --filters-every-epoch")
     try:
         with safetensors.safe_open(path, "pt") as file:
             layer = (file.metadata() or {}).get("layer", "")
             frames = [Frame(_number(key), file.get_tensor(key).numpy()) for key in sorted(file.keys(), key=float)]
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise CnnError(f"{path} cannot be read ({error}); delete it, and train again") from None
+        raise CnnError(f"{path} cannot be read ({error}); delete it and train again") from None
     return layer, frames
 
 
 def _number(key: str) -> float:
-    """An epoch, which may be a part of one."""
+    """An epoch, which may be fractional."""
     return float(key) if "." in key else int(key)
 
 
@@ -88,7 +90,7 @@ def write_film(run: Path, network: str, color: bool, path: Path) -> tuple[Page, 
 
 
 def draw_film(layer: str, frames: Sequence[Frame], network: str, color: bool) -> Page:
-    """A strip: a row a filter, a column an epoch; the filters that changed most, at one scale for all.
+    """A strip: a row per filter, a column per epoch; the filters that changed most, at one scale.
 
     `color`: the channels are the red, green and blue of the image; else the first of them is shown.
     """

@@ -1,4 +1,4 @@
-"""Fonts of pictures: DejaVu Sans, which matplotlib carries, and where it lacks a script a font of this machine."""
+"""Fonts of pictures: DejaVu Sans, which ships with matplotlib, and an installed font for scripts that it lacks."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from PIL import ImageFont
 
 OWN = "DejaVu Sans"  # it has the × and − that Pillow's default lacks
-HINT = "no font on this machine has all letters of these names; Noto Sans CJK, for one, has Chinese, Japanese, Korean"
+HINT = "no installed font has all characters of these names; Noto Sans CJK has Chinese, Japanese and Korean"
 
 
 def families(texts: Iterable[str]) -> list[str]:

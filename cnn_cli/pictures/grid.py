@@ -75,7 +75,7 @@ def captioned_grid(rows: Sequence[Sequence[Cell]], headings: Sequence[str] = ())
 
 
 def contact_sheet(cells: Sequence[Cell]) -> tuple[Panel, int]:
-    """Cells row by row in a pleasant rectangle → a panel, and how many of them it shows."""
+    """Cells row by row in a rectangle of good proportions → a panel, and how many of them it shows."""
     tile = cells[0].body.shape[:2]
     columns = image.columns_for(len(cells), tile, most=room(tile)[1])
     panel, rows = captioned_grid([cells[i : i + columns] for i in range(0, len(cells), columns)])

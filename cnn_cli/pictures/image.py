@@ -1,6 +1,6 @@
 """Tensor to picture: color maps, grids of tiles enlarged without smoothing, and the file it goes to.
 
-Arrays are (…, H, W) for maps and (…, H, W, 3) uint8 for colors. A picture never exceeds LIMIT pixels a side.
+Arrays are (…, H, W) for maps and (…, H, W, 3) uint8 for colors. A picture never exceeds LIMIT pixels per side.
 """
 
 import math
@@ -24,7 +24,7 @@ LIMIT = 4000  # px a side of a whole picture: what slides, browsers and papers s
 BODY = 3300  # px a side of the part with the data, so that title, labels and margins stay within LIMIT
 BESIDE = 140  # px that a panel's labels and the space to the next one may take
 SLIDE = (1200, 1760)  # px (height, width) of the part with the data that fits a slide without being scaled down
-READABLE = 18  # px: below this a tile is hard to tell from its neighbours; then the picture grows beyond a slide
+READABLE = 18  # px: smaller tiles are hard to distinguish; then the picture grows beyond a slide
 LARGEST_ZOOM = 48  # px for one value: beyond this a tile gets no clearer
 
 INK, SOFT, PANEL, PAPER = "#1f2933", "#5f6c7b", "#dde2e8", "#ffffff"

@@ -215,7 +215,7 @@ def _name_classes(axes: "Axes", class_names: Sequence[str]) -> None:
     shown = shortened([str(i) if name in hidden else name for i, name in enumerate(class_names)], 24)
     names = [shown[i] for i in ticks]
     if hidden:
-        axes.set_title(f"classes by their numbers: {HINT}", fontsize=7)
+        axes.set_title(f"classes shown by number: {HINT}", fontsize=7)
     size = 10 if len(class_names) <= 20 else 7
     if len(names) > 20:
         axes.set_xticks(ticks, names, fontsize=size, rotation=90)

@@ -1,4 +1,4 @@
-"""A picture in the terminal: two pixels a character, the upper half block in front of its background."""
+"""A picture in the terminal: two pixels per character, as an upper half block and its background."""
 
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""What a network is trained for. A task is one file of this folder; the rest of the tool knows only this interface.
+"""The interface of tasks. A task is one file of this folder; the rest of the tool knows only this interface.
 
 The training loop, evaluation, resuming, several processes, seeds and checkpoints ask a task what to minimize, how much
 a target counts, what to add up and which epoch is the best.
@@ -21,7 +21,7 @@ Draw = Callable[[Path, str], None]  # draws a picture into a file, under a title
 
 
 class TaskResult(Protocol):
-    """How a network did on a split."""
+    """The result of a network on a split."""
 
     @property
     def metric(self) -> str:
@@ -56,7 +56,7 @@ class TaskResult(Protocol):
 
 
 class Measure(Protocol):
-    """Adds up over a split what a result is computed from, without waiting for the device."""
+    """Accumulates over a split the sums that a result is computed from, without waiting for the device."""
 
     def add(self, outputs: Any, targets: Tensor) -> None:
         """Count a batch, by the main output, a tensor; of a detector by all of its outputs."""
@@ -66,7 +66,7 @@ class Measure(Protocol):
 
 
 class Task(Protocol):
-    """What training and evaluation need to know of a task.
+    """What training and evaluation ask of a task.
 
     The epoch with the highest metric on the validation split is the best.
     """
@@ -77,7 +77,7 @@ class Task(Protocol):
 
     @property
     def criterion(self) -> str:
-        """What is minimized, in words."""
+        """The training loss, in words."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...

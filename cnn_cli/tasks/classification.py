@@ -55,7 +55,7 @@ class Classification:
 
     @property
     def has_plain_loss(self) -> bool:
-        """Whether training minimizes another loss than the one that evaluation computes."""
+        """Whether the training loss differs from the one that evaluation computes."""
         return bool(self.label_smoothing or self.class_weights is not None or self.mixes or len(self.heads) > 1)
 
     @property
@@ -224,7 +224,7 @@ def with_objective(task: Classification, settings: Mapping[str, Any], labels: Te
     network's outputs do not suit.
     """
     if loss := settings.get("loss"):
-        raise UsageError(f"loss {loss} is for segmentation; in classification the last layer decides")
+        raise UsageError(f"loss {loss} is for segmentation; the loss of classification follows from the last layer")
     smoothing, chosen = settings["label_smoothing"], settings["class_weights"]
     task = replace(task, mixes=bool(settings["mixup"] or settings["cutmix"]))
     if not smoothing and chosen is None:
@@ -285,7 +285,7 @@ def _class_weights(chosen: str | tuple[float, ...], labels: Tensor, classes: int
     if len(chosen) != classes:
         raise UsageError(f"class_weights has {len(chosen)} values, but there are {classes} classes; give one per class")
     if not any(chosen):
-        raise UsageError("class_weights are all 0, so nothing would be learned; give one above 0")
+        raise UsageError("class_weights are all 0; at least one must be above 0")
     return torch.tensor(chosen, dtype=torch.float32, device=labels.device)
 
 

@@ -44,7 +44,7 @@ class Segmentation:
 
     @property
     def has_plain_loss(self) -> bool:
-        """Whether training minimizes another loss than the cross-entropy of the main output."""
+        """Whether the training loss differs from the cross-entropy of the main output."""
         plain = self.pixel_loss == "cross-entropy" and not self.dice and not self.label_smoothing
         return not plain or self.class_weights is not None or len(self.heads) > 1
 
@@ -169,7 +169,7 @@ def segmentation_task(plan: Plan, classes: tuple[str, ...]) -> Segmentation:
     if len(plan.output) != 3:
         raise UsageError(
             f"{plan.network} outputs {shape}, but segmentation needs scores for each pixel, KxHxW;\n"
-            "end it with a Conv2d of one output channel per class, without Flatten and Linear, or choose another one"
+            "end it with a Conv2d with one output channel per class, without Flatten and Linear, or choose another one"
         )
     if len(classes) < 2:
         raise UsageError(f"segmentation needs at least two classes, and the masks have {len(classes)}")
@@ -184,7 +184,7 @@ def segmentation_task(plan: Plan, classes: tuple[str, ...]) -> Segmentation:
     if not _covers(plan.output[1:], plan.input[1:]):
         raise UsageError(
             f"{plan.network} outputs {shape} for images of {plan.input[1]}x{plan.input[2]}: neither their size nor "
-            "a whole fraction of it,\nso the scores would not lie on their pixels; pad its convolutions, or choose "
+            "an integer fraction of it,\nso that scores and pixels do not align; pad its convolutions, or choose "
             "another --input"
         )
     return Segmentation(classes, {name: (_conversion(last_type(plan, name), count), w) for name, w in weights.items()})
@@ -198,8 +198,8 @@ def with_objective(task: Segmentation, settings: Mapping[str, Any], masks: Tenso
     """
     for name, reason in (
         ("mixup", "a blend of two images has two classes in each pixel"),
-        ("cutmix", "it pastes labels, and images here have masks"),
-        ("balanced_sampling", "an image has pixels of several classes; weigh the classes with --class-weights sqrt"),
+        ("cutmix", "it pastes a box of one image into another, with a single label each"),
+        ("balanced_sampling", "an image has pixels of several classes; use --class-weights sqrt"),
     ):
         if settings[name]:
             raise UsageError(f"{name} is for classification, not for segmentation: {reason}")
@@ -273,5 +273,5 @@ def _class_weights(chosen: str | tuple[float, ...], masks: Tensor, classes: int)
     if len(chosen) != classes:
         raise UsageError(f"class_weights has {len(chosen)} values, but there are {classes} classes; give one per class")
     if not any(chosen):
-        raise UsageError("class_weights are all 0, so nothing would be learned; give one above 0")
+        raise UsageError("class_weights are all 0; at least one must be above 0")
     return torch.tensor(chosen, dtype=torch.float32, device=masks.device)
