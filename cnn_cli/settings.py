@@ -37,6 +37,7 @@ def _rows(group: str, **rows: tuple[Any, ...]) -> dict[str, Field]:
 
 _SCHEDULES = ("constant", "cosine", "onecycle", "step", "linear", "triangular")
 _FLIPS, _PADDING = Choice(("none", "random", "alternating")), Choice(("constant", "reflect"))
+_BOXES = ("voc", "coco", "yolo")
 _POSITIVE, _FRACTION, _PART = Number(0, above=True), Number(0, 1), Number(0, 1, above=True)
 _GROUPS = ListOf(ParameterGroup(), least=0, most=100)
 _PATTERNS = ListOf(Text(), least=0, most=100, single=True)
@@ -50,7 +51,12 @@ SETTINGS: dict[str, Field] = {
         val_fraction=(Number(0, 0.9), 0, "fraction held out for validation [0; ignored if the data has a val split]"),
         resize=(Choice(("stretch", "crop", "pad")), "stretch", "resizing of images: stretch, crop or pad [stretch]"),
         normalize=(maybe(Normalization()), None, "normalization of pixels in [0, 1]: {mean: [...], std: [...]} [none]"),
-        skip_unreadable=(Flag(), False, "skip images that cannot be read [false: report them as errors]"),
+        skip_unreadable=(
+            Flag(),
+            False,
+            "skip images that cannot be read or have faulty boxes [false: report them as errors]",
+        ),
+        annotations=(maybe(Choice(_BOXES)), None, "format of boxes, where a folder has several: voc, coco or yolo"),
         workers=(maybe(Integer(0, 256)), None, "data-loading workers [one per CPU, at most 8]"),
     ),
     **_rows(

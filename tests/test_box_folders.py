@@ -161,6 +161,8 @@ def test_two_formats_in_one_folder_are_refused_with_the_option_that_chooses(tmp_
     ):
         read(tmp_path)
     assert [read(tmp_path, annotations=kind).layout for kind in ("voc", "yolo")] == ["VOC XML", "YOLO"]
+    with pytest.raises(UsageError, match="has no boxes in the format of --annotations coco"):
+        read(tmp_path, annotations="coco")
 
 
 def test_boxes_and_masks_in_one_folder_are_chosen_by_the_task(tmp_path: Path) -> None:

@@ -18,14 +18,14 @@ def data_command(
     data: Name,
     format: Format,
     data_dir: Path | None = DATA_DIR,
-    task: str | None = option("Data", "NAME", "Task, where a data set has masks and boxes: segmentation or detection."),
+    task: str | None = option("Data", "NAME", "Task, where a data set has masks and boxes."),
     annotations: str | None = option("Data", "NAME", "Format of boxes, where a folder has several: voc, coco or yolo."),
     skip_unreadable: bool = flag("Data", "Leave out images that cannot be read or have faulty boxes."),
 ) -> None:
-    """Check a data set, and show how it is read: task, splits, classes.
+    """Check a data set, and show its task, splits and classes.
 
-    Of a folder with masks every file is checked: pairs of images and masks, sizes, and the values of all pixels. Of a
-    folder with boxes every box is checked, and all faults are listed, with exit code 1.
+    In a folder with masks, every file is checked: the pairs of images and masks, their sizes, and all pixel values. In
+    a folder with boxes, every box is checked, and all faults are listed; the exit code is then 1.
     """
     from cnn_cli.data.annotations import FaultyBoxesError
     from cnn_cli.data.loading import load_dataset, resolve_data_dir

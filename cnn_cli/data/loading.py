@@ -58,6 +58,8 @@ def _read_folder(root: Path, skip_faulty: bool, task: str | None, annotations: s
         return replace(dataset, notes=(*dataset.notes, *skipped, *[note] * bool(note)))
     if boxes:
         return read_box_folder(root, boxes.read(), skip_faulty)
+    if annotations:
+        raise UsageError(f"{root} has no boxes in the format of --annotations {annotations}; leave it out")
     if task == DETECTION and (masks := find_layout(root)):
         return read_mask_folder(root, masks)
     return read_folder(root)
@@ -79,7 +81,8 @@ def load_for_evaluation(
     if data is None and is_missing(trained_on):
         raise moved(trained_on)
     folder = resolve_data_dir(data_dir, str(metadata.get("folder", "")))
-    dataset = load_dataset(data or trained_on, folder, bool(metadata.get("skip_unreadable")), task)
+    annotations = None if data else metadata.get("annotations")
+    dataset = load_dataset(data or trained_on, folder, bool(metadata.get("skip_unreadable")), task, annotations)
     same = fingerprint(dataset) == metadata.get("fingerprint", fingerprint(dataset))
     if dataset.name == trained_on and not same:
         note = f"warning: {dataset.name} has changed since training: its classes or numbers of images differ"

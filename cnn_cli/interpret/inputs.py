@@ -17,6 +17,7 @@ from cnn_cli.data.loading import load_for_evaluation, match_classes, select_spli
 from cnn_cli.data.preparation import read_image
 from cnn_cli.data.preprocessing import preprocess
 from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.tasks.selection import task_of
 from cnn_cli.training.eval_report import SPLITS
 
 
@@ -115,7 +116,8 @@ def whole_split(
         raise UsageError(f"{loaded.plan.network} has no data set; name one with --data")
     if split_name not in SPLITS:
         raise UsageError(f"--split must be test, val or train, not {split_name!r}")
-    chosen = select_split(load_for_evaluation(own, metadata, data, data_dir), split_name)
+    task = task_of(loaded.plan)
+    chosen = select_split(load_for_evaluation(own, metadata, data, data_dir, task), split_name)
     return match_classes(chosen, loaded.classes) if strict and loaded.classes else chosen
 
 

@@ -55,7 +55,8 @@ def begin(request: Request) -> RunResult | None:
         data_dir = resolve_data_dir(request.data_dir)
         with world.local_main_first(), hint_at_skipping():
             weights = find_initial_weights(settings, plan)
-            dataset = load_dataset(settings["data"].value, data_dir, settings["skip_unreadable"].value, task_of(plan))
+            skip, annotations = settings["skip_unreadable"].value, settings["annotations"].value
+            dataset = load_dataset(settings["data"].value, data_dir, skip, task_of(plan), annotations)
         settings |= {"data": Setting(dataset.name, settings["data"].source), "weights": full_path(settings["weights"])}
         if weights:
             request = replace(request, input=request.input or weights.input_for(plan))
@@ -155,8 +156,9 @@ def _same_dataset(request: Request, settings: dict[str, Setting], metadata: Meta
     if is_missing(settings["data"].value):
         raise moved(settings["data"].value)
     folder = resolve_data_dir(request.data_dir, metadata.data["folder"])
-    skip = bool(metadata.data.get("skip_unreadable"))
-    dataset = load_dataset(settings["data"].value, folder, skip, task_of(plan_document(metadata.spec, str(run))))
+    skip, annotations = bool(metadata.data.get("skip_unreadable")), metadata.data.get("annotations")
+    task = task_of(plan_document(metadata.spec, str(run)))
+    dataset = load_dataset(settings["data"].value, folder, skip, task, annotations)
     if fingerprint(dataset) != metadata.data.get("fingerprint"):
         raise UsageError(f"{dataset.name} has changed since {run} started: its classes or numbers of images differ")
     return dataset

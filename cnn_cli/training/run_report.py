@@ -25,7 +25,9 @@ from cnn_cli.training.state import State
 
 def data_facts(dataset: Dataset, settings: Mapping[str, Setting], folder: Path) -> dict[str, Any]:
     """What evaluating or resuming later needs to know of the data."""
-    values = {name: settings[name].value for name in ("val_fraction", "seed", "batch_size", "skip_unreadable")}
+    values = {
+        name: settings[name].value for name in ("val_fraction", "seed", "batch_size", "skip_unreadable", "annotations")
+    }
     return {"name": dataset.name, **values, "fingerprint": fingerprint(dataset), "folder": str(folder.resolve())}
 
 
