@@ -38,7 +38,7 @@ BEYOND = {
     "classes of torch.nn that are not in the table", "an argument that is not declared",
     "a rejected child, and its uses", "values inside of groups", "a reserved file name",
     "children joined by number", "sizes and parts that do not fit", "numbers in joins that have no place there",
-    "several outputs", "a layer used again that does not fit",
+    "several outputs", "a layer used again that does not fit", "input without channels",
     "several outputs that cannot be trained", "outputs of two shapes",
     "a detector with an unknown output", "a detector that names an output twice", "boxes with other channels",
     "boxes of other cells", "cells that do not lie on the image", "boxes that are not a map",

@@ -14,6 +14,7 @@ from cnn_cli.analysis.rows import described
 from cnn_cli.analysis.shapes import passage
 from cnn_cli.errors import UsageError, closest
 from cnn_cli.language.detection_scales import detection_scales
+from cnn_cli.language.input_hint import is_flat
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import sizes
 from cnn_cli.layers.formulas import AXES, Formula, derivation
@@ -71,23 +72,21 @@ def table(explanations: Sequence[Explanation]) -> Table:
 
 def never_used(plan: Plan) -> list[str]:
     """What of the image reaches no output, and which layers drop it; empty where all of it is used."""
-    rows, columns = unused(plan, sights(plan))
-    if not rows and not columns:
+    missing, sides = unused(plan, sights(plan)), plan.input[1:]
+    if not any(missing):
         return []
-    _, height, width = plan.input
-    parts = [
-        _which(lost, size, word) for lost, size, word in ((rows, height, "row"), (columns, width, "column")) if lost
-    ]
+    names = ("row", "column") if len(sides) == 2 else ("value",)
+    parts = [_which(lost, size, name) for lost, size, name in zip(missing, sides, names, strict=True) if lost]
     lost = " and ".join(parts)
-    lines = [f"{lost[0].upper()}{lost[1:]} of the {height}x{width} image reach no output."]
+    lines = [f"{lost[0].upper()}{lost[1:]} of the {sizes(sides)} {plan.input_kind} reach no output."]
     dropping = [(layer, dropped) for layer in plan.layers if (dropped := _dropped(layer))]
     alone = ", which alone would have seen them" if len(dropping) == 1 else ""
     for layer, dropped in dropping:
         lines.append(
             f"{layer.name} ({described(layer)}) gets {sizes(layer.input_shape[1:])} and leaves out {dropped}{alone}."
         )
-    if height == width and (near := inputs.near(plan)):
-        better = " and ".join(f"{s}x{s}" for s in near)
+    if (len(set(sides)) == 1 or is_flat(plan.input)) and (near := inputs.near(plan)):
+        better = " and ".join(sizes(shape[1:]) for shape in near)
         lines.append(f"{better} would lose nothing; `cnn shapes {plan.network} --valid-inputs` shows more.")
     return lines
 
@@ -122,13 +121,14 @@ def _receptive_field(plan: Plan, layer: Layer, found: dict[str, Sight]) -> tuple
     if now is None or now == before:
         return ()
     if now.whole:
-        return ("the whole image",)
+        return (f"the whole {plan.input_kind}",)
     stride = ""
     if None not in now.stride:
         one = dict.fromkeys(_fraction(n) for n in now.stride)
         stride = f", stride (jump) {'x'.join(one)}{' on average' if now.average else ''}"
     offset = "x".join(str(n) for n in dict.fromkeys(now.offset))
-    return (*(_growth(layer, before, now) if before else ()), f"{sizes(now.size)} pixels{stride}, offset {offset}")
+    unit = "pixels" if len(now.size) == 2 else "values"
+    return (*(_growth(layer, before, now) if before else ()), f"{sizes(now.size)} {unit}{stride}, offset {offset}")
 
 
 def _cells(plan: Plan, layer: Layer) -> tuple[str, ...]:
@@ -149,9 +149,14 @@ def _cells(plan: Plan, layer: Layer) -> tuple[str, ...]:
 def _growth(layer: Layer, before: Field, now: Field) -> tuple[str, ...]:
     """`4 + (3 − 1)·2 = 8`, where the layer is a plain window over rows and columns."""
     formulas = []
-    for n, label in enumerate(AXES[2]):
+    for n, label in enumerate(AXES[len(before.size)]):
         window, size, gap = layer.taps.get(1 + n), before.size[n], before.stride[n]
-        if len(layer.input_shape) != 3 or window is EVERYTHING or len(window.phases) != 1 or gap is None:
+        if (
+            len(layer.input_shape) != len(before.size) + 1
+            or window is EVERYTHING
+            or len(window.phases) != 1
+            or gap is None
+        ):
             return ()
         wide = window.phases[0][-1] - window.phases[0][0] + 1
         formulas.append(

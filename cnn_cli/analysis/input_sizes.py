@@ -12,11 +12,13 @@ from typing import Any
 from cnn_cli.analysis.receptive_field import never_read, producer, sights, unused
 from cnn_cli.errors import UsageError
 from cnn_cli.language.expansion import expand as expand
+from cnn_cli.language.input_hint import is_flat, with_side
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import Shape, ShapeError, SizeOf, sizes
 from cnn_cli.tables import Column, Table, format_count, render
 
 SECONDS = 2  # that a search may take
+LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 COMMON = (28, 32, 64, 96, 128, 192, 224, 256, 320, 384, 448, 512)
 
 
@@ -57,9 +59,10 @@ class InputSizes:
         return Table(columns, [self._line(plan) for plan in self.plans])
 
     def text(self) -> str:
-        first, last = (sizes(_resized(self.plan, side)[1:]) for side in (1, self.tried))
-        kind = "inputs" if _is_flat(self.plan) else "square inputs"
-        smallest = sizes(_resized(self.plan, self.fitting[0])[1:]) if self.fitting else f"none up to {last}"
+        own = self.plan.input
+        first, last = (sizes(with_side(own, side)[1:]) for side in (1, self.tried))
+        kind = "inputs" if is_flat(own) else "square inputs"
+        smallest = sizes(with_side(own, self.fitting[0])[1:]) if self.fitting else f"none up to {last}"
         lines = [
             f"{self.plan.network}: {kind} from {first} to {last}",
             "",
@@ -78,19 +81,21 @@ class InputSizes:
             message = problem.message.split(" (what arrives")[0].split(";")[0]
             return {"input": sizes(plan.input), "note": f"{where}: {message}"}
         main = [layer.output_shape for layer in plan.layers if layer.name.split(".")[0] not in plan.only_in_training]
-        maps = [shape for shape in main if len(shape) == 3 and max(shape[1:]) > 1]
-        rows, columns = unused(plan, sights(plan))
+        maps = [shape for shape in main if len(shape) == len(plan.input) and max(shape[1:]) > 1]
+        *rows, columns = map(len, unused(plan, sights(plan)))
         default = "default input" if plan.input == self.plan.input else ""
-        lost = f"{len(rows)} rows, {len(columns)} columns unused" if rows or columns else ""
+        lost = ", ".join([*(f"{count} rows" for count in rows), f"{columns} columns"]) + " unused"
+        if is_flat(plan.input):
+            lost = f"{columns} values unused"
         return {
             "input": sizes(plan.input),
             "last_image": sizes(maps[-1]) if maps else "",
             "output": plan.output_sizes,
             "params": plan.params,
             "macs": plan.macs,
-            "unused_rows": len(rows),
-            "unused_columns": len(columns),
-            "note": ", ".join(part for part in (default, lost) if part),
+            "unused_rows": sum(rows),
+            "unused_columns": columns,
+            "note": ", ".join(part for part in (default, lost if columns or any(rows) else "") if part),
         }
 
 
@@ -103,7 +108,7 @@ def find_input_sizes(plan: Plan, sides: str | None = None) -> InputSizes:
     fitting, exact, side = [], [], 0
     while side < max(256, max(plan.input[1:]) * 4 // 3) and time.perf_counter() < end:
         side += 1
-        fits, reads_all = trial(_resized(plan, side))
+        fits, reads_all = trial(with_side(plan.input, side))
         fitting += [side] * fits
         exact += [side] * (fits and reads_all)
     result = InputSizes(plan, side, tuple(fitting), tuple(exact))
@@ -114,15 +119,6 @@ def find_input_sizes(plan: Plan, sides: str | None = None) -> InputSizes:
 def replan(plan: Plan, shape: Shape) -> Plan:
     """The same network for another input, with its mistakes in `problems` where that does not fit."""
     return replace(expand(replace(plan.spec, input=shape)), input=shape)
-
-
-def _is_flat(plan: Plan) -> bool:
-    """Whether the input is a row of values, of which only the length can change."""
-    return plan.input[1] == 1 < plan.input[2]
-
-
-def _resized(plan: Plan, side: int) -> Shape:
-    return plan.input[0], 1 if _is_flat(plan) else side, side
 
 
 def trials(plan: Plan) -> Callable[[Shape], tuple[bool, bool]]:
@@ -178,13 +174,13 @@ def _pass_through(layer: Layer, inputs: tuple[Shape, ...]) -> tuple[Layer | None
     return resized, frozenset((axis, i) for axis, left in never_read(resized).items() for i in left)
 
 
-def near(plan: Plan) -> list[int]:
-    """The closest square sizes below and above the network's own at which nothing is dropped."""
-    trial, own, end = trials(plan), plan.input[1], time.perf_counter() + SECONDS
+def near(plan: Plan) -> list[Shape]:
+    """The closest square inputs below and above the network's own, or lengths, at which nothing is dropped."""
+    trial, own, end = trials(plan), plan.input[-1], time.perf_counter() + SECONDS
 
-    def first(sides: Iterable[int]) -> list[int]:
-        possible = (s for s in sides if s > 0 and time.perf_counter() < end)
-        return [s for s in [next((s for s in possible if trial((plan.input[0], s, s))[1]), 0)] if s]
+    def first(sides: Iterable[int]) -> list[Shape]:
+        possible = (with_side(plan.input, s) for s in sides if s > 0 and time.perf_counter() < end)
+        return [shape for shape in possible if trial(shape)[1]][:1]
 
     return first(range(own - 1, own - 65, -1)) + first(range(own + 1, own + 65))
 
@@ -219,23 +215,29 @@ def _repeats(fitting: set[int], first: int, tried: int, step: int) -> bool:
 
 def _shown(result: InputSizes) -> list[Shape]:
     """The smallest size, common ones, and those next to the network's own."""
-    own = result.plan.input[2]
+    own = result.plan.input[-1]
     near = {s for s in result.exact if own - 40 <= s <= own + 40 and own not in result.exact}
     below, above = max((s for s in near if s < own), default=0), min((s for s in near if s > own), default=0)
-    common = {s for s in COMMON if result.fitting and result.fitting[0] <= s <= max(1.8 * own, 64)}
+    common = {
+        s
+        for s in (LENGTHS if is_flat(result.plan.input) else COMMON)
+        if result.fitting and result.fitting[0] <= s <= max(1.8 * own, 64)
+    }
     shown = sorted({*result.fitting[:1], below, above, *common} - {0, own})
-    return sorted([result.plan.input, *(_resized(result.plan, side) for side in shown)], key=lambda shape: shape[2])
+    shapes = [result.plan.input, *(with_side(result.plan.input, side) for side in shown)]
+    return sorted(shapes, key=lambda shape: shape[-1])
 
 
 def parse_sides(text: str, plan: Plan) -> list[Shape]:
     """`28,32x48` as input shapes of the network; UsageError for anything else."""
-    shapes: list[Shape] = []
+    shapes, most = list[Shape](), len(plan.input) - 1
     for part in text.replace(" ", "").split(","):
         numbers = part.lower().split("x")
-        if not 1 <= len(numbers) <= 2 or not all(
+        if not 1 <= len(numbers) <= most or not all(
             n.isascii() and n.isdigit() and len(n) < 7 and int(n) for n in numbers
         ):
-            raise UsageError(f"--sizes takes sides in pixels, such as 28,32,48x64, not {part!r}")
+            form = "sides in pixels, such as 28,32,48x64" if most == 2 else "lengths, such as 1000,8000"
+            raise UsageError(f"--sizes takes {form}, not {part!r}")
         one = len(numbers) == 1
-        shapes.append(_resized(plan, int(numbers[0])) if one else (plan.input[0], int(numbers[0]), int(numbers[1])))
+        shapes.append(with_side(plan.input, int(numbers[0])) if one else (plan.input[0], *map(int, numbers)))
     return shapes

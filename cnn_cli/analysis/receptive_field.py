@@ -43,19 +43,22 @@ class Side:
 
 @dataclass(frozen=True)
 class Sight:
-    """What a tensor sees: for each of its axes the positions that it runs over, and both sides of the image."""
+    """What a tensor sees: for each of its axes the positions that it runs over, and the sides of the image.
+
+    A one-dimensional input has one side.
+    """
 
     axes: tuple[tuple[Factor, ...], ...]
-    sides: tuple[Side, Side]
+    sides: tuple[Side, ...]
 
 
 @dataclass(frozen=True)
 class Field:
-    """A receptive field, (rows, columns), in pixels of the image."""
+    """A receptive field, (rows, columns), in pixels of the image; of a one-dimensional input (values,)."""
 
-    size: tuple[int, int]
-    stride: tuple[float | None, float | None]  # from one position to the next; 0: none, None: uneven
-    offset: tuple[int, int]  # the first pixel of position 0, negative where that lies in the padding
+    size: tuple[int, ...]
+    stride: tuple[float | None, ...]  # from one position to the next; 0: none, None: uneven
+    offset: tuple[int, ...]  # the first pixel of position 0, negative where that lies in the padding
     average: bool  # the stride alternates, and is a mean
     whole: bool  # it is all of the image, for every position
 
@@ -64,12 +67,10 @@ def sights(plan: Plan) -> dict[str, Sight]:
     """The sight of the input and of every row, by its name."""
     channels, *image = plan.input or (1, 1, 1)
     sides = [Side(((0, 0),), 1, tuple(1 << n for n in range(size))) for size in image]
-    found = {
-        "input": Sight((((None, channels),), *(((n, size),) for n, size in enumerate(image))), (sides[0], sides[1]))
-    }
+    found = {"input": Sight((((None, channels),), *(((n, size),) for n, size in enumerate(image))), tuple(sides))}
     for layer in plan.layers:
         inputs = zip(layer.reads, layer.input_shapes, strict=False)
-        found[layer.name] = _sight(layer, [_taken(name, shape, found) for name, shape in inputs])
+        found[layer.name] = _sight(layer, [_taken(name, shape, found) for name, shape in inputs], len(sides))
     return found
 
 
@@ -97,7 +98,7 @@ def field(sight: Sight, image: Shape) -> Field | None:
     stride = [s if s is None else int(s) if s.denominator == 1 else float(s) for s in strides]
     whole = all(s.step == 0 and s.seen[0] == _full(n) for s, n in zip(sides, image, strict=True))
     average = any(side.step and len({_starts(side, o) for o in range(len(side.spans))}) > 1 for side in sides)
-    return Field((size[0], size[1]), (stride[0], stride[1]), (spans[0][0][0], spans[1][0][0]), average, whole)
+    return Field(tuple(size), tuple(stride), tuple(s[0][0] for s in spans), average, whole)
 
 
 def _starts(side: Side, o: int) -> int | None:
@@ -106,8 +107,8 @@ def _starts(side: Side, o: int) -> int | None:
     return next_[0] - one[0] if one and next_ else None
 
 
-def unused(plan: Plan, found: dict[str, Sight]) -> tuple[list[int], list[int]]:
-    """The rows and the columns of the image on which no output depends."""
+def unused(plan: Plan, found: dict[str, Sight]) -> tuple[list[int], ...]:
+    """The rows and the columns of the image on which no output depends; the values of a one-dimensional input."""
     ends = [found[name] for name in _ends(plan)]
     missing = []
     for n, size in enumerate(plan.input[1:]):
@@ -115,7 +116,7 @@ def unused(plan: Plan, found: dict[str, Sight]) -> tuple[list[int], list[int]]:
         for end in ends:
             seen |= _any(end.sides[n].seen)
         missing.append([i for i in range(size) if not seen >> i & 1])
-    return missing[0], missing[1]
+    return tuple(missing)
 
 
 def never_read(layer: Layer) -> dict[int, list[int]]:
@@ -138,10 +139,10 @@ def _ends(plan: Plan) -> list[str]:
     return [layer.name for layer in plan.layers if layer.name not in taken or layer.name in ends] or ["input"]
 
 
-def _sight(layer: Layer, inputs: list[Sight]) -> Sight:
+def _sight(layer: Layer, inputs: list[Sight], sides: int) -> Sight:
     if not inputs:
         nothing = Side((None,), 0, (0,))
-        return Sight(tuple(((None, n),) for n in layer.output_shape), (nothing, nothing))
+        return Sight(tuple(((None, n),) for n in layer.output_shape), (nothing,) * sides)
     if layer.rule.joins:
         return _joined(layer, inputs)
     before, after = layer.grid
@@ -167,7 +168,7 @@ def _read(layer: Layer, sight: Sight, before: Shape, after: Shape) -> Sight:
         if after[n] != _count(axes[n]):
             own = [image for image, _ in axes[n] if image is not None]
             axes[n] = ((own[0] if len(axes[n]) == 1 and own else None, after[n]),)
-    return Sight(tuple(axes), (sides[0], sides[1]))
+    return Sight(tuple(axes), tuple(sides))
 
 
 def _reshaped(sight: Sight, shape: Shape) -> Sight:
@@ -195,7 +196,7 @@ def _mixed(sight: Sight, axes: list[tuple[Factor, ...]], rest: list[Factor], sha
     for image, _ in rest:
         if image is not None:
             sides[image] = _whole(sides[image])
-    return Sight((*axes, *(((None, size),) for size in shape[len(axes) :])), (sides[0], sides[1]))
+    return Sight((*axes, *(((None, size),) for size in shape[len(axes) :])), tuple(sides))
 
 
 def _through(side: Side, taps: Taps, count: int) -> Side:
@@ -222,7 +223,7 @@ def _whole(side: Side) -> Side:
 def _joined(layer: Layer, arrives: list[Sight]) -> Sight:
     """The union of what the branches see."""
     sides = []
-    for n in (0, 1):
+    for n in range(len(arrives[0].sides)):
         side = arrives[0].sides[n]
         for other in arrives[1:]:
             side = _union(side, other.sides[n])
@@ -238,7 +239,7 @@ def _joined(layer: Layer, arrives: list[Sight]) -> Sight:
                 sides[image] = _whole(sides[image])
         fitting = sorted((a for a in own if _count(a) == size), key=lambda a: not any(i is not None for i, _ in a))
         axes.append(((None, size),) if stacked or not fitting else fitting[0])
-    return Sight(tuple(axes), (sides[0], sides[1]))
+    return Sight(tuple(axes), tuple(sides))
 
 
 def _union(a: Side, b: Side) -> Side:

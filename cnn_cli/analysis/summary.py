@@ -174,7 +174,7 @@ class Summary:
         buffers = f"; {total['buffers']:,} values in buffers" if total["buffers"] else ""
         lines = [
             f"{total['params']:,} parameters, {trainable}{buffers}; {format_bytes(total['bytes'])} in float32",
-            f"{total['macs']:,} MACs = {total['flops']:,} FLOPs per {sizes(plan.input)} image",
+            f"{total['macs']:,} MACs = {total['flops']:,} FLOPs per {sizes(plan.input)} {plan.input_kind}",
         ]
         if plan.named_outputs:
             lines.append(f"outputs {plan.output_sizes}")

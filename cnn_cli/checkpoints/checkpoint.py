@@ -119,8 +119,7 @@ class LoadedNetwork:
     @property
     def preprocessing(self) -> Preprocessing:
         """How images are prepared, at the size of the plan, which --input may have changed."""
-        channels, height, width = self.plan.input
-        size = (channels, height, width)
+        size = self.plan.image
         return Preprocessing(size) if self.metadata is None else self.metadata.preprocessing.with_input(size)
 
 
@@ -305,9 +304,7 @@ def _load_with_weights(
     images, notes = weights.preprocessing, [f"weights: {weights}", *filter(None, (weights.inside, moved.renamed))]
     if images is None:  # then as the spec says, as for training
         settings = resolve({}, {}, plan.train)
-        channels, height, width = plan.input
-        size = (channels, height, width)
-        images = Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
+        images = Preprocessing.from_settings(plan.image, settings["resize"].value, settings["normalize"].value)
         notes.append("the file does not record its classes or preprocessing; both are taken from the spec")
     metadata = Metadata(plan.document(), weights.classes, images, weights.data, {"weights": weights.name})
     loaded = LoadedNetwork(plan, weights.path, metadata, None, tuple(notes))

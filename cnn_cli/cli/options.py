@@ -62,12 +62,13 @@ def parse_args(pairs: list[str] | None, option: str = "--set") -> dict[str, str]
 
 
 def parse_size(text: str | None, option: str = "--input") -> tuple[int, ...] | None:
-    """`3x224x224` as (3, 224, 224); UsageError, which names the option, for anything else."""
+    """`3x224x224` as (3, 224, 224), `1x8000` as (1, 8000); UsageError, which names the option, for anything else."""
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise UsageError(f"{option} takes CHANNELSxHEIGHTxWIDTH, such as 3x224x224, not {text!r}")
+    if len(parts) not in (2, 3) or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        form = "CHANNELSxHEIGHTxWIDTH, such as 3x224x224, or CHANNELSxLENGTH"
+        raise UsageError(f"{option} takes {form}, not {text!r}")
     return tuple(int(part) for part in parts)
 
 
@@ -77,7 +78,7 @@ class Spec:
 
     models: list[Path] | None = MODELS
     set: list[str] | None = option("Network", "NAME=VALUE", "Set an argument of the network; may be repeated.")
-    input: str | None = option("Network", "CxHxW", "Input size, such as 3x224x224.")
+    input: str | None = option("Network", "CxHxW", "Input size, such as 3x224x224, or 1x8000 for Conv1d.")
 
     @property
     def files(self) -> tuple[Path, ...]:

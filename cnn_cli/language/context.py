@@ -133,6 +133,9 @@ class Context:
         """Note that the inputs do not fit: what is needed, what arrives and from where, and what to write."""
         got = " and ".join(f"{sizes(x.shape or ())} from {x.source}" for x in inputs)
         fix = error.fix
+        if len(self.root.input) == 2 and inputs[0].row == "input" and "height" in error.need:
+            image = [1, *self.root.input]
+            fix = f"write the input as {image} if it is an image, or use the layer …1d"
         if self.uses_in_channels and len({(x.shape or ())[:1] for x in inputs}) > 1:
             fix += ". Inside a block, $in_channels is what arrives at that very layer; for the channels of the block's"
             fix += " input, write an argument, `args: {channels: $in_channels}`"

@@ -82,6 +82,8 @@ def _mistake(context: Context, name: str, shape: Shape | None, key: str) -> str:
         form = "distances to the left, upper, right and lower edge"
         return f"{name!r} has {shape[0]} channels, but boxes have 4, {form}; write out_channels: 4"
     image = context.root.input
+    if len(image) != 3:
+        return f"a detector takes images, but the input is {sizes(image)}; write [channels, height, width]"
     if not stride(image, (shape[1], shape[2])):
         fix = "the stride must be the same whole number in both directions; pad the convolutions"
         return f"the {sizes(shape[1:])} cells of {name!r} do not lie evenly on {sizes(image[1:])} pixels: {fix}"

@@ -5,50 +5,66 @@ from collections.abc import Callable, Iterator
 
 from cnn_cli.layers import Shape, sizes
 
-LARGEST = 2048
+LARGEST, LONGEST = 2048, 65536  # sides of images, and lengths of one-dimensional inputs, that are tried
 SECONDS = 0.4  # what a hint may cost
 
 
-def smallest(fits: Callable[[Shape], bool], channels: int) -> Shape | None:
-    """The smallest square input (channels, s, s) for which `fits` holds, if one up to 2048 does."""
-    top = next((s for s in _doubled() if fits((channels, s, s))), None)
+def is_flat(shape: Shape) -> bool:
+    """Whether an input is a row of values, of which only the length can change: CxL, or Cx1xL."""
+    return len(shape) == 2 or shape[1] == 1 < shape[2]
+
+
+def with_side(shape: Shape, side: int) -> Shape:
+    """The same input as a square of this side, or with this length."""
+    return (*shape[:-1], side) if is_flat(shape) else (shape[0], side, side)
+
+
+def smallest(fits: Callable[[Shape], bool], shape: Shape) -> Shape | None:
+    """The smallest input for which `fits` holds: a square (channels, s, s) up to 2048, or a length up to 65536."""
+    most = LONGEST if is_flat(shape) else LARGEST
+    top = next((s for s in _doubled(most) if fits(with_side(shape, s))), None)
     if top is None:
         return None
     low, high = top // 2 + 1, top
     while low < high:
         middle = (low + high) // 2
-        if fits((channels, middle, middle)):
+        if fits(with_side(shape, middle)):
             high = middle
         else:
             low = middle + 1
-    return (channels, high, high)
+    return with_side(shape, high)
 
 
 def multiple(fits: Callable[[Shape], bool], shape: Shape) -> int | None:
     """The smallest power of two up to 256 such that inputs whose sides are multiples of it fit."""
     for m in (2, 4, 8, 16, 32, 64, 128, 256):
-        up = tuple(-(-n // m) * m for n in shape[1:])
-        if fits((shape[0], *up)) and fits((shape[0], up[0] + m, up[1] + m)):
+        if fits(_rounded_up(shape, m)) and fits(_rounded_up(shape, m, m)):
             return m
     return None
+
+
+def _rounded_up(shape: Shape, m: int, more: int = 0) -> Shape:
+    """The sides rounded up to multiples of m, or the length alone, and `more` of them."""
+    fixed = len(shape) - 1 if is_flat(shape) else 1
+    return (*shape[:fixed], *(-(-n // m) * m + more for n in shape[fixed:]))
 
 
 def suggest_input(fits: Callable[[Shape], bool], shape: Shape, small: bool, fix: str) -> str:
     """What to write instead of an input of `shape`: the smallest that fits, or a multiple; else `fix` alone."""
     fits = _within_time(fits)
     if small:
-        best = smallest(fits, shape[0])
+        best = smallest(fits, shape)
         return f"{fix} (the smallest that fits is {sizes(best)})" if best else fix
     m = multiple(fits, shape)
     if m is None:
         return fix
-    near = sizes((shape[0], *(-(-n // m) * m for n in shape[1:])))
-    return f"write an input whose sides are multiples of {m}, such as {near}"
+    sides = "length is a multiple" if is_flat(shape) else "sides are multiples"
+    return f"write an input whose {sides} of {m}, such as {sizes(_rounded_up(shape, m))}"
 
 
-def _doubled() -> Iterator[int]:
+def _doubled(most: int) -> Iterator[int]:
     s = 1
-    while s <= LARGEST:
+    while s <= most:
         yield s
         s *= 2
 

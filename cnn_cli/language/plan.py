@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnn_cli.errors import Problem, SpecError
+from cnn_cli.errors import Problem, SpecError, UsageError
 from cnn_cli.language.spec import Spec, used_blocks
 from cnn_cli.layers import LayerType, Saved, Shape, SizeOf, Tensor, sizes
 from cnn_cli.layers.formulas import Line
@@ -169,6 +169,20 @@ class Plan:
     @property
     def reference(self) -> str:
         return self.spec.reference
+
+    @property
+    def input_kind(self) -> str:
+        """What sentences call the input."""
+        return "image" if len(self.input) == 3 else "input"
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """The input as channels, height and width; UsageError for one without height."""
+        if len(self.input) == 3:
+            return self.input[0], self.input[1], self.input[2]
+        channels, length = self.input
+        fix = f"write its input as [{channels}, 1, {length}], and {{Flatten: 2}} as its first layer"
+        raise UsageError(f"{self.network} takes {sizes(self.input)} (channels x length), but images are needed; {fix}")
 
     @property
     def output(self) -> Shape:

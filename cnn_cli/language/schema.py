@@ -51,9 +51,9 @@ def _network() -> Schema:
         "input": {
             "type": "array",
             "items": size,
-            "minItems": 3,
+            "minItems": 2,
             "maxItems": 3,
-            "description": "[channels, height, width]",
+            "description": "[channels, height, width], or [channels, length] for layers such as Conv1d",
         },
         "args": {"$ref": "#/definitions/args"},
         "blocks": {"$ref": "#/definitions/blocks"},

@@ -189,7 +189,7 @@ def _input(node: Node | None, notes: _Notes) -> tuple[int, ...]:
     except ValueError as error:
         notes.add(node.place, str(error), "input")
         return ()
-    height, width, channels = size
+    height, width, channels = (*size, 0)[:3]  # as they would be with channels last
     if channels in (1, 3) and height > 4 and width > 4 and (height == width or channels == 3):
         form = f"channels come first; if this is height, width, channels, write [{channels}, {height}, {width}]"
         notes.add(node.place, f"{height} channels of {width}x{channels} pixels: {form}", "input", warning=True)
@@ -197,11 +197,12 @@ def _input(node: Node | None, notes: _Notes) -> tuple[int, ...]:
 
 
 def read_input(value: Any) -> tuple[int, ...]:
-    """[channels, height, width] as a tuple; ValueError says what it must be."""
-    if not isinstance(value, list | tuple) or len(value) != 3:
+    """[channels, height, width] or [channels, length] as a tuple; ValueError says what it must be."""
+    if not isinstance(value, list | tuple) or len(value) not in (2, 3):
         numbers = re.findall(r"\d+", str(value)[:80])
         numbers = ["1", *numbers] if len(numbers) == 2 else numbers if len(numbers) == 3 else ["3", "224", "224"]
-        raise ValueError(f"must be [channels, height, width], not {shown(value)}; write [{', '.join(numbers)}]")
+        form = "[channels, height, width] or [channels, length]"
+        raise ValueError(f"must be {form}, not {shown(value)}; write [{', '.join(numbers)}]")
     return tuple(SIZE.read(v) for v in value)
 
 

@@ -63,8 +63,7 @@ def prepared(
 
     Settings at their defaults are taken from the weights, where these record them.
     """
-    channels, height, width = plan.input
-    size = (channels, height, width)
+    size = plan.image
     theirs = weights.preprocessing.with_input(size) if weights and weights.preprocessing else None
     if theirs is None:
         return settings, Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
