@@ -127,6 +127,7 @@ STRICTER = [
     Stricter("", "of at least 1", "sizes of 0 make empty tensors, and negative ones are slips"),
     Stricter("ConvTranspose", "takes everything away", "sizes of 0 make empty tensors"),
     Stricter("Pad", "takes everything away", "sizes of 0 make empty tensors"),
+    Stricter("CircularPad", "to copy from", "with a negative padding, PyTorch leaves values uninitialized"),
     Stricter("Slice", "needs as many along", "Python takes positions beyond the end, which are mostly slips"),
     Stricter("Slice", "leaves nothing", "sizes of 0 make empty tensors"),
     Stricter("CenterCrop", "a crop of", "torchvision pads what is smaller"),

@@ -33,6 +33,7 @@ BEYOND = {
     "a division", "a division by zero", "a power", "an open expression", "groups that do not divide", "an unknown axis",
     "an argument without value", "a network that cannot be trained", "layers without dashes", "repeat at the top",
     "repeat and from beside what is neither an item of a list nor a named child",
+    "the size of what is split",
     "an argument that fits no setting", "no Flatten after Permute is meant", "a block named like a layer",
     "a reserved argument name", "nothing but blocks", "channels last",
     "classes of torch.nn that are not in the table", "an argument that is not declared",

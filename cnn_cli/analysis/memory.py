@@ -164,7 +164,8 @@ class _Run:
         for name in exports:
             assert exported is not None
             exported[name] = self.hold(values[name if name in values else name.rpartition(".")[0]])
-        out = self.hold(values[part.output if part.output in values else "input"])
+        end = next(n for n in (part.output, part.output.rpartition(".")[0], "input") if n in values)
+        out = self.hold(values[end])
         for tensor in values.values():
             self.drop(tensor)
         return out

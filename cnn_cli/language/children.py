@@ -1,11 +1,12 @@
 """The children of lists and mappings: their names, and the copies that `repeat` makes."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
-from cnn_cli.language.context import UNKNOWN, Closure, Context, Scope, Site, evaluate
-from cnn_cli.language.siblings import Siblings
+from cnn_cli.language.context import UNKNOWN, Closure, Context, Output, Scope, Site, evaluate
+from cnn_cli.language.siblings import Siblings, value_at
 from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.values import Integer
 
@@ -31,9 +32,12 @@ _ATTRIBUTES = """
 TAKEN = frozenset(_ATTRIBUTES.split())  # attributes of nn.Module and of our Graph: a child may not hide them
 
 
-def list_items(context: Context, node: Node, site: Site) -> Iterator[tuple[Node | None, Scope]]:
+def list_items(
+    context: Context, node: Node, site: Site, arrives: Callable[[], Output]
+) -> Iterator[tuple[Node | None, Scope]]:
     """The items of a list, repeats written out: copies of `{repeat: N, layers: [a, b]}` become a, b, a, b, …
 
+    `arrives` gives the output of the item before, whose size N may depend on.
     None where the number of copies is unknown, so that the shape of what follows is unknown too.
     """
     for item in node.value:
@@ -45,7 +49,7 @@ def list_items(context: Context, node: Node, site: Site) -> Iterator[tuple[Node 
             yield item, site.scope
             continue
         group = evaluate(context, parts["layers"], site) if set(parts) == {"repeat", "layers"} else None
-        times = _times(context, parts["repeat"], site)
+        times = _times(context, parts["repeat"], replace(site, input=arrives()))
         if times is None:
             yield None, site.scope
         for copy in range(times or 0):
@@ -53,7 +57,7 @@ def list_items(context: Context, node: Node, site: Site) -> Iterator[tuple[Node 
             scope = replace(site.scope, index=copy)
             if isinstance(group, Closure) and isinstance(group.node.value, list):
                 written_here = group.node is parts["layers"]  # else it is an argument's, with a scope of its own
-                yield from list_items(context, group.node, site.at(scope if written_here else group.scope))
+                yield from list_items(context, group.node, site.at(scope if written_here else group.scope), arrives)
             else:
                 yield item, scope
 
@@ -67,8 +71,13 @@ def _times(context: Context, node: Node, site: Site) -> int | None:
         return None
 
 
-def named_children(context: Context, node: Node, site: Site) -> Iterator[tuple[str, Node, Scope]]:
-    """The children of a mapping, repeats written out: `"layer{1}"` with `repeat: 3` is layer1, layer2, layer3."""
+def named_children(
+    context: Context, node: Node, site: Site, arrives: Callable[[Node], Site]
+) -> Iterator[tuple[str, Node, Scope]]:
+    """The children of a mapping, repeats written out: `"layer{1}"` with `repeat: 3` is layer1, layer2, layer3.
+
+    `arrives` gives the site of a child before its copies, with what enters the first of them.
+    """
     for name, child in node.value.items():
         first = _COPY.findall(name)
         repeat = child.value.get("repeat") if isinstance(child.value, dict) else None
@@ -85,9 +94,21 @@ def named_children(context: Context, node: Node, site: Site) -> Iterator[tuple[s
             context.problem(node.keys[name], site.label, message)
         else:
             later = Node({k: n for k, n in child.value.items() if k != "from"}, child.line, child.column, child.keys)
-            for copy in range(_times(context, repeat, site) or 0):
+            times = _times(context, repeat, arrives(child))
+            for copy in range(
+                1 if times is None else times
+            ):  # of an unknown number one, so that its mistakes are found
                 own = _COPY.sub(str(int(first[0]) + copy), name)
                 yield own, later if copy else child, replace(site.scope, index=copy)
+
+
+def before_copies(child: Node, siblings: Siblings, last: str, site: Site) -> Site:
+    """Where the number of copies of a child is read: `$in_channels` is that of what enters the first of them."""
+    name = child.value["from"].value if "from" in child.value else last
+    several = isinstance(name, list)
+    value = None if several else value_at(siblings.outputs, str(name))
+    entering = value.closed if value else Output(None, "", inputs=(site.input,) * (2 * several))
+    return replace(site, input=entering, scope=replace(site.scope, sibling=partial(value_at, siblings.outputs)))
 
 
 def check_alone(context: Context, node: Node, site: Site) -> None:

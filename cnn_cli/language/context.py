@@ -222,8 +222,12 @@ def _size(output: Output, name: str) -> int:
     if output.inputs:
         fix = f"write it behind the join, or $input.0.{_SIZES.get(name, name)}"
         raise ValueError(f"${name} is that of one input, and several enter here; {fix}")
-    if output.shape is None or output.pieces:
+    if output.shape is None:
         raise _Undetermined
+    if output.pieces:
+        split = output.row.rpartition(".")[2]
+        fix = f"write ${split}.0.{_SIZES.get(name, name)} for the first"
+        raise ValueError(f"${name} is that of one value, and {split} is split into pieces; {fix}")
     index = ("channels", "height", "width").index(name.partition("_")[2])
     if index and len(output.shape) != 3:
         raise ValueError(f"${name} needs channels x height x width, but {sizes(output.shape)} arrives; write a number")

@@ -12,7 +12,7 @@ from typing import Any
 
 from cnn_cli.errors import closest, unknown
 from cnn_cli.language.again import use_again
-from cnn_cli.language.children import check_alone, check_name, list_items, named_children
+from cnn_cli.language.children import before_copies, check_alone, check_name, list_items, named_children
 from cnn_cli.language.context import (
     UNKNOWN,
     Closure,
@@ -182,7 +182,8 @@ def _list(context: Context, node: Node, site: Site) -> Part:
     children: list[Child] = []
     inside: dict[str, Output] = {}
     output, takes = site.input, Siblings.entered(node, site.input).takes("input")
-    for item, scope in list_items(context, node, site):
+    arrives = lambda: output  # noqa: E731
+    for item, scope in list_items(context, node, site, arrives):
         if item is None:
             output = Output(None, output.row)
             continue
@@ -202,7 +203,8 @@ def _mapping(context: Context, node: Node, site: Site) -> Part:
     siblings = Siblings.entered(node, site.input)
     context.enclosing.append(siblings)
     children, last = siblings.children, "input"
-    for key, child, scope in named_children(context, node, site):
+    copies = lambda child: before_copies(child, siblings, last, site)  # noqa: E731
+    for key, child, scope in named_children(context, node, site, copies):
         if not check_name(context, key, siblings, site):
             siblings.outputs.setdefault(key, Output(None, key))  # so that its uses are no further mistakes
             last = key

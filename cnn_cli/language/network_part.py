@@ -1,5 +1,6 @@
 """`{Network: resnet50, until: layer4, args: {…}}`: how another network becomes a part of this one."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,8 +9,9 @@ from cnn_cli.language.context import UNKNOWN, Closure, Context, Output, Site, ev
 from cnn_cli.language.layer_call import unknown_part
 from cnn_cli.language.plan import Group, Layer
 from cnn_cli.language.siblings import paths, value_at
-from cnn_cli.language.spec import Spec
+from cnn_cli.language.spec import Spec, words
 from cnn_cli.language.yaml_nodes import Node
+from cnn_cli.layers import JOINS
 from cnn_cli.values import shown
 
 _ALL = " `cnn list` shows all; those of the same file may be named too"
@@ -43,7 +45,29 @@ def read_network_part(context: Context, node: Node, site: Site) -> NetworkPart |
         context.problem(place, site.label, message)
     if mistakes or spec is None or spec.layers is None or any(value is UNKNOWN for value in args.values()):
         return None
-    return NetworkPart(spec, spec.layers, args, until)
+    return NetworkPart(spec, _needed_layers(spec, spec.layers, until), args, until)
+
+
+def _needed_layers(spec: Spec, layers: Node, until: str | None) -> Node:
+    """The layers without children that plainly only auxiliary outputs need: what arrives here may not fit them."""
+    children = layers.value
+    end = (until or next(iter(spec.outputs), "")).partition(".")[0]
+    if not spec.outputs or not isinstance(children, dict) or end not in children or "repeat" in words(layers):
+        return layers
+    takes: dict[str, list[str]] = {}
+    last = "input"
+    for key, child in children.items():
+        parts = child.value if isinstance(child.value, dict) else {}
+        named = "from" in parts or any(kind in JOINS and isinstance(parts[kind].value, list) for kind in parts)
+        takes[key] = re.findall(r"[\w-]+", " ".join(words(child))) + [last] * (not named)
+        last = last if "Parameter" in parts else key
+    needed, waiting = set[str](), [end]
+    while waiting:
+        key = waiting.pop()
+        if key in takes and key not in needed:
+            needed.add(key)
+            waiting += takes[key]
+    return replace(layers, value={key: child for key, child in children.items() if key in needed})
 
 
 def _mistake(context: Context, name: Any, spec: Spec | None) -> str:
@@ -54,8 +78,12 @@ def _mistake(context: Context, name: Any, spec: Spec | None) -> str:
         chain = " → ".join([*context.networks[context.networks.index(spec.name) :], spec.name])
         return f"{spec.name} would be a part of itself ({chain}); name another network"
     if any(not p.warning for p in spec.problems) or spec.layers is None:
-        return f"the network {spec.name} has mistakes, which `cnn check` reports; mend them first"
+        return _has_mistakes(spec)
     return ""
+
+
+def _has_mistakes(spec: Spec) -> str:
+    return f"the network {spec.name} has mistakes, which `cnn check` reports; mend them first"
 
 
 def _arguments(
@@ -110,15 +138,20 @@ def ended(
     """The part with the output that `until` names; unknown, and a problem, where the network has no such value."""
     part, output = made
     if call.until is None:
+        main = next(iter(call.spec.outputs), "")
+        if main and output.shape is not None and not (isinstance(part, Group) and part.named and main in output.inside):
+            context.problem(node.keys["Network"], site.label, _has_mistakes(call.spec))
+            return unknown_part(site)
         return part, output
     value = value_at(output.inside, call.until)
+    split = value_at(output.inside, call.until.rpartition(".")[0])
     place = node.value["until"].place
     if value is None:
         known = [*output.inside, *paths(output.inside, call.until.partition(".")[0])]
         fix = closest(call.until[:60], known) or f" Expected one of {listed(list(output.inside))}"
         context.problem(place, site.label, f"{call.spec.name} has no value {call.until[:60]!r}.{fix}")
-    elif value.pieces or value.bare:
-        what = "is split into pieces" if value.pieces else "is a Parameter"
+    elif value.pieces or value.bare or (split and split.pieces):
+        what = "is split into pieces" if value.pieces else "is a Parameter" if value.bare else "is a piece"
         context.problem(place, site.label, f"{call.until!r} of {call.spec.name} {what}; name the output of a layer")
     else:
         return part, output

@@ -29,7 +29,7 @@ def choose_outputs(context: Context, root: Layer | Group, output: Output) -> tup
         return root, {"": output}
     valid, weighted = True, bool(spec.outputs)
     inside = output.inside if isinstance(root, Group) and (root.named or not weighted) else {}
-    for place, name in zip(_places(node, key), names, strict=True):
+    for place, name in zip(_places(node, key, names), names, strict=True):
         message = _mistake(name, names[0], inside, weighted)
         if message:
             context.problem(place, key, message)
@@ -43,11 +43,11 @@ def choose_outputs(context: Context, root: Layer | Group, output: Output) -> tup
     return replace(root, output=names[0]), outputs
 
 
-def _places(node: Node, key: str) -> list[Node | tuple[int, int]]:
+def _places(node: Node, key: str, names: list[str]) -> list[Node | tuple[int, int]]:
     """Where each output is named."""
     if key == "detects":
         return [pair.value[name] for pair in scales(node) for name in DETECTOR]
-    return list(node.keys.values()) or list(node.value)
+    return [node.keys[name] for name in names] if node.keys else list(node.value)
 
 
 def _mistake(name: str, main: str, inside: Mapping[str, Output], weighted: bool) -> str:

@@ -36,8 +36,9 @@ def _output(axes: int, most: int | None) -> Callable[[Settings, Shape], Shape]:
 
     def output(s: Settings, shape: Shape) -> Shape:
         for size, pair in zip(grid(shape, axes), _pairs(s, axes), strict=True):
-            if most is not None and max(pair) > max(size + most, 0):
-                need = f"padding {max(pair)} needs sides of at least {max(pair) - most} to copy from"
+            cut = min(*pair, 0) if most == 0 else 0  # values taken away on one side are not copied to the other
+            if most is not None and max(pair) > max(size + most + cut, 0):
+                need = f"padding {max(pair)} needs sides of at least {max(pair) - most - cut} to copy from"
                 raise TooSmall(need, "write a smaller padding or a larger input")
         out = tuple(formula.value for formula in _formulas(s, shape))
         kept = [n + min(a, 0) + min(b, 0) for n, (a, b) in zip(shape, _pairs(s, axes), strict=True)]
