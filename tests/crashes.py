@@ -25,7 +25,7 @@ from cnn_cli.checkpoints.header import read_metadata
 from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.checkpoints.tensor_file import read_tensors
 from cnn_cli.data import preparation
-from cnn_cli.pictures import plots
+from cnn_cli.pictures import plots, reliability_plot
 from cnn_cli.training import completion, loop
 from cnn_cli.training import run as run_module
 
@@ -141,6 +141,7 @@ def prepare(folder: Path, arguments: tuple[str, ...], patch: pytest.MonkeyPatch)
     patch.setattr(os, "fsync", _no_time)
     patch.setattr(plots, "learning_curves", _empty_picture)
     patch.setattr(plots, "confusion_picture", _empty_picture)
+    patch.setattr(reliability_plot, "reliability_diagram", _empty_picture)
     patch.setattr(sys, "argv", ["cnn", *arguments])
 
 

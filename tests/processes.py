@@ -22,7 +22,7 @@ import torch
 from torch.distributed import TCPStore
 
 from cnn_cli.cli import main
-from cnn_cli.pictures import plots
+from cnn_cli.pictures import plots, reliability_plot
 from cnn_cli.training import loop
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -184,6 +184,7 @@ def _run(
     sys.argv = ["cnn", *arguments]
     plots.learning_curves = lambda history, path, title, *details: path.touch()  # type: ignore[assignment]
     plots.confusion_picture = lambda matrix, names, path, title, **details: path.touch()  # type: ignore[assignment]
+    reliability_plot.reliability_diagram = lambda diagrams, errors, path, title: path.touch()  # type: ignore[assignment]
     if action:
         action(rank)
     main()

@@ -165,7 +165,7 @@ def test_only_the_first_process_writes_and_speaks(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["small-1"]
     assert sorted(p.name for p in (tmp_path / "runs" / "small-1").iterdir()) == [
         *("best.safetensors", "config.yaml", "confusion_matrix.png", "curves.png", "eval.json", "filters-by-epoch.png"),
-        *("filters-by-epoch.safetensors", "last.pt", "metrics.jsonl", "previous.pt"),
+        *("filters-by-epoch.safetensors", "last.pt", "metrics.jsonl", "previous.pt", "reliability.png"),
     ]
     codes, team = processes.run(tmp_path, 2, "train", "runs/small-1", "--resume")
     assert codes == [0, 0] and team.said(1) == team.printed(1) == "" and "is finished" in team.said(0)

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn_cli.tasks.classification import ClassificationResult, confusion
+from cnn_cli.tasks.classification import confusion
+from cnn_cli.tasks.classification_result import ClassificationResult
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

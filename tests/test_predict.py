@@ -148,6 +148,7 @@ def test_the_document(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "network": "net",
         "checkpoint": "net.safetensors",
         "classes": ["cat", "dog", "eel"],
+        "temperature": None,
         "preprocessing": "stretch to 8x8; pixels in [0, 1]",
         "accuracy": None,
         "images": [{"image": "b.png", "true": None}],

@@ -20,7 +20,7 @@ from cnn_cli.checkpoints.tensor_file import read_tensors
 from cnn_cli.data import batches
 from cnn_cli.data.preparation import ImageStream
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.tasks.classification import ClassificationResult
+from cnn_cli.tasks.classification_result import ClassificationResult
 from cnn_cli.training import loop
 from cnn_cli.training import run as run_module
 

@@ -174,13 +174,13 @@ def test_eval_counts_as_scikit_learn_does(cnn: Cnn, folder: Path) -> None:
 def test_eval_tables(cnn: Cnn) -> None:
     text = cnn("eval", "small").out
     assert text.startswith("small on digits, test: 360 images\naccuracy ")
-    assert "class  images  precision  recall     F1\n" in text
+    assert "class  images  precision  recall     F1  recall from  to (95%)\n" in text
     assert "true \\ predicted" in text and max(map(len, text.splitlines())) <= 80
     rows = list(csv.DictReader(io.StringIO(cnn("eval", "small", "--csv").out)))
     document = json.loads(cnn("eval", "small", "--json").out)
     assert [float(row["f1"]) for row in rows] == [c["f1"] for c in document["per_class"]]
     assert cnn("eval", "small", "--markdown").out.startswith(
-        "| class | images | precision | recall | F1 |\n| --- | ---:"
+        "| class | images | precision | recall | F1 | recall from | to (95%) |\n| --- | ---:"
     )
 
 
@@ -195,7 +195,11 @@ def test_eval_names_a_network_in_every_way(cnn: Cnn, folder: Path, tmp_path: Pat
     alone.write_bytes((folder / "runs" / "small-1" / "best.safetensors").read_bytes())
     ended = cnn("eval", alone, "--split", "train", "-o", tmp_path / "out")
     assert "small on digits, train: 1,437 images" in ended.out
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"eval-train.json", "confusion_matrix-train.png"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "eval-train.json",
+        "confusion_matrix-train.png",
+        "reliability-train.png",
+    }
     assert {p.name for p in tmp_path.iterdir()} == {"alone.safetensors", "out"}
 
 
@@ -232,7 +236,11 @@ def test_labels_are_matched_by_name(cnn: Cnn, tmp_path: Path) -> None:
     for label in (3, 7, 8):
         assert found["confusion_matrix"][label] == whole["confusion_matrix"][label]
     assert found["n"] == sum(whole["per_class"][i]["n"] for i in (3, 7, 8))
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"eval-mine-test.json", "confusion_matrix-mine-test.png"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "eval-mine-test.json",
+        "confusion_matrix-mine-test.png",
+        "reliability-mine-test.png",
+    }
     (tmp_path / "mine" / "3").rename(tmp_path / "mine" / "three")
     ended = cnn("eval", "small", "--data", tmp_path / "mine")
     assert ended.code == 2
@@ -243,7 +251,7 @@ def test_labels_are_matched_by_name(cnn: Cnn, tmp_path: Path) -> None:
 
 
 def test_many_classes_are_told_by_their_largest_confusions() -> None:
-    from cnn_cli.tasks.classification import ClassificationResult
+    from cnn_cli.tasks.classification_result import ClassificationResult
 
     matrix = (np.eye(30, dtype=int) * 5).tolist()
     matrix[4][17], matrix[20][2] = 3, 9

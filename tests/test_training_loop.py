@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from cnn_cli.checkpoints import checkpoint
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
-from cnn_cli.tasks.classification import ClassificationResult
+from cnn_cli.tasks.classification_result import ClassificationResult
 from cnn_cli.training import loop, optimizer, preparation
 from cnn_cli.training import run as run_module
 from cnn_cli.training.request import Request
@@ -139,7 +139,7 @@ def test_the_log_says_what_happened(tmp_path: Path) -> None:
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert {p.name for p in run.iterdir()} == {
         "config.yaml", "metrics.jsonl", "best.safetensors", "last.pt", "previous.pt", "curves.png",
-        "confusion_matrix.png", "eval.json",
+        "confusion_matrix.png", "reliability.png", "eval.json",
     }  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class Metadata:
     """What is saved with weights: the network as plain data, the classes in the order of its outputs, preprocessing.
 
     `data` has the data set's `name` and how it was split (`val_fraction`, `seed`); `facts` are for people.
+    `temperature` calibrates probabilities.
     """
 
     spec: dict[str, Any]
@@ -49,6 +50,7 @@ class Metadata:
     preprocessing: Preprocessing
     data: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    temperature: float | None = None
 
     def document(self) -> dict[str, Any]:
         """Plain data: JSON, and what torch.load accepts with weights_only=True."""
@@ -60,6 +62,7 @@ class Metadata:
             "preprocessing": self.preprocessing.document(),
             "data": self.data,
             "facts": self.facts,
+            **({} if self.temperature is None else {"temperature": self.temperature}),
         }
 
     def without_paths(self) -> "Metadata":
@@ -229,6 +232,13 @@ def save_weights(path: Path, network: nn.Module, metadata: Metadata) -> None:
     write_tensors(path, network.state_dict(), metadata.without_paths().document())
 
 
+def store_temperature(path: Path, temperature: float) -> None:
+    """Add the temperature of calibrated probabilities to a checkpoint (.safetensors), whole or not at all."""
+    file = read_tensors(path)
+    assert file.metadata is not None
+    write_tensors(path, file.tensors, file.metadata | {"temperature": temperature})
+
+
 def parse_metadata(document: Any, path: Path) -> Metadata:
     """The inverse of Metadata.document(); CnnError for an invalid one. Its spec is checked when it is planned."""
     try:
@@ -237,7 +247,10 @@ def parse_metadata(document: Any, path: Path) -> Metadata:
             raise CnnError(f"{path} was written by a newer version of cnn ({version}); upgrade cnn ({__version__})")
         classes = tuple(str(c) for c in document["classes"])
         images = Preprocessing.from_document(document["preprocessing"])
-        return Metadata(dict(document["spec"]), classes, images, dict(document["data"]), dict(document["facts"]))
+        data, facts, temperature = dict(document["data"]), dict(document["facts"]), document.get("temperature")
+        if temperature is not None and not 0 < float(temperature) < float("inf"):
+            raise ValueError("not a temperature")
+        return Metadata(dict(document["spec"]), classes, images, data, facts, temperature)
     except (KeyError, TypeError, ValueError):
         raise CnnError(f"{path} is not a cnn checkpoint: its metadata is incomplete") from None
 

@@ -22,6 +22,9 @@ def evaluate_command(
         "Data", "In segmentation, measure masks at their own sizes [that of the network's input]."
     ),
     tiles: bool = flag("Data", "The same, and look at images in their own resolution, through overlapping windows."),
+    calibrate: bool = flag(
+        "Calibration", "Fit the temperature of probabilities on the val split, for cnn predict too."
+    ),
     output: Path | None = option("Output", "FOLDER", "Folder for the results [the run folder].", "-o", "--output"),
 ) -> None:
     """Evaluate a trained network on a data set.
@@ -31,6 +34,7 @@ def evaluate_command(
     """
     from cnn_cli.checkpoints.run_folder import find_run
     from cnn_cli.training import eval_report
+    from cnn_cli.training.calibration import calibrate as fit_and_store
     from cnn_cli.training.seeds import evaluate_seeds, seed_runs
 
     if split not in (None, *eval_report.SPLITS):
@@ -41,9 +45,14 @@ def evaluate_command(
     if seed_runs(Path(network)):
         if weights.weights:
             raise UsageError(f"{network} holds runs with weights of their own; leave out --weights")
+        if calibrate:
+            raise UsageError(f"--calibrate takes a single run; name one of those in {network}")
         seeds = evaluate_seeds(Path(network), request, weights.torch_device, spec.args, spec.size, output=output)
         return format.emit(seeds)
     loaded = weights.load(network, spec)
+    if calibrate:
+        loaded, calibration = fit_and_store(loaded, request, weights.torch_device)
+        note(calibration.text())
     evaluation = eval_report.evaluate_network(loaded, request, weights.torch_device)
     note_weights(network, loaded)
     for line in evaluation.notes:

@@ -54,6 +54,11 @@ class Predictions:
     skipped: tuple[str, ...] = ()  # what is wrong with images of folders that cannot be read
 
     @property
+    def temperature(self) -> float | None:
+        """That of calibrated probabilities; None where they are not calibrated."""
+        return self.loaded.metadata.temperature if self.loaded.metadata else None
+
+    @property
     def labelled(self) -> list[ImagePrediction]:
         return [shot for shot in self.images if shot.true is not None]
 
@@ -62,6 +67,7 @@ class Predictions:
         return network_facts(self.loaded) | {
             "classes": list(class_names(self.loaded)),
             "preprocessing": str(self.loaded.preprocessing),
+            "temperature": self.temperature,
             "accuracy": sum(correct) / len(correct) if correct else None,
             "images": [shot.document() for shot in self.images],
             "skipped": list(self.skipped),
@@ -78,6 +84,11 @@ class Predictions:
             lines += [
                 "",
                 f"accuracy {percent(correct / len(known))}: {correct:,} of {len(known):,} images with a class",
+            ]
+        if self.temperature is not None:
+            lines += [
+                "",
+                f"probabilities are calibrated (temperature {self.temperature:.3f}, from cnn eval --calibrate)",
             ]
         return "\n".join([*lines, *(["", self.fitted] if self.fitted else [])])
 

@@ -27,6 +27,7 @@ class Scores(nn.Module):
     UsageError for a network whose output is neither a list of numbers nor a map of them for each class.
     """
 
+    temperature = 1.0  # of probabilities, where they are calibrated
     region: Tensor | None = None  # (H, W) bool: the pixels over which the scores of each are averaged; None: all
 
     def __init__(self, network: nn.Module, plan: Plan) -> None:
@@ -80,7 +81,10 @@ def scores_of(loaded: LoadedNetwork) -> Scores:
                 f"{name}: {bad} of {values.numel()} values are not finite numbers, so the outputs are meaningless; "
                 "the training diverged: train again with a smaller --lr"
             )
-    return Scores(network, loaded.plan).eval()
+    scores = Scores(network, loaded.plan).eval()
+    if loaded.metadata and loaded.metadata.temperature is not None:
+        scores.temperature = loaded.metadata.temperature
+    return scores
 
 
 def class_names(loaded: LoadedNetwork) -> tuple[str, ...]:
@@ -100,8 +104,11 @@ def class_index(text: str, classes: tuple[str, ...]) -> int:
 
 @torch.no_grad()
 def probabilities(scores: Scores, pixels: Tensor) -> Tensor:
-    """(N, C, H, W) in [0, 1] → (N, K), each row summing to 1. CnnError where the outputs are not finite numbers."""
-    shares: Tensor = scores(pixels).softmax(1)
+    """(N, C, H, W) in [0, 1] → (N, K), each row summing to 1, calibrated where the checkpoint has a temperature.
+
+    CnnError where the outputs are not finite numbers.
+    """
+    shares: Tensor = (scores(pixels) / scores.temperature).softmax(1)
     if not shares.isfinite().all():
         raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
     return shares

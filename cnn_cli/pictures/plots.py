@@ -48,7 +48,7 @@ STYLE = {
 
 
 @contextmanager
-def _saved(path: Path, width: float, height: float, title: str, words: Sequence[str] = ()) -> Iterator["Figure"]:
+def saved_figure(path: Path, width: float, height: float, title: str, words: Sequence[str] = ()) -> Iterator["Figure"]:
     """A figure (inches) to draw on; on leaving it is written whole, as PNG, SVG or PDF, whichever the name says.
 
     words: names that may be in any script.
@@ -89,7 +89,7 @@ def learning_curves(
     if not history:
         raise CnnError("no epoch was finished, so there are no learning curves to draw")
     rates = [line["lr"] for line in history if "lr" in line]
-    with _saved(path, 12 if rates else 10, 4.4, title) as figure:
+    with saved_figure(path, 12 if rates else 10, 4.4, title) as figure:
         axes = figure.subplots(1, 3 if rates else 2, width_ratios=[3, 3, 2] if rates else None)
         _curves(axes[0], history, "loss", best_epoch, training_only)
         _curves(axes[1], history, metric, best_epoch)
@@ -120,7 +120,7 @@ def _curves(
     if best_epoch is not None and len(epochs) > 1:
         axes.axvline(best_epoch, color=SOFT, linewidth=1, linestyle=":", label=f"best epoch ({best_epoch:g})")
     if measure != "loss":
-        axes.yaxis.set_major_formatter(_percent())
+        axes.yaxis.set_major_formatter(percent_format())
         low, high = (0.0, 1.0) if len(epochs) == 1 else axes.get_ylim()
         axes.set_ylim(max(low, 0), min(high, 1 + 0.02 * (1 - low)))  # no tick beyond 100%
     elif len(epochs) == 1:
@@ -190,11 +190,11 @@ def confusion_picture(
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # a class without images stays white
     classes = len(class_names)
     side = min(max(0.5 * classes, 4.0), 10.0)
-    with _saved(path, side + 2.6, side + 1.8, title, class_names) as figure:
+    with saved_figure(path, side + 2.6, side + 1.8, title, class_names) as figure:
         axes = figure.subplots()
         shade = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
         _name_classes(axes, class_names)
-        bar = figure.colorbar(shade, shrink=0.5, aspect=24, format=_percent())
+        bar = figure.colorbar(shade, shrink=0.5, aspect=24, format=percent_format())
         bar.set_label(f"share of the true class{', in %' if shares else ''}")
         bar.outline.set_visible(False)
         figure.draw_without_rendering()  # the layout decides how large a cell is
@@ -230,7 +230,7 @@ def _name_classes(axes: "Axes", class_names: Sequence[str]) -> None:
     axes.set_ylabel("true")
 
 
-def _percent() -> "Formatter":
+def percent_format() -> "Formatter":
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda share, _: f"{100 * share:.4g}%")  # 94%, but 81.25% where ticks are that close
@@ -272,7 +272,7 @@ def precision_recall_picture(
     from matplotlib import colormaps
 
     names = sorted(curves, key=lambda name: -curves[name][1])
-    with _saved(path, 7.5, 5, title, names) as figure:
+    with saved_figure(path, 7.5, 5, title, names) as figure:
         axes = figure.subplots()
         for n, (name, label) in enumerate(zip(names, shortened(names, 24), strict=True)):
             color = colormaps["tab20" if len(names) > 10 else "tab10"](n % 20)
@@ -281,7 +281,7 @@ def precision_recall_picture(
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(_percent())
+            axis.set_major_formatter(percent_format())
         axes.set_xlabel("recall")
         axes.set_ylabel("precision")
         axes.set_title("at an IoU of 0.5")
@@ -301,13 +301,13 @@ def robustness_curve(
     curves = {"accuracy": [row["accuracy"] for row in rows]}
     if target is not None:
         curves[f"predicted as {target}"] = [_finite(row["taken"]) for row in rows]
-    with _saved(path, 7, 4.4, title) as figure:
+    with saved_figure(path, 7, 4.4, title) as figure:
         axes = figure.subplots()
         for (label, values), (_, _, color) in zip(curves.items(), SERIES, strict=False):
             axes.plot(epsilons, values, "o-", clip_on=False, color=color, label=label, linewidth=1.8)
         axes.set_ylim(0, 1.02)
         axes.set_xlim(0, max(epsilons) * 1.02 or 1)
-        axes.yaxis.set_major_formatter(_percent())
+        axes.yaxis.set_major_formatter(percent_format())
         axes.set_title(attack)
         axes.set_xlabel("epsilon, for pixels in [0, 1]")
         axes.grid()

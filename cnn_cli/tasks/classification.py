@@ -1,12 +1,11 @@
 """Classification: a score per class for each image, and the class with the highest one is predicted.
 
 The loss follows from the network's last layer: logits, probabilities or log-probabilities, one per class, or a single
-one for two classes. Every figure comes from one confusion matrix of whole numbers and one sum of losses.
+one for two classes. Figures are in classification_result.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,19 +16,20 @@ from cnn_cli.data.augmentation import Augmentation
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
-from cnn_cli.tables import Column, Table, render
-from cnn_cli.tasks.base import Draw, Measure, Outputs, TaskResult, last_type, sum_type
-
-MAX_MATRIX = 20  # a confusion matrix of more classes is shown by its largest cells
+from cnn_cli.tasks.base import Measure, Outputs, TaskResult, last_type, sum_type
+from cnn_cli.tasks.calibration import BINS, count_bins, reliability_of, tempered
+from cnn_cli.tasks.classification_result import ClassificationResult
 
 
 @dataclass(frozen=True)
 class Head:
-    """Outputs of one kind, (N, K) or (N, 1): with (N,) labels → their mean loss; alone → (N,) predicted labels."""
+    """Outputs of one kind, (N, K) or (N, 1): with (N,) labels → their mean loss; alone → (N,) predicted labels, and
+    (N, K) log-probabilities."""
 
     criterion: str
     loss: Callable[[Tensor, Tensor], Tensor]
     predict: Callable[[Tensor], Tensor]
+    log_probabilities: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Classification:
 
     `class_weights` (K,) and `label_smoothing` are those of PyTorch's CrossEntropyLoss; they count in training only.
     `mixes`: training mixes images; then the plain loss is that of the class that most of an image comes from.
+    `temperature`: that of calibrated probabilities, which evaluation measures beside the others.
     """
 
     classes: tuple[str, ...]
@@ -45,6 +46,7 @@ class Classification:
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
     mixes: bool = False
+    temperature: float | None = None
 
     name = "classification"
     metric = "accuracy"
@@ -113,86 +115,26 @@ class ClassificationMeasure:
         self.task = task
         self.matrix = torch.zeros(len(task.classes), len(task.classes), dtype=torch.int64, device=device)
         self.loss = torch.zeros((), dtype=sum_type(device), device=device)
+        self.bins = torch.zeros(2, 3, BINS, dtype=torch.int64, device=device)  # before and after calibration
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         head = self.task.main
         self.loss += head.loss(outputs.float(), targets).to(self.loss.dtype) * len(targets)
-        self.matrix += confusion(targets, head.predict(outputs), len(self.task.classes))
+        predicted = head.predict(outputs)
+        self.matrix += confusion(targets, predicted, len(self.task.classes))
+        shares, correct = head.log_probabilities(outputs.float()), predicted == targets
+        self.bins[0] += count_bins(shares, correct)
+        if self.task.temperature is not None:
+            self.bins[1] += count_bins(tempered(shares, self.task.temperature), correct)
 
     def result(self, split: str, world: World) -> TaskResult:
-        world.sum(self.matrix, self.loss)
-        matrix = self.matrix.tolist()
-        return ClassificationResult(split, self.loss.item() / max(1, sum(map(sum, matrix))), matrix, self.task.classes)
-
-
-@dataclass(frozen=True)
-class ClassificationResult:
-    """`matrix` has a row for each true class and a column for each predicted one."""
-
-    split: str
-    loss: float
-    matrix: list[list[int]]
-    classes: tuple[str, ...]
-
-    metric = "accuracy"
-
-    @property
-    def n(self) -> int:
-        return sum(map(sum, self.matrix))
-
-    @property
-    def score(self) -> float:
-        return _ratio(sum(self.matrix[i][i] for i in range(len(self.matrix))), self.n)
-
-    def document(self) -> dict[str, Any]:
-        """As scikit-learn defines the figures, with 0 for a division by 0.
-
-        The two means count the classes that occur: as true labels for the balanced accuracy, as true or predicted ones
-        for F1.
-        """
-        per_class = class_figures(self.matrix, self.classes)
-        predicted = [sum(column) for column in zip(*self.matrix, strict=True)]
-        return {
-            "task": Classification.name,
-            "split": self.split,
-            "n": self.n,
-            "loss": self.loss,
-            "accuracy": self.score,
-            "balanced_accuracy": _mean([c["recall"] for c in per_class if c["n"]]),
-            "macro_f1": _mean([c["f1"] for c, count in zip(per_class, predicted, strict=True) if c["n"] + count]),
-            "per_class": per_class,
-            "confusion_matrix": self.matrix,
-            "classes": list(self.classes),
-        }
-
-    def headline(self) -> str:
-        """`accuracy 91.23%   macro F1 0.912   loss 0.2531`."""
-        d = self.document()
-        differs = abs(d["balanced_accuracy"] - d["accuracy"]) > 5e-5
-        balanced = f"balanced {d['balanced_accuracy']:.2%}   " if differs else ""
-        return f"accuracy {d['accuracy']:.2%}   {balanced}macro F1 {d['macro_f1']:.3f}   loss {d['loss']:.4f}"
-
-    def text(self) -> str:
-        return f"{self.headline()}\n\n{render(self.table())}\n\n{_confusions(self.matrix, self.classes)}"
-
-    def table(self) -> Table:
-        columns = (
-            Column("class", "class", wraps=True),
-            Column("n", "images", number=True),
-            *(
-                Column(k, k.replace("f1", "F1"), number=True, show="{:.3f}".format)
-                for k in ("precision", "recall", "f1")
-            ),
+        world.sum(self.matrix, self.loss, self.bins)
+        matrix, temperature = self.matrix.tolist(), self.task.temperature
+        loss = self.loss.item() / max(1, sum(map(sum, matrix)))
+        plain, calibrated = (reliability_of(bins) for bins in self.bins)
+        return ClassificationResult(
+            split, loss, matrix, self.task.classes, plain, temperature, None if temperature is None else calibrated
         )
-        return Table(columns, class_figures(self.matrix, self.classes))
-
-    def pictures(self) -> dict[str, Draw]:
-        return {"confusion_matrix": self._draw}
-
-    def _draw(self, path: Path, title: str) -> None:
-        from cnn_cli.pictures import plots
-
-        plots.confusion_picture(self.matrix, self.classes, path, f"{title}: {self.score:.2%}")
 
 
 def classification_task(plan: Plan, classes: tuple[str, ...]) -> Classification:
@@ -236,12 +178,6 @@ def with_objective(task: Classification, settings: Mapping[str, Any], labels: Te
     return replace(task, label_smoothing=smoothing, class_weights=weights)
 
 
-def read_result(document: Mapping[str, Any]) -> ClassificationResult:
-    """A result from eval.json."""
-    loss = float("inf") if document["loss"] is None else document["loss"]
-    return ClassificationResult(document["split"], loss, document["confusion_matrix"], tuple(document["classes"]))
-
-
 def confusion(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
     """(n,), (n,) int64 → (K, K) int64 counts: row = true class, column = predicted. Matrices of batches add up."""
     cells = labels * classes + predictions
@@ -249,32 +185,17 @@ def confusion(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
     return counts.index_add_(0, cells, torch.ones_like(cells)).view(classes, classes)  # bincount would wait for a GPU
 
 
-def class_figures(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """[{class, n, precision, recall, f1}], as scikit-learn defines them, with 0 for a division by 0."""
-    predicted = [sum(column) for column in zip(*matrix, strict=True)]
-    return [
-        {
-            "class": name,
-            "n": sum(matrix[i]),
-            "precision": _ratio(matrix[i][i], predicted[i]),
-            "recall": _ratio(matrix[i][i], sum(matrix[i])),
-            "f1": _ratio(2 * matrix[i][i], sum(matrix[i]) + predicted[i]),
-        }
-        for i, name in enumerate(classes)
-    ]
-
-
 def _head(last: str, count: int) -> Head:
     """The head of a network, or of an auxiliary output, with this last layer and so many outputs."""
     if count == 1 and last == "Sigmoid":
-        return Head("binary cross-entropy of probabilities", _binary_of_probabilities, _above(0.5))
+        return Head("binary cross-entropy of probabilities", _binary_of_probabilities, _above(0.5), _of_probability)
     if count == 1:
-        return Head("binary cross-entropy", _binary, _above(0.0))
+        return Head("binary cross-entropy", _binary, _above(0.0), _of_logit)
     if last == "LogSoftmax":
-        return Head("negative log-likelihood", F.nll_loss, _largest)
+        return Head("negative log-likelihood", F.nll_loss, _largest, _log_softmax)
     if last == "Softmax":
-        return Head("cross-entropy of probabilities", _nll_of_probabilities, _largest)
-    return Head("cross-entropy", F.cross_entropy, _largest)
+        return Head("cross-entropy of probabilities", _nll_of_probabilities, _largest, _log)
+    return Head("cross-entropy", F.cross_entropy, _largest, _log_softmax)
 
 
 def _class_weights(chosen: str | tuple[float, ...], labels: Tensor, classes: int) -> Tensor:
@@ -299,7 +220,24 @@ def _binary_of_probabilities(outputs: Tensor, labels: Tensor) -> Tensor:
 
 def _nll_of_probabilities(outputs: Tensor, labels: Tensor) -> Tensor:
     """A probability that rounds to 0 would have an infinite loss; the smallest normal number replaces it."""
-    return F.nll_loss(outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log(), labels)
+    return F.nll_loss(_log(outputs), labels)
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
+
+def _log_softmax(outputs: Tensor) -> Tensor:
+    """Of logits; log-probabilities stay as they are."""
+    return outputs.log_softmax(1)
+
+
+def _of_logit(outputs: Tensor) -> Tensor:
+    return torch.cat((F.logsigmoid(-outputs), F.logsigmoid(outputs)), 1)
+
+
+def _of_probability(outputs: Tensor) -> Tensor:
+    return _log(torch.cat((1 - outputs, outputs), 1))
 
 
 def _above(threshold: float) -> Callable[[Tensor], Tensor]:
@@ -308,34 +246,3 @@ def _above(threshold: float) -> Callable[[Tensor], Tensor]:
 
 def _largest(outputs: Tensor) -> Tensor:
     return outputs.argmax(1)
-
-
-def _confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    if len(classes) > MAX_MATRIX:
-        return f"most frequent confusions\n{render(_largest_confusions(matrix, classes))}"
-    columns = (
-        Column("name", "true \\ predicted", wraps=True),
-        *(Column(str(i), str(i), number=True) for i in range(len(classes))),
-    )
-    rows = [
-        {"name": f"{i} {name}", **{str(j): n or "·" for j, n in enumerate(matrix[i])}} for i, name in enumerate(classes)
-    ]
-    return f"confusion matrix\n{render(Table(columns, rows))}"
-
-
-def _largest_confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Table:
-    cells = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if n and i != j]
-    rows = [
-        {"true": classes[i], "predicted": classes[j], "n": n}
-        for n, i, j in sorted(cells, key=lambda cell: (-cell[0], cell[1:]))[:MAX_MATRIX]
-    ]
-    columns = (Column("true", "true", wraps=True), Column("predicted", "predicted", wraps=True))
-    return Table((*columns, Column("n", "images", number=True)), rows)
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

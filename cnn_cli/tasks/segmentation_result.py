@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from cnn_cli.data.masks import VOID
 from cnn_cli.distributed.world import World
 from cnn_cli.tables import Column, Table, percent, render
 from cnn_cli.tasks.base import Draw, sum_type
+from cnn_cli.tasks.uncertainty import LEVEL, Array, percentiles, resample, show
 
 TOLERANCE = 0.0075  # of the image's diagonal: how far apart boundaries that match may be (Csurka et al. 2013)
 _MOST_CONFUSIONS = 10
@@ -37,12 +40,14 @@ class SegmentationMeasure:
         self.images = torch.zeros(2, dtype=torch.int64, device=device)  # all, and those with a valid pixel
         self.sums = torch.zeros(2, dtype=real, device=device)  # the loss, and the mean IoU of each image
         self.boundaries = torch.zeros(4, k, dtype=torch.int64, device=device)
+        self.per_image: list[Tensor] = []  # (N, 3, K) pixels: right, true, predicted
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         predicted, loss = self.labelled(outputs, targets)
         matrices = pixel_confusion(targets, predicted, len(self.classes))
         self.confusion += matrices.sum(0)
         ious, valid = image_ious(matrices[:, :-1])
+        self.per_image.append(image_counts(matrices[:, :-1]))
         self.images += torch.stack([torch.ones_like(valid), valid], 1).sum(0)
         self.sums += torch.stack([loss.to(self.sums.dtype), ious.to(self.sums.dtype).sum()])
         self.boundaries += boundary_counts(targets, predicted, len(self.classes))
@@ -52,15 +57,26 @@ class SegmentationMeasure:
         matrix, (n, valid), (loss, ious) = self.confusion.tolist(), self.images.tolist(), self.sums.tolist()
         pixels = sum(map(sum, matrix[:-1]))
         f1 = tuple(_boundary_f1(*counts) for counts in zip(*self.boundaries.tolist(), strict=True))
-        mean = ious / max(1, valid)
-        return SegmentationResult(split, loss / max(1, pixels), matrix[:-1], self.classes, n, sum(matrix[-1]), mean, f1)
+        counts = world.gather(torch.cat(self.per_image).cpu().numpy() if self.per_image else np.zeros((0, 3, 1)))
+        return SegmentationResult(
+            split,
+            loss / max(1, pixels),
+            matrix[:-1],
+            self.classes,
+            n,
+            sum(matrix[-1]),
+            ious / max(1, valid),
+            f1,
+            per_image=_interleaved(counts) if counts else None,
+        )
 
 
 @dataclass(frozen=True)
 class SegmentationResult:
     """`matrix` counts pixels: a row for each true class, a column for each predicted one. `boundary_f1` per class.
 
-    original_size: of the masks as they are, rather than at the size of the network's input.
+    original_size: of the masks as they are, rather than at the size of the network's input. per_image: (n, 3, K) pixels
+    that are right, true and predicted, for intervals; a result that is read from a file has `read_intervals` instead.
     """
 
     split: str
@@ -72,6 +88,8 @@ class SegmentationResult:
     mean_image_miou: float
     boundary_f1: tuple[float | None, ...]
     original_size: bool = False
+    per_image: Array | None = field(default=None, repr=False, compare=False)
+    read_intervals: Mapping[str, Any] | None = field(default=None, compare=False)
 
     metric = "miou"
 
@@ -100,7 +118,18 @@ class SegmentationResult:
             "per_class": rows,
             "confusion_matrix": self.matrix,
             "classes": list(self.classes),
+            **({"intervals": self.intervals} if self.intervals else {}),
         }
+
+    @cached_property
+    def intervals(self) -> Mapping[str, Any]:
+        """95% intervals of mIoU and pixel accuracy, by the bootstrap over images."""
+        if self.per_image is None or not len(self.per_image):
+            return self.read_intervals or {}
+        n, _, k = self.per_image.shape
+        sums = resample(self.per_image.reshape(n, 3 * k)).reshape(-1, 3, k)
+        accuracy = sums[:, 0].sum(1) / np.maximum(sums[:, 1].sum(1), 1)
+        return {"level": LEVEL, "miou": list(percentiles(mean_ious(sums))), "accuracy": list(percentiles(accuracy))}
 
     def class_figures(self) -> list[dict[str, Any]]:
         predicted = [sum(column) for column in zip(*self.matrix, strict=True)]
@@ -129,6 +158,8 @@ class SegmentationResult:
 
     def text(self) -> str:
         d, parts = self.document(), [self.headline(), "", render(self.table())]
+        if self.intervals:
+            parts[1:1] = [f"95% interval of the mIoU: {show(self.intervals['miou'])}"]
         if self.original_size:
             parts += ["", "measured at the masks' own sizes"]
         if absent := d["absent_classes"]:
@@ -193,6 +224,7 @@ def read_result(document: Mapping[str, Any]) -> SegmentationResult:
         document["mean_image_miou"],
         tuple(row["boundary_f1"] for row in document["per_class"]),
         document.get("original_size", False),
+        read_intervals=document.get("intervals"),
     )
 
 
@@ -200,6 +232,28 @@ def mean_iou(matrix: Sequence[Sequence[int]]) -> float:
     """The mean over the classes of hits / (true + predicted − hits); classes without any pixel are not counted."""
     predicted = [sum(column) for column in zip(*matrix, strict=True)]
     return _mean([_share(row[i], sum(row) + predicted[i] - row[i]) for i, row in enumerate(matrix)])
+
+
+def mean_ious(counts: Array) -> Array:
+    """(…, 3, K) pixels that are right, true and predicted → (…) as mean_iou()."""
+    hits, true, predicted = counts[..., 0, :], counts[..., 1, :], counts[..., 2, :]
+    union = true + predicted - hits
+    occurs = union > 0
+    ious: Array = np.where(occurs, hits / np.maximum(union, 1), 0).sum(-1) / np.maximum(occurs.sum(-1), 1)
+    return ious
+
+
+def image_counts(matrices: Tensor) -> Tensor:
+    """(N, K, K) → (N, 3, K): the pixels of each class that are right, true and predicted."""
+    return torch.stack([matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)], 1)
+
+
+def _interleaved(parts: Sequence[Array]) -> Array:
+    """The images of all processes in their order: process r of p has those of the numbers r, r + p, r + 2p, …"""
+    whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
+    for i, part in enumerate(parts):
+        whole[i :: len(parts)] = part
+    return whole
 
 
 def pixel_confusion(targets: Tensor, predicted: Tensor, classes: int) -> Tensor:

@@ -8,7 +8,14 @@ from torch import Tensor
 from cnn_cli.data.dataset import CLASSIFICATION, DETECTION, SEGMENTATION
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
-from cnn_cli.tasks import classification, detection, detection_result, segmentation, segmentation_result
+from cnn_cli.tasks import (
+    classification,
+    classification_result,
+    detection,
+    detection_result,
+    segmentation,
+    segmentation_result,
+)
 from cnn_cli.tasks.base import Task, TaskResult
 
 
@@ -59,4 +66,4 @@ def read_result(document: Mapping[str, Any]) -> TaskResult:
         return detection_result.read_result(document)
     if document.get("task") == SEGMENTATION:
         return segmentation_result.read_result(document)
-    return classification.read_result(document)
+    return classification_result.read_result(document)

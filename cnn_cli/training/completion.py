@@ -31,6 +31,7 @@ _FILES = {
     "result": "eval.json",
     "confusion": "confusion_matrix.png",
     "precision": "precision_recall.png",
+    "reliability": "reliability.png",
     "film": STRIP,
 }
 

@@ -16,13 +16,14 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, restore
 from cnn_cli.checkpoints.run_folder import BEST, LAST
 from cnn_cli.data.dataset import Dataset
 from cnn_cli.data.loading import load_for_evaluation, match_classes, select_split
-from cnn_cli.data.preparation import prepare
+from cnn_cli.data.preparation import PreparedData, prepare
 from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder, write_text
 from cnn_cli.progress import progress_bar
 from cnn_cli.settings import SETTINGS, asked_for
 from cnn_cli.tables import Table
 from cnn_cli.tasks.base import Task, TaskResult, document_of
+from cnn_cli.tasks.classification import Classification
 from cnn_cli.tasks.segmentation import Segmentation
 from cnn_cli.tasks.selection import task_for, task_of
 from cnn_cli.training import speedups
@@ -70,8 +71,25 @@ class EvaluationRequest:
     tiles: bool = False
 
 
-def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> Evaluation:
-    """Evaluate on the network's own data set, or on another whose classes have the same names."""
+@dataclass(frozen=True)
+class Setup:
+    """A trained network on a device, and a data set with a single split; `own` is the name of that of its training."""
+
+    network: nn.Module
+    task: Task
+    dataset: Dataset
+    split: str
+    inference: Inference
+    workers: int | None
+    own: str
+
+    def prepare(self, loaded: LoadedNetwork) -> PreparedData:
+        """The images fitted to the network's input."""
+        return prepare(self.dataset, loaded.preprocessing, self.inference.device, self.workers)
+
+
+def evaluation_setup(loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> Setup:
+    """The network, and its own data set or another whose classes have the same names."""
     assert loaded.metadata is not None and loaded.weights is not None
     metadata = loaded.metadata
     options = {"batch_size": request.batch_size, "workers": request.workers, "data": request.data}
@@ -88,17 +106,28 @@ def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     size = asked.get("batch_size") or int(metadata.data.get("batch_size", 64))
     inference = Inference(size, device, speedups.layout(loaded.plan, settings["fast"]), settings["tta"])
     network = speedups.prepare(restore(loaded).to(device), settings["fast"])
+    return Setup(network, task, chosen, split_name, inference, asked.get("workers"), own)
+
+
+def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> Evaluation:
+    """Evaluate on the network's own data set, or on another whose classes have the same names."""
+    setup = evaluation_setup(loaded, request, device)
+    task, dataset, inference = setup.task, setup.dataset, setup.inference
+    assert loaded.metadata is not None and loaded.weights is not None
+    if isinstance(task, Classification):
+        task = replace(task, temperature=loaded.metadata.temperature)
     if request.original_size or request.tiles:
-        result, notes = _at_original_size(network, chosen, task, loaded, inference, request.tiles), chosen.notes
+        result = _at_original_size(setup.network, dataset, task, loaded, inference, request.tiles)
+        notes = dataset.notes
     else:
-        data = prepare(chosen, loaded.preprocessing, device, asked.get("workers"))
-        notes = data.notes
-        bar = _bar(math.ceil(len(data.splits[split_name]) / size))
-        result = evaluate(network, data.splits[split_name], task, inference, lambda: next(bar, None))
+        data = setup.prepare(loaded)
+        split, notes = data.splits[setup.split], data.notes
+        bar = _bar(math.ceil(len(split) / inference.batch_size))
+        result = evaluate(setup.network, split, task, inference, lambda: next(bar, None))
         bar.close()
     if loaded.weights.name == LAST and not loaded.weights.with_name(BEST).is_file():
         notes += ("no epoch of this run is complete: these are the weights of an unfinished one",)
-    suffix = _suffix(dataset.name, split_name, own)
+    suffix = _suffix(dataset.name, setup.split, setup.own)
     suffix += "-tiles" if request.tiles else "-original-size" if request.original_size else ""
     return Evaluation(loaded.plan.network, dataset.name, loaded.weights, result, suffix, notes)
 

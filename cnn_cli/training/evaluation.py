@@ -1,7 +1,7 @@
 """A network and a split → the task's result, every image counted exactly once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -46,16 +46,26 @@ def evaluate(
     Of several processes each evaluates its share of the images, and all call `after_batch` equally often. Waits for the
     device once, at the end.
     """
-    network.eval()
-    measure, layout, averaged = task.measure(inference.device), inference.layout, inference.tta != "none"
-    parts = torch.split(world.shard(torch.arange(len(split), device=split.device)), inference.batch_size)
+    measure = task.measure(inference.device)
     in_common = math.ceil(len(split) // world.size / inference.batch_size)  # batches that every process has
-    loaded = iterate_batches(split, parts, inference.device, replace(layout, size=None) if averaged else layout)
-    for i, (x, targets) in enumerate(loaded):
-        measure.add(_mean_over_views(network, x, inference) if averaged else network(x), targets)
+    for i, (outputs, targets) in enumerate(run_over(network, split, inference, world)):
+        measure.add(outputs, targets)
         if i < in_common:
             after_batch()
     return measure.result(split.name, world)
+
+
+@torch.no_grad()
+def run_over(
+    network: nn.Module, split: PreparedSplit, inference: Inference, world: World = ALONE
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The outputs of the network in evaluation mode and the targets, batch by batch, in the order of the split."""
+    network.eval()
+    layout, averaged = inference.layout, inference.tta != "none"
+    parts = torch.split(world.shard(torch.arange(len(split), device=split.device)), inference.batch_size)
+    loaded = iterate_batches(split, parts, inference.device, replace(layout, size=None) if averaged else layout)
+    for x, targets in loaded:
+        yield _mean_over_views(network, x, inference) if averaged else network(x), targets
 
 
 @torch.no_grad()

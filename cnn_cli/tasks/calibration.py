@@ -1,0 +1,100 @@
+"""Whether probabilities mean what they say: expected calibration error, and the temperature that lowers it.
+
+Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", 2017.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BINS = 15
+_UNIT = 2**36  # a confidence is added up as a whole number of 1/_UNIT, so that no order of adding matters
+_COLDEST, _HOTTEST = 0.01, 100.0
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """By bins of equal width on (0, 1]: how many images were predicted with such a confidence, the sum of these
+    confidences, and how many predictions were right."""
+
+    counts: tuple[int, ...]
+    confidences: tuple[float, ...]
+    correct: tuple[int, ...]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: mean |confidence − accuracy| of the bins, by their images."""
+        gaps = [abs(p - hits) for p, hits in zip(self.confidences, self.correct, strict=True)]
+        return sum(gaps) / max(1, sum(self.counts))
+
+    def document(self) -> list[dict[str, Any]]:
+        """A row for each bin; confidence and accuracy of an empty one are null."""
+        width = 1 / len(self.counts)
+        return [
+            {
+                "low": i * width,
+                "high": (i + 1) * width,
+                "n": n,
+                "confidence": p / n if n else None,
+                "accuracy": hits / n if n else None,
+            }
+            for i, (n, p, hits) in enumerate(zip(self.counts, self.confidences, self.correct, strict=True))
+        ]
+
+
+def read_reliability(rows: Sequence[Mapping[str, Any]] | None) -> Reliability | None:
+    """The inverse of document()."""
+    if rows is None:
+        return None
+    counts = tuple(row["n"] for row in rows)
+    confidences = tuple(row["n"] * (row["confidence"] or 0.0) for row in rows)
+    return Reliability(counts, confidences, tuple(round(row["n"] * (row["accuracy"] or 0.0)) for row in rows))
+
+
+def count_bins(log_probabilities: Tensor, correct: Tensor) -> Tensor:
+    """(N, K), (N,) → (3, BINS) int64: images, confidences in 1/_UNIT, right predictions. Never waits for the device."""
+    confidence = log_probabilities.float().amax(1).exp().clamp(0, 1)
+    bins = ((confidence * BINS).ceil().long() - 1).clamp(0, BINS - 1)
+    values = torch.stack([torch.ones_like(bins), (confidence * _UNIT).long(), correct.long()])
+    return torch.zeros(3, BINS, dtype=torch.int64, device=bins.device).index_add_(1, bins, values)
+
+
+def reliability_of(bins: Tensor) -> Reliability:
+    counts, confidences, correct = bins.tolist()
+    return Reliability(tuple(counts), tuple(c / _UNIT for c in confidences), tuple(correct))
+
+
+def tempered(log_probabilities: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities at another temperature: above 1 they are less confident. No prediction changes."""
+    return (log_probabilities / temperature).log_softmax(1)
+
+
+def fit_temperature(log_probabilities: Tensor, labels: Tensor) -> float:
+    """(n, K), (n,) → the temperature with the smallest negative log-likelihood, found by Newton's method on 1/T.
+
+    The likelihood is concave in 1/T. Where it has no maximum, since every image is right or every one wrong, the
+    temperature is bounded.
+    """
+    scores = log_probabilities.double().clamp_min(-1e6)
+    true = scores.gather(1, labels.view(-1, 1)).mean()
+    low, high, sharpness = 1 / _HOTTEST, 1 / _COLDEST, 1.0
+    for _ in range(100):
+        shares = (scores * sharpness).softmax(1)
+        mean = (shares * scores).sum(1)
+        slope = float(mean.mean() - true)  # of the negative log-likelihood, by 1/T
+        curvature = float(((shares * scores.square()).sum(1) - mean.square()).mean())
+        low, high = (sharpness, high) if slope < 0 else (low, sharpness)
+        step = sharpness - slope / curvature if curvature > 0 else high
+        following = step if low < step < high else (low * high) ** 0.5
+        if abs(following - sharpness) <= 1e-12 * sharpness:
+            break
+        sharpness = following
+    return 1 / sharpness
+
+
+def likelihood_loss(log_probabilities: Tensor, labels: Tensor) -> float:
+    """The mean negative log-likelihood, in double precision."""
+    return float(torch.nn.functional.nll_loss(log_probabilities.double(), labels))

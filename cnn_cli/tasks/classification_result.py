@@ -1,0 +1,211 @@
+"""How well images are classified: all figures from a confusion matrix of whole numbers and a sum of losses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn_cli.data.dataset import CLASSIFICATION
+from cnn_cli.tables import Column, Table, render
+from cnn_cli.tasks.base import Draw
+from cnn_cli.tasks.calibration import Reliability, read_reliability
+from cnn_cli.tasks.uncertainty import LEVEL, bootstrap_matrix, show, wilson
+
+MAX_MATRIX = 20  # a confusion matrix of more classes is shown by its largest cells
+
+
+@dataclass(frozen=True)
+class ClassificationResult:
+    """`matrix` has a row for each true class and a column for each predicted one.
+
+    `reliability` is that of the probabilities as they are, `calibrated` that of those at `temperature`.
+    """
+
+    split: str
+    loss: float
+    matrix: list[list[int]]
+    classes: tuple[str, ...]
+    reliability: Reliability | None = None
+    temperature: float | None = None
+    calibrated: Reliability | None = None
+
+    metric = "accuracy"
+
+    @property
+    def n(self) -> int:
+        return sum(map(sum, self.matrix))
+
+    @property
+    def score(self) -> float:
+        return _ratio(sum(self.matrix[i][i] for i in range(len(self.matrix))), self.n)
+
+    def document(self) -> dict[str, Any]:
+        """As scikit-learn defines the figures, with 0 for a division by 0.
+
+        The two means count the classes that occur: as true labels for the balanced accuracy, as true or predicted ones
+        for F1.
+        """
+        per_class = class_figures(self.matrix, self.classes)
+        predicted = [sum(column) for column in zip(*self.matrix, strict=True)]
+        calibration: dict[str, Any] = {}
+        if self.reliability:
+            calibration = {"ece": self.reliability.error, "reliability": self.reliability.document()}
+        if self.calibrated:
+            calibration |= {"temperature": self.temperature, "calibrated_ece": self.calibrated.error}
+            calibration["calibrated_reliability"] = self.calibrated.document()
+        return {
+            "task": CLASSIFICATION,
+            "split": self.split,
+            "n": self.n,
+            "loss": self.loss,
+            "accuracy": self.score,
+            "balanced_accuracy": _mean([c["recall"] for c in per_class if c["n"]]),
+            "macro_f1": _mean([c["f1"] for c, count in zip(per_class, predicted, strict=True) if c["n"] + count]),
+            "per_class": per_class,
+            "confusion_matrix": self.matrix,
+            "classes": list(self.classes),
+            "intervals": self.intervals,
+            **calibration,
+        }
+
+    @cached_property
+    def intervals(self) -> dict[str, Any]:
+        """95% intervals: of the accuracy Wilson's, of the means over classes by the bootstrap over images."""
+        matrix = np.array(self.matrix, dtype=np.int64)
+        return {
+            "level": LEVEL,
+            "accuracy": wilson(int(matrix.trace()), self.n),
+            "balanced_accuracy": bootstrap_matrix(matrix, _balanced_accuracy),
+            "macro_f1": bootstrap_matrix(matrix, _macro_f1),
+        }
+
+    def headline(self) -> str:
+        """`accuracy 91.23%   macro F1 0.912   loss 0.2531`."""
+        d = self.document()
+        differs = abs(d["balanced_accuracy"] - d["accuracy"]) > 5e-5
+        balanced = f"balanced {d['balanced_accuracy']:.2%}   " if differs else ""
+        return f"accuracy {d['accuracy']:.2%}   {balanced}macro F1 {d['macro_f1']:.3f}   loss {d['loss']:.4f}"
+
+    def text(self) -> str:
+        parts = ["\n".join([self.headline(), *self._evidence()]), render(self.table())]
+        return "\n\n".join([*parts, _confusions(self.matrix, self.classes)])
+
+    def _evidence(self) -> list[str]:
+        """How far the figures can be trusted, and the probabilities."""
+        lines = [f"95% interval of the accuracy: {show(self.intervals['accuracy'])}"]
+        if self.reliability:
+            lines.append(f"expected calibration error {self.reliability.error:.2%}")
+        if self.calibrated:
+            lines[-1] += f", {self.calibrated.error:.2%} at the calibrated temperature {self.temperature:.3f}"
+        return lines
+
+    def table(self) -> Table:
+        columns = (
+            Column("class", "class", wraps=True),
+            Column("n", "images", number=True),
+            *(
+                Column(k, k.replace("f1", "F1"), number=True, show="{:.3f}".format)
+                for k in ("precision", "recall", "f1")
+            ),
+            Column("recall_low", "recall from", number=True, show="{:.3f}".format),
+            Column("recall_high", "to (95%)", number=True, show="{:.3f}".format),
+        )
+        rows = class_figures(self.matrix, self.classes)
+        for row in rows:
+            row["recall_low"], row["recall_high"] = row["recall_interval"] or (None, None)
+        return Table(columns, rows)
+
+    def pictures(self) -> dict[str, Draw]:
+        drawn: dict[str, Draw] = {"confusion_matrix": self._draw}
+        return drawn | ({"reliability": self._draw_reliability} if self.reliability else {})
+
+    def _draw_reliability(self, path: Path, title: str) -> None:
+        from cnn_cli.pictures import reliability_plot
+
+        assert self.reliability is not None
+        diagrams = {"confidence": self.reliability.document()}
+        errors = {"confidence": self.reliability.error}
+        if self.calibrated:
+            name = f"calibrated (temperature {self.temperature:.3f})"
+            diagrams[name], errors[name] = self.calibrated.document(), self.calibrated.error
+        reliability_plot.reliability_diagram(diagrams, errors, path, title)
+
+    def _draw(self, path: Path, title: str) -> None:
+        from cnn_cli.pictures import plots
+
+        plots.confusion_picture(self.matrix, self.classes, path, f"{title}: {self.score:.2%}")
+
+
+def read_result(document: Mapping[str, Any]) -> ClassificationResult:
+    """A result from eval.json."""
+    loss = float("inf") if document["loss"] is None else document["loss"]
+    return ClassificationResult(
+        document["split"],
+        loss,
+        document["confusion_matrix"],
+        tuple(document["classes"]),
+        read_reliability(document.get("reliability")),
+        document.get("temperature"),
+        read_reliability(document.get("calibrated_reliability")),
+    )
+
+
+def class_figures(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """[{class, n, precision, recall, f1, recall_interval}]: scikit-learn's figures, with 0 for a division by 0."""
+    predicted = [sum(column) for column in zip(*matrix, strict=True)]
+    return [
+        {
+            "class": name,
+            "n": sum(matrix[i]),
+            "precision": _ratio(matrix[i][i], predicted[i]),
+            "recall": _ratio(matrix[i][i], sum(matrix[i])),
+            "f1": _ratio(2 * matrix[i][i], sum(matrix[i]) + predicted[i]),
+            "recall_interval": wilson(matrix[i][i], sum(matrix[i])),
+        }
+        for i, name in enumerate(classes)
+    ]
+
+
+def _confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    if len(classes) > MAX_MATRIX:
+        return f"most frequent confusions\n{render(_largest_confusions(matrix, classes))}"
+    columns = (
+        Column("name", "true \\ predicted", wraps=True),
+        *(Column(str(i), str(i), number=True) for i in range(len(classes))),
+    )
+    rows = [
+        {"name": f"{i} {name}", **{str(j): n or "·" for j, n in enumerate(matrix[i])}} for i, name in enumerate(classes)
+    ]
+    return f"confusion matrix\n{render(Table(columns, rows))}"
+
+
+def _largest_confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Table:
+    cells = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if n and i != j]
+    rows = [
+        {"true": classes[i], "predicted": classes[j], "n": n}
+        for n, i, j in sorted(cells, key=lambda cell: (-cell[0], cell[1:]))[:MAX_MATRIX]
+    ]
+    columns = (Column("true", "true", wraps=True), Column("predicted", "predicted", wraps=True))
+    return Table((*columns, Column("n", "images", number=True)), rows)
+
+
+def _balanced_accuracy(matrix: np.ndarray[Any, np.dtype[Any]]) -> float:
+    """Of a confusion matrix, as `document` has it."""
+    true = matrix.sum(1)
+    return float((matrix.diagonal()[true > 0] / true[true > 0]).mean())
+
+
+def _macro_f1(matrix: np.ndarray[Any, np.dtype[Any]]) -> float:
+    both = matrix.sum(0) + matrix.sum(1)
+    return float((2 * matrix.diagonal()[both > 0] / both[both > 0]).mean())
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

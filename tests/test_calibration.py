@@ -1,0 +1,184 @@
+"""Intervals, calibration error and temperature against scipy and short loops; `cnn eval --calibrate` as a command."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import cnn
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
+from small_runs import SPEC, begin, without_pictures
+from torch import Tensor
+from torch.nn import functional
+
+import cnn_cli
+from cnn_cli.pictures.reliability_plot import reliability_diagram
+from cnn_cli.tasks.calibration import (
+    BINS,
+    count_bins,
+    fit_temperature,
+    likelihood_loss,
+    read_reliability,
+    reliability_of,
+    tempered,
+)
+from cnn_cli.tasks.classification_result import ClassificationResult
+from cnn_cli.tasks.segmentation_result import mean_ious
+from cnn_cli.tasks.uncertainty import percentiles, resample, wilson
+
+
+def scores(n: int, classes: int, seed: int, sharpness: float = 3.0) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (n, K) of overconfident predictions, and labels (n,)."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, classes, generator=generator, dtype=torch.float64)
+    labels = torch.multinomial((1.2 * logits).softmax(1), 1, generator=generator)[:, 0]
+    return (sharpness * logits).log_softmax(1).float(), labels
+
+
+def test_wilson_against_scipy() -> None:
+    for n in (1, 2, 7, 50, 1000, 10_000):
+        for k in sorted({0, 1, n // 3, n // 2, n - 1, n}):
+            ends = binomtest(k, n).proportion_ci(0.95, method="wilson")
+            assert wilson(k, n) == pytest.approx((ends.low, ends.high), abs=1e-12)
+    assert wilson(0, 0) is None
+
+
+@pytest.mark.parametrize(("n", "classes", "seed"), [(1, 2, 0), (40, 2, 1), (997, 10, 2), (5000, 3, 3)])
+def test_calibration_error_against_a_loop(n: int, classes: int, seed: int) -> None:
+    shares, labels = scores(n, classes, seed)
+    correct = shares.argmax(1) == labels
+    batches = zip(shares.split(64), correct.split(64), strict=True)
+    bins = torch.stack([count_bins(a, b) for a, b in batches]).sum(0)
+    confidence = shares.amax(1).exp().tolist()
+    error = 0.0
+    for i in range(BINS):
+        inside = [j for j, p in enumerate(confidence) if i / BINS < p <= (i + 1) / BINS]
+        if inside:
+            accuracy = sum(bool(correct[j]) for j in inside) / len(inside)
+            error += abs(accuracy - sum(confidence[j] for j in inside) / len(inside)) * len(inside) / n
+    found = reliability_of(bins)
+    assert found.error == pytest.approx(error, abs=1e-9)
+    again = read_reliability(json.loads(json.dumps(found.document())))
+    assert again is not None and again.error == pytest.approx(found.error, abs=1e-12)
+
+
+@pytest.mark.parametrize(("classes", "sharpness"), [(2, 3.0), (10, 0.3), (4, 30.0)])
+def test_temperature_against_scipy(classes: int, sharpness: float) -> None:
+    shares, labels = scores(800, classes, 5, sharpness)
+    best = minimize_scalar(
+        lambda t: float(functional.cross_entropy(shares.double() / t, labels)),
+        bounds=(0.05, 50),
+        method="bounded",
+        options={"xatol": 1e-10},
+    )
+    found = fit_temperature(shares, labels)
+    assert found == pytest.approx(best.x, rel=1e-6)
+    assert likelihood_loss(tempered(shares.double(), found), labels) <= best.fun + 1e-12
+
+
+def test_temperature_has_bounds() -> None:
+    """Where every prediction is right, or every one wrong, the likelihood has no maximum."""
+    shares = torch.eye(3).log_softmax(1)
+    assert 0.01 <= fit_temperature(shares, torch.arange(3)) < 0.05
+    assert fit_temperature(shares, torch.tensor([1, 2, 0])) == pytest.approx(100, rel=1e-6)
+
+
+def test_bootstrap_draws_images() -> None:
+    """Against naive resampling of image by image, of a confusion matrix and of masks."""
+    drawn = np.random.default_rng(1)
+    matrix = np.array([[50, 9, 1], [4, 20, 6], [0, 3, 7]])
+    result = ClassificationResult("test", 0.0, matrix.tolist(), ("a", "b", "c"))
+    images = np.repeat(np.arange(9), matrix.ravel())
+    naive = []
+    for _ in range(4000):
+        counts = np.bincount(drawn.choice(images, len(images)), minlength=9).reshape(3, 3)
+        naive.append(np.mean(counts.diagonal() / counts.sum(1)))
+    assert result.intervals["balanced_accuracy"] == pytest.approx(percentiles(np.array(naive)), abs=0.012)
+    assert result.intervals["balanced_accuracy"] == result.intervals["balanced_accuracy"]
+    pixels = drawn.integers(1, 100, (30, 3, 4))
+    pixels[:, 1] += pixels[:, 0]
+    pixels[:, 2] += pixels[:, 0]
+    naive = [float(mean_ious(pixels[drawn.integers(0, 30, 30)].sum(0))) for _ in range(4000)]
+    interval = percentiles(mean_ious(resample(pixels.reshape(30, 12)).reshape(-1, 3, 4)))
+    assert interval == pytest.approx(percentiles(np.array(naive)), abs=0.012)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("calibration")
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        return begin(folder, spec=SPEC, val_fraction=0.2)
+
+
+def test_calibrate_fits_on_val_and_predict_uses_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cnn("eval", str(run), "--split", "val", "--json") == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert cnn("predict", str(run), "--index", "0-3", "--top", "10", "--json") == 0
+    before = json.loads(capsys.readouterr().out)
+    assert cnn("eval", str(run), "--calibrate", "--split", "val", "--json") == 0
+    output = capsys.readouterr()
+    facts = json.loads(output.out)
+    temperature = facts["temperature"]
+    assert (
+        f"temperature {temperature:.3f}, fitted on {plain['n']:,} validation images: loss {plain['loss']:.4f} →"
+        in output.err
+    )
+    assert {key: facts[key] for key in plain} == plain  # the figures of the plain probabilities stay
+    assert facts["ece"] == plain["ece"] and facts["calibrated_ece"] != facts["ece"]
+    assert (run / "reliability-val.png").is_file()
+    assert cnn("predict", str(run), "--index", "0-3", "--top", "10", "--json") == 0
+    after = json.loads(capsys.readouterr().out)
+    assert before["temperature"] is None and after["temperature"] == temperature
+    for one, two in zip(before["images"], after["images"], strict=True):
+        shares = {row["index"]: row["probability"] for row in one["top"]}
+        logits = torch.tensor([shares[i] for i in range(10)], dtype=torch.float64).log()
+        expected = (logits / temperature).softmax(0)
+        assert [row["index"] for row in one["top"]] == [row["index"] for row in two["top"]]
+        assert all(row["probability"] == pytest.approx(float(expected[row["index"]]), abs=1e-5) for row in two["top"])
+    assert cnn("predict", str(run), "--index", "0-3") == 0
+    assert f"probabilities are calibrated (temperature {temperature:.3f}" in capsys.readouterr().out
+    assert cnn("eval", str(run), "--calibrate", "--json") == 0  # on test, and fitted on val all the same
+    assert json.loads(capsys.readouterr().out)["temperature"] == pytest.approx(temperature, rel=1e-9)
+    assert cnn("train", str(run), "--resume", "--json") == 0
+    assert cnn_cli.load(run) is not None
+
+
+def test_calibrated_figures_follow_from_the_data(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Interval, calibration error and reliability of the test split, recomputed from the network's outputs."""
+    assert cnn("eval", str(run), "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    correct = sum(facts["confusion_matrix"][i][i] for i in range(10))
+    ends = binomtest(correct, facts["n"]).proportion_ci(0.95, method="wilson")
+    assert facts["intervals"]["accuracy"] == pytest.approx((ends.low, ends.high), abs=1e-12)
+    assert sum(row["n"] for row in facts["reliability"]) == facts["n"]
+    assert sum(row["n"] * (row["accuracy"] or 0) for row in facts["reliability"]) == pytest.approx(correct)
+    first = facts["per_class"][0]
+    hits = round(first["recall"] * first["n"])
+    assert first["recall_interval"] == pytest.approx(wilson(hits, first["n"]))
+    assert cnn("eval", str(run)) == 0
+    text = capsys.readouterr().out
+    assert "95% interval of the accuracy: " in text and "expected calibration error " in text
+
+
+def test_calibrate_needs_validation_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        other = begin(tmp_path, epochs=1)
+    before = (other / "best.safetensors").read_bytes()
+    assert cnn("eval", str(other), "--calibrate") == 2
+    assert "--calibrate needs validation images, never those of the test" in capsys.readouterr().err
+    (other / "best.safetensors").rename(tmp_path / "weights.safetensors")
+    weights = ("--weights", str(tmp_path / "weights.safetensors"))
+    assert cnn("eval", str(tmp_path / "small.yaml"), *weights, "--calibrate", "--data", "digits") == 2
+    assert "--calibrate stores the temperature in a checkpoint" in capsys.readouterr().err
+    assert (tmp_path / "weights.safetensors").read_bytes() == before
+
+
+def test_reliability_diagram_is_drawn(tmp_path: Path) -> None:
+    shares, labels = scores(500, 5, 2)
+    plain = reliability_of(count_bins(shares, shares.argmax(1) == labels))
+    reliability_diagram({"confidence": plain.document()}, {"confidence": plain.error}, tmp_path / "a.png", "a run")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
