@@ -253,7 +253,7 @@ def _child(
         _several_enter(context, kind, child.keys[kind], site)
     if splits:
         part, output = call_layer(context, LayerCall(JOINS[kind], parts[kind], child.keys[kind], site), (site.input,))
-        return part, output if output.pieces else replace(output, pieces=_pieces(parts[kind])), takes
+        return part, output if output.pieces else replace(output, pieces=_pieces(kind, parts[kind])), takes
     if len(own) == 1 and own[0] in LAYERS and not entering.inputs:
         call = LayerCall(LAYERS[own[0]], parts[own[0]], child.keys[own[0]], site)
         if name := named_size(context, call):
@@ -290,10 +290,10 @@ def _several_enter(context: Context, layer: str, place: tuple[int, int], site: S
     context.problem(place, site.label, f"{layer} takes one input, but gets {len(site.input.inputs)}; {fix}")
 
 
-def _pieces(argument: Node) -> tuple[None, ...]:
+def _pieces(kind: str, argument: Node) -> tuple[None, ...]:
     """The pieces that a Chunk or Split with a mistake was to have, so that their names are known all the same."""
     value = next(iter(argument.plain.values()), None) if isinstance(argument.value, dict) else argument.plain
-    number = len(value) if isinstance(value, list) else value
+    number = len(value) if isinstance(value, list) else value if kind == "Chunk" else None
     return (None,) * (number if type(number) is int and 0 < number <= 1024 else 64)
 
 

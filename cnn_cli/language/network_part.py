@@ -59,7 +59,7 @@ def _needed_layers(spec: Spec, layers: Node, until: str | None) -> Node:
     for key, child in children.items():
         parts = child.value if isinstance(child.value, dict) else {}
         named = "from" in parts or any(kind in JOINS and isinstance(parts[kind].value, list) for kind in parts)
-        takes[key] = re.findall(r"[\w-]+", " ".join(words(child))) + [last] * (not named)
+        takes[key] = re.findall(r"[\w-]+", str(child.plain)) + [last] * (not named)
         last = last if "Parameter" in parts else key
     needed, waiting = set[str](), [end]
     while waiting:

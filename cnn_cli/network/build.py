@@ -82,4 +82,4 @@ def _parameter(layer: Layer) -> nn.Parameter:
     shape, init = layer.settings["shape"], layer.settings["init"]
     if init == "normal":
         return nn.Parameter(torch.randn(shape))
-    return nn.Parameter(torch.full(shape, {"zeros": 0.0, "ones": 1.0}.get(init, init)))
+    return nn.Parameter(torch.full(shape, float({"zeros": 0, "ones": 1}.get(init, init))))
