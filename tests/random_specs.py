@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print the specs too")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
     warnings.simplefilter("ignore")
     tally, differences, started = Counter[str](), 0, time.time()
     for n in range(options.count):

@@ -8,7 +8,7 @@ import torch
 from spec_layers import any_layer, divisor, image_layers, sequence_layers
 from torch_groups import ListRun, MappingRun
 from torch_interpreter import Interpreter
-from torch_values import JOINS, OPERATIONS, Scope, Value
+from torch_values import JOINS, OPERATIONS, Closure, Scope, Value, broadcasts, paths
 
 MOST_LAYERS = 12
 MOST_VALUES = 3000  # of a tensor, beyond which layers make it smaller
@@ -62,7 +62,7 @@ class Writer:
         self.run.parameters.clear()
         self.run.running = [name]
         self.layers = 0
-        shape = [r.choice([1, 2, 3, 4, 6]), r.randint(3, 12), r.randint(3, 12)]
+        shape = [r.choice([1, 2, 3, 4, 6]), r.randint(3, 12), r.randint(3, 12)][: 2 if r.random() < 0.1 else 3]
         spec: dict[str, Any] = {"input": shape, "args": {}, "layers": []}
         scope = Scope(self.blocks, spec["args"])
         value = Value(torch.randn(1, *shape))
@@ -186,6 +186,9 @@ class Writer:
             return {"repeat": times, "layers": layers if r.random() < 0.8 else node}
         if chance < 0.38:
             return r.choice([[], "Identity", {"Identity": None}])
+        branches = [name for name in scope.args if name.startswith("branch")]
+        if branches and chance > 0.6:
+            return f"${r.choice(branches)}"
         if chance < 0.42 and len(self.networks) > 0:
             return self.network_use(x, scope)
         return self.layer(x, scope)
@@ -254,14 +257,23 @@ class Writer:
         name = f"B{len(self.blocks)}"
         args: dict[str, Any] = {"width": r.choice([1, 2, 4])}
         passed = {"width": r.choice([2, 3, 4])} if r.random() < 0.7 else {}
-        inner = Scope(self.blocks, {**args, **passed})
+        if x.tensor is not None and r.random() < 0.3:
+            passed["branch"] = self.branch(x, scope)
+            args["branch"] = r.choice([[], ["ReLU"], "Tanh", None])
+        held = {k: Closure(v, scope) if isinstance(v, dict | list) else v for k, v in passed.items()}
+        inner = Scope(self.blocks, {**args, **held})
         kind = self.items if not x.inputs and r.random() < 0.4 else self.mapping
         body, value = kind(x.closed, path, inner, depth + 1, r.randint(1, 4))
-        args |= {k: v for k, v in inner.args.items() if k not in args}
+        args |= {k: v for k, v in inner.args.items() if k not in args}  # those that the body has come to use
         if passed and r.random() < 0.5:
             args = {k: None if k == "width" else v for k, v in args.items()}
         self.blocks[name] = {"args": args, "layers": body}
         return {name: self.call(passed)}, value
+
+    def branch(self, x: Value, scope: Scope) -> Any:
+        """Layers as an argument."""
+        layer = self.layer(x, scope)
+        return self.r.choice([[], [layer], layer, [{"ReLU": None, "repeat": 2}], [layer, "Tanh"]])
 
     def call(self, passed: dict[str, Any]) -> Any:
         if not passed:
@@ -275,7 +287,10 @@ class Writer:
         passed: dict[str, Any] = {}
         for arg, default in args.items():
             if default is None or r.random() < 0.3:
-                passed[arg] = self.told(r.choice([1, 2, 4, x.tensor.shape[1] if x.tensor is not None else 3]), x, scope)
+                channels = x.tensor.shape[1] if x.tensor is not None else 3
+                passed[arg] = self.told(r.choice([1, 2, 4, channels]), x, scope)
+                if arg == "branch" and x.tensor is not None:
+                    passed[arg] = self.branch(x, scope)
         node = {name: passed or None}
         return {**node, "repeat": r.randint(0, 3)} if r.random() < 0.15 else node
 
@@ -318,7 +333,7 @@ class Writer:
             full = [self.told(n, last, scope) for n in last.tensor.shape[1:]]
             shape = r.choice([[full[0], *[1] * (len(full) - 1)], full, full[-1:], [1]])
             node = {"Parameter": {"shape": shape}}
-            init = r.choice([None, 0.5, "ones", "zeros", "normal", 1e-06])
+            init = r.choice([None, 0.5, 2, "ones", "zeros", "normal", 1e-06])
             node["Parameter"] |= {} if init is None else {"init": init}
             return node
         if chance < 0.34 and tensors:
@@ -375,21 +390,3 @@ class Writer:
         r.shuffle(names)
         names = [int(n) if isinstance(n, str) and n.isdigit() and r.random() < 0.5 else n for n in names]
         return {kind: names}
-
-
-def broadcasts(value: Value, shape: Any) -> bool:
-    own = value.one.shape
-    if value.bare:
-        return len(own) < len(shape) and all(
-            n in (1, m) or m == 1 for n, m in zip(own[::-1], shape[::-1], strict=False)
-        )
-    return len(own) == len(shape) and all(n == m or 1 in (n, m) for n, m in zip(own, shape, strict=True))
-
-
-def paths(values: Any, depth: int = 2) -> list[tuple[str, Value]]:
-    """The values that may be named, with those inside of groups."""
-    found = [*values.items()]
-    for name, value in values.items():
-        if depth and value.inside:
-            found += [(f"{name}.{inner}", v) for inner, v in paths(value.inside, depth - 1)]
-    return found

@@ -14,6 +14,7 @@ from cnn_cli.errors import SpecError
 from cnn_cli.language.registry import plan_document
 from cnn_cli.layers import JOINS as OUR_JOINS
 from cnn_cli.layers import LAYERS
+from cnn_cli.network.build import build_plan
 
 SPECS = 150
 
@@ -26,7 +27,7 @@ def test_every_layer_type_is_drawn() -> None:
 def test_random_specs() -> None:
     outcomes, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         for seed in range(SPECS):
             text = random_spec(seed)
@@ -96,6 +97,22 @@ def test_what_arrives_at_a_part_need_not_fit_its_auxiliary_outputs() -> None:
     assert outputs({**network([{"Network": "p"}]), "p": part}) == ["0.s 4x8x8", "0.main.0 2x8x8", "0.main.1 2x1x1"]
 
 
+def test_a_part_keeps_the_siblings_that_are_joined_by_number() -> None:
+    layers = {"0": "ReLU", "a": {"from": "input", "Tanh": None}, "b": {"Add": ["a", 0]}}
+    part = {"input": [4, 8, 8], "outputs": {"b": 1.0, "0": 0.3}, "layers": layers}
+    assert outputs({**network([{"Network": "p"}]), "p": part}) == ["0.0 4x8x8", "0.a 4x8x8", "0.b 4x8x8"]
+
+
 def test_circular_padding_copies_only_what_a_negative_padding_leaves() -> None:
     assert outputs(network([{"CircularPad2d": [0, 0, 7, -1]}])) == ["0 4x14x8"]
     assert "needs sides of at least 9" in mistake(network([{"CircularPad2d": [0, 0, 8, -1]}]))
+
+
+def test_the_initial_value_of_a_parameter_may_be_an_integer() -> None:
+    layers = {"p": {"Parameter": {"shape": [4, 1, 1], "init": 2}}, "a": {"Add": ["input", "p"]}}
+    assert torch.equal(build_plan(plan_document(network(layers), "test")).p, torch.full((4, 1, 1), 2.0))
+
+
+def test_pieces_of_what_has_a_mistake_are_no_further_mistakes() -> None:
+    layers = {"a": {"BatchNorm2d": False}, "s": {"Split": 1}, "b": {"Add": ["s.0", "s.3"]}}
+    assert mistake(network(layers)).count("n, layers") == 1

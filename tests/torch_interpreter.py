@@ -67,7 +67,7 @@ class Interpreter:
                 raise Refused("outputs with weights are children")
             if len({v.one.shape for v in found.values() if v is not None}) > 1:
                 raise Refused("outputs with weights have one shape")
-        if isinstance(outputs, list) and (not outputs or len(found) < len(outputs)):
+        if isinstance(spec.get("outputs"), list) and (not outputs or len(found) < len(outputs)):
             raise Refused("outputs")
         if any(v is None or v.bare or v.pieces for v in found.values()):
             raise Refused("an output")
@@ -309,7 +309,7 @@ def check_blocks(blocks: Any) -> None:
 
 
 def is_input(shape: Any) -> bool:
-    return isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n <= 100_000 for n in shape)
+    return isinstance(shape, list) and len(shape) in (2, 3) and all(type(n) is int and 0 < n <= 100_000 for n in shape)
 
 
 GATES = ("ReLU", "ReLU6", "SiLU", "GELU", "Hardswish", "Sigmoid", "Hardsigmoid", "Tanh")

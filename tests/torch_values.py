@@ -76,7 +76,8 @@ CLASSES |= {"SqueezeExcitation": torchvision.ops.SqueezeExcitation, "CenterCrop"
 @functools.cache
 def settings_of(name: str) -> list[str]:
     """The keyword arguments of a class."""
-    return list(inspect.signature(CLASSES[name]).parameters)
+    found = inspect.signature(CLASSES[name]).parameters
+    return [name for name, one in found.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
 
 
 @functools.cache
@@ -130,6 +131,24 @@ def find(values: Mapping[str, Value], path: str) -> Value | None:
         return values[path]
     head, _, rest = path.partition(".")
     return find(values[head].inside, rest) if rest and head in values else None
+
+
+def broadcasts(value: Value, shape: Any) -> bool:
+    own = value.one.shape
+    if value.bare:
+        return len(own) < len(shape) and all(
+            n in (1, m) or m == 1 for n, m in zip(own[::-1], shape[::-1], strict=False)
+        )
+    return len(own) == len(shape) and all(n == m or 1 in (n, m) for n, m in zip(own, shape, strict=True))
+
+
+def paths(values: Any, depth: int = 2) -> list[tuple[str, Value]]:
+    """The values that may be named, with those inside of groups."""
+    found = [*values.items()]
+    for name, value in values.items():
+        if depth and value.inside:
+            found += [(f"{name}.{inner}", v) for inner, v in paths(value.inside, depth - 1)]
+    return found
 
 
 Step = Callable[[Mapping[str, Value]], Value]
