@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnn_cli.analysis.receptive_field import Sight, field, never_read, sights, unused
+from cnn_cli.analysis.summary import setup, summarize
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document
 from cnn_cli.layers import LAYERS
@@ -335,6 +336,8 @@ def test_strides_that_alternate_are_averages() -> None:
     up, pooled = (field(sights(plan)[name], (8, 8)) for name in ("0", "1"))
     assert up is not None and up.stride == (0.5, 0.5) and up.average
     assert pooled is not None and pooled.stride == (1, 1) and not pooled.average
+    table = summarize(plan, setup(plan), columns=("rf", "rf-stride")).text()
+    assert [line.split("  ")[-1].strip() for line in table.splitlines()[5:7]] == ["0.5x0.5 on average", "1x1"]
 
 
 def test_a_gate_sees_the_whole_image_everywhere() -> None:

@@ -47,6 +47,7 @@ BEYOND = {
 NOT_YAML = {
     "a tab", "indentation", "an open bracket", "a second colon", "a special character", "an alias", "a merge key",
     "a tag", "a key twice", "a line without a colon", "a list for a key",
+    "a bracket too many", "a line without a colon before one with a colon",
     "two documents", "a huge number", "infinity", "an empty file",
 }  # fmt: skip
 SPECS = {title: spec for title, (spec, _) in sections(MISTAKES).items() if title not in NOT_YAML}

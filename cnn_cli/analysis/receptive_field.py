@@ -62,6 +62,10 @@ class Field:
     average: bool  # the stride alternates, and is a mean
     whole: bool  # it is all of the image, for every position
 
+    def document(self) -> dict[str, Any]:
+        stride = {"stride": self.stride, "average": True} if self.average else {"stride": self.stride}
+        return {"size": self.size, **stride, "offset": self.offset}
+
 
 def sights(plan: Plan) -> dict[str, Sight]:
     """The sight of the input and of every row, by its name."""

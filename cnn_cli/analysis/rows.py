@@ -57,7 +57,7 @@ class Row:
             "buffers": self.buffers,
             "macs": self.macs,
             "flops": 2 * self.macs,
-            "receptive_field": field and {"size": field.size, "stride": field.stride, "offset": field.offset},
+            "receptive_field": field and field.document(),
             "activation_bytes": self.activation_bytes,
             "layers": len(self.layers),
             **({"shared_with": self.shared_with} if self.shared_with else {}),

@@ -25,6 +25,7 @@ _RECEPTIVE_FIELD = (
     "Receptive field: the pixels that a value depends on, as if the image had no border; all: the whole image. "
     "Stride (jump): pixels between the receptive fields of neighboring values. Offset: where the first one starts."
 )
+_ON_AVERAGE = " on average"  # where strides alternate, as behind upsampling
 _MEMORY = "Memory is an estimate, without the overhead of PyTorch and of the device's libraries."
 
 
@@ -261,7 +262,8 @@ def _receptive_field(row: Row) -> dict[str, str]:
         return {}
     if row.field.whole:
         return {"rf": "all"}
-    strides = {} if row.field.stride == (0, 0) else {"rf-stride": _sides(row.field.stride)}
+    stride = _sides(row.field.stride) + _ON_AVERAGE * row.field.average
+    strides = {"rf-stride": stride} if any(n != 0 for n in row.field.stride) else {}
     return {"rf": sizes(row.field.size), **strides, "rf-offset": _sides(row.field.offset)}
 
 

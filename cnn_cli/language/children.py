@@ -73,10 +73,11 @@ def _times(context: Context, node: Node, site: Site) -> int | None:
 
 def named_children(
     context: Context, node: Node, site: Site, arrives: Callable[[Node], Site]
-) -> Iterator[tuple[str, Node, Scope]]:
+) -> Iterator[tuple[str, Node | None, Scope]]:
     """The children of a mapping, repeats written out: `"layer{1}"` with `repeat: 3` is layer1, layer2, layer3.
 
-    `arrives` gives the site of a child before its copies, with what enters the first of them.
+    None for a child with a mistake in its name or number of copies, by the name as it is written. `arrives` gives the
+    site of a child before its copies, with what enters the first of them.
     """
     for name, child in node.value.items():
         first = _COPY.findall(name)
@@ -84,22 +85,26 @@ def named_children(
         if name in ("from", "repeat"):
             message = f"`{name}` is not a child's name: it belongs beside a layer or `layers:`; move it there"
             context.problem(node.keys[name], site.label, message)
+            yield name, None, site.scope
         elif repeat is None and not first:
             yield name, child, site.scope
         elif repeat is None or len(first) != 1:
             stem = _COPY.sub("", name)[:60]
             message = f'copies need a number in their name; write "{stem}{{1}}" for {stem}1, {stem}2, …'
+            yield f"{stem}{{1}}", None, site.scope
             if repeat is None:
                 message = f"{name[:60]!r} names copies, but has no `repeat`; write `repeat: N` beside the layer"
             context.problem(node.keys[name], site.label, message)
+            yield name, None, site.scope
         else:
-            later = Node({k: n for k, n in child.value.items() if k != "from"}, child.line, child.column, child.keys)
             times = _times(context, repeat, arrives(child))
-            for copy in range(
-                1 if times is None else times
-            ):  # of an unknown number one, so that its mistakes are found
+            later = Node({k: n for k, n in child.value.items() if k != "from"}, child.line, child.column, child.keys)
+            # of an unknown number one, so that its mistakes are found
+            for copy in range(1 if times is None else times):
                 own = _COPY.sub(str(int(first[0]) + copy), name)
                 yield own, later if copy else child, replace(site.scope, index=copy)
+            if times is None:
+                yield name, None, site.scope
 
 
 def before_copies(child: Node, siblings: Siblings, last: str, site: Site) -> Site:
@@ -129,7 +134,7 @@ def check_name(context: Context, key: str, siblings: Siblings, site: Site) -> bo
     if key in siblings.outputs:
         reason = "'input' is the input of the mapping" if key == "input" else f"duplicate name {key[:60]!r}"
     elif key in TAKEN:
-        reason = f"{key!r} is an attribute of every PyTorch module"
+        reason = f"{key!r} is already an attribute of the PyTorch module"
     elif not _NAME.fullmatch(key):
         rule = "letters, digits, _ and -, at most 64 characters, not starting with - or __"
         reason = f"invalid layer name {key[:60]!r} (allowed: {rule})"

@@ -205,8 +205,8 @@ def _mapping(context: Context, node: Node, site: Site) -> Part:
     children, last = siblings.children, "input"
     copies = lambda child: before_copies(child, siblings, last, site)  # noqa: E731
     for key, child, scope in named_children(context, node, site, copies):
-        if not check_name(context, key, siblings, site):
-            siblings.outputs.setdefault(key, Output(None, key))  # so that its uses are no further mistakes
+        if child is None or not check_name(context, key, siblings, site):
+            siblings.refuse(key)
             last = key
             continue
         scope = replace(scope, sibling=partial(value_at, siblings.outputs))

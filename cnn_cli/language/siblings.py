@@ -1,5 +1,6 @@
 """What `from` and joins may name: earlier siblings, pieces of a Chunk or Split, and values inside of earlier groups."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ class Siblings:
     outputs: dict[str, Output]
     used: set[str] = field(default_factory=set)
     children: list[Child] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)  # names with mistakes, as they are written
 
     @classmethod
     def entered(cls, node: Node, entering: Output) -> "Siblings":
@@ -33,6 +35,16 @@ class Siblings:
     def add(self, key: str, output: Output) -> None:
         self.outputs[key] = output
         self.outputs |= {f"{key}.{n}": Output(piece, f"{output.row}.{n}") for n, piece in enumerate(output.pieces)}
+
+    def refuse(self, key: str) -> None:
+        """Note a child with a mistake, so that its uses are no further mistakes."""
+        self.outputs.setdefault(key, Output(None, key))
+        self.refused.append(key)
+
+    def is_refused(self, name: str) -> bool:
+        """Whether a name is, or begins with, that of a child with a mistake; `layer{1}` may be any number of layers."""
+        head = name.partition(".")[0]
+        return any(re.fullmatch(re.sub(r"\\\{\d+\\\}", r"\\d+", re.escape(key)), head) for key in self.refused)
 
     def child(self, path: str) -> Child | None:
         """The part at a path such as `encoder.layer1.0`; None for none."""
@@ -73,6 +85,8 @@ def sibling(context: Context, node: Node, siblings: Siblings, site: Site) -> tup
         if name not in siblings.outputs:
             context.taken.add(site.beside(name))
         return name, output
+    if isinstance(name, str) and siblings.is_refused(name):
+        return name, Output(None, name)
     context.problem(node, site.label, f"{shown(node.plain)} {_not_there(context, str(name), siblings, site)}")
     return None
 
@@ -80,7 +94,7 @@ def sibling(context: Context, node: Node, siblings: Siblings, site: Site) -> tup
 def _not_there(context: Context, name: str, siblings: Siblings, site: Site) -> str:
     """Why there is no such value, and what to write."""
     head = name.partition(".")[0]
-    earlier = ", ".join(list(siblings.outputs)[-12:])
+    earlier = ", ".join([known for known in siblings.outputs if known not in siblings.refused][-12:])
     if head == site.path.rpartition(".")[2]:
         return f"is the layer itself; write an earlier sibling: {earlier}"
     if head not in siblings.outputs and head in siblings.node.value:

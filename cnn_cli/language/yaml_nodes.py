@@ -85,6 +85,12 @@ def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str]:
         return line, column, "found a tab; indent with spaces"
     if character in ("@", "`", "%") and "token" in problem:
         return line, column, f"text that starts with {character} must be quoted"
+    if character in ("}", "]") and "flow" not in context:
+        return line, column, "this bracket was never opened; remove it"
+    if "mapping values are not allowed" in problem and ":" not in lines[line - 1][: column - 1]:
+        line = next((n for n in range(line - 1, 0, -1) if lines[n - 1].strip()), line)  # where that text begins
+        column = len(lines[line - 1]) - len(lines[line - 1].lstrip()) + 1
+        return line, column, "a key without a colon, or text that continues on the next line; write `key: value`"
     if error.context_mark and ("flow" in context or "quoted" in context or "simple key" in context):
         line, column = error.context_mark.line + 1, error.context_mark.column + 1
         if "simple key" in context:
