@@ -49,6 +49,7 @@ SETTINGS: dict[str, Field] = {
         "Data",
         data=(maybe(Text()), None, "data set name, or a folder of images"),
         val_fraction=(Number(0, 0.9), 0, "fraction held out for validation [0; ignored if the data has a val split]"),
+        overfit=(maybe(Integer(1)), None, "train and evaluate on the same N training images, as a sanity check [off]"),
         resize=(Choice(("stretch", "crop", "pad")), "stretch", "resizing of images: stretch, crop or pad [stretch]"),
         normalize=(maybe(Normalization()), None, "normalization of pixels in [0, 1]: {mean: [...], std: [...]} [none]"),
         skip_unreadable=(

@@ -9,6 +9,7 @@ from cnn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+    from cnn_cli.interpret.box_prediction import BoxPredictions
     from cnn_cli.interpret.inputs import ImageSelection
     from cnn_cli.interpret.mask_prediction import MaskPredictions
     from cnn_cli.interpret.pictured import Pictured
@@ -25,31 +26,43 @@ def predict_command(
     picture: Picture,
     format: Format,
     top: int | None = option("Output", "N", "Classification: classes to show per image [5]."),
+    min_score: float | None = option("Output", "NUMBER", "Detection: lowest score of boxes to show [0.3]."),
     tiles: bool = flag("Data", "Segmentation: predict at the full resolution of images, in overlapping tiles."),
 ) -> None:
-    """Predict the classes of images or pixels.
+    """Predict the classes of images or pixels, or detect objects.
 
     With -o, also draws a contact sheet (PNG). Segmentation writes masks, overlays and a contact sheet to predictions/
-    in the run folder, or to -o.
+    in the run folder, or to -o; detection images with boxes, and label files in the format of YOLO.
     """
-    from cnn_cli.data.dataset import SEGMENTATION
+    from cnn_cli.data.dataset import CLASSIFICATION, DETECTION, SEGMENTATION
     from cnn_cli.tasks.selection import task_of
 
     format.check()
     loaded = weights.load(network, spec)
     selection = images.selection(data)
-    result: MaskPredictions | Predictions | Pictured[Predictions]
-    if task_of(loaded.plan) == SEGMENTATION:
+    result: BoxPredictions | MaskPredictions | Predictions | Pictured[Predictions]
+    task = task_of(loaded.plan)
+    for name, given, meant in (
+        ("--top", top is not None, CLASSIFICATION),
+        ("--tiles", tiles, SEGMENTATION),
+        ("--min-score", min_score is not None, DETECTION),
+    ):
+        if given and task != meant:
+            raise UsageError(f"{name} is for {meant}; leave it out")
+    if task == DETECTION:
+        from cnn_cli.interpret.box_prediction import LEAST_SCORE, predict_boxes
+
+        least = LEAST_SCORE if min_score is None else min_score
+        result = predict_boxes(loaded, selection, picture.target, least, weights.torch_device)
+        picture.preview(result.sheet)
+        skipped = result.skipped
+    elif task == SEGMENTATION:
         from cnn_cli.interpret.mask_prediction import predict_masks
 
-        if top is not None:
-            raise UsageError("--top is for classification; leave it out")
         result = predict_masks(loaded, selection, picture.target, tiles, weights.torch_device)
         picture.preview(result.sheet)
         skipped = result.skipped
     else:
-        if tiles:
-            raise UsageError("--tiles is for segmentation; leave it out")
         result, skipped = _classes(loaded, selection, picture, 5 if top is None else top, weights)
     heading = [f"{len(skipped):,} unreadable image{'s' * (len(skipped) > 1)} skipped:"] * bool(skipped)
     note_weights(network, loaded)

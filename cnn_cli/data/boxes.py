@@ -85,6 +85,14 @@ def fit_boxes(boxes: Tensor, sizes: Tensor, preprocessing: Preprocessing) -> Ten
     return without_hidden(moved, visible_area(moved), _area(boxes[..., :4]) * scale.prod(1, keepdim=True))
 
 
+def original_corners(corners: Tensor, size: tuple[int, int], preprocessing: Preprocessing) -> Tensor:
+    """(n, 4) in an image as preprocess() makes it → (n, 4) in pixels of the original image of (h, w), clipped to it."""
+    scale, shift = torch.tensor(_scale_and_shift(placement(size, preprocessing)), dtype=torch.float64)
+    moved = (corners.double() - shift.repeat(2)) / scale.repeat(2)
+    height, width = size
+    return torch.minimum(moved.clamp(min=0), torch.tensor([width, height, width, height], dtype=torch.float64))
+
+
 def _scale_and_shift(place: Placement) -> tuple[tuple[float, float], tuple[float, float]]:
     """((x, y), (x, y)): a position p of the image is at p · scale + shift."""
     top, left, height, width = place.cut

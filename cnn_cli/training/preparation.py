@@ -4,6 +4,7 @@ import copy
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -118,11 +119,23 @@ def _split(dataset: Dataset, settings: Mapping[str, Setting]) -> Dataset:
     if "val" in dataset.splits and fraction.value and fraction.source not in ("spec", "recipe"):
         raise UsageError(f"{dataset.name} has its own val split; leave out --val-fraction")
     dataset = split_dataset(dataset, fraction.value, settings["seed"].value)
+    overfit = settings.get("overfit")  # runs of earlier versions have none
+    if overfit and overfit.value and "train" in dataset.splits:
+        dataset = _same_images(dataset, overfit.value)
     if "train" not in dataset.splits:
         raise UsageError(f"{dataset.name} has no train split")
     if settings["patience"].value and "val" not in dataset.splits:
         raise UsageError("patience needs a validation split, but the data has none; add --val-fraction 0.1")
     return dataset
+
+
+def _same_images(dataset: Dataset, count: int) -> Dataset:
+    """The data with `count` training images, spread evenly over all of them, as train and val split alike."""
+    train = dataset.splits["train"]
+    count = min(count, len(train))
+    few = train.subset(torch.arange(count) * len(train) // count)
+    note = f"overfit: trained and evaluated on the same {count:,} image{'s' * (count > 1)}"
+    return replace(dataset, splits={"train": few, "val": few}, notes=(*dataset.notes, note))
 
 
 def _check_augmentation(plan: Plan, values: Mapping[str, Any]) -> None:

@@ -1,0 +1,270 @@
+"""Detect the objects of images: boxes in pixels of the images themselves, drawn on them, as JSON, CSV or YOLO files."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.data.boxes import are_boxes, box_rows, original_corners
+from cnn_cli.data.decoding import ReadImageError, decode_image
+from cnn_cli.data.preprocessing import preprocess
+from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.files import make_folder, write_text
+from cnn_cli.interpret.inputs import ImageSelection, files_of, whole_split
+from cnn_cli.interpret.pictured import CPU, Target, distinct_words, network_facts, provenance, restored
+from cnn_cli.interpret.scores import class_names
+from cnn_cli.pictures import image
+from cnn_cli.pictures.box_drawing import DrawnBox, enlargement, with_boxes
+from cnn_cli.pictures.grid import Cell, captioned_grid, picture
+from cnn_cli.pictures.page import Page, page
+from cnn_cli.progress import progress_bar
+from cnn_cli.tables import Column, Table, render
+from cnn_cli.tasks.detection import Detection, detection_task
+
+LEAST_SCORE = 0.3
+_MOST_ROWS = 12  # of the sheet
+_SHEET = "predictions.png"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A detected object: its class, its score, and x0, y0, x1, y1 in pixels of the image."""
+
+    name: str
+    label: int
+    score: float
+    corners: tuple[float, float, float, float]
+
+    def document(self) -> dict[str, Any]:
+        return {"class": self.name, "score": self.score, "box": [round(v, 2) for v in self.corners]}
+
+    @property
+    def drawn(self) -> DrawnBox:
+        return DrawnBox(self.corners, self.label, f"{self.name} {self.score:.2f}")
+
+
+@dataclass(frozen=True)
+class BoxPrediction:
+    """The objects of an image of (height, width), the highest score first, with the files that show them."""
+
+    image: str
+    size: tuple[int, int]
+    boxes: tuple[Box, ...]
+    drawing: Path
+    labels: Path
+
+    def document(self) -> dict[str, Any]:
+        files = {"drawing": str(self.drawing), "labels": str(self.labels)}
+        return {"image": self.image, "size": list(self.size), **files, "boxes": [box.document() for box in self.boxes]}
+
+    def yolo(self) -> str:
+        """A line for each object, as YOLO writes them: class, center, width and height as fractions, and the score."""
+        height, width = self.size
+        lines = []
+        for box in self.boxes:
+            x0, y0, x1, y1 = box.corners
+            values = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height, box.score)
+            lines.append(" ".join([str(box.label), *(f"{v:.6f}" for v in values)]) + "\n")
+        return "".join(lines)
+
+    @property
+    def summary(self) -> str:
+        """`3 circle, 1 ring`, the most frequent class first."""
+        counts = Counter(box.name for box in self.boxes)
+        return ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing"
+
+
+@dataclass(frozen=True)
+class BoxPredictions:
+    """Predictions for several images, and the sheet with the first of them."""
+
+    loaded: LoadedNetwork
+    images: tuple[BoxPrediction, ...]
+    least_score: float
+    sheet: Path
+    skipped: tuple[str, ...] = ()  # what is wrong with images of folders that cannot be read
+
+    def document(self) -> dict[str, Any]:
+        return network_facts(self.loaded) | {
+            "task": "detection",
+            "class_names": list(class_names(self.loaded)),
+            "preprocessing": str(self.loaded.preprocessing),
+            "least_score": self.least_score,
+            "sheet": str(self.sheet),
+            "images": [shot.document() for shot in self.images],
+            "skipped": list(self.skipped),
+        }
+
+    def text(self) -> str:
+        columns = (
+            Column("image", "image", wraps=True),
+            Column("objects", "objects", wraps=True),
+            Column("drawing", "drawing", wraps=True),
+        )
+        rows = [{"image": s.image, "objects": s.summary, "drawing": s.drawing.name} for s in self.images]
+        return f"{render(Table(columns, rows))}\n\n{self.sheet}"
+
+    def table(self) -> Table:
+        """A row for each object, for CSV and Markdown."""
+        keys = ("image", "class", "score", "x0", "y0", "x1", "y1")
+        rows = [
+            {"image": shot.image, "class": box.name, "score": round(box.score, 4)}
+            | {key: round(value, 2) for key, value in zip(keys[3:], box.corners, strict=True)}
+            for shot in self.images
+            for box in shot.boxes
+        ]
+        return Table(tuple(Column(key, key, number=key not in ("image", "class")) for key in keys), rows)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """An image to predict: (c, h, w) bytes, and its true boxes (m, 7) where they are known."""
+
+    name: str
+    pixels: Tensor
+    true: Tensor | None = None
+
+
+def predict_boxes(
+    loaded: LoadedNetwork,
+    selection: ImageSelection,
+    target: Target,
+    least_score: float = LEAST_SCORE,
+    device: torch.device = CPU,
+) -> BoxPredictions:
+    """Detect and write, image by image: `NAME-boxes.png` and `NAME.txt` (YOLO), then the sheet.
+
+    target: the folder; by default `predictions/` in the run folder. UsageError for files that exist, unless forced.
+    Images of folders that cannot be read are skipped; CnnError for one that is named itself.
+    """
+    if not 0 <= least_score <= 1:
+        raise UsageError(f"--min-score must be from 0 to 1, not {least_score:g}")
+    task = detection_task(loaded.plan, class_names(loaded))
+    files, numbers = files_of(selection.files), selection.index
+    if not files and not numbers:
+        raise UsageError("no images; name files or folders, or choose images of the data set with --index 0")
+    names = [str(path) for path in files] + [f"{selection.split} {i}" for i in numbers]
+    folder = target.output or (loaded.run / "predictions" if loaded.run else Path(f"{loaded.plan.network}-predictions"))
+    words = [word.replace(" ", "-") for word in distinct_words(names)]
+    paths = [(folder / f"{word}-boxes.png", folder / f"{word}.txt") for word in words]
+    image.check_target(folder / _SHEET, target.force)
+    for drawing, labels in paths:
+        image.check_target(drawing, target.force)
+        image.check_target(labels, target.force, (".txt",))
+    make_folder(folder)
+    network, skipped = restored(loaded).to(device), list[str]()
+    results, rows = [], list[list[Cell]]()
+    inputs = _inputs(loaded, selection, files, skipped)
+    for (drawing, labels), shot in zip(paths, progress_bar(inputs, len(names), "predicting"), strict=True):
+        if shot is None:
+            continue
+        boxes = detect(network, task, loaded, shot.pixels, least_score, device)
+        size = (shot.pixels.shape[-2], shot.pixels.shape[-1])
+        results.append(BoxPrediction(shot.name, size, boxes, drawing, labels))
+        drawn = _drawn(shot.pixels, [box.drawn for box in reversed(boxes)])
+        image.save(Image.fromarray(drawn), drawing)
+        write_text(labels, results[-1].yolo())
+        if len(rows) < _MOST_ROWS:
+            rows.append(_row(loaded, shot, results[-1]))
+    if not results:
+        raise CnnError(f"none of the {len(skipped):,} images can be read\n{skipped[0]}")
+    image.save(_sheet(loaded, rows, len(results)).image, folder / _SHEET)
+    return BoxPredictions(loaded, tuple(results), least_score, folder / _SHEET, tuple(skipped))
+
+
+@torch.no_grad()
+def detect(
+    network: nn.Module,
+    task: Detection,
+    loaded: LoadedNetwork,
+    pixels: Tensor,
+    least_score: float,
+    device: torch.device = CPU,
+) -> tuple[Box, ...]:
+    """The objects of an image (c, h, w), bytes of any size; CnnError where the outputs are not finite numbers."""
+    fitted = preprocess(pixels.unsqueeze(0), loaded.preprocessing)
+    outputs = network(fitted.to(device).float().div_(255))
+    if not all(bool(value.isfinite().all()) for value in outputs.values()):
+        raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
+    (found,) = task.found(outputs, device)
+    corners = original_corners(found.boxes, (pixels.shape[-2], pixels.shape[-1]), loaded.preprocessing)
+    return tuple(
+        Box(task.classes[label], label, score, (box[0], box[1], box[2], box[3]))
+        for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), corners.tolist(), strict=True)
+        if score >= least_score
+    )
+
+
+def _inputs(
+    loaded: LoadedNetwork, selection: ImageSelection, files: Sequence[Path], skipped: list[str]
+) -> Iterator[_Input | None]:
+    """The images one by one; None for one of a folder that cannot be read."""
+    channels = loaded.preprocessing.input[0]
+    if channels not in (1, 3):
+        raise UsageError(f"the network takes {channels} channels, but images have 1 (grayscale) or 3 (color)")
+    for path in files:
+        try:
+            yield _Input(str(path), decode_image(path, channels))
+        except ReadImageError as error:
+            if str(path) in selection.files:
+                raise
+            skipped.append(str(error))
+            yield None
+    if not selection.index:
+        return
+    dataset = whole_split(loaded, selection.split, selection.data, selection.data_dir)
+    part = dataset.splits[selection.split]
+    for i in selection.index:
+        if not 0 <= i < len(part):
+            raise UsageError(
+                f"--index {i}: the {selection.split} split of {dataset.name} has images 0 to {len(part) - 1:,}"
+            )
+        pixels = part.images[i] if isinstance(part.images, Tensor) else decode_image(part.images[i], channels)
+        true = box_rows(part.targets)[i] if are_boxes(part.targets) else None
+        yield _Input(f"{Path(dataset.name).name} {selection.split} {i}", pixels, true)
+
+
+def _drawn(pixels: Tensor, boxes: Sequence[DrawnBox]) -> image.Array:
+    return with_boxes(picture(pixels.float() / 255), boxes, enlargement(pixels.shape[-2], pixels.shape[-1]))
+
+
+def _row(loaded: LoadedNetwork, shot: _Input, result: BoxPrediction) -> list[Cell]:
+    """The true boxes, where they are known, and the detected ones, at the size of the network's input."""
+    _, height, width = loaded.preprocessing.input
+    scale = min(height / result.size[0], width / result.size[1])
+    cells = []
+    if shot.true is not None:
+        true = [DrawnBox(row[:4], int(row[4])) for row in shot.true.tolist() if row[4] >= 0]
+        cells.append(Cell(_placed(shot.pixels, true, (height, width), scale), (f"{len(true)} true boxes",)))
+    found = [box.drawn for box in reversed(result.boxes)]
+    caption = result.summary if cells else f"{Path(shot.name).name}: {result.summary}"
+    return [*cells, Cell(_placed(shot.pixels, found, (height, width), scale), (caption,))]
+
+
+def _placed(pixels: Tensor, boxes: Sequence[DrawnBox], size: tuple[int, int], scale: float) -> image.Array:
+    """The drawing on an image that is scaled to fit (height, width), enlarged where that is small."""
+    zoom = enlargement(*size)
+    h, w = (max(1, min(round(n * scale), most)) for n, most in zip(pixels.shape[-2:], size, strict=True))
+    resized = nn.functional.interpolate(pixels.unsqueeze(0), size=(h, w), mode="bilinear", antialias=True)[0]
+    small = [DrawnBox([v * scale for v in box.corners], box.label, box.words) for box in boxes]
+    drawn = with_boxes(picture(resized.float() / 255), small, zoom)
+    canvas = np.full((size[0] * zoom, size[1] * zoom, 3), 255, np.uint8)
+    canvas[: drawn.shape[0], : drawn.shape[1]] = drawn
+    return canvas
+
+
+def _sheet(loaded: LoadedNetwork, rows: list[list[Cell]], count: int) -> Page:
+    """The images in columns: those with true boxes as pairs."""
+    across = 2 if len(rows[0]) == 2 else 3
+    lines = [[cell for row in rows[i : i + across] for cell in row] for i in range(0, len(rows), across)]
+    panel, shown = captioned_grid(lines)
+    shown = min(len(rows), shown * across)
+    notes = [provenance(loaded), *([f"the first {shown} of {count:,} images are shown"] if shown < count else [])]
+    return page([panel], f"{loaded.plan.network}: detected objects", notes, None)

@@ -1,0 +1,57 @@
+"""Boxes drawn on images, each with its class and score, in the color of the class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cnn_cli.pictures import image
+from cnn_cli.pictures.fonts import font
+
+# Colors that are told apart on photos, also without red or green (Okabe and Ito 2008), then others.
+_COLORS = (
+    *("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"),
+    *("#7e57c2", "#26c6da", "#9ccc65", "#ff8a80", "#8d6e63"),
+)
+_LEAST = 480  # px of the longer side: a smaller image is enlarged, so that the words on it can be read
+
+
+@dataclass(frozen=True)
+class DrawnBox:
+    """x0, y0, x1, y1 in pixels of the image, the number of the class, and the words at the box."""
+
+    corners: Sequence[float]
+    label: int
+    words: str = ""
+
+
+def class_color(label: int) -> str:
+    return _COLORS[label % len(_COLORS)]
+
+
+def enlargement(height: int, width: int) -> int:
+    """The whole number by which an image is enlarged before boxes are drawn on it."""
+    return max(1, -(-_LEAST // max(height, width)) if max(height, width) < _LEAST else 1)
+
+
+def with_boxes(pixels: image.Array, boxes: Sequence[DrawnBox], zoom: int = 1) -> image.Array:
+    """(H, W, 3) uint8 → (zoom · H, zoom · W, 3), the boxes drawn in order; words stand inside the picture."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.fromarray(pixels.repeat(zoom, 0).repeat(zoom, 1))
+    draw, longest = ImageDraw.Draw(canvas), max(canvas.size)
+    line, size = max(1, round(longest / 300)), max(9, round(longest / 40))
+    for box in boxes:
+        x0, y0, x1, y1 = (round(value * zoom) for value in box.corners)
+        ink = class_color(box.label)
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=ink, width=line)
+    for box in boxes if any(box.words for box in boxes) else ():
+        letters = font(size, text=box.words)
+        wide, high = round(letters.getlength(box.words)) + 4, round(1.25 * size)
+        x, y = (round(value * zoom) for value in box.corners[:2])
+        x, y = max(0, min(x, canvas.width - wide)), y - high if y >= high else y
+        color = image.rgb(class_color(box.label))
+        draw.rectangle((x, y, x + wide, y + high), fill=color)
+        bright = np.dot(color, (0.299, 0.587, 0.114)) > 130
+        draw.text((x + 2, y + high / 2), box.words, image.INK if bright else image.PAPER, letters, anchor="lm")
+    return np.asarray(canvas)

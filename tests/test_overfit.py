@@ -1,0 +1,26 @@
+"""--overfit N: training and evaluation on the same few images."""
+
+import json
+from pathlib import Path
+
+import small_runs as small
+
+from cnn_cli.training import run as run_module
+
+
+def test_a_network_learns_a_few_images_and_is_evaluated_on_them(workspace: Path) -> None:
+    request = small.request(workspace, overfit=20, epochs=40, batch_size=8)
+    run_module.begin(request)
+    result = json.loads((workspace / "run" / "eval.json").read_text())
+    assert (result["n"], result["split"]) == (20, "val") and result["accuracy"] > 0.9
+    assert sum(sum(row) > 0 for row in result["confusion_matrix"]) >= 8  # spread over the data, not its first class
+    rows = [json.loads(line) for line in (workspace / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["val_accuracy"] > 0.9 and rows[-1]["test_accuracy"] is None
+
+
+def test_it_is_resumed_with_the_same_images(workspace: Path) -> None:
+    small.begin(workspace, "whole", overfit=20, epochs=4, batch_size=8)
+    small.begin(workspace, "half", overfit=20, epochs=2, batch_size=8)
+    small.resume(workspace, "half", epochs=4)
+    whole, half = ((workspace / name / "best.safetensors").read_bytes()[-400:] for name in ("whole", "half"))
+    assert whole == half
