@@ -38,6 +38,7 @@ ORDER = [
     "tasks",
     "training",
     "interpret",
+    "page",
     "cli",
     "__main__",
 ]

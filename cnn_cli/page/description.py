@@ -1,0 +1,109 @@
+"""A network as the page's JavaScript takes it: rows in the order in which they are computed, and weights as bytes.
+
+`network.js` computes from this what PyTorch computes; the layer table of `layers.js` has a function for every row.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cnn_cli.analysis.explain import Explanation, explain
+from cnn_cli.analysis.receptive_field import Field, field, producer, sights
+from cnn_cli.analysis.rows import described
+from cnn_cli.language.plan import Layer, Plan
+
+HALF_FROM = 4_000_000  # values, from which weights are written with 16 bits
+
+
+@dataclass(frozen=True)
+class Description:
+    """`network` is plain data; `weights` all tensors one after the other, little-endian, 2 bytes a value or 4."""
+
+    network: dict[str, Any]
+    weights: bytes
+    half: bool
+
+    def document(self) -> dict[str, Any]:
+        return {"network": self.network, "half": self.half, "weights": base64.b64encode(self.weights).decode()}
+
+
+def describe(
+    plan: Plan, tensors: Mapping[str, Tensor], mean: Sequence[float] = (), std: Sequence[float] = ()
+) -> Description:
+    """The rows that a network computes in evaluation, and their weights.
+
+    tensors: its state_dict, to which the plan's names lead. mean, std: of the channels, as the preprocessing has them.
+    """
+    layers = [layer for layer in plan.layers if layer.name.split(".")[0] not in plan.only_in_training]
+    numbers = {layer.name: n for n, layer in enumerate(layers)} | {"input": -1}
+    explained = {e.layer.name: e for e in explain(plan)}
+    found = sights(plan)
+    rows = [_row(layer, explained[layer.name], field(found[layer.name], plan.input[1:]), numbers) for layer in layers]
+    names = [name for row in rows for name in row["tensors"].values()]
+    chosen = {name: tensors[name].detach().cpu().float() for name in dict.fromkeys(names)}
+    places = np.cumsum([0, *(t.numel() for t in chosen.values())]).tolist()
+    buffers = {name for name, tensor in plan.tensors.items() if tensor.buffer}
+    half = places[-1] > HALF_FROM
+    network = {
+        "name": plan.network,
+        "description": plan.description,
+        "input": list(plan.input),
+        "rows": rows,
+        "output": _source(plan.ends[0], numbers),
+        "ends": _ending(plan),
+        "mean": list(mean),
+        "std": list(std),
+        "parameters": plan.params,
+        "macs": plan.macs,
+        "tensors": {
+            name: {"shape": list(t.shape), "at": at, "buffer": name in buffers}
+            for (name, t), at in zip(chosen.items(), places, strict=False)
+        },
+    }
+    kind = "<f2" if half else "<f4"
+    return Description(network, b"".join(t.numpy().astype(kind).tobytes() for t in chosen.values()), half)
+
+
+def _row(layer: Layer, explained: Explanation, seen: Field | None, numbers: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "type": layer.type,
+        "title": described(layer),
+        "settings": {name: _plain(value) for name, value in layer.settings.items()},
+        "traits": sorted(layer.rule.traits),
+        "takes": [_source(name, numbers) for name in layer.reads],
+        "shape": list(layer.output_shape),
+        "pieces": [list(shape) for shape in layer.pieces],
+        "tensors": {
+            t.name: f"{layer.owner}.{t.name}".strip(".")
+            for t in layer.rule.tensors(layer.settings)
+            if t.name != "num_batches_tracked"  # no result depends on it
+        },
+        "parameters": layer.params,
+        "macs": layer.macs,
+        "what": explained.what,
+        "lines": {heading: list(lines) for heading, lines in explained.parts.items()},
+        "sees": None if seen is None else {"size": seen.size, "stride": seen.stride, "offset": seen.offset},
+    }
+
+
+def _source(name: str, numbers: Mapping[str, int]) -> list[int | None]:
+    """[row, piece]: −1 is the network's input, and piece None but for one of several outputs."""
+    row = producer(name, numbers)
+    return [numbers[row], None if row == name else int(name.removeprefix(f"{row}."))]
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _ending(plan: Plan) -> str:
+    """What the outputs are: `score`, `probability` or `logarithm` of one."""
+    last = plan.last.type if plan.last else ""
+    if (last in ("Softmax", "Softmax2d") and plan.output[0] > 1) or (last == "Sigmoid" and plan.output[0] == 1):
+        return "probability"
+    return "logarithm" if last == "LogSoftmax" else "score"
