@@ -21,27 +21,35 @@ def unit(width_in: int, width: int) -> list[nn.Module]:
     return [nn.Conv2d(width_in, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
 
 
+class Residual3x3(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm(self.conv(x)))
+
+
 class UNet(nn.Module):
-    """Two levels of pooling; the decoder sees the encoder's features of its own size."""
+    """At a half, a fourth and an eighth of the size; encoder features are added to those of the decoder."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.down1 = nn.Sequential(*unit(3, 16), *unit(16, 16))
-        self.down2 = nn.Sequential(*unit(16, 32), *unit(32, 32))
-        self.middle = nn.Sequential(*unit(32, 64), *unit(64, 64))
-        self.up2 = nn.ConvTranspose2d(64, 32, 2, stride=2)
-        self.decoder2 = nn.Sequential(*unit(64, 32), *unit(32, 32))
-        self.up1 = nn.ConvTranspose2d(32, 16, 2, stride=2)
-        self.decoder1 = nn.Sequential(*unit(32, 16), *unit(16, 16))
-        self.head = nn.Conv2d(16, 7, 1)
+        self.down1 = nn.Sequential(nn.Conv2d(3, 24, 5, 2, 2, bias=False), nn.BatchNorm2d(24), nn.ReLU())
+        self.down2 = nn.Sequential(*unit(24, 48), Residual3x3(48))
+        self.middle = nn.Sequential(*unit(48, 64), Residual3x3(64))
+        self.coarse2 = nn.Conv2d(64, 48, 1)
+        self.decoder2 = Residual3x3(48)
+        self.up1 = nn.Conv2d(48, 48, 1)
+        self.fine1 = nn.Conv2d(24, 12, 1)
+        self.head = nn.Conv2d(12, 7, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         one = self.down1(x)
         two = self.down2(F.max_pool2d(one, 2))
-        x = self.middle(F.max_pool2d(two, 2))
-        x = self.decoder2(torch.cat([two, self.up2(x)], 1))
-        x = self.decoder1(torch.cat([one, self.up1(x)], 1))
-        return cast(Tensor, self.head(x))
+        x = F.interpolate(self.coarse2(self.middle(F.max_pool2d(two, 2))), scale_factor=2)
+        x = F.pixel_shuffle(self.up1(self.decoder2(two + x)), 2)
+        return cast(Tensor, self.head(F.relu(self.fine1(one) + x)))
 
 
 class PreActBlock(nn.Module):
