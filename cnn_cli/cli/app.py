@@ -82,6 +82,12 @@ class _Group(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Also commands of two words, such as `data preview` beside `data`."""
+        if (words := " ".join(args[:2])) in self.commands:
+            return words, self.commands[words], args[2:]
+        return super().resolve_command(ctx, args)
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))
         for section in SECTIONS:

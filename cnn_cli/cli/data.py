@@ -32,12 +32,21 @@ def data_command(
     from cnn_cli.data.summary import DataSummary, FaultReport
 
     format.check()
-    for name, value, known in (("--task", task, _TASKS), ("--annotations", annotations, _ANNOTATIONS)):
-        if value not in (None, *known):
-            raise UsageError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}")
+    check_task(task)
+    _check("--annotations", annotations, _ANNOTATIONS)
     try:
         dataset = load_dataset(data, resolve_data_dir(data_dir), skip_unreadable, task, annotations)
     except FaultyBoxesError as error:
         format.emit(FaultReport(data, error.faults))
         raise typer.Exit(1) from None
     format.emit(DataSummary(dataset))
+
+
+def check_task(task: str | None) -> None:
+    """UsageError for a task that does not exist."""
+    _check("--task", task, _TASKS)
+
+
+def _check(option: str, value: str | None, known: tuple[str, ...]) -> None:
+    if value not in (None, *known):
+        raise UsageError(f"{option} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}")

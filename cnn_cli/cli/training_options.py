@@ -1,5 +1,6 @@
 """The training settings as a group of options: one for each row of the table, with the table's own words."""
 
+from collections.abc import Iterable
 from dataclasses import field, fields, make_dataclass
 from typing import Any
 
@@ -43,10 +44,10 @@ def _given(settings: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in (None, [])}
 
 
-# `given` holds those that were typed, as text, {name: value}: settings.resolve() reads them, as it reads variables.
-Settings: Any = make_dataclass(
-    "Settings",
-    [_field(name, row) for name, row in SETTINGS.items()],
-    frozen=True,
-    namespace={"given": property(_given)},
-)
+def settings_group(names: Iterable[str]) -> Any:
+    """A group of these settings; `given` are those that were typed, as text, {name: value}, for settings.resolve()."""
+    rows = [_field(name, SETTINGS[name]) for name in names]
+    return make_dataclass("Settings", rows, frozen=True, namespace={"given": property(_given)})
+
+
+Settings: Any = settings_group(SETTINGS)

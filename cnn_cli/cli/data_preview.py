@@ -1,0 +1,56 @@
+"""`cnn data preview`."""
+
+from pathlib import Path
+from typing import Any
+
+from cnn_cli.cli.app import command
+from cnn_cli.cli.data import Name, check_task
+from cnn_cli.cli.options import DATA_DIR, JSON, NETWORK_HELP, Picture, Spec, argument, option
+from cnn_cli.cli.output import emit, emit_json, note
+from cnn_cli.cli.training_options import settings_group
+from cnn_cli.errors import UsageError
+
+_SETTINGS = ("flip", "shift", "padding_mode", "crop", "cutout", "resize", "normalize", "val_fraction", "seed")
+SampleSettings: Any = settings_group((*_SETTINGS, "skip_unreadable", "annotations"))
+_COUNT = option("Output", "N", "Images per class.", "-n", "--images", default=4, min=1, max=16)
+
+
+@command("data preview", "Training")
+def data_preview_command(
+    data: Name,
+    spec: Spec,
+    settings: SampleSettings,
+    picture: Picture,
+    network: str | None = argument("[NETWORK]", NETWORK_HELP.removesuffix(".") + " [none: the images alone]."),
+    data_dir: Path | None = DATA_DIR,
+    task: str | None = option("Data", "NAME", "Task, where a data set has masks and boxes."),
+    split: str = option("Data", "NAME", "Split: train, val or test.", default="train"),
+    epoch: int = option("Augmentation", "N", "Epoch of which the augmentation is shown.", default=1, min=1),
+    recipe: str = option("Optimization", "NAME", "Recipe of the network.", default=""),
+    images: int = _COUNT,
+    json: bool = JSON,
+) -> None:
+    """Draw images as a network sees them: resized, augmented, with masks or boxes.
+
+    The settings are those of training: those of the NETWORK, and those given here. Only training images are augmented.
+    """
+    check_task(task)
+    from cnn_cli.checkpoints.run_folder import find_run
+    from cnn_cli.interpret.data_preview import PreviewRequest, preview_data
+    from cnn_cli.pictures.image import check_target, file_name
+    from cnn_cli.training.request import Request
+
+    path = picture.output or Path(file_name("preview", Path(data).name, split))
+    check_target(path, picture.force)
+    given = settings.given | {"data": data}
+    asked = None
+    if network:
+        name = find_run(network, spec.files)
+        asked = Request(name, given, models=spec.files, args=spec.args, input=spec.size, recipe=recipe)
+    elif spec.args or recipe:
+        raise UsageError("--set and --recipe are for a network; name one after the data set")
+    result = preview_data(PreviewRequest(data, given, asked, data_dir, task, split, images, epoch, spec.size), path)
+    for line in result.notes:
+        note(line)
+    emit_json(result.document()) if json else emit(result.text())
+    picture.preview(result.path, result.body)

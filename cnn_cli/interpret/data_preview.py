@@ -1,0 +1,225 @@
+"""What a network sees of a data set: images fitted to its input and augmented as in a training epoch."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cnn_cli.data.augmentation import Augmentation, augment, augment_boxes, augment_masks, draw_augmentations
+from cnn_cli.data.boxes import are_boxes, class_counts
+from cnn_cli.data.dataset import DETECTION, SEGMENTATION, Dataset, Split
+from cnn_cli.data.loading import load_dataset, resolve_data_dir, select_split, split_dataset
+from cnn_cli.data.masks import VOID, are_masks, pixel_counts
+from cnn_cli.data.preparation import prepare, sample_shapes
+from cnn_cli.data.preprocessing import Preprocessing
+from cnn_cli.errors import UsageError, listed
+from cnn_cli.interpret.pictured import CPU
+from cnn_cli.language.plan import Plan
+from cnn_cli.pictures import image
+from cnn_cli.pictures.box_drawing import DrawnBox
+from cnn_cli.pictures.grid import picture
+from cnn_cli.pictures.sample_sheet import Sample, sample_sheet
+from cnn_cli.settings import Setting, resolve
+from cnn_cli.tasks.selection import task_of
+from cnn_cli.training.initial_weights import find_initial_weights, prepared
+from cnn_cli.training.request import Request, complete, recipe_of
+
+_EMPTY = "no objects"
+_LONGEST = 224  # px of images of various sizes, where no network says how large they are
+
+
+@dataclass(frozen=True)
+class PreviewRequest:
+    """network: as for training, or None for the images alone, at the size `input` or their own. count: per class."""
+
+    data: str
+    settings: dict[str, Any]
+    network: Request | None = None
+    data_dir: Path | None = None
+    task: str | None = None
+    split: str = "train"
+    count: int = 4
+    epoch: int = 1
+    input: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Which images a preview shows: by class their names; and how they were changed."""
+
+    path: Path
+    body: tuple[int, int, int, int]
+    data: str
+    network: str | None
+    task: str
+    split: str
+    shown: dict[str, tuple[str, ...]]
+    how: str
+    notes: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "data": self.data,
+            "network": self.network,
+            "task": self.task,
+            "split": self.split,
+            "picture": str(self.path),
+            "body": list(self.body),
+            "images": self.how,
+            "classes": [{"class": name, "images": list(images)} for name, images in self.shown.items()],
+            "notes": list(self.notes),
+        }
+
+    def text(self) -> str:
+        images = len({name for names in self.shown.values() for name in names})
+        classes = len(self.shown.keys() - {_EMPTY})
+        counted = f"{images:,} image{'s' * (images != 1)} of {classes:,} class{'es' * (classes != 1)}"
+        return f"{self.path}\n{counted}; {self.how}"
+
+
+@dataclass(frozen=True)
+class _View:
+    """The settings, and how images become inputs; plan: of the network, if one is named."""
+
+    values: dict[str, Any]
+    plan: Plan | None
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+
+
+def preview_data(request: PreviewRequest, path: Path) -> Preview:
+    """Draw the sheet. UsageError for a split or network that does not suit; CnnError for faulty data."""
+    settings, plan = _settings(request)
+    dataset = _dataset(request, settings, plan)
+    split = dataset.splits[request.split]
+    view = _view(request, settings, plan, split)
+    chosen = _chosen(dataset, split, request.count, view.values["seed"])
+    samples = _samples(request, view, dataset, sorted({i for numbers in chosen.values() for i in numbers}))
+    columns = [(name, [samples[i] for i in numbers]) for name, numbers in chosen.items()]
+    title = f"{Path(dataset.name).name}, {request.split} split" + (f", as {plan.network} sees it" if plan else "")
+    how = f"{view.preprocessing}; {_described(view.augmentation, request.epoch)}"
+    void = any(s.labels is not None and (s.labels == VOID).any() for s in samples.values())
+    sheet, count = sample_sheet(columns, dataset.classes, void, title, [how])
+    image.save(sheet.image, path)
+    shown = {name: tuple(sample.name for sample in column) for name, column in columns[:count]}
+    left = [f"no room for {listed([name for name, _ in columns[count:]])}"] if count < len(columns) else []
+    facts = (dataset.name, plan.network if plan else None, dataset.task, request.split)
+    return Preview(path, sheet.body, *facts, shown, how, (*dataset.notes, *left))
+
+
+def _settings(request: PreviewRequest) -> tuple[dict[str, Setting], Plan | None]:
+    """As a training run would have them."""
+    if request.network is None:
+        return resolve(request.settings, os.environ, {}), None
+    training = complete(request.network)
+    plan = training.plan()
+    recipe = {**training.settings, **recipe_of(plan, training.recipe)}
+    return resolve(training.options, os.environ, plan.train, recipe), plan
+
+
+def _dataset(request: PreviewRequest, settings: dict[str, Setting], plan: Plan | None) -> Dataset:
+    """Split as for training; UsageError for a task that the network is not made for."""
+    values = {name: setting.value for name, setting in settings.items()}
+    task = task_of(plan) if plan else request.task
+    folder = resolve_data_dir(request.data_dir)
+    dataset = load_dataset(request.data, folder, values["skip_unreadable"], task, values["annotations"])
+    if plan and task != dataset.task:
+        raise UsageError(f"{plan.network} is made for {task}, but {dataset.name} is a data set for {dataset.task}")
+    fraction = 0 if "val" in dataset.splits else values["val_fraction"]
+    dataset = split_dataset(dataset, fraction, values["seed"])
+    return replace(select_split(dataset, request.split), notes=dataset.notes)
+
+
+def _view(request: PreviewRequest, settings: dict[str, Setting], plan: Plan | None, split: Split) -> _View:
+    if plan:
+        settings, preprocessing = prepared(settings, plan, find_initial_weights(settings, plan))
+    else:
+        resize, normalize = (settings[name].value for name in ("resize", "normalize"))
+        preprocessing = Preprocessing.from_settings(_size(request, split), resize, normalize)
+    values = {name: setting.value for name, setting in settings.items()}
+    augmentation = Augmentation()
+    if request.split == "train":
+        mode = values["padding_mode"] or "constant"
+        augmentation = Augmentation(
+            values["flip"], values["shift"], values["crop"], values["cutout"], preprocessing.mean, mode
+        )
+    return _View(values, plan, preprocessing, augmentation)
+
+
+def _size(request: PreviewRequest, split: Split) -> tuple[int, int, int]:
+    """(C, H, W) as asked for; else that of the images, smaller where they are large, and a square where they differ."""
+    if request.input and len(request.input) == 3:
+        channels, height, width = request.input
+        return channels, height, width
+    shapes = sample_shapes(split.images)
+    sizes = {shape[1:] for shape in shapes}
+    height, width = sizes.pop() if len(sizes) == 1 else (_LONGEST, _LONGEST)
+    scale = min(1.0, _LONGEST / max(height, width))
+    return max(shape[0] for shape in shapes), max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _chosen(dataset: Dataset, split: Split, count: int, seed: int) -> dict[str, list[int]]:
+    """The numbers of `count` images of each class that occurs, and of some without boxes; different where possible."""
+    present = _present(split, len(dataset.classes))
+    names = [*dataset.classes, *[_EMPTY] * are_boxes(split.targets)]
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
+    taken: set[int] = set()
+    chosen: dict[str, list[int]] = {}
+    for k in present.sum(0).argsort().tolist():  # the rarest first, so that common ones leave them their images
+        members = [i for i in order if present[i, k]]
+        chosen[names[k]] = sorted(members, key=lambda i: i in taken)[:count]
+        taken |= set(chosen[names[k]])
+    return {name: chosen[name] for name in names if chosen[name]}
+
+
+def _present(split: Split, classes: int) -> Tensor:
+    """(n, classes) bool: which classes each image shows; for boxes a last column for none."""
+    targets = split.targets
+    if are_masks(targets):
+        return pixel_counts(targets)[:, :classes] > 0
+    if are_boxes(targets):
+        counts = class_counts(targets, classes)
+        return torch.cat([counts > 0, counts.sum(1, keepdim=True) == 0], 1)
+    assert isinstance(targets, Tensor)
+    return functional.one_hot(targets, classes) > 0
+
+
+def _samples(request: PreviewRequest, view: _View, dataset: Dataset, numbers: list[int]) -> dict[int, Sample]:
+    """The images of these numbers, fitted and augmented."""
+    split, index = dataset.splits[request.split], torch.tensor(numbers)
+    few = replace(dataset, splits={request.split: split.subset(index)}, notes=())
+    fitted = prepare(few, view.preprocessing, CPU, 1).splits[request.split]
+    assert isinstance(fitted.images, Tensor)
+    size = view.preprocessing.input[1:]
+    draws = draw_augmentations(len(split), view.values["seed"], request.epoch, view.augmentation, size)[index]
+    images, targets = augment(fitted.images, draws, view.augmentation), fitted.targets
+    if are_masks(targets):
+        targets = augment_masks(targets, draws, view.augmentation)
+    elif are_boxes(targets):
+        targets = augment_boxes(targets, draws, view.augmentation, size)
+    return {i: _sample(images[row], targets[row], _name(split, i), dataset) for row, i in enumerate(numbers)}
+
+
+def _sample(pixels: Tensor, target: Tensor, name: str, dataset: Dataset) -> Sample:
+    shown = picture(pixels.float() / 255)
+    if dataset.task == SEGMENTATION:
+        return Sample(shown, name, labels=target.numpy())
+    if dataset.task == DETECTION:
+        boxes = [DrawnBox(row[:4], int(row[4]), dataset.classes[int(row[4])]) for row in target.tolist() if row[4] >= 0]
+        return Sample(shown, name, boxes=boxes)
+    return Sample(shown, name)
+
+
+def _name(split: Split, number: int) -> str:
+    return split.images[number].name if isinstance(split.images, tuple) else str(number)
+
+
+def _described(augmentation: Augmentation, epoch: int) -> str:
+    kinds = {"flip": augmentation.flip, "shift": augmentation.shift, "crop": augmentation.crop}
+    parts = [f"{name} {value}" for name, value in (kinds | {"cutout": augmentation.cutout}).items()]
+    used = [part for part in parts if part not in ("flip none", "shift 0", "crop 1", "crop 1.0", "cutout 0")]
+    return f"augmented as in epoch {epoch}: {', '.join(used)}" if used else "not augmented"
