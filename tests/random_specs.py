@@ -89,7 +89,7 @@ def random_spec(seed: int) -> str:
     r = random.Random(seed)
     writer = Writer(r)
     for name in ["body"] * (r.random() < 0.25) + ["n"]:
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed asks every accelerator, which takes a while
         writer.network(name)
     document: dict[str, Any] = dict(writer.networks)
     used = {k: b if b["args"] else {"layers": b["layers"]} for k, b in writer.blocks.items()}

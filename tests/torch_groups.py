@@ -26,6 +26,7 @@ from torch_values import (
 if TYPE_CHECKING:
     from torch_interpreter import Interpreter
 
+MODULE = nn.Module()
 NAME = re.compile(r"(?!__)[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 
@@ -116,7 +117,7 @@ class MappingRun:
                 return
 
     def child(self, key: str, node: Any, scope: Scope) -> None:
-        if key in self.values or not NAME.fullmatch(key) or hasattr(nn.Module(), key):
+        if key in self.values or not NAME.fullmatch(key) or hasattr(MODULE, key):
             raise Refused("a name")
         path = f"{self.path}.{key}".strip(".")
         value, again = self.value_of(node, path, scope)

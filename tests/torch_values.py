@@ -5,7 +5,7 @@ import inspect
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -98,7 +98,7 @@ class Value:
 
     @property
     def closed(self) -> "Value":
-        return replace(self, inside={}, named=False)
+        return Value(self.tensor, self.pieces, self.bare, {}, self.inputs) if self.inside or self.named else self
 
     @property
     def one(self) -> Tensor:
