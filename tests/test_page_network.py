@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from cnn_cli.data.preprocessing import Preprocessing, add_normalization, preprocess
 from cnn_cli.language.registry import find
 from cnn_cli.page.description import describe
+from cnn_cli.tasks.detection import detection_task
 
 SMALL = ("fashion-convnet", "mnist-net", "tiny-cnn", "block-cnn", "lenet-5", "resnet20", "unet")
 
@@ -25,7 +26,7 @@ def v8() -> Engine:
 def test_a_network_gives_the_outputs_of_pytorch(name: str, v8: Engine) -> None:
     plan = find(name)
     module = fresh(plan)
-    pixels = torch.rand(8, *plan.input)
+    pixels = torch.rand(8 if plan.macs < 5_000_000 else 2, *plan.input)
     v8.open(plan, module)
     v8.set("x", pixels)
     with torch.no_grad():
@@ -137,3 +138,33 @@ def test_weights_of_a_large_network_are_rounded_to_16_bits(v8: Engine, tmp_path:
     exact = module(pixels)
     assert relative(v8.get("run(net, x).output.data"), module.half().float()(pixels)) < 1e-4
     assert relative(v8.get("run(net, x).output.data"), exact) < 1e-2
+
+
+DETECTOR = """
+net:
+  input: [3, 32, 48]
+  layers:
+    a: {Conv2d: {out_channels: 8, kernel_size: 3, stride: 4, padding: 1}}
+    b: {Conv2d: {out_channels: 8, kernel_size: 3, stride: 2, padding: 1}}
+    cls1: {from: a, Conv2d: {out_channels: 3, kernel_size: 1}}
+    box1: {from: a, Conv2d: {out_channels: 4, kernel_size: 1}}
+    cls2: {from: b, Conv2d: {out_channels: 3, kernel_size: 1}}
+    box2: {from: b, layers: [{Conv2d: {out_channels: 4, kernel_size: 1}}, Softplus]}
+  detects: [{scores: cls1, boxes: box1}, {scores: cls2, boxes: box2}]
+"""
+
+
+def test_a_detector_finds_the_boxes_that_predict_finds(v8: Engine, tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_text(DETECTOR)
+    plan = find(str(tmp_path / "net.yaml"))
+    module = fresh(plan)
+    pixels = torch.rand(1, *plan.input)
+    v8.open(plan, module)
+    v8.set("x", pixels)
+    with torch.no_grad():
+        expected = detection_task(plan, ("a", "b", "c")).found(module(pixels), torch.device("cpu"))[0]
+    found = v8.value("detections(net, run(net, x))")
+    assert len(found) == len(expected.scores) > 10
+    assert [one["label"] for one in found] == expected.labels.tolist()
+    assert torch.tensor([one["box"] for one in found]) == pytest.approx(expected.boxes, abs=1e-3)
+    assert [one["score"] for one in found] == pytest.approx(expected.scores.tolist(), abs=1e-5)

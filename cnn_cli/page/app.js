@@ -31,7 +31,7 @@ async function openSession(source, document) {
 
 function newPage(content, ask) {
   const network = content.network, gallery = bytesOf(content.gallery.images), size = count(network.input);
-  const last = network.rows.length ? network.rows[network.output[0]] : null;
+  const last = network.rows.length && !network.detects.length ? network.rows[network.output[0]] : null;
   return {
     content, network, ask, classes: content.classes, shape: last ? last.shape : network.input,
     galleryBytes: gallery, imageOf: (i) => gallery.slice(i * size, (i + 1) * size),
@@ -224,6 +224,10 @@ async function predict(page) {
 
 function showPrediction(page, result) {
   const area = select("#bars");
+  if (result.boxes) {
+    showBoxes(page, area);
+    return;
+  }
   if (result.dense) {
     const classes = [...new Set(result.dense)];
     page.predicted = mostFrequent(result.dense);
@@ -243,6 +247,24 @@ function showPrediction(page, result) {
     return el("li", { class: right ? "true" : null }, el("span", {}, page.classes[c] || `class ${c}`, right ? el("em", {}, " true class") : null),
       el("span", { class: "bar", "aria-hidden": "true" }, el("i", { style: `width:${100 * p}%` })), el("span", {}, percent(p)));
   })));
+}
+
+/** A detector's boxes over the image, with sliders for the least score and for how far two of a class may overlap. */
+async function showBoxes(page, area) {
+  if (!page.thresholds) {
+    const slider = (value) => el("input", { type: "range", min: 0.05, max: 0.95, step: 0.05, value, input: () => showBoxes(page, area) });
+    page.thresholds = { score: slider(0.3), overlap: slider(0.6), list: el("ol", { class: "legend-list" }) };
+    area.replaceChildren(el("label", {}, "Least score ", page.thresholds.score), el("br"),
+      el("label", {}, "Most overlap ", page.thresholds.overlap), page.thresholds.list);
+  }
+  const { score, overlap, list } = page.thresholds;
+  const { boxes } = await page.ask("boxes", { least: Number(score.value), overlap: Number(overlap.value) });
+  page.predicted = boxes.length ? boxes[0].label : 0;
+  paintImage(select("#picture"), page.bytes, page.network.input);
+  paintBoxes(select("#picture"), boxes, page.network.input);
+  list.replaceChildren(...boxes.slice(0, 10).map(({ label, score: p }) => el("li", {}, el("i", { style: `background:${boxColor(label)}` }), `${page.classes[label] || `class ${label}`} ${percent(p)}`)));
+  if (!boxes.length) list.append(el("li", {}, "No box has such a score."));
+  if (boxes.length > 10) list.append(el("li", {}, `and ${boxes.length - 10} more`));
 }
 
 /** The class of the most positions, background aside where there is another. */

@@ -14,7 +14,9 @@ from torch import Tensor
 from cnn_cli.analysis.explain import Explanation, explain
 from cnn_cli.analysis.receptive_field import Field, field, producer, sights
 from cnn_cli.analysis.rows import described
+from cnn_cli.language.detection_scales import detection_scales
 from cnn_cli.language.plan import Layer, Plan
+from cnn_cli.tasks.detection import detection_task
 
 HALF_FROM = 4_000_000  # values, from which weights are written with 16 bits
 
@@ -55,6 +57,7 @@ def describe(
         "rows": rows,
         "output": _source(plan.ends[0], numbers),
         "ends": _ending(plan),
+        "detects": _scales(plan, numbers),
         "mean": list(mean),
         "std": list(std),
         "parameters": plan.params,
@@ -95,6 +98,23 @@ def _source(name: str, numbers: Mapping[str, int]) -> list[int | None]:
     """[row, piece]: −1 is the network's input, and piece None but for one of several outputs."""
     row = producer(name, numbers)
     return [numbers[row], None if row == name else int(name.removeprefix(f"{row}."))]
+
+
+def _scales(plan: Plan, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The scales of a detector: where its scores and boxes are; `exponential` where distances are logarithms."""
+    scales = detection_scales(plan)
+    classes = tuple(str(n) for n in range(scales[0].classes)) if scales else ()
+    positive = detection_task(plan, classes).positive if scales else {}
+    rows = dict(zip(plan.named_outputs, plan.ends, strict=True)) if scales else {}
+    return [
+        {
+            "scores": _source(rows[scale.scores], numbers),
+            "boxes": _source(rows[scale.boxes], numbers),
+            "stride": scale.stride,
+            "exponential": scale.boxes in positive,
+        }
+        for scale in scales
+    ]
 
 
 def _plain(value: Any) -> Any:

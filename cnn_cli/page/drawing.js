@@ -134,6 +134,26 @@ function paintClasses(canvas, classes, [, height, width], shape) {
   target.globalAlpha = 1;
 }
 
+const boxColor = (label) => CLASS_COLORS[1 + label % (CLASS_COLORS.length - 1)];
+
+/** Boxes in pixels of the image, drawn on a canvas enlarged for it. */
+function paintBoxes(canvas, boxes, [, height, width]) {
+  const scale = Math.max(1, Math.floor(512 / Math.max(height, width))), copy = document.createElement("canvas");
+  copy.width = width;
+  copy.height = height;
+  copy.getContext("2d").drawImage(canvas, 0, 0);
+  canvas.width = width * scale;
+  canvas.height = height * scale;
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(copy, 0, 0, canvas.width, canvas.height);
+  context.lineWidth = 3;
+  for (const { box: [x0, y0, x1, y1], label } of boxes) {
+    context.strokeStyle = boxColor(label);
+    context.strokeRect(x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
+  }
+}
+
 /** A line chart with its data as a table for those who cannot see it. lines: {name: [[x, y], …]}. */
 function chart(lines, { width = 320, height = 140, label, format = (v) => v.toPrecision(3) }) {
   const points = Object.values(lines).flat(), xs = points.map((p) => p[0]), ys = points.map((p) => p[1]);

@@ -5,7 +5,7 @@ from pathlib import Path
 
 # What computes needs no page: it runs in a worker, and in V8 alone.
 _COMPUTING = (
-    *("tensor", "matmul", "operations", "layers", "explanation", "network", "training", "fitting"),
+    *("tensor", "matmul", "operations", "layers", "explanation", "network", "detection", "training", "fitting"),
     "worker",
 )
 _DRAWING = ("drawing", "graph", "layer_panel", "tools", "tour", "app")

@@ -13,11 +13,12 @@ const TOOLS = {
 };
 
 function toolNames(page) {
-  const classifier = page.network.rows.length && page.shape.length === 1;
+  const classifier = page.network.rows.length && page.shape.length === 1 && !page.network.detects.length;
   return Object.keys(TOOLS).filter((name) => {
     if (name === "epochs") return page.content.history.length > 0 || page.content.film;
     if (name === "train") return page.content.digits !== null;
     if (name === "attack") return classifier;
+    if (name === "cover") return !page.network.detects.length;
     return true;
   });
 }

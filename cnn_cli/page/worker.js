@@ -19,6 +19,7 @@ const pixelsOf = (network, bytes) =>
 
 function scored(network, ran) {
   const { output } = ran;
+  if (network.detects.length) return { boxes: detections(network, ran) };
   if (output.shape.length === 4) return { dense: denseClasses(output), shape: output.shape.slice(1) };
   if (output.shape.length !== 2) return { values: Array.from(output.data), shape: output.shape.slice(1) };
   return { probabilities: probabilities(network, output), scores: Array.from(output.data) };
@@ -34,7 +35,12 @@ function denseClasses(output) {
   return classes;
 }
 
-const piece = (value, i) => (Array.isArray(value) ? value[i || 0] : value);
+/** Of the score of a class, or of a detector's best box of it. */
+function gradientsFor(network, ran, target) {
+  if (!network.detects.length) return classGradients(ran, target);
+  const boxes = detections(network, ran), best = boxes.find((box) => box.label === target) || boxes[0];
+  return best ? detectionGradients(network, ran, best) : new Map();
+}
 
 const ANSWERS = {
   /** bytes: the image at the network's size. */
@@ -67,7 +73,7 @@ const ANSWERS = {
 
   /** The gradient of the class's score by the pixels, and Grad-CAM at a row. */
   saliency(session, { target, row }) {
-    const { ran, network } = session, found = classGradients(ran, target), grad = found.get(ran.pixels);
+    const { ran, network } = session, found = gradientsFor(network, ran, target), grad = found.get(ran.pixels);
     const [channels, height, width] = network.input, strongest = new Float32Array(height * width);
     if (grad) {
       for (let c = 0; c < channels; c++) {
@@ -85,6 +91,11 @@ const ANSWERS = {
     const { network } = session, moved = attacked(network, pixelsOf(network, bytes), target, epsilon);
     const ran = run(network, moved, EVALUATION, session.off);
     return { pixels: moved.data, ...scored(network, ran) };
+  },
+
+  /** A detector's boxes for other thresholds. */
+  boxes(session, thresholds) {
+    return { boxes: detections(session.network, session.ran, thresholds) };
   },
 
   /** off: [[row, [channels]]]. */
