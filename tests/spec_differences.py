@@ -20,19 +20,19 @@ from cnn_cli.language.registry import plan_document, plan_spec
 from cnn_cli.language.spec import parse
 from cnn_cli.network.build import build_plan
 
-# What PyTorch runs and the language refuses on purpose: a part of our message, and its line in the guide.
+# What PyTorch runs and the language refuses on purpose: a part of our message, and of its line in the guide.
 LIMITS = {
-    r"must be (an integer|a number|true or|one value|a list|null|text|[a-zA-Z0-9, ]+ or )": "kinds of values",
-    r"takes channels x": "layers …2d take channels x height x width",
-    r"\(0 is the batch\)|must be 0 \(the batch\)": "the batch",
-    r"leaves nothing|takes everything away": "nothing left",
-    r"position -?\d+ needs as many": "slices beyond the end",
-    r"CircularPad.*to copy from": "circular padding with a negative one",
-    r"a crop of": "crops of what is smaller",
-    r"; remove \w+ or write \d+": "sizes that contradict what arrives",
-    r"equally many axes": "joins of equally many axes",
-    r"block_size .* must be odd": "odd blocks",
-    r"divides by 0": "division by 0",
+    r"must be (an? |true or|one value|null|text|[\w, -]+ or [\w-]+, not)": "a setting of another kind",
+    r"takes channels x": "a layer …2d on anything but channels x height x width",
+    r"\(0 is the batch\)|must be 0 \(the batch\)": "a layer along axis 0",
+    r"leaves nothing|takes everything away": "that leaves nothing",
+    r"position -?\d+ needs as many": "a slice that starts or ends beyond its axis",
+    r"CircularPad.*to copy from": "circular padding by more than a negative padding",
+    r"a crop of": "a `CenterCrop` larger than its input",
+    r"; remove \w+ or write \d+": "an inferred size that is written and contradicts the input",
+    r"equally many axes": "a join of values with different numbers of axes",
+    r"block_size .* must be odd": "an even `block_size`",
+    r"divides by 0": "a division by the number 0",
 }
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SEED = torch.default_generator.manual_seed

@@ -1,14 +1,16 @@
 """Random specs of the whole language against an independent interpreter in plain PyTorch; see random_specs.py."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from random_specs import random_spec
-from spec_differences import Difference, compare
+from spec_differences import LIMITS, Difference, compare
 from torch_values import CLASSES, JOINS, SPLITS
 
+import cnn_cli
 from cnn_cli.analysis.memory import training
 from cnn_cli.errors import SpecError
 from cnn_cli.language.registry import plan_document
@@ -22,6 +24,11 @@ SPECS = 150
 def test_every_layer_type_is_drawn() -> None:
     assert set(CLASSES) == set(LAYERS)
     assert {*JOINS, *SPLITS, "Parameter"} == set(OUR_JOINS)
+
+
+def test_the_guide_names_every_limit() -> None:
+    guide = (Path(cnn_cli.__file__).parent / "guide/language.md").read_text(encoding="utf-8")
+    assert [limit for limit in LIMITS.values() if limit not in guide.partition("## Stricter than PyTorch")[2]] == []
 
 
 def test_random_specs() -> None:
