@@ -1,0 +1,46 @@
+"""`cnn errors`."""
+
+from cnn_cli.cli.app import command
+from cnn_cli.cli.options import Data, Format, Network, Picture, Spec, Weights, option
+from cnn_cli.cli.output import note_weights
+from cnn_cli.errors import UsageError
+
+
+@command("errors", "Training")
+def errors_command(
+    network: Network,
+    spec: Spec,
+    data: Data,
+    weights: Weights,
+    picture: Picture,
+    format: Format,
+    split: str | None = option("Data", "NAME", "Split to look at: test, val or train [test, else val, else train]."),
+    limit: int = option("Output", "N", "Images or classes in each list and on the sheet.", default=20, min=1, max=200),
+) -> None:
+    """Show what a trained network gets wrong: the worst mistakes, and the classes that it confuses.
+
+    Lists images by loss and by confidence, pairs of classes and mistakes per class, and draws a sheet of predictions
+    with their true classes. --json and --csv have all mistakes. In segmentation, lists the masks with the lowest IoU.
+    """
+    from cnn_cli.interpret.mask_mistakes import MaskMistakes, draw_mask_mistakes
+    from cnn_cli.interpret.mistakes import Mistakes, draw_mistakes
+    from cnn_cli.interpret.pictured import Pictured, write_page
+    from cnn_cli.training.eval_report import SPLITS, EvaluationRequest
+    from cnn_cli.training.outcomes import ClassOutcomes, outcomes
+
+    if split not in (None, *SPLITS):
+        raise UsageError(f"--split must be test, val or train, not {split!r}")
+    format.check()
+    loaded = weights.load(network, spec)
+    path = picture.target.path(loaded, "errors")
+    found = outcomes(loaded, EvaluationRequest(data.data, data.data_dir, split), weights.torch_device)
+    pictured: Pictured[Mistakes] | Pictured[MaskMistakes]
+    if isinstance(found, ClassOutcomes):
+        mistakes = Mistakes(loaded, found, limit)
+        pictured = write_page(loaded, mistakes, draw_mistakes(mistakes), path)
+    else:
+        masks = MaskMistakes(loaded, found, limit)
+        pictured = write_page(loaded, masks, draw_mask_mistakes(masks), path)
+    picture.preview(path, pictured.body)
+    note_weights(network, loaded)
+    format.emit(pictured)

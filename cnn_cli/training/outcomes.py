@@ -1,0 +1,133 @@
+"""What a network makes of each image of a split: what `cnn errors` sorts and `cnn compare` pairs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.data.masks import VOID
+from cnn_cli.data.preparation import PreparedSplit
+from cnn_cli.errors import UsageError
+from cnn_cli.tasks.classification import Classification
+from cnn_cli.tasks.segmentation import Segmentation
+from cnn_cli.tasks.segmentation_result import image_counts, image_ious, pixel_confusion
+from cnn_cli.tasks.uncertainty import Array
+from cnn_cli.training.eval_report import EvaluationRequest, Setup, evaluation_setup
+from cnn_cli.training.evaluation import run_over
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a split, fitted to the network's input; `names` are their files, or data set, split and number."""
+
+    split: PreparedSplit
+    data: str
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pixels(self, index: int) -> Tensor:
+        """(C, H, W) in [0, 1]."""
+        images = self.split.images
+        if isinstance(images, Tensor):
+            return images[index].cpu().float() / 255
+        shot = images.__getitems__([index])
+        if isinstance(shot, str):
+            raise UsageError(shot)
+        return shot[0].float() / 255
+
+
+@dataclass(frozen=True)
+class ClassOutcomes:
+    """Of each image the true and the predicted class, the probability of the latter, and the loss: arrays (n,)."""
+
+    images: Images
+    true: Array
+    predicted: Array
+    confidence: Array
+    losses: Array
+
+    @property
+    def right(self) -> Array:
+        """(n,) bool."""
+        hits: Array = self.true == self.predicted
+        return hits
+
+
+@dataclass(frozen=True)
+class MaskOutcomes:
+    """Of each image the mean IoU, the mean loss of its pixels, `counts` (n, 3, K) of pixels that are right, true and
+    predicted, and what was confused most: `pairs` (n, 2) true and predicted class, `wrong` (n,) pixels of that pair.
+
+    matrix: (K, K) pixels of all images. valid: (n,) pixels that are not void.
+    """
+
+    images: Images
+    ious: Array
+    losses: Array
+    counts: Array
+    pairs: Array
+    wrong: Array
+    valid: Array
+    matrix: Array
+
+
+Outcomes = ClassOutcomes | MaskOutcomes
+
+
+def outcomes(loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> Outcomes:
+    """Run the network over the split. UsageError for another task than classification and segmentation."""
+    setup = evaluation_setup(loaded, request, device)
+    split = setup.prepare(loaded).splits[setup.split]
+    images = Images(split, setup.dataset.name, setup.task.classes, _names(setup))
+    if isinstance(setup.task, Classification):
+        return _class_outcomes(setup, setup.task, images)
+    if isinstance(setup.task, Segmentation):
+        return _mask_outcomes(setup, setup.task, images)
+    raise UsageError(f"{loaded.plan.network} is for detection; this is for classification and segmentation")
+
+
+def _names(setup: Setup) -> tuple[str, ...]:
+    split = setup.dataset.splits[setup.split]
+    if isinstance(split.images, tuple):
+        return tuple(str(path) for path in split.images)
+    return tuple(f"{Path(setup.dataset.name).name} {setup.split} {i}" for i in range(len(split)))
+
+
+def _class_outcomes(setup: Setup, task: Classification, images: Images) -> ClassOutcomes:
+    columns: list[tuple[Tensor, ...]] = []
+    for outputs, targets in run_over(setup.network, images.split, setup.inference):
+        shares = task.main.log_probabilities(outputs.float())
+        losses = -shares.gather(1, targets.view(-1, 1))[:, 0]
+        columns.append((targets, task.main.predict(outputs), shares.amax(1).exp(), losses))
+    true, predicted, confidence, loss = _arrays(columns)
+    return ClassOutcomes(images, true, predicted, confidence.astype(np.float64), loss.astype(np.float64))
+
+
+def _mask_outcomes(setup: Setup, task: Segmentation, images: Images) -> MaskOutcomes:
+    k = len(task.classes)
+    columns: list[tuple[Tensor, ...]] = []
+    matrix = torch.zeros(k, k, dtype=torch.int64)
+    for outputs, targets in run_over(setup.network, images.split, setup.inference):
+        scores = task.scores(outputs, targets.shape)
+        matrices = pixel_confusion(targets, scores.argmax(1), k)[:, :-1]
+        losses = torch.nn.functional.cross_entropy(scores, targets.long(), ignore_index=VOID, reduction="none")
+        valid = matrices.sum((1, 2))
+        off = matrices.masked_fill(torch.eye(k, dtype=torch.bool, device=matrices.device), 0).flatten(1)
+        wrong, cell = off.max(1)
+        pairs = torch.stack([cell // k, cell % k], 1)
+        mean = losses.sum((1, 2)) / valid.clamp_min(1)
+        columns.append((image_ious(matrices)[0], mean, image_counts(matrices), pairs, wrong, valid))
+        matrix += matrices.sum(0).cpu()
+    means, mean_losses, counts, cells, confused, pixels = _arrays(columns)
+    return MaskOutcomes(images, means, mean_losses, counts, cells, confused, pixels, matrix.numpy())
+
+
+def _arrays(batches: list[tuple[Tensor, ...]]) -> list[Array]:
+    """The columns of all batches."""
+    return [torch.cat(column).cpu().numpy() for column in zip(*batches, strict=True)]
