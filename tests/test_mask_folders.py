@@ -68,6 +68,7 @@ LAYOUTS = {
     "suffixed": ("train_images/{}.png", "train_labels/{}_L.png", "train/ with trainannot/"),
     "one folder": ("images/{}.jpg", "masks/{}.png", "images/ with masks/"),
     "nested": ("data/set/Images/{}.jpg", "data/set/annotations/{}_mask.png", "images/ with masks/"),
+    "photos": ("photos/{}.jpg", "labels/{}.png", "images/ with masks/"),
     "split inside": ("img/train/{}.jpg", "labels/train/{}.png", "images/ with masks/"),
     "split outside": ("train/images/{}.jpg", "train/masks/{}.png", "train/images/ with train/masks/"),
     "together": ("train/{}.jpg", "train/{}_mask.png", "NAME with NAME_mask"),
@@ -146,7 +147,7 @@ def test_colors_need_names(photos: Path, kind: str) -> None:
     for i in range(5):
         mask(photos / "masks" / f"{i}.png", labels(i), **{kind: True})
     if kind == "colored":
-        with pytest.raises(UsageError, match=r"has colors \(3 in all masks\)") as raised:
+        with pytest.raises(UsageError, match=r"has colors \(3 in all masks\); .*photos/classes.txt must") as raised:
             read(photos)
         proposal = str(raised.value).partition("rename the classes:\n")[2]
         (photos / "classes.txt").write_text(proposal)

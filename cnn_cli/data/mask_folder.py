@@ -50,7 +50,7 @@ def read_mask_folder(root: Path, layout: Layout) -> Dataset:
         for (path, mask), (_, height, width) in zip(pairs, shapes, strict=True):
             _check_size(path, mask, pixels[mask], (width, height))
     masks = list(pixels.values())
-    coding = _coding(masks, find_class_list([root, layout.root, pairs[0][1].parent]))
+    coding = _coding(masks, find_class_list([root, layout.root, pairs[0][1].parent]), root / FILE)
     for found in masks:
         _check_pixels(found, coding)
     splits = {name: _split(split, pixels, coding) for name, split in layout.splits.items()}
@@ -67,8 +67,8 @@ def _check_size(path: Path, mask: Path, pixels: MaskPixels, size: tuple[int, int
     raise CnnError(f"{sizes}; make a mask of the image's size, without smoothing")
 
 
-def _coding(masks: Sequence[MaskPixels], known: ClassList | None) -> Coding:
-    """What the pixels of all masks mean."""
+def _coding(masks: Sequence[MaskPixels], known: ClassList | None, file: Path) -> Coding:
+    """What the pixels of all masks mean. file: where the classes can be named."""
     if known and known.kind == "colors":
         return Coding(known.classes, known.numbers(), True, f"colors, named in {known.path.name}")
     colored = next((mask for mask in masks if mask.values is None), None)
@@ -76,7 +76,7 @@ def _coding(masks: Sequence[MaskPixels], known: ClassList | None) -> Coding:
         colors = sum((Counter(mask.colors) for mask in masks), Counter[int]())
         codes = [f"{c >> 16} {c >> 8 & 255} {c & 255}" for c, _ in colors.most_common()]
         raise UsageError(
-            f"{colored.path} has colors ({len(colors)} in all masks); {FILE} must name their classes. Copy this "
+            f"{colored.path} has colors ({len(colors)} in all masks); {file} must name their classes. Copy this "
             f"and rename the classes:\n{_proposal(codes)}"
         )
     values = sum((Counter(mask.values) for mask in masks), Counter[int]())
@@ -86,13 +86,13 @@ def _coding(masks: Sequence[MaskPixels], known: ClassList | None) -> Coding:
         numbers = {255: VOID} | known.numbers()
         return Coding(known.classes, numbers, False, f"class indices, named in {known.path.name}; 255 is void")
     indices = sorted(set(values) - {255})
-    _check_indices(masks, values, indices)
+    _check_indices(masks, values, indices, file)
     names = _BINARY if indices[-1] == 1 else tuple(map(str, range(indices[-1] + 1)))
     numbers = {i: i for i in range(len(names))} | {255: VOID}
     return Coding(names, numbers, False, f"class indices 0 to {indices[-1]}; 255 is void; {FILE} can name them")
 
 
-def _check_indices(masks: Sequence[MaskPixels], values: Mapping[int, int], indices: list[int]) -> None:
+def _check_indices(masks: Sequence[MaskPixels], values: Mapping[int, int], indices: list[int], file: Path) -> None:
     """UsageError where values that nobody named cannot be class indices."""
     if not indices or indices[-1] == 0:
         raise UsageError(
@@ -112,7 +112,7 @@ def _check_indices(masks: Sequence[MaskPixels], values: Mapping[int, int], indic
             "save masks as PNG, and resize them by nearest-neighbor interpolation"
         )
     raise UsageError(
-        f"{text}: gray levels, not class indices 0, 1, … {FILE} can name their classes. Copy this "
+        f"{text}: gray levels, not class indices 0, 1, … {file} can name their classes. Copy this "
         f"and rename the classes:\n{_proposal([str(v) for v in sorted(values)])}"
     )
 

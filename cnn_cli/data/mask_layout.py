@@ -13,7 +13,7 @@ from cnn_cli.data.decoding import IMAGE_SUFFIXES
 from cnn_cli.data.folder import SPLITS, list_images, subfolders
 from cnn_cli.errors import CnnError, UsageError
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "frames", "rgb")
 MASK_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "segmentationclass", "segmentations", "annot"),
     "gt",
