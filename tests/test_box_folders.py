@@ -17,7 +17,7 @@ from PIL import Image
 from cnn_cli.data.annotations import FaultyBoxesError
 from cnn_cli.data.boxes import CROWD, DIFFICULT, BoxFiles
 from cnn_cli.data.dataset import Dataset
-from cnn_cli.data.loading import load_dataset, split_dataset
+from cnn_cli.data.loading import load_dataset, load_for_evaluation, split_dataset
 from cnn_cli.errors import CnnError, UsageError
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -381,7 +381,7 @@ YOLO: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another number of classes": (in_data_yaml("nc: 3", "nc: 4"), r"data.yaml:3: `nc` is 4, but `names` has 3"),
     "a name twice": (in_data_yaml("'dog'", "'cat'"), r"data.yaml:4: two classes are named 'cat'"),
     "a gap in the names": (in_data_yaml(str(list(NAMES)), "{0: a, 1: b, 3: c}"), r"data.yaml:4: the numbers of `na"),
-    "malformed YAML": (in_data_yaml("]", ""), r"data.yaml:5: not valid YAML"),
+    "malformed YAML": (in_data_yaml("]", ""), r"data.yaml:4: not valid YAML"),
     "a missing folder": (in_data_yaml("images/val", "images/dev"), r"data.yaml:2: `val: images/dev` is no folder"),
     "one folder twice": (
         in_data_yaml("images/val", "images/train"),
@@ -513,3 +513,43 @@ def test_bccd_has_two_degenerate_boxes_and_no_other_fault(tmp_path: Path) -> Non
         "BloodImage_00338.xml",
     ]
     assert all("degenerate" in str(fault) for fault in caught.value.faults)
+
+
+HOSTILE = {
+    "a number too large": ("coco", "annotations/instances_train2017.json", '"bbox": [', '"bbox": [1e400, '),
+    "a number of 5,000 digits": (
+        "coco",
+        "annotations/instances_train2017.json",
+        '"width": 40',
+        f'"width": {"9" * 5000}',
+    ),
+    "a long file name": ("coco", "annotations/instances_train2017.json", "1.png", f"{'x' * 300}.png"),
+    "nested lists": ("coco", "annotations/instances_train2017.json", '"images": [', f'"images": {"[" * 100_000}'),
+    "a class of 30 digits": ("yolo", "labels/train/0.txt", "0", "1" + "0" * 30),
+    "an object of Python": ("yolo", "data.yaml", "images/val", "!!python/object:os.system"),
+    "an impossible date": ("yolo", "data.yaml", "images/val", "2020-99-99"),
+    "an encoding of several bytes": (
+        "voc",
+        "Annotations/1.xml",
+        "<annotation>",
+        "<?xml version='1.0' encoding='utf-7'?>",
+    ),
+    "an unknown encoding": ("voc", "Annotations/1.xml", "<annotation>", "<?xml version='1.0' encoding='x-y'?>"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_files_end_in_one_error(tmp_path: Path, kind: str) -> None:
+    name, file, before, after = HOSTILE[kind]
+    path = FORMATS[name](tmp_path) / file
+    replaced(path, before, after)
+    with pytest.raises(CnnError, match=re.escape(path.name)):
+        read(tmp_path)
+
+
+def test_the_format_chosen_for_training_is_that_of_evaluation(tmp_path: Path) -> None:
+    folders.voc(tmp_path)
+    folders.yolo(tmp_path)
+    root = str(tmp_path)
+    for kind, layout in (("voc", "VOC XML"), ("yolo", "YOLO")):
+        assert load_for_evaluation(root, {"annotations": kind}, None, None, "detection").layout == layout

@@ -79,6 +79,22 @@ class Annotations:
     fractions: bool = False
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; none has a name that is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, bytes that are not UTF-8 replaced. CnnError where it cannot be read."""
+    try:
+        return path.read_text("utf-8-sig", "replace").splitlines()
+    except OSError as error:
+        raise CnnError(f"{path}: cannot be read ({error.strerror}); change its permissions, or remove it") from None
+
+
 @dataclass
 class Paired:
     """Images with the files that describe them, and what is without the other."""

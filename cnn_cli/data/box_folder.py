@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, Fault, FaultyBoxesError, without_faulty
+from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, Fault, FaultyBoxesError, is_file, without_faulty
 from cnn_cli.data.boxes import BoxFiles, Row, box_table, class_counts
 from cnn_cli.data.dataset import DETECTION, Dataset, Split
 from cnn_cli.data.decoding import ReadImageError, read_shape
@@ -48,7 +48,7 @@ def read_box_folder(root: Path, annotations: Annotations, skip_faulty: bool = Fa
 
 def _measured(image: AnnotatedImage) -> Size | str:
     """The size of an image, or why it cannot be read; nothing for one that is not there, which its reader reports."""
-    if not image.path.is_file():
+    if not is_file(image.path):
         return ""
     try:
         _, height, width = read_shape(image.path)
@@ -120,7 +120,7 @@ def _duplicates(annotations: Annotations) -> Iterator[Fault]:
         for image in split:
             if image.path in of:
                 yield Fault(f"{image.path} is in {of[image.path]} and in {name}; remove it from one", image.path)
-            elif image.path.is_file():
+            elif is_file(image.path):
                 by_size[image.path.stat().st_size].append(image.path)
             of.setdefault(image.path, name)
     for paths in by_size.values():

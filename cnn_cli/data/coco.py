@@ -4,14 +4,13 @@ A file per split, as `annotations/instances_train2017.json` or `train/_annotatio
 may have gaps, as COCO's own have.
 """
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, Fault
+from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, Fault, is_file
 from cnn_cli.data.boxes import CROWD
 from cnn_cli.data.folder import SPLITS, list_images, subfolders
 from cnn_cli.data.json_file import item_lines, read_json
@@ -21,6 +20,8 @@ from cnn_cli.errors import CnnError, UsageError
 NAME = "COCO JSON"
 _FOLDERS = ("annotations", "annotation", "labels")
 _OTHERS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")  # of the same images, for other tasks
+
+_MOST = 1e9  # a number of pixels beyond any image
 
 Item = dict[str, Any]
 
@@ -63,11 +64,14 @@ def read_coco(root: Path, files: dict[str, Path]) -> Annotations:
 
 
 def _is_coco(path: Path) -> bool:
-    if path.name.startswith(_OTHERS):
+    if path.name.startswith(_OTHERS) or not path.is_file():
         return False
     if "instances" in path.name or "coco" in path.name:
         return True
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CnnError(f"{path}: cannot be read ({error.strerror}); change its permissions, or remove it") from None
     return b'"images"' in content and b'"annotations"' in content
 
 
@@ -169,7 +173,7 @@ class _Reader:
             number, name = image.get("id"), image.get("file_name")
             if not _is_whole(number) or not isinstance(name, str) or not name:
                 raise CnnError(f"{self.at('images', i)}: an image needs a whole number `id` and a `file_name`")
-            found = next((place / name for place in places if (place / name).is_file()), None)
+            found = next((place / name for place in places if is_file(place / name)), None)
             path = found or places[0] / name
             size = (image.get("width"), image.get("height"))
             known = (float(size[0]), float(size[1])) if all(map(_is_number, size)) else None
@@ -220,4 +224,4 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MOST

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, Fault, pair_files
+from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, Fault, pair_files, read_lines
 from cnn_cli.data.boxes import DIFFICULT
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
 from cnn_cli.data.folder import SPLITS, list_files, list_images, subfolders
@@ -36,9 +36,9 @@ def find_voc(root: Path) -> Places:
     places = {}
     for split, path in _by_split(root).items():
         own = _pair_in(path, {name.lower(): inner for name, inner in subfolders(path).items()}) or (path, path)
-        if any(own[1].glob("*.xml")):
+        if any(p.is_file() for p in own[1].glob("*.xml")):
             places[split] = (list_images(own[0]), list_files(own[1], ".xml"))
-    if not places and (beside := sorted(root.glob("*.xml"))):
+    if not places and (beside := sorted(p for p in root.glob("*.xml") if p.is_file())):
         places["all"] = (sorted(p for p in root.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), beside)
     return places if any(images for images, _ in places.values()) else {}
 
@@ -60,9 +60,7 @@ def read_voc(root: Path, places: Places) -> Annotations:
 def _classes(root: Path) -> tuple[str, ...] | None:
     """The lines of classes.txt; None without it, and the classes are those that occur."""
     path = root / "classes.txt"
-    if not path.is_file():
-        return None
-    return tuple(filter(None, map(str.strip, path.read_text("utf-8-sig", "replace").splitlines()))) or None
+    return tuple(filter(None, map(str.strip, read_lines(path)))) or None if path.is_file() else None
 
 
 def _pair_in(root: Path, folders: dict[str, Path]) -> tuple[Path, Path] | None:
@@ -93,7 +91,7 @@ def _listed(everything: tuple[list[Path], list[Path]], lists: dict[str, Path]) -
     faults: list[Fault] = []
     for split, path in lists.items():
         seen: dict[str, int] = {}
-        for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+        for number, line in enumerate(read_lines(path), 1):
             if not (name := line.split()[0] if line.split() else ""):
                 continue
             stem = name if name in images else Path(name).stem

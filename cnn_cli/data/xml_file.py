@@ -56,6 +56,8 @@ def read_xml(path: Path) -> Element:
     except expat.ExpatError as error:
         reason = expat.ErrorString(error.code)
         raise XmlError(f"{path}:{error.lineno}: not well-formed XML ({reason}); repair or remove it") from None
+    except (ValueError, LookupError) as error:  # of its encoding
+        raise XmlError(f"{path}:1: cannot be read as text ({error}); save it as UTF-8") from None
     except OSError as error:
         raise XmlError(f"{path}:1: cannot be read ({error.strerror})") from None
     return root.children[0]

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, Fault, pair_files
+from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, Fault, pair_files, read_lines
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
 from cnn_cli.data.folder import SPLITS, list_files, list_images, subfolders
 from cnn_cli.data.mask_layout import IMAGE_FOLDERS
@@ -25,6 +25,7 @@ _NAME_FILES = ("classes.txt", "obj.names", "labels.txt")
 _NO_LABELS = {*_NAME_FILES, "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt"}
 _ROUNDING = 1e-4  # fractions are written with few digits
 _MOST_BYTES = 1 << 20
+_MOST_CLASSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class YoloFiles:
 
 def find_yolo(root: Path) -> YoloFiles | None:
     """None where there is neither data.yaml nor a folder of label files beside one of images."""
-    for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
+    for path in sorted(p for p in [*root.glob("*.yaml"), *root.glob("*.yml")] if p.is_file()):
         if (content := _parsed(path)) and "names" in content and {"train", "val", "test"} & content.keys():
             return YoloFiles(path, _described(path, content))
     folders = {name.lower(): path for name, path in subfolders(root).items()}
@@ -96,12 +97,12 @@ def _advice(labels: Path, image: Path) -> str:
 
 def _parsed(path: Path) -> dict[str, Any] | None:
     """The mapping in a YAML file; None for other files. CnnError with file and line where it is no YAML."""
-    content = path.read_bytes()[:_MOST_BYTES]
-    if not re.search(rb"(?m)^names\s*:", content):
+    content = "\n".join(read_lines(path))[:_MOST_BYTES]
+    if not re.search(r"(?m)^names\s*:", content):
         return None
     try:
         document = yaml.safe_load(content)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or "unknown characters"
         raise UsageError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML ({reason})") from None
@@ -110,8 +111,7 @@ def _parsed(path: Path) -> dict[str, Any] | None:
 
 def _line(path: Path, key: str) -> str:
     """`data.yaml:3`, where a key is."""
-    lines = path.read_text("utf-8", "replace").splitlines()
-    return f"{path}:{next((i for i, line in enumerate(lines, 1) if re.match(key + ' *:', line)), 1)}"
+    return f"{path}:{next((i for i, line in enumerate(read_lines(path), 1) if re.match(key + ' *:', line)), 1)}"
 
 
 def _described(path: Path, content: dict[str, Any]) -> dict[str, tuple[Path, Path]]:
@@ -157,7 +157,7 @@ def _names(root: Path, files: YoloFiles) -> tuple[str, ...] | None:
     found = next((place / name for place in places for name in _NAME_FILES if (place / name).is_file()), None)
     if not found:
         return None
-    lines = [line.strip() for line in found.read_text("utf-8-sig", "replace").splitlines()]
+    lines = [line.strip() for line in read_lines(found)]
     return _checked([line for line in lines if line], f"{found}:1")
 
 
@@ -213,6 +213,8 @@ def _box(columns: Sequence[str], line: int, names: Sequence[str] | None) -> Box 
         return f"{' '.join(columns)[:60]!r} is not five numbers; correct the line"
     if label != int(label) or label < 0:
         return f"class {columns[0]} is not a whole number from 0 on; correct it"
+    if label >= _MOST_CLASSES:
+        return f"class {columns[0][:20]}, more than {_MOST_CLASSES:,}; correct it"
     if names is not None and label >= len(names):
         return (
             f"class {int(label)}, but the classes that have names are 0 to {len(names) - 1}; add a name or correct it"
