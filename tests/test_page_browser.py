@@ -64,7 +64,7 @@ def test_the_page_opens_without_a_request_or_an_error(driver: Any, page: Path) -
     asked = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
     assert not {url for url in asked if not url.startswith(("file:", "blob:", "data:", "about:"))}
     assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
-    assert page.stat().st_size < 1_550_000
+    assert page.stat().st_size <= 1_500_000
     assert "%" in text(driver, "#bars")
 
 

@@ -16,11 +16,14 @@ async function openSession(source, document) {
       if (error) reject(new Error(error));
       else resolve(answer);
     };
-    const ask = (name, what) => new Promise((resolve, reject) => {
-      waiting.set(++last, { resolve, reject });
-      worker.postMessage({ id: last, ask: name, what });
+    const ask = (name, what) =>
+      new Promise((resolve, reject) => {
+        waiting.set(++last, { resolve, reject });
+        worker.postMessage({ id: last, ask: name, what });
+      });
+    const failed = new Promise((_, reject) => {
+      worker.onerror = () => reject(new Error("no worker"));
     });
-    const failed = new Promise((_, reject) => { worker.onerror = () => reject(new Error("no worker")); });
     await Promise.race([ask("open", document), failed]);
     return ask;
   } catch {
@@ -30,13 +33,28 @@ async function openSession(source, document) {
 }
 
 function newPage(content, ask) {
-  const network = content.network, gallery = bytesOf(content.gallery.images), size = count(network.input);
+  const network = content.network,
+    gallery = bytesOf(content.gallery.images),
+    size = count(network.input);
   const last = network.rows.length && !network.detects.length ? network.rows[network.output[0]] : null;
   return {
-    content, network, ask, classes: content.classes, shape: last ? last.shape : network.input,
-    galleryBytes: gallery, imageOf: (i) => gallery.slice(i * size, (i + 1) * size),
-    row: 0, at: null, off: new Map(), bytes: null, label: null, predicted: 0, tool: null, field: null,
-    groups: groupsOf(network.rows), folded: new Set(),
+    content,
+    network,
+    ask,
+    classes: content.classes,
+    shape: last ? last.shape : network.input,
+    galleryBytes: gallery,
+    imageOf: (i) => gallery.slice(i * size, (i + 1) * size),
+    row: 0,
+    at: null,
+    off: new Map(),
+    bytes: null,
+    label: null,
+    predicted: 0,
+    tool: null,
+    field: null,
+    groups: groupsOf(network.rows),
+    folded: new Set(),
   };
 }
 
@@ -76,11 +94,15 @@ async function start() {
 
 /** Layer, value and image from the address: #image=3&layer=0&at=2,5,7. */
 function readState(page) {
-  const state = new URLSearchParams(location.hash.slice(1)), name = state.get("layer");
+  const state = new URLSearchParams(location.hash.slice(1)),
+    name = state.get("layer");
   const row = page.network.rows.findIndex((r) => r.name === name);
-  const image = Number(state.get("image")) || 0, at = state.get("at");
+  const image = Number(state.get("image")) || 0,
+    at = state.get("at");
   return {
-    row: row < 0 ? 0 : row, picked: row >= 0, image: Math.min(image, page.content.gallery.names.length - 1),
+    row: row < 0 ? 0 : row,
+    picked: row >= 0,
+    image: Math.min(image, page.content.gallery.names.length - 1),
     at: at ? at.split(",").map(Number) : null,
   };
 }
@@ -96,11 +118,25 @@ function remember(page) {
 // The image: gallery, drawing, file.
 
 function drawImagePart(page) {
-  const { gallery } = page.content, list = select("#gallery");
+  const { gallery } = page.content,
+    list = select("#gallery");
   gallery.names.forEach((name, i) => {
-    const canvas = el("canvas", { "aria-hidden": "true" }), label = nameOf(page, gallery.labels[i]) || name;
+    const canvas = el("canvas", { "aria-hidden": "true" }),
+      label = nameOf(page, gallery.labels[i]) || name;
     paintImage(canvas, page.imageOf(i), page.network.input);
-    list.append(el("button", { class: "thumbnail", "data-image": i, title: label, "aria-label": `Image ${i}: ${label}`, click: () => chooseImage(page, i) }, canvas));
+    list.append(
+      el(
+        "button",
+        {
+          class: "thumbnail",
+          "data-image": i,
+          title: label,
+          "aria-label": `Image ${i}: ${label}`,
+          click: () => chooseImage(page, i),
+        },
+        canvas,
+      ),
+    );
   });
   select("#gallery-source").textContent = `Gallery: ${gallery.source}.`;
   if (page.network.input[0] === 1) preparePad(page);
@@ -115,16 +151,23 @@ function drawImagePart(page) {
   });
 }
 
-const nameOf = (page, label) => (label === null ? null : (page.content.gallery.classes.length ? page.content.gallery.classes : page.classes)[label]);
+const nameOf = (page, label) =>
+  label === null ? null : (page.content.gallery.classes.length ? page.content.gallery.classes : page.classes)[label];
 
 function chooseImage(page, i) {
-  const { gallery } = page.content, own = gallery.classes.length === 0;
+  const { gallery } = page.content,
+    own = gallery.classes.length === 0;
   page.image = i;
   for (const button of document.querySelectorAll(".thumbnail")) {
     button.setAttribute("aria-pressed", Number(button.dataset.image) === i);
   }
   const known = nameOf(page, gallery.labels[i]);
-  return useImage(page, page.imageOf(i), own ? gallery.labels[i] : null, known ? `True class: ${known}` : gallery.names[i]);
+  return useImage(
+    page,
+    page.imageOf(i),
+    own ? gallery.labels[i] : null,
+    known ? `True class: ${known}` : gallery.names[i],
+  );
 }
 
 async function useImage(page, bytes, label, caption) {
@@ -145,7 +188,8 @@ async function openFile(page, file) {
     note.textContent = `${file.name} is not an image that this browser can open; choose a PNG, JPEG or WebP file.`;
     return;
   }
-  const canvas = document.createElement("canvas"), scale = Math.min(1, 2048 / Math.max(picture.width, picture.height));
+  const canvas = document.createElement("canvas"),
+    scale = Math.min(1, 2048 / Math.max(picture.width, picture.height));
   canvas.width = Math.max(1, Math.round(picture.width * scale));
   canvas.height = Math.max(1, Math.round(picture.height * scale));
   const context = canvas.getContext("2d");
@@ -159,28 +203,35 @@ async function openFile(page, file) {
 
 /** A pad to draw on with mouse, finger or stylus: white on black, as the images of the data set are. */
 function preparePad(page) {
-  const pad = select("#pad"), context = pad.getContext("2d"), [, height, width] = page.network.input;
+  const pad = select("#pad"),
+    context = pad.getContext("2d"),
+    [, height, width] = page.network.input;
   const images = page.content.gallery.names.map((_, i) => ({ channels: 1, height, width, data: page.imageOf(i) }));
   const part = images.length ? brightPart(images) : null;
   const clear = () => {
     context.fillStyle = "#000";
     context.fillRect(0, 0, pad.width, pad.height);
   };
-  let last = null, waiting = false;
+  let last = null,
+    waiting = false;
   const use = async () => {
     if (waiting) return;
     waiting = true;
     await new Promise(requestAnimationFrame);
     waiting = false;
     const pixels = context.getImageData(0, 0, pad.width, pad.height);
-    const drawing = withChannels(fromCanvas(pixels), 1), side = Math.max(height, width);
+    const drawing = withChannels(fromCanvas(pixels), 1),
+      side = Math.max(height, width);
     page.image = null;
     const moved = placed(drawing, part, side);
     await useImage(page, fitted(moved, page.content.preprocessing).data, null, "Your drawing");
   };
   const at = (event) => {
     const box = pad.getBoundingClientRect();
-    return [(event.clientX - box.left) * pad.width / box.width, (event.clientY - box.top) * pad.height / box.height];
+    return [
+      ((event.clientX - box.left) * pad.width) / box.width,
+      ((event.clientY - box.top) * pad.height) / box.height,
+    ];
   };
   pad.addEventListener("pointerdown", (event) => {
     pad.setPointerCapture(event.pointerId);
@@ -195,11 +246,15 @@ function preparePad(page) {
     last = now;
     use();
   });
-  for (const kind of ["pointerup", "pointercancel"]) pad.addEventListener(kind, () => { last = null; });
+  for (const kind of ["pointerup", "pointercancel"])
+    pad.addEventListener(kind, () => {
+      last = null;
+    });
   select("#clear").addEventListener("click", clear);
   clear();
   if (part) {
-    select("#draw-note").textContent = `Your drawing is scaled so that its longer side is ${percent(part.side)} of the image, and moved so that its center of mass lies where that of the gallery's images lies.`;
+    select("#draw-note").textContent =
+      `Your drawing is scaled so that its longer side is ${percent(part.side)} of the image, and moved so that its center of mass lies where that of the gallery's images lies.`;
   }
 }
 
@@ -233,7 +288,20 @@ function showPrediction(page, result) {
     page.predicted = mostFrequent(result.dense);
     paintImage(select("#picture"), page.bytes, page.network.input);
     paintClasses(select("#picture"), result.dense, result.shape, page.network.input);
-    area.replaceChildren(el("ul", { class: "legend-list" }, ...classes.map((c) => el("li", {}, el("i", { style: `background:${CLASS_COLORS[c % CLASS_COLORS.length]}` }), page.classes[c] || `class ${c}`))));
+    area.replaceChildren(
+      el(
+        "ul",
+        { class: "legend-list" },
+        ...classes.map((c) =>
+          el(
+            "li",
+            {},
+            el("i", { style: `background:${CLASS_COLORS[c % CLASS_COLORS.length]}` }),
+            page.classes[c] || `class ${c}`,
+          ),
+        ),
+      ),
+    );
     return;
   }
   if (!result.probabilities) {
@@ -242,27 +310,55 @@ function showPrediction(page, result) {
   }
   const order = range(result.probabilities.length).sort((a, b) => result.probabilities[b] - result.probabilities[a]);
   page.predicted = order[0];
-  area.replaceChildren(el("ol", { class: "bars" }, ...order.slice(0, 10).map((c) => {
-    const p = result.probabilities[c], right = c === page.label;
-    return el("li", { class: right ? "true" : null }, el("span", {}, page.classes[c] || `class ${c}`, right ? el("em", {}, " true class") : null),
-      el("span", { class: "bar", "aria-hidden": "true" }, el("i", { style: `width:${100 * p}%` })), el("span", {}, percent(p)));
-  })));
+  area.replaceChildren(
+    el(
+      "ol",
+      { class: "bars" },
+      ...order.slice(0, 10).map((c) => {
+        const p = result.probabilities[c],
+          right = c === page.label;
+        return el(
+          "li",
+          { class: right ? "true" : null },
+          el("span", {}, page.classes[c] || `class ${c}`, right ? el("em", {}, " true class") : null),
+          el("span", { class: "bar", "aria-hidden": "true" }, el("i", { style: `width:${100 * p}%` })),
+          el("span", {}, percent(p)),
+        );
+      }),
+    ),
+  );
 }
 
 /** A detector's boxes over the image, with sliders for the least score and for how far two of a class may overlap. */
 async function showBoxes(page, area) {
   if (!page.thresholds) {
-    const slider = (value) => el("input", { type: "range", min: 0.05, max: 0.95, step: 0.05, value, input: () => showBoxes(page, area) });
+    const slider = (value) =>
+      el("input", { type: "range", min: 0.05, max: 0.95, step: 0.05, value, input: () => showBoxes(page, area) });
     page.thresholds = { score: slider(0.3), overlap: slider(0.6), list: el("ol", { class: "legend-list" }) };
-    area.replaceChildren(el("label", {}, "Least score ", page.thresholds.score), el("br"),
-      el("label", {}, "Most overlap ", page.thresholds.overlap), page.thresholds.list);
+    area.replaceChildren(
+      el("label", {}, "Least score ", page.thresholds.score),
+      el("br"),
+      el("label", {}, "Most overlap ", page.thresholds.overlap),
+      page.thresholds.list,
+    );
   }
   const { score, overlap, list } = page.thresholds;
   const { boxes } = await page.ask("boxes", { least: Number(score.value), overlap: Number(overlap.value) });
   page.predicted = boxes.length ? boxes[0].label : 0;
   paintImage(select("#picture"), page.bytes, page.network.input);
   paintBoxes(select("#picture"), boxes, page.network.input);
-  list.replaceChildren(...boxes.slice(0, 10).map(({ label, score: p }) => el("li", {}, el("i", { style: `background:${boxColor(label)}` }), `${page.classes[label] || `class ${label}`} ${percent(p)}`)));
+  list.replaceChildren(
+    ...boxes
+      .slice(0, 10)
+      .map(({ label, score: p }) =>
+        el(
+          "li",
+          {},
+          el("i", { style: `background:${boxColor(label)}` }),
+          `${page.classes[label] || `class ${label}`} ${percent(p)}`,
+        ),
+      ),
+  );
   if (!boxes.length) list.append(el("li", {}, "No box has such a score."));
   if (boxes.length > 10) list.append(el("li", {}, `and ${boxes.length - 10} more`));
 }
@@ -279,8 +375,9 @@ function showField(page, box) {
   const frame = select("#field");
   frame.hidden = !box;
   if (!box) return;
-  const [, height, width] = page.network.input, [top, left, high, wide] = box;
-  frame.style.cssText = `top:${100 * top / height}%;left:${100 * left / width}%;height:${100 * high / height}%;width:${100 * wide / width}%`;
+  const [, height, width] = page.network.input,
+    [top, left, high, wide] = box;
+  frame.style.cssText = `top:${(100 * top) / height}%;left:${(100 * left) / width}%;height:${(100 * high) / height}%;width:${(100 * wide) / width}%`;
 }
 
 // The network.
@@ -295,13 +392,16 @@ function drawNetwork(page) {
     },
   });
   page.seen?.disconnect();
-  page.seen = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) {
-      const node = page.nodes.find((n) => n.button === target);
-      node.visible = isIntersecting;
-      if (isIntersecting) paintNode(page, node);
-    }
-  }, { root: select("#graph"), rootMargin: "200px" });
+  page.seen = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        const node = page.nodes.find((n) => n.button === target);
+        node.visible = isIntersecting;
+        if (isIntersecting) paintNode(page, node);
+      }
+    },
+    { root: select("#graph"), rootMargin: "200px" },
+  );
   for (const node of page.nodes) page.seen.observe(node.button);
 }
 
@@ -335,9 +435,14 @@ function markNode(page) {
 /** Scroll the graph, and not the page. */
 function bringIntoView(item) {
   const area = select("#graph");
-  for (const [start, size, scroll] of [["offsetLeft", "offsetWidth", "scrollLeft"], ["offsetTop", "offsetHeight", "scrollTop"]]) {
-    const room = size === "offsetWidth" ? area.clientWidth : area.clientHeight, place = item[start];
-    if (place < area[scroll] || place + item[size] > area[scroll] + room) area[scroll] = Math.max(0, place - room / 2 + item[size] / 2);
+  for (const [start, size, scroll] of [
+    ["offsetLeft", "offsetWidth", "scrollLeft"],
+    ["offsetTop", "offsetHeight", "scrollTop"],
+  ]) {
+    const room = size === "offsetWidth" ? area.clientWidth : area.clientHeight,
+      place = item[start];
+    if (place < area[scroll] || place + item[size] > area[scroll] + room)
+      area[scroll] = Math.max(0, place - room / 2 + item[size] / 2);
   }
 }
 
@@ -347,7 +452,8 @@ async function paintNode(page, node) {
     paintImage(node.canvas, page.bytes, page.network.input);
     return;
   }
-  const { pieces } = await page.ask("maps", { row: node.row }), [{ shape, data }] = pieces;
+  const { pieces } = await page.ask("maps", { row: node.row }),
+    [{ shape, data }] = pieces;
   if (shape.length === 3) paintMosaic(node.canvas, data, shape, 9);
   else paintVector(node.canvas, data);
 }
@@ -370,9 +476,12 @@ function switchTheme(page) {
 /** The digits at the network's size, fitted as the gallery's images are. */
 function trainingDigits(page) {
   if (page.fittedDigits) return page.fittedDigits;
-  const { side, parts } = page.content.digits, area = side * side, size = count(page.network.input);
+  const { side, parts } = page.content.digits,
+    area = side * side,
+    size = count(page.network.input);
   const fit = ({ images, labels }) => {
-    const all = Uint8Array.from(images, (c) => Math.round(parseInt(c, 17) * 255 / 16)), out = new Uint8Array(labels.length * size);
+    const all = Uint8Array.from(images, (c) => Math.round((parseInt(c, 17) * 255) / 16)),
+      out = new Uint8Array(labels.length * size);
     labels.forEach((_, n) => {
       const image = { channels: 1, height: side, width: side, data: all.slice(n * area, (n + 1) * area) };
       out.set(fitted(image, { ...page.content.preprocessing, resize_size: null }).data, n * size);
@@ -380,7 +489,10 @@ function trainingDigits(page) {
     return out;
   };
   page.fittedDigits = {
-    bytes: fit(parts.train), labels: parts.train.labels, testBytes: fit(parts.test), testLabels: parts.test.labels,
+    bytes: fit(parts.train),
+    labels: parts.train.labels,
+    testBytes: fit(parts.test),
+    testLabels: parts.test.labels,
   };
   return page.fittedDigits;
 }

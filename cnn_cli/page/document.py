@@ -16,7 +16,7 @@ from cnn_cli.interpret.inputs import ImageSelection
 from cnn_cli.interpret.pictured import network_facts, provenance, restored
 from cnn_cli.page.content import check_images, classes_of, digits_to_train_on, filters_by_epoch, gallery, history
 from cnn_cli.page.description import describe
-from cnn_cli.page.sources import computing, page_script, read_source
+from cnn_cli.page.sources import compact, computing, page_script, read_source
 from cnn_cli.pictures.image import check_target
 from cnn_cli.tables import format_bytes, format_count
 
@@ -100,7 +100,7 @@ def _html(loaded: LoadedNetwork, content: dict[str, Any]) -> str:
         "version": __version__,
         "images": str(len(content["gallery"]["names"])),
         "half": ", rounded to 16 bits" if content["half"] else "",
-        "style": read_source("style.css"),
+        "style": compact(read_source("style.css")),
         "content": json.dumps(content, separators=(",", ":"), allow_nan=False).replace("</", "<\\/"),
         "computing": computing(),
         "page": page_script(),

@@ -26,7 +26,10 @@ function svg(tag, attributes = {}, ...children) {
   return node;
 }
 
-const grouped3 = (n) => Math.round(n).toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
+const grouped3 = (n) =>
+  Math.round(n)
+    .toString()
+    .replace(/\B(?=(\d{3})+(?!\d))/g, ",");
 const percent = (p) => `${(100 * p).toFixed(1)}%`;
 const sizes = (shape) => shape.join("x") || "a number";
 
@@ -35,7 +38,7 @@ const isDark = () => getComputedStyle(document.documentElement).getPropertyValue
 
 function signedColor(t, dark) {
   const zero = dark ? [24, 26, 32] : [255, 255, 255];
-  const end = t > 0 ? (dark ? [255, 159, 64] : [201, 84, 0]) : (dark ? [96, 165, 250] : [29, 78, 216]);
+  const end = t > 0 ? (dark ? [255, 159, 64] : [201, 84, 0]) : dark ? [96, 165, 250] : [29, 78, 216];
   const share = Math.min(1, Math.abs(t));
   return zero.map((from, i) => Math.round(from + (end[i] - from) * share));
 }
@@ -56,7 +59,9 @@ function largest(values) {
 function paintMap(canvas, values, width, height, bound) {
   canvas.width = width;
   canvas.height = height;
-  const context = canvas.getContext("2d"), picture = context.createImageData(width, height), dark = isDark();
+  const context = canvas.getContext("2d"),
+    picture = context.createImageData(width, height),
+    dark = isDark();
   for (let i = 0; i < width * height; i++) {
     const [r, g, b] = signedColor(values[i] / bound, dark);
     picture.data.set([r, g, b, 255], 4 * i);
@@ -66,22 +71,28 @@ function paintMap(canvas, values, width, height, bound) {
 
 /** Several maps beside each other with a gap of a pixel. */
 function paintMosaic(canvas, data, [channels, height, width], most) {
-  const shown = Math.min(channels, most), columns = Math.ceil(Math.sqrt(shown)), rows = Math.ceil(shown / columns);
-  const scale = Math.max(1, Math.floor(96 / (columns * Math.max(width, height)))), bound = largest(data);
+  const shown = Math.min(channels, most),
+    columns = Math.ceil(Math.sqrt(shown)),
+    rows = Math.ceil(shown / columns);
+  const scale = Math.max(1, Math.floor(96 / (columns * Math.max(width, height)))),
+    bound = largest(data);
   canvas.width = columns * width * scale + (columns - 1) * 2;
   canvas.height = rows * height * scale + (rows - 1) * 2;
-  const context = canvas.getContext("2d"), small = document.createElement("canvas");
+  const context = canvas.getContext("2d"),
+    small = document.createElement("canvas");
   context.imageSmoothingEnabled = false;
   for (let c = 0; c < shown; c++) {
     paintMap(small, data.subarray(c * height * width, (c + 1) * height * width), width, height, bound);
-    const x = (c % columns) * (width * scale + 2), y = Math.floor(c / columns) * (height * scale + 2);
+    const x = (c % columns) * (width * scale + 2),
+      y = Math.floor(c / columns) * (height * scale + 2);
     context.drawImage(small, x, y, width * scale, height * scale);
   }
 }
 
 /** A list of numbers as a square of cells. */
 function paintVector(canvas, data) {
-  const side = Math.ceil(Math.sqrt(data.length)), filled = new Float32Array(side * Math.ceil(data.length / side));
+  const side = Math.ceil(Math.sqrt(data.length)),
+    filled = new Float32Array(side * Math.ceil(data.length / side));
   filled.set(data);
   paintMap(canvas, filled, side, filled.length / side, largest(data));
 }
@@ -90,7 +101,9 @@ function paintVector(canvas, data) {
 function paintImage(canvas, values, [channels, height, width], factor = 1) {
   canvas.width = width;
   canvas.height = height;
-  const context = canvas.getContext("2d"), picture = context.createImageData(width, height), area = width * height;
+  const context = canvas.getContext("2d"),
+    picture = context.createImageData(width, height),
+    area = width * height;
   for (let i = 0; i < area; i++) {
     for (let c = 0; c < 3; c++) picture.data[4 * i + c] = values[(channels === 1 ? 0 : c) * area + i] * factor;
     picture.data[4 * i + 3] = 255;
@@ -103,7 +116,9 @@ function paintHeat(canvas, { height, width, data }, shape) {
   const small = document.createElement("canvas");
   small.width = width;
   small.height = height;
-  const context = small.getContext("2d"), picture = context.createImageData(width, height), bound = largest(data);
+  const context = small.getContext("2d"),
+    picture = context.createImageData(width, height),
+    bound = largest(data);
   for (let i = 0; i < data.length; i++) {
     const t = Math.abs(data[i]) / bound;
     picture.data.set([255, Math.round(190 * (1 - t)), 0, Math.round(210 * t)], 4 * i);
@@ -114,8 +129,28 @@ function paintHeat(canvas, { height, width, data }, shape) {
   target.drawImage(small, 0, 0, shape[2], shape[1]);
 }
 
-const CLASS_COLORS = ["#00000000", "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6",
-  "#bcf60c", "#fabebe", "#008080", "#e6beff", "#9a6324", "#fffac8", "#800000", "#aaffc3", "#808000", "#ffd8b1", "#000075"];
+const CLASS_COLORS = [
+  "#00000000",
+  "#e6194b",
+  "#3cb44b",
+  "#ffe119",
+  "#4363d8",
+  "#f58231",
+  "#911eb4",
+  "#46f0f0",
+  "#f032e6",
+  "#bcf60c",
+  "#fabebe",
+  "#008080",
+  "#e6beff",
+  "#9a6324",
+  "#fffac8",
+  "#800000",
+  "#aaffc3",
+  "#808000",
+  "#ffd8b1",
+  "#000075",
+];
 
 /** A class for each position, over the image. */
 function paintClasses(canvas, classes, [, height, width], shape) {
@@ -134,11 +169,12 @@ function paintClasses(canvas, classes, [, height, width], shape) {
   target.globalAlpha = 1;
 }
 
-const boxColor = (label) => CLASS_COLORS[1 + label % (CLASS_COLORS.length - 1)];
+const boxColor = (label) => CLASS_COLORS[1 + (label % (CLASS_COLORS.length - 1))];
 
 /** Boxes in pixels of the image, drawn on a canvas enlarged for it. */
 function paintBoxes(canvas, boxes, [, height, width]) {
-  const scale = Math.max(1, Math.floor(512 / Math.max(height, width))), copy = document.createElement("canvas");
+  const scale = Math.max(1, Math.floor(512 / Math.max(height, width))),
+    copy = document.createElement("canvas");
   copy.width = width;
   copy.height = height;
   copy.getContext("2d").drawImage(canvas, 0, 0);
@@ -148,7 +184,10 @@ function paintBoxes(canvas, boxes, [, height, width]) {
   context.imageSmoothingEnabled = false;
   context.drawImage(copy, 0, 0, canvas.width, canvas.height);
   context.lineWidth = 3;
-  for (const { box: [x0, y0, x1, y1], label } of boxes) {
+  for (const {
+    box: [x0, y0, x1, y1],
+    label,
+  } of boxes) {
     context.strokeStyle = boxColor(label);
     context.strokeRect(x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
   }
@@ -156,7 +195,9 @@ function paintBoxes(canvas, boxes, [, height, width]) {
 
 /** A line chart with its data as a table for those who cannot see it. lines: {name: [[x, y], …]}. */
 function chart(lines, { width = 320, height = 140, label, format = (v) => v.toPrecision(3) }) {
-  const points = Object.values(lines).flat(), xs = points.map((p) => p[0]), ys = points.map((p) => p[1]);
+  const points = Object.values(lines).flat(),
+    xs = points.map((p) => p[0]),
+    ys = points.map((p) => p[1]);
   const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
   const x = (v) => 44 + (width - 54) * (right > left ? (v - left) / (right - left) : 0.5);
   const y = (v) => 8 + (height - 30) * (high > low ? (high - v) / (high - low) : 0.5);
@@ -171,7 +212,8 @@ function chart(lines, { width = 320, height = 140, label, format = (v) => v.toPr
     const path = line.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(" ");
     picture.append(svg("polyline", { points: path, class: `line line${i}` }));
     const last = line[line.length - 1];
-    if (line.length === 1) picture.append(svg("circle", { cx: x(last[0]), cy: y(last[1]), r: 3, class: `dot line${i}` }));
+    if (line.length === 1)
+      picture.append(svg("circle", { cx: x(last[0]), cy: y(last[1]), r: 3, class: `dot line${i}` }));
   });
   const names = Object.keys(lines).map((name, i) => el("span", { class: `key line${i}` }, name));
   return el("figure", { class: "plot" }, picture, el("figcaption", {}, ...names));
@@ -179,20 +221,30 @@ function chart(lines, { width = 320, height = 140, label, format = (v) => v.toPr
 
 /** A number in a cell: three decimals, fewer of a large one. */
 function brief(value) {
-  const size = Math.abs(value), text = value === 0 ? "0" : value.toFixed(size < 10 ? 3 : size < 100 ? 2 : size < 1000 ? 1 : 0);
+  const size = Math.abs(value),
+    text = value === 0 ? "0" : value.toFixed(size < 10 ? 3 : size < 100 ? 2 : size < 1000 ? 1 : 0);
   return text.replace("-", "−");
 }
 
 /** Numbers as a small table of colored cells; `mark` is the index of one to frame. */
 function numberGrid(values, columns, bound, { caption, mark = -1, outside = [] } = {}) {
-  const dark = isDark(), body = el("tbody"), table = el("table", { class: "numbers" });
+  const dark = isDark(),
+    body = el("tbody"),
+    table = el("table", { class: "numbers" });
   if (caption) table.append(el("caption", {}, caption));
   for (let start = 0; start < values.length; start += columns) {
     const row = el("tr");
     for (let i = start; i < Math.min(values.length, start + columns); i++) {
-      const color = signedColor(values[i] / bound, dark), style = `background:rgb(${color});color:${textColor(color)}`;
+      const color = signedColor(values[i] / bound, dark),
+        style = `background:rgb(${color});color:${textColor(color)}`;
       const kind = [i === mark ? "mark" : "", outside[i] ? "outside" : ""].join(" ").trim();
-      row.append(el("td", { style, class: kind || null, title: outside[i] ? "beyond the border" : shown(values[i]) }, brief(values[i])));
+      row.append(
+        el(
+          "td",
+          { style, class: kind || null, title: outside[i] ? "beyond the border" : shown(values[i]) },
+          brief(values[i]),
+        ),
+      );
     }
     body.append(row);
   }

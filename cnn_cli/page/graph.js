@@ -39,7 +39,8 @@ function nodeOf(name, folded) {
 function nodesOf(rows, groups, folded) {
   const nodes = new Map([["input", { key: "input", rows: [], row: -1, group: false, takes: new Set() }]]);
   rows.forEach((row, i) => {
-    const key = nodeOf(row.name, folded), group = folded.has(key) && groups.has(key);
+    const key = nodeOf(row.name, folded),
+      group = folded.has(key) && groups.has(key);
     if (!nodes.has(key)) nodes.set(key, { key, rows: [], row: i, group, takes: new Set() });
     const node = nodes.get(key);
     node.rows.push(i);
@@ -54,7 +55,8 @@ function nodesOf(rows, groups, folded) {
 
 /** Columns by the longest way from the input; in a column, nodes keep the lane of what they take where it is free. */
 function placeNodes(nodes) {
-  const places = new Map(), taken = new Map();
+  const places = new Map(),
+    taken = new Map();
   const free = (column, lane) => !(taken.get(column) || new Set()).has(lane);
   for (const node of nodes) {
     const sources = [...node.takes].map((key) => places.get(key)).filter(Boolean);
@@ -70,12 +72,14 @@ function placeNodes(nodes) {
 
 /** Draw into `area`; onSelect(node), onFold(path). Gives the nodes with their canvases. */
 function drawGraph(area, network, groups, folded, { onSelect, onFold }) {
-  const nodes = nodesOf(network.rows, groups, folded), places = placeNodes(nodes);
+  const nodes = nodesOf(network.rows, groups, folded),
+    places = placeNodes(nodes);
   const columns = Math.max(...[...places.values()].map((p) => p.column)) + 1;
   const lanes = Math.max(...[...places.values()].map((p) => p.lane)) + 1;
   const x = (key) => places.get(key).column * (NODE.width + NODE.across);
   const y = (key) => places.get(key).lane * (NODE.height + NODE.down);
-  const width = columns * (NODE.width + NODE.across) - NODE.across, height = lanes * (NODE.height + NODE.down);
+  const width = columns * (NODE.width + NODE.across) - NODE.across,
+    height = lanes * (NODE.height + NODE.down);
   const lines = svg("svg", { width, height, class: "edges", "aria-hidden": "true" });
   const list = el("ol", { class: "nodes", style: `width:${width}px;height:${height}px` });
   for (const node of nodes) {
@@ -91,17 +95,38 @@ function drawGraph(area, network, groups, folded, { onSelect, onFold }) {
 }
 
 function drawNode(node, network, left, top, { onSelect, onFold }, groups) {
-  const row = network.rows[node.row], canvas = el("canvas", { "aria-hidden": "true" });
+  const row = network.rows[node.row],
+    canvas = el("canvas", { "aria-hidden": "true" });
   const name = node.key === "input" ? "image" : node.key;
   const shape = row ? row.shape : network.input;
   const type = node.group ? `${node.rows.length} layers` : row ? row.title : "input";
   const label = `${name}, ${type}, output ${sizes(shape)}`;
-  const button = el("button", { class: "node", "aria-label": label, "data-key": node.key, click: () => onSelect(node) },
-    el("span", { class: "picture" }, canvas), el("strong", {}, name), el("span", {}, type), el("span", {}, sizes(shape)));
+  const button = el(
+    "button",
+    { class: "node", "aria-label": label, "data-key": node.key, click: () => onSelect(node) },
+    el("span", { class: "picture" }, canvas),
+    el("strong", {}, name),
+    el("span", {}, type),
+    el("span", {}, sizes(shape)),
+  );
   const item = el("li", { style: `left:${left}px;top:${top}px`, class: node.group ? "group" : null }, button);
   const parent = foldable(node, groups);
-  if (node.group) item.append(el("button", { class: "fold", click: () => onFold(node.key), "aria-label": `Unfold ${name}`, title: "Unfold" }, "+"));
-  else if (parent) item.append(el("button", { class: "fold", click: () => onFold(parent), "aria-label": `Fold ${parent}`, title: `Fold ${parent}` }, "−"));
+  if (node.group)
+    item.append(
+      el(
+        "button",
+        { class: "fold", click: () => onFold(node.key), "aria-label": `Unfold ${name}`, title: "Unfold" },
+        "+",
+      ),
+    );
+  else if (parent)
+    item.append(
+      el(
+        "button",
+        { class: "fold", click: () => onFold(parent), "aria-label": `Fold ${parent}`, title: `Fold ${parent}` },
+        "−",
+      ),
+    );
   node.canvas = canvas;
   node.button = button;
   return item;

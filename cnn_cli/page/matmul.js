@@ -7,7 +7,8 @@
 
 /** The bytes of a module with one function `tile(a, lda, b, ldb, c, ldc, rows, columns, k)`; addresses and strides in bytes. */
 function matmulModule() {
-  const I32 = 0x7f, V128 = 0x7b;
+  const I32 = 0x7f,
+    V128 = 0x7b;
   const leb = (n) => {
     const bytes = [];
     do {
@@ -30,16 +31,24 @@ function matmulModule() {
   const section = (id, content) => [id, ...leb(content.length), ...content];
   const list = (items) => [...leb(items.length), ...items.flat()];
 
-  const get = (v) => [0x20, ...leb(v)], set = (v) => [0x21, ...leb(v)], number = (n) => [0x41, ...signed(n)];
-  const plus = [0x6a], simd = (op) => [0xfd, ...leb(op)];
-  const load = (offset) => [...simd(0), 2, ...leb(offset)], store = (offset) => [...simd(11), 2, ...leb(offset)];
-  const splat = (offset) => [...simd(9), 2, ...leb(offset)];  // v128.load32_splat
-  const times = simd(0xe6), sum = simd(0xe4);  // f32x4.mul, f32x4.add
+  const get = (v) => [0x20, ...leb(v)],
+    set = (v) => [0x21, ...leb(v)],
+    number = (n) => [0x41, ...signed(n)];
+  const plus = [0x6a],
+    simd = (op) => [0xfd, ...leb(op)];
+  const load = (offset) => [...simd(0), 2, ...leb(offset)],
+    store = (offset) => [...simd(11), 2, ...leb(offset)];
+  const splat = (offset) => [...simd(9), 2, ...leb(offset)]; // v128.load32_splat
+  const times = simd(0xe6),
+    sum = simd(0xe4); // f32x4.mul, f32x4.add
 
   // Parameters: a 0, lda 1, b 2, ldb 3, c 4, ldc 5, rows 6 (of four), columns 7 (of eight), k 8.
   const [a, lda, b, ldb, c, ldc, rows, columns, k] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
   const [pa0, pa1, pa2, pa3, pb, step, column, pc, bc] = [9, 10, 11, 12, 13, 14, 15, 16, 17];
-  const acc = (row, half) => 18 + row * 2 + half, b0 = 26, b1 = 27, value = 28;
+  const acc = (row, half) => 18 + row * 2 + half,
+    b0 = 26,
+    b1 = 27,
+    value = 28;
   const loop = (body) => [0x03, 0x40, ...body, 0x0b];
   const countDown = (v) => [...get(v), ...number(1), 0x6b, 0x22, ...leb(v), 0x0d, 0];
   const move = (v, by) => [...get(v), ...by, ...plus, ...set(v)];
@@ -49,35 +58,92 @@ function matmulModule() {
     return address;
   };
   const inner = [
-    ...get(pb), ...load(0), ...set(b0), ...get(pb), ...load(16), ...set(b1),
+    ...get(pb),
+    ...load(0),
+    ...set(b0),
+    ...get(pb),
+    ...load(16),
+    ...set(b1),
     ...[pa0, pa1, pa2, pa3].flatMap((p, row) => [
-      ...get(p), ...splat(0), ...set(value),
-      ...get(acc(row, 0)), ...get(value), ...get(b0), ...times, ...sum, ...set(acc(row, 0)),
-      ...get(acc(row, 1)), ...get(value), ...get(b1), ...times, ...sum, ...set(acc(row, 1)),
+      ...get(p),
+      ...splat(0),
+      ...set(value),
+      ...get(acc(row, 0)),
+      ...get(value),
+      ...get(b0),
+      ...times,
+      ...sum,
+      ...set(acc(row, 0)),
+      ...get(acc(row, 1)),
+      ...get(value),
+      ...get(b1),
+      ...times,
+      ...sum,
+      ...set(acc(row, 1)),
       ...move(p, number(4)),
     ]),
     ...move(pb, get(ldb)),
     ...countDown(step),
   ];
   const tile = [
-    ...get(a), ...set(pa0), ...get(pa0), ...get(lda), ...plus, ...set(pa1),
-    ...get(pa1), ...get(lda), ...plus, ...set(pa2), ...get(pa2), ...get(lda), ...plus, ...set(pa3),
-    ...get(bc), ...set(pb), ...get(k), ...set(step),
-    ...[0, 1, 2, 3].flatMap((row) => [0, 1].flatMap((half) => [...rowOf(row), ...load(16 * half), ...set(acc(row, half))])),
+    ...get(a),
+    ...set(pa0),
+    ...get(pa0),
+    ...get(lda),
+    ...plus,
+    ...set(pa1),
+    ...get(pa1),
+    ...get(lda),
+    ...plus,
+    ...set(pa2),
+    ...get(pa2),
+    ...get(lda),
+    ...plus,
+    ...set(pa3),
+    ...get(bc),
+    ...set(pb),
+    ...get(k),
+    ...set(step),
+    ...[0, 1, 2, 3].flatMap((row) =>
+      [0, 1].flatMap((half) => [...rowOf(row), ...load(16 * half), ...set(acc(row, half))]),
+    ),
     ...loop(inner),
-    ...[0, 1, 2, 3].flatMap((row) => [0, 1].flatMap((half) => [...rowOf(row), ...get(acc(row, half)), ...store(16 * half)])),
-    ...move(bc, number(32)), ...move(pc, number(32)),
+    ...[0, 1, 2, 3].flatMap((row) =>
+      [0, 1].flatMap((half) => [...rowOf(row), ...get(acc(row, half)), ...store(16 * half)]),
+    ),
+    ...move(bc, number(32)),
+    ...move(pc, number(32)),
     ...countDown(column),
   ];
   const body = loop([
-    ...get(b), ...set(bc), ...get(c), ...set(pc), ...get(columns), ...set(column),
+    ...get(b),
+    ...set(bc),
+    ...get(c),
+    ...set(pc),
+    ...get(columns),
+    ...set(column),
     ...loop(tile),
-    ...move(a, [...get(lda), ...number(2), 0x74]), ...move(c, [...get(ldc), ...number(2), 0x74]),
+    ...move(a, [...get(lda), ...number(2), 0x74]),
+    ...move(c, [...get(ldc), ...number(2), 0x74]),
     ...countDown(rows),
   ]);
-  const code = [...list([[...leb(9), I32], [...leb(11), V128]]), ...body, 0x0b];
+  const code = [
+    ...list([
+      [...leb(9), I32],
+      [...leb(11), V128],
+    ]),
+    ...body,
+    0x0b,
+  ];
   return new Uint8Array([
-    0, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
+    0,
+    0x61,
+    0x73,
+    0x6d,
+    1,
+    0,
+    0,
+    0,
     ...section(1, list([[0x60, ...leb(9), ...Array(9).fill(I32), 0]])),
     ...section(2, list([[...name("page"), ...name("memory"), 2, 0, ...leb(1)]])),
     ...section(3, list([[0]])),
@@ -92,20 +158,23 @@ function fastMatmul() {
   const memory = new WebAssembly.Memory({ initial: 64 });
   const { tile } = new WebAssembly.Instance(new WebAssembly.Module(matmulModule()), { page: { memory } }).exports;
   let values = new Float32Array(memory.buffer);
-  const BLOCK = 256;  // rows of b at a time, so that they stay in the cache
+  const BLOCK = 256; // rows of b at a time, so that they stay in the cache
 
   return (m, n, k, a, ao, b, bo, c, co) => {
     if (m * n * k < 4096) {
       multiplyPlain(m, n, k, a, ao, b, bo, c, co);
       return;
     }
-    const high = Math.ceil(m / 4) * 4, wide = Math.ceil(n / 8) * 8;
+    const high = Math.ceil(m / 4) * 4,
+      wide = Math.ceil(n / 8) * 8;
     const needed = (high * k + k * wide + high * wide) * 4;
     if (needed > memory.buffer.byteLength) {
       memory.grow(Math.ceil((needed - memory.buffer.byteLength) / 65536));
       values = new Float32Array(memory.buffer);
     }
-    const fromA = 0, fromB = high * k, fromC = fromB + k * wide;
+    const fromA = 0,
+      fromB = high * k,
+      fromC = fromB + k * wide;
     values.set(a.subarray(ao, ao + m * k), fromA);
     values.fill(0, m * k, high * k);
     copyRows(b, bo, n, values, fromB, wide, k, n);

@@ -14,7 +14,9 @@ function decoded(text, half) {
 function halves(bits) {
   const out = new Float32Array(bits.length);
   for (let i = 0; i < bits.length; i++) {
-    const sign = bits[i] & 0x8000 ? -1 : 1, exponent = (bits[i] >> 10) & 31, fraction = bits[i] & 1023;
+    const sign = bits[i] & 0x8000 ? -1 : 1,
+      exponent = (bits[i] >> 10) & 31,
+      fraction = bits[i] & 1023;
     if (exponent === 31) out[i] = fraction ? NaN : sign * Infinity;
     else out[i] = sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -24 * fraction);
   }
@@ -41,7 +43,8 @@ const EVALUATION = { training: false };
  * off: row → set of channels that are set to 0.
  */
 function run(network, pixels, mode = EVALUATION, off = new Map()) {
-  const values = [], image = normalizedPixels(network, pixels);
+  const values = [],
+    image = normalizedPixels(network, pixels);
   network.rows.forEach((row, i) => {
     const arriving = row.takes.map(([from, piece]) => {
       if (from < 0) return image;
@@ -56,22 +59,32 @@ function run(network, pixels, mode = EVALUATION, off = new Map()) {
 
 function normalizedPixels(network, pixels) {
   if (!network.mean.length) return pixels;
-  const area = count(pixels.shape.slice(2)), channels = pixels.shape[1], of = (i) => Math.floor(i / area) % channels;
+  const area = count(pixels.shape.slice(2)),
+    channels = pixels.shape[1],
+    of = (i) => Math.floor(i / area) % channels;
   const data = pixels.data.map((v, i) => (v - network.mean[of(i)]) / network.std[of(i)]);
   if (pixels.constant) return { shape: pixels.shape, data, constant: true };
   return made(pixels.shape, data, [pixels], (grad) => [grad.map((g, i) => g / network.std[of(i)])]);
 }
 
 function silenced(out, channels) {
-  const area = count(out.shape.slice(2)), all = out.shape[1];
+  const area = count(out.shape.slice(2)),
+    all = out.shape[1];
   const kept = (i) => (channels.has(Math.floor(i / area) % all) ? 0 : 1);
-  const quiet = made(out.shape, out.data.map((v, i) => (kept(i) ? v : 0)), [out], (grad) => [grad.map((g, i) => g * kept(i))]);
+  const quiet = made(
+    out.shape,
+    out.data.map((v, i) => (kept(i) ? v : 0)),
+    [out],
+    (grad) => [grad.map((g, i) => g * kept(i))],
+  );
   return quiet;
 }
 
 /** What a row got in a run, as tensors. */
 function arrivingAt(network, ran, i) {
-  return network.rows[i].takes.map(([from, piece]) => (from < 0 ? ran.image : piece === null ? ran.values[from] : ran.values[from][piece]));
+  return network.rows[i].takes.map(([from, piece]) =>
+    from < 0 ? ran.image : piece === null ? ran.values[from] : ran.values[from][piece],
+  );
 }
 
 /** Class probabilities of outputs (N, K): a softmax, unless the network ends in one; of a single output its sigmoid. */
@@ -89,7 +102,8 @@ const twofold = (values) => Array.from(values).flatMap((p) => [1 - p, p]);
 
 /** ∂(score of a class)/∂(pixels) and the gradient at a row, for a single image. `ran` is the run's result. */
 function classGradients(ran, target) {
-  const grad = new Float32Array(ran.output.data.length), [, k] = ran.output.shape;
+  const grad = new Float32Array(ran.output.data.length),
+    [, k] = ran.output.shape;
   const area = grad.length / k;
   if (k === 1) grad.fill(target === 0 ? -1 : 1);
   else grad.fill(1, target * area, (target + 1) * area);
@@ -98,7 +112,10 @@ function classGradients(ran, target) {
 
 /** Grad-CAM at a row (Selvaraju et al. 2017): maps weighted by their mean gradients, negative sums set to 0. */
 function gradCam(ran, found, i) {
-  const map = ran.values[i], grad = found.get(map), [, channels, height, width] = map.shape, area = height * width;
+  const map = ran.values[i],
+    grad = found.get(map),
+    [, channels, height, width] = map.shape,
+    area = height * width;
   const out = new Float32Array(area);
   if (!grad) return { height, width, data: out };
   for (let c = 0; c < channels; c++) {
@@ -112,7 +129,8 @@ function gradCam(ran, found, i) {
 
 /** The fast gradient sign method (Goodfellow et al. 2015): pixels moved by epsilon against the true class. */
 function attacked(network, pixels, target, epsilon) {
-  const ran = run(network, pixels), loss = crossEntropy(network, ran.output, [target]);
+  const ran = run(network, pixels),
+    loss = crossEntropy(network, ran.output, [target]);
   const grad = gradients(loss, new Float32Array([1])).get(pixels);
   const data = pixels.data.map((v, i) => Math.min(1, Math.max(0, v + epsilon * Math.sign(grad ? grad[i] : 0))));
   return tensor(pixels.shape, data);
@@ -123,8 +141,25 @@ function crossEntropy(network, output, targets) {
   const [batch, k] = output.shape;
   let logs;
   if (network.ends === "logarithm") logs = output;
-  else if (network.ends === "probability") logs = each(output, (p) => Math.log(Math.max(p, 1.17549435e-38)), (p) => 1 / p);
-  else if (k === 1) logs = concat([each(output, (x) => -softplusExact(x), (x) => -sigmoid(x)), each(output, (x) => -softplusExact(-x), (x) => sigmoid(-x))]);
+  else if (network.ends === "probability")
+    logs = each(
+      output,
+      (p) => Math.log(Math.max(p, 1.17549435e-38)),
+      (p) => 1 / p,
+    );
+  else if (k === 1)
+    logs = concat([
+      each(
+        output,
+        (x) => -softplusExact(x),
+        (x) => -sigmoid(x),
+      ),
+      each(
+        output,
+        (x) => -softplusExact(-x),
+        (x) => sigmoid(-x),
+      ),
+    ]);
   else logs = softmax(output, 1, true);
   const classes = logs.shape[1];
   let sum = 0;

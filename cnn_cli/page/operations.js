@@ -18,7 +18,9 @@ function gather(x, shape, index, fill = 0) {
 /** The index for gather(): `source(position)` gives, for a position of the output without the batch, that of the input or null. */
 function indexed(x, inner, source) {
   const [batch, ...from] = x.shape;
-  const size = count(inner), whole = count(from), index = new Int32Array(batch * size);
+  const size = count(inner),
+    whole = count(from),
+    index = new Int32Array(batch * size);
   const position = inner.map(() => 0);
   for (let i = 0; i < size; i++) {
     const at = source(position);
@@ -59,7 +61,9 @@ function broadcastStrides(shape, to) {
 
 /** For each value of `to`, the place of the one that `shape` has for it. */
 function broadcastIndex(shape, to) {
-  const strides = broadcastStrides(shape, to), index = new Int32Array(count(to)), position = to.map(() => 0);
+  const strides = broadcastStrides(shape, to),
+    index = new Int32Array(count(to)),
+    position = to.map(() => 0);
   let place = 0;
   for (let i = 0; i < index.length; i++) {
     index[i] = place;
@@ -74,9 +78,11 @@ function broadcastIndex(shape, to) {
 }
 
 function broadcastShape(a, b) {
-  const rank = Math.max(a.length, b.length), shape = [];
+  const rank = Math.max(a.length, b.length),
+    shape = [];
   for (let d = 0; d < rank; d++) {
-    const left = a[d - rank + a.length] ?? 1, right = b[d - rank + b.length] ?? 1;
+    const left = a[d - rank + a.length] ?? 1,
+      right = b[d - rank + b.length] ?? 1;
     shape.push(left === 1 ? right : left);
   }
   return shape;
@@ -86,7 +92,8 @@ function paired(a, b, shape, f, slopes) {
   const data = new Float32Array(a.data.length);
   for (let i = 0; i < data.length; i++) data[i] = f(a.data[i], b.data[i]);
   return made(shape, data, [a, b], (grad) => {
-    const ga = new Float32Array(grad.length), gb = new Float32Array(grad.length);
+    const ga = new Float32Array(grad.length),
+      gb = new Float32Array(grad.length);
     for (let i = 0; i < grad.length; i++) {
       const [sa, sb] = slopes(a.data[i], b.data[i]);
       ga[i] = grad[i] * sa;
@@ -100,11 +107,13 @@ function paired(a, b, shape, f, slopes) {
 function pairwise(a, b, f, slopes) {
   const shape = broadcastShape(a.shape, b.shape);
   if (a.data.length === count(shape) && b.data.length === a.data.length) return paired(a, b, shape, f, slopes);
-  const ia = broadcastIndex(a.shape, shape), ib = broadcastIndex(b.shape, shape);
+  const ia = broadcastIndex(a.shape, shape),
+    ib = broadcastIndex(b.shape, shape);
   const data = new Float32Array(ia.length);
   for (let i = 0; i < data.length; i++) data[i] = f(a.data[ia[i]], b.data[ib[i]]);
   return made(shape, data, [a, b], (grad) => {
-    const ga = new Float32Array(a.data.length), gb = new Float32Array(b.data.length);
+    const ga = new Float32Array(a.data.length),
+      gb = new Float32Array(b.data.length);
     for (let i = 0; i < grad.length; i++) {
       const [sa, sb] = slopes(a.data[ia[i]], b.data[ib[i]]);
       ga[ia[i]] += grad[i] * sa;
@@ -114,10 +123,34 @@ function pairwise(a, b, f, slopes) {
   });
 }
 
-const add = (a, b) => pairwise(a, b, (x, y) => x + y, () => [1, 1]);
-const subtract = (a, b) => pairwise(a, b, (x, y) => x - y, () => [1, -1]);
-const multiply = (a, b) => pairwise(a, b, (x, y) => x * y, (x, y) => [y, x]);
-const divide = (a, b) => pairwise(a, b, (x, y) => x / y, (x, y) => [1 / y, -x / (y * y)]);
+const add = (a, b) =>
+  pairwise(
+    a,
+    b,
+    (x, y) => x + y,
+    () => [1, 1],
+  );
+const subtract = (a, b) =>
+  pairwise(
+    a,
+    b,
+    (x, y) => x - y,
+    () => [1, -1],
+  );
+const multiply = (a, b) =>
+  pairwise(
+    a,
+    b,
+    (x, y) => x * y,
+    (x, y) => [y, x],
+  );
+const divide = (a, b) =>
+  pairwise(
+    a,
+    b,
+    (x, y) => x / y,
+    (x, y) => [1 / y, -x / (y * y)],
+  );
 // Where both are equal, PyTorch gives each half of the gradient.
 const maximum = (a, b) => pairwise(a, b, Math.max, (x, y) => (x > y ? [1, 0] : x < y ? [0, 1] : [0.5, 0.5]));
 const minimum = (a, b) => pairwise(a, b, Math.min, (x, y) => (x < y ? [1, 0] : x > y ? [0, 1] : [0.5, 0.5]));
@@ -125,7 +158,8 @@ const minimum = (a, b) => pairwise(a, b, Math.min, (x, y) => (x < y ? [1, 0] : x
 /** Along the channels. */
 function concat(parts) {
   const [batch, , ...rest] = parts[0].shape;
-  const sizes = parts.map((part) => count(part.shape) / batch), whole = sizes.reduce((a, b) => a + b, 0);
+  const sizes = parts.map((part) => count(part.shape) / batch),
+    whole = sizes.reduce((a, b) => a + b, 0);
   const data = new Float32Array(batch * whole);
   let start = 0;
   parts.forEach((part, i) => {
@@ -150,11 +184,14 @@ function concat(parts) {
 
 /** x (…, k) · weight (n × k)ᵀ + bias. */
 function linear(x, weight, bias) {
-  const [n, k] = weight.shape, m = x.data.length / k, data = new Float32Array(m * n);
+  const [n, k] = weight.shape,
+    m = x.data.length / k,
+    data = new Float32Array(m * n);
   if (bias) for (let i = 0; i < m; i++) data.set(bias.data, i * n);
   matmul(m, n, k, x.data, 0, transposed(n, k, weight.data), 0, data, 0);
   return made([...x.shape.slice(0, -1), n], data, bias ? [x, weight, bias] : [x, weight], (grad) => {
-    const gx = new Float32Array(x.data.length), gw = new Float32Array(weight.data.length);
+    const gx = new Float32Array(x.data.length),
+      gw = new Float32Array(weight.data.length);
     matmul(m, k, n, grad, 0, weight.data, 0, gx, 0);
     matmul(n, k, m, transposed(m, n, grad), 0, x.data, 0, gw, 0);
     return bias ? [gx, gw, columnSums(grad, m, n)] : [gx, gw];
@@ -172,7 +209,11 @@ function columnSums(x, rows, columns) {
  * g: {channels, height, width, kernel, stride, padding, dilation: [rows, columns], out: [rows, columns]}.
  */
 function eachPatch(g, visit) {
-  const [kh, kw] = g.kernel, [sh, sw] = g.stride, [ph, pw] = g.padding, [dh, dw] = g.dilation, [oh, ow] = g.out;
+  const [kh, kw] = g.kernel,
+    [sh, sw] = g.stride,
+    [ph, pw] = g.padding,
+    [dh, dw] = g.dilation,
+    [oh, ow] = g.out;
   let row = 0;
   for (let c = 0; c < g.channels; c++) {
     for (let i = 0; i < kh; i++) {
@@ -180,10 +221,12 @@ function eachPatch(g, visit) {
         for (let y = 0; y < oh; y++) {
           const from = y * sh - ph + i * dh;
           if (from < 0 || from >= g.height) continue;
-          const place = (c * g.height + from) * g.width, to = (row * oh + y) * ow;
+          const place = (c * g.height + from) * g.width,
+            to = (row * oh + y) * ow;
           // The columns whose pixel lies inside: 0 ≤ x·sw − pw + j·dw < width.
           const shift = j * dw - pw;
-          const first = Math.max(0, Math.ceil(-shift / sw)), end = Math.min(ow, Math.ceil((g.width - shift) / sw));
+          const first = Math.max(0, Math.ceil(-shift / sw)),
+            end = Math.min(ow, Math.ceil((g.width - shift) / sw));
           visit(to + first, place + first * sw + shift, end - first, sw, row);
         }
       }
@@ -206,24 +249,34 @@ function addPatches(columns, g, out, offset) {
 
 /** A convolution of each channel with a kernel of its own: weight (C, 1, kh, kw). */
 function convolveEach(x, weight, bias, { stride, padding, dilation, out }) {
-  const [batch, channels, height, width] = x.shape, [, , kh, kw] = weight.shape, taps = kh * kw;
+  const [batch, channels, height, width] = x.shape,
+    [, , kh, kw] = weight.shape,
+    taps = kh * kw;
   const g = { channels: 1, height, width, kernel: [kh, kw], stride, padding, dilation, out };
-  const image = height * width, area = out[0] * out[1], data = new Float32Array(batch * channels * area);
+  const image = height * width,
+    area = out[0] * out[1],
+    data = new Float32Array(batch * channels * area);
   for (let m = 0; m < batch * channels; m++) {
-    const c = m % channels, map = x.data.subarray(m * image, (m + 1) * image), end = (m + 1) * area;
+    const c = m % channels,
+      map = x.data.subarray(m * image, (m + 1) * image),
+      end = (m + 1) * area;
     const result = data.subarray(m * area, end);
     if (bias) result.fill(bias.data[c]);
     eachPatch(g, (to, from, length, step, tap) => {
-      const w = weight.data[c * taps + tap], start = to - tap * area;
+      const w = weight.data[c * taps + tap],
+        start = to - tap * area;
       for (let i = 0; i < length; i++) result[start + i] += w * map[from + i * step];
     });
   }
   return made([batch, channels, ...out], data, bias ? [x, weight, bias] : [x, weight], (grad) => {
-    const gx = new Float32Array(x.data.length), gw = new Float32Array(weight.data.length);
+    const gx = new Float32Array(x.data.length),
+      gw = new Float32Array(weight.data.length);
     for (let m = 0; m < batch * channels; m++) {
       const c = m % channels;
       eachPatch(g, (to, from, length, step, tap) => {
-        const w = weight.data[c * taps + tap], start = m * area + to - tap * area, place = m * image + from;
+        const w = weight.data[c * taps + tap],
+          start = m * area + to - tap * area,
+          place = m * image + from;
         let sum = 0;
         for (let i = 0; i < length; i++) {
           gx[place + i * step] += w * grad[start + i];
@@ -239,10 +292,14 @@ function convolveEach(x, weight, bias, { stride, padding, dilation, out }) {
 /** x (N, C, H, W), weight (O, C / groups, kh, kw) → (N, O, out). */
 function convolve(x, weight, bias, windows) {
   const { stride, padding, dilation, groups, out } = windows;
-  const [batch, channels, height, width] = x.shape, [outputs, per, kh, kw] = weight.shape;
+  const [batch, channels, height, width] = x.shape,
+    [outputs, per, kh, kw] = weight.shape;
   if (groups === channels && outputs === channels && per === 1) return convolveEach(x, weight, bias, windows);
   const g = { channels: per, height, width, kernel: [kh, kw], stride, padding, dilation, out };
-  const k = per * kh * kw, area = out[0] * out[1], each = outputs / groups, image = height * width;
+  const k = per * kh * kw,
+    area = out[0] * out[1],
+    each = outputs / groups,
+    image = height * width;
   const plain = kh * kw === 1 && stride[0] * stride[1] === 1 && padding[0] + padding[1] === 0;
   const columns = plain ? null : new Float32Array(k * area);
   const data = new Float32Array(batch * outputs * area);
@@ -261,13 +318,16 @@ function convolve(x, weight, bias, windows) {
   }
   const parents = bias ? [x, weight, bias] : [x, weight];
   return made([batch, outputs, ...out], data, parents, (grad) => {
-    const gx = x.constant ? null : new Float32Array(x.data.length), gw = new Float32Array(weight.data.length);
-    const read = new Float32Array(k * area), turnedSums = new Float32Array(k * each);
+    const gx = x.constant ? null : new Float32Array(x.data.length),
+      gw = new Float32Array(weight.data.length);
+    const read = new Float32Array(k * area),
+      turnedSums = new Float32Array(k * each);
     for (let group = 0; group < groups; group++) {
       const turned = transposed(each, k, weight.data, group * each * k);
       turnedSums.fill(0);
       for (let n = 0; n < batch; n++) {
-        const from = (n * channels + group * per) * image, to = (n * outputs + group * each) * area;
+        const from = (n * channels + group * per) * image,
+          to = (n * outputs + group * each) * area;
         patches(x.data, from, g, read);
         // The gradient of the weights, or its transpose: whichever turns the smaller matrix.
         if (each < k) matmul(k, each, area, read, 0, transposed(each, area, grad, to), 0, turnedSums, 0);
@@ -285,11 +345,17 @@ function convolve(x, weight, bias, windows) {
 
 /** x (N, C, H, W), weight (C, O / groups, kh, kw) → (N, O, out): the convolution's way back. */
 function convolveTransposed(x, weight, bias, { stride, padding, dilation, groups, out }) {
-  const [batch, channels, height, width] = x.shape, [, each, kh, kw] = weight.shape;
-  const outputs = each * groups, per = channels / groups, k = each * kh * kw, area = height * width;
+  const [batch, channels, height, width] = x.shape,
+    [, each, kh, kw] = weight.shape;
+  const outputs = each * groups,
+    per = channels / groups,
+    k = each * kh * kw,
+    area = height * width;
   const g = { channels: each, height: out[0], width: out[1], kernel: [kh, kw], stride, padding, dilation };
   g.out = [height, width];
-  const whole = out[0] * out[1], data = new Float32Array(batch * outputs * whole), columns = new Float32Array(k * area);
+  const whole = out[0] * out[1],
+    data = new Float32Array(batch * outputs * whole),
+    columns = new Float32Array(k * area);
   for (let group = 0; group < groups; group++) {
     const turned = transposed(per, k, weight.data, group * per * k);
     for (let n = 0; n < batch; n++) {
@@ -301,7 +367,8 @@ function convolveTransposed(x, weight, bias, { stride, padding, dilation, groups
   if (bias) for (let i = 0; i < data.length; i++) data[i] += bias.data[Math.floor(i / whole) % outputs];
   const parents = bias ? [x, weight, bias] : [x, weight];
   return made([batch, outputs, ...out], data, parents, (grad) => {
-    const gx = new Float32Array(x.data.length), gw = new Float32Array(weight.data.length);
+    const gx = new Float32Array(x.data.length),
+      gw = new Float32Array(weight.data.length);
     for (let group = 0; group < groups; group++) {
       for (let n = 0; n < batch; n++) {
         const from = (n * channels + group * per) * area;
@@ -332,8 +399,12 @@ function channelSums(grad, batch, channels, area) {
  * Average pooling and interpolation are of this kind.
  */
 function separable(x, rows, columns, factor = 1) {
-  const [batch, channels, height, width] = x.shape, maps = batch * channels, oh = rows.length, ow = columns.length;
-  const half = new Float32Array(maps * oh * width), data = new Float32Array(maps * oh * ow);
+  const [batch, channels, height, width] = x.shape,
+    maps = batch * channels,
+    oh = rows.length,
+    ow = columns.length;
+  const half = new Float32Array(maps * oh * width),
+    data = new Float32Array(maps * oh * ow);
   for (let m = 0; m < maps; m++) {
     for (let y = 0; y < oh; y++) {
       const to = (m * oh + y) * width;
@@ -349,7 +420,8 @@ function separable(x, rows, columns, factor = 1) {
     }
   }
   const out = made([batch, channels, oh, ow], data, [x], (grad) => {
-    const back = new Float32Array(x.data.length), line = new Float32Array(width);
+    const back = new Float32Array(x.data.length),
+      line = new Float32Array(width);
     for (let m = 0; m < maps; m++) {
       for (let y = 0; y < oh; y++) {
         line.fill(0);
@@ -371,13 +443,16 @@ function separable(x, rows, columns, factor = 1) {
 
 /** The highest value of each window: rows[y] and columns[x] are lists of positions; the first highest one counts. */
 function highest(x, rows, columns) {
-  const [batch, channels, height, width] = x.shape, oh = rows.length, ow = columns.length;
+  const [batch, channels, height, width] = x.shape,
+    oh = rows.length,
+    ow = columns.length;
   const index = new Int32Array(batch * channels * oh * ow);
   let to = 0;
   for (let m = 0; m < batch * channels; m++) {
     for (const ys of rows) {
       for (const xs of columns) {
-        let best = -Infinity, place = (m * height + ys[0]) * width + xs[0];
+        let best = -Infinity,
+          place = (m * height + ys[0]) * width + xs[0];
         for (let a = 0; a < ys.length; a++) {
           for (let b = 0; b < xs.length; b++) {
             const at = (m * height + ys[a]) * width + xs[b];
@@ -398,13 +473,16 @@ function highest(x, rows, columns) {
 
 /** Softmax along an axis (the batch is 0), or its logarithm. */
 function softmax(x, dim, logarithm = false) {
-  const inner = count(x.shape.slice(dim + 1)), size = x.shape[dim], outer = count(x.shape.slice(0, dim));
+  const inner = count(x.shape.slice(dim + 1)),
+    size = x.shape[dim],
+    outer = count(x.shape.slice(0, dim));
   const data = new Float32Array(x.data.length);
   const lines = (visit) => {
     for (let o = 0; o < outer; o++) for (let i = 0; i < inner; i++) visit(o * size * inner + i);
   };
   lines((start) => {
-    let top = -Infinity, sum = 0;
+    let top = -Infinity,
+      sum = 0;
     for (let k = 0; k < size; k++) top = Math.max(top, x.data[start + k * inner]);
     for (let k = 0; k < size; k++) sum += Math.exp(x.data[start + k * inner] - top);
     for (let k = 0; k < size; k++) {
@@ -434,7 +512,9 @@ function softmax(x, dim, logarithm = false) {
  * the mean is taken to be 0, as RMSNorm does. `found` receives the means and variances.
  */
 function normalized(x, sets, number, eps, center = true, found = {}) {
-  const sizes = new Float64Array(number), means = new Float64Array(number), variances = new Float64Array(number);
+  const sizes = new Float64Array(number),
+    means = new Float64Array(number),
+    variances = new Float64Array(number);
   for (let i = 0; i < sets.length; i++) {
     sizes[sets[i]]++;
     if (center) means[sets[i]] += x.data[i];
@@ -447,7 +527,8 @@ function normalized(x, sets, number, eps, center = true, found = {}) {
   for (let i = 0; i < sets.length; i++) data[i] = (x.data[i] - means[sets[i]]) * scales[sets[i]];
   Object.assign(found, { means, variances, sizes });
   return made(x.shape, data, [x], (grad) => {
-    const sums = new Float64Array(number), products = new Float64Array(number);
+    const sums = new Float64Array(number),
+      products = new Float64Array(number);
     for (let i = 0; i < sets.length; i++) {
       if (center) sums[sets[i]] += grad[i];
       products[sets[i]] += grad[i] * data[i];

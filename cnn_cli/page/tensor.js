@@ -67,10 +67,15 @@ function gradients(output, grad) {
 function multiplyPlain(m, n, k, a, ao, b, bo, c, co) {
   let i = 0;
   for (; i + 4 <= m; i += 4) {
-    const c0 = co + i * n, c1 = c0 + n, c2 = c1 + n, c3 = c2 + n;
+    const c0 = co + i * n,
+      c1 = c0 + n,
+      c2 = c1 + n,
+      c3 = c2 + n;
     for (let p = 0; p < k; p++) {
-      const a0 = a[ao + i * k + p], a1 = a[ao + (i + 1) * k + p];
-      const a2 = a[ao + (i + 2) * k + p], a3 = a[ao + (i + 3) * k + p];
+      const a0 = a[ao + i * k + p],
+        a1 = a[ao + (i + 1) * k + p];
+      const a2 = a[ao + (i + 2) * k + p],
+        a3 = a[ao + (i + 3) * k + p];
       const row = bo + p * n;
       for (let j = 0; j < n; j++) {
         const value = b[row + j];
@@ -83,7 +88,9 @@ function multiplyPlain(m, n, k, a, ao, b, bo, c, co) {
   }
   for (; i < m; i++) {
     for (let p = 0; p < k; p++) {
-      const value = a[ao + i * k + p], row = bo + p * n, out = co + i * n;
+      const value = a[ao + i * k + p],
+        row = bo + p * n,
+        out = co + i * n;
       for (let j = 0; j < n; j++) c[out + j] += value * b[row + j];
     }
   }

@@ -24,7 +24,9 @@ function toolNames(page) {
 }
 
 function drawTools(page) {
-  const names = toolNames(page), tabs = el("div", { role: "tablist", "aria-label": "Tools" }), area = select("#tool");
+  const names = toolNames(page),
+    tabs = el("div", { role: "tablist", "aria-label": "Tools" }),
+    area = select("#tool");
   const open = async (name, focus = false) => {
     for (const tab of tabs.children) {
       const chosen = tab.dataset.name === name;
@@ -39,13 +41,25 @@ function drawTools(page) {
     page.tool = TOOLS[name][1](page, area) || null;
     if (page.tool) await page.tool();
   };
-  names.forEach((name, i) => tabs.append(el("button", {
-    role: "tab", id: `tab-${name}`, "data-name": name, "aria-controls": "tool", click: () => open(name),
-    keydown: (event) => {
-      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (step) open(names[(i + step + names.length) % names.length], true);
-    },
-  }, TOOLS[name][0])));
+  names.forEach((name, i) =>
+    tabs.append(
+      el(
+        "button",
+        {
+          role: "tab",
+          id: `tab-${name}`,
+          "data-name": name,
+          "aria-controls": "tool",
+          click: () => open(name),
+          keydown: (event) => {
+            const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+            if (step) open(names[(i + step + names.length) % names.length], true);
+          },
+        },
+        TOOLS[name][0],
+      ),
+    ),
+  );
   select("#tabs").replaceChildren(tabs);
   page.openTool = open;
   return open(names[0]);
@@ -63,30 +77,54 @@ const targetOf = (page, choice) => (Number(choice.value) < 0 ? page.predicted : 
 function drawSaliency(page, area) {
   const first = el("canvas", { role: "img", "aria-label": "Gradient of the class score by the pixels" });
   const second = el("canvas", { role: "img", "aria-label": "Grad-CAM over the image" });
-  const choice = classChoice(page, () => renew()), note = el("p", { class: "legend" });
-  area.append(el("p", {}, "Which pixels matter for a class? The gradient says how its score changes with each pixel; Grad-CAM weighs the feature maps of a layer by their gradients (Selvaraju et al. 2017)."),
-    el("label", {}, "Class ", choice), el("div", { class: "pair" },
+  const choice = classChoice(page, () => renew()),
+    note = el("p", { class: "legend" });
+  area.append(
+    el(
+      "p",
+      {},
+      "Which pixels matter for a class? The gradient says how its score changes with each pixel; Grad-CAM weighs the feature maps of a layer by their gradients (Selvaraju et al. 2017).",
+    ),
+    el("label", {}, "Class ", choice),
+    el(
+      "div",
+      { class: "pair" },
       el("figure", {}, first, el("figcaption", {}, "gradient: orange raises the score, blue lowers it")),
-      el("figure", {}, second, el("figcaption", {}, "Grad-CAM"))), note);
+      el("figure", {}, second, el("figcaption", {}, "Grad-CAM")),
+    ),
+    note,
+  );
   const renew = async () => {
     const row = page.camRow();
     const { gradient, cam } = await page.ask("saliency", { target: targetOf(page, choice), row });
     paintMap(first, gradient.data, gradient.width, gradient.height, largest(gradient.data));
     paintImage(second, page.bytes, page.network.input);
     if (cam) paintHeat(second, cam, page.network.input);
-    note.textContent = cam ? `Grad-CAM at layer ${page.network.rows[row].name}; select another layer with feature maps to see it there.` : "No layer with feature maps for Grad-CAM.";
+    note.textContent = cam
+      ? `Grad-CAM at layer ${page.network.rows[row].name}; select another layer with feature maps to see it there.`
+      : "No layer with feature maps for Grad-CAM.";
   };
   return renew;
 }
 
 function drawAttack(page, area) {
   const slider = el("input", { type: "range", min: 0, max: 0.3, step: 0.005, value: 0.05, input: () => renew() });
-  const picture = el("canvas", { role: "img", "aria-label": "Attacked image" }), says = el("p", { "aria-live": "polite" });
+  const picture = el("canvas", { role: "img", "aria-label": "Attacked image" }),
+    says = el("p", { "aria-live": "polite" });
   const shown = el("output", {});
-  area.append(el("p", {}, "The fast gradient sign method (Goodfellow et al. 2015): every pixel moves by epsilon in the direction that raises the loss of the true class, or of the predicted one where the true one is not known."),
-    el("label", {}, "Epsilon ", slider, " ", shown), el("figure", {}, picture), says);
+  area.append(
+    el(
+      "p",
+      {},
+      "The fast gradient sign method (Goodfellow et al. 2015): every pixel moves by epsilon in the direction that raises the loss of the true class, or of the predicted one where the true one is not known.",
+    ),
+    el("label", {}, "Epsilon ", slider, " ", shown),
+    el("figure", {}, picture),
+    says,
+  );
   const renew = async () => {
-    const epsilon = Number(slider.value), target = page.label ?? page.predicted;
+    const epsilon = Number(slider.value),
+      target = page.label ?? page.predicted;
     shown.textContent = epsilon.toFixed(3);
     const { pixels, probabilities } = await page.ask("attack", { bytes: page.bytes, target, epsilon });
     paintImage(picture, pixels, page.network.input, 255);
@@ -98,25 +136,47 @@ function drawAttack(page, area) {
 }
 
 function drawCover(page, area) {
-  const [, height, width] = page.network.input, says = el("p", { "aria-live": "polite" });
-  const slider = (name, max, value) => el("input", { type: "range", min: 0, max, value, "aria-label": name, input: () => renew() });
-  const [size, y, x] = [slider("size of the square", Math.max(height, width), Math.round(Math.max(height, width) / 4)),
-    slider("row of the square", height, Math.round(height / 2)), slider("column of the square", width, Math.round(width / 2))];
-  const picture = el("canvas", { role: "img", "aria-label": "Image with a gray square", mousemove: (event) => {
-    const [row, column] = positionIn(event, picture, width, height);
-    [y.value, x.value] = [row, column];
-    renew();
-  } });
-  area.append(el("p", {}, "Move over the picture to cover a part of it, and see whether the prediction holds."),
-    el("figure", {}, picture), el("div", { class: "sliders" }, el("label", {}, "Size ", size), el("label", {}, "Row ", y), el("label", {}, "Column ", x)), says);
-  let busy = false, again = false;
+  const [, height, width] = page.network.input,
+    says = el("p", { "aria-live": "polite" });
+  const slider = (name, max, value) =>
+    el("input", { type: "range", min: 0, max, value, "aria-label": name, input: () => renew() });
+  const [size, y, x] = [
+    slider("size of the square", Math.max(height, width), Math.round(Math.max(height, width) / 4)),
+    slider("row of the square", height, Math.round(height / 2)),
+    slider("column of the square", width, Math.round(width / 2)),
+  ];
+  const picture = el("canvas", {
+    role: "img",
+    "aria-label": "Image with a gray square",
+    mousemove: (event) => {
+      const [row, column] = positionIn(event, picture, width, height);
+      [y.value, x.value] = [row, column];
+      renew();
+    },
+  });
+  area.append(
+    el("p", {}, "Move over the picture to cover a part of it, and see whether the prediction holds."),
+    el("figure", {}, picture),
+    el(
+      "div",
+      { class: "sliders" },
+      el("label", {}, "Size ", size),
+      el("label", {}, "Row ", y),
+      el("label", {}, "Column ", x),
+    ),
+    says,
+  );
+  let busy = false,
+    again = false;
   const renew = async () => {
     if (busy) {
       again = true;
       return;
     }
     busy = true;
-    const bytes = page.bytes.slice(), half = Number(size.value) / 2, area = height * width;
+    const bytes = page.bytes.slice(),
+      half = Number(size.value) / 2,
+      area = height * width;
     for (let i = Math.max(0, Math.round(y.value - half)); i < Math.min(height, Number(y.value) + half); i++) {
       for (let j = Math.max(0, Math.round(x.value - half)); j < Math.min(width, Number(x.value) + half); j++) {
         for (let c = 0; c < page.network.input[0]; c++) bytes[c * area + i * width + j] = 128;
@@ -138,22 +198,37 @@ function drawCover(page, area) {
 
 function covered(page, { probabilities }) {
   if (!probabilities) return "";
-  const best = probabilities.indexOf(Math.max(...probabilities)), before = page.classes[page.predicted];
+  const best = probabilities.indexOf(Math.max(...probabilities)),
+    before = page.classes[page.predicted];
   const now = `${page.classes[best]} with ${percent(probabilities[best])}`;
   return best === page.predicted ? `Predicted: ${now}.` : `Predicted: ${now}; uncovered it was ${before}.`;
 }
 
 function drawOff(page, area) {
-  const result = el("p", { "aria-live": "polite" }), grid = el("div", { class: "switches" });
-  const measure = el("button", { click: async () => {
-    result.textContent = "…";
-    const { all, now, known } = await page.ask("accuracy", { bytes: page.galleryBytes, labels: page.knownLabels() });
-    result.textContent = known
-      ? `${now} of ${known} gallery images are classified correctly; with everything on it is ${all}.`
-      : "The true classes of the gallery's images are not known.";
-  } }, "Measure on the gallery");
-  area.append(el("p", {}, "Choose a layer above, then switch some of its channels off: their values become 0."), grid,
-    el("div", { class: "buttons" }, el("button", { click: () => set(page, null) }, "All on"), measure), result);
+  const result = el("p", { "aria-live": "polite" }),
+    grid = el("div", { class: "switches" });
+  const measure = el(
+    "button",
+    {
+      click: async () => {
+        result.textContent = "…";
+        const { all, now, known } = await page.ask("accuracy", {
+          bytes: page.galleryBytes,
+          labels: page.knownLabels(),
+        });
+        result.textContent = known
+          ? `${now} of ${known} gallery images are classified correctly; with everything on it is ${all}.`
+          : "The true classes of the gallery's images are not known.";
+      },
+    },
+    "Measure on the gallery",
+  );
+  area.append(
+    el("p", {}, "Choose a layer above, then switch some of its channels off: their values become 0."),
+    grid,
+    el("div", { class: "buttons" }, el("button", { click: () => set(page, null) }, "All on"), measure),
+    result,
+  );
   const set = async (page, channel) => {
     if (channel === null) page.off.clear();
     else {
@@ -175,7 +250,13 @@ function drawOff(page, area) {
     const off = page.off.get(page.row) || new Set();
     grid.replaceChildren(el("h3", {}, `${row.name}: ${row.shape[0]} channels`));
     for (let c = 0; c < Math.min(row.shape[0], 128); c++) {
-      grid.append(el("button", { class: "switch", "aria-pressed": !off.has(c), "aria-label": `channel ${c}`, click: () => set(page, c) }, `${c}`));
+      grid.append(
+        el(
+          "button",
+          { class: "switch", "aria-pressed": !off.has(c), "aria-label": `channel ${c}`, click: () => set(page, c) },
+          `${c}`,
+        ),
+      );
     }
     if (row.shape[0] > 128) grid.append(el("span", {}, `… the first 128 of ${row.shape[0]}`));
   };
@@ -185,7 +266,8 @@ function drawEpochs(page, area) {
   const { history, film } = page.content;
   if (history.length) {
     const metric = Object.keys(history[0]).find((key) => /^(val|test)_(?!loss)/.test(key) && history[0][key] !== null);
-    const split = metric ? metric.split("_")[0] : "test", name = metric ? metric.slice(split.length + 1) : "accuracy";
+    const split = metric ? metric.split("_")[0] : "test",
+      name = metric ? metric.slice(split.length + 1) : "accuracy";
     const line = (key) => history.filter((h) => h[key] !== null && h[key] !== undefined).map((h) => [h.epoch, h[key]]);
     const lines = { training: line(`train_${name}`), [split]: line(`${split}_${name}`) };
     area.append(el("h3", {}, `${name} by epoch`), chart(lines, { label: `${name} by epoch`, format: percent }));
@@ -193,20 +275,40 @@ function drawEpochs(page, area) {
     if (losses.training.length) area.append(el("h3", {}, "Loss by epoch"), chart(losses, { label: "loss by epoch" }));
   }
   if (!film) {
-    area.append(el("p", {}, "Train with --filters-every-epoch to keep the filters of each epoch, and see them form here."));
+    area.append(
+      el("p", {}, "Train with --filters-every-epoch to keep the filters of each epoch, and see them form here."),
+    );
     return null;
   }
-  const [filters, channels, height, width] = film.shape, size = count(film.shape), grid = el("div", { class: "maps" });
-  const values = Float32Array.from(new Int8Array(bytesOf(film.values).buffer), (v) => v / 127), caption = el("output", {});
-  const slider = el("input", { type: "range", min: 0, max: film.epochs.length - 1, value: film.epochs.length - 1, input: () => draw() });
+  const [filters, channels, height, width] = film.shape,
+    size = count(film.shape),
+    grid = el("div", { class: "maps" });
+  const values = Float32Array.from(new Int8Array(bytesOf(film.values).buffer), (v) => v / 127),
+    caption = el("output", {});
+  const slider = el("input", {
+    type: "range",
+    min: 0,
+    max: film.epochs.length - 1,
+    value: film.epochs.length - 1,
+    input: () => draw(),
+  });
   const draw = () => {
     const frame = values.subarray(slider.value * size, (Number(slider.value) + 1) * size);
     caption.textContent = film.epochs[slider.value] === 0 ? "before training" : `epoch ${film.epochs[slider.value]}`;
     grid.replaceChildren();
     for (let f = 0; f < filters; f++) {
-      const canvas = el("canvas", { style: `width:${width * 12}px;height:${height * 12}px`, role: "img", "aria-label": `filter ${f}` });
+      const canvas = el("canvas", {
+        style: `width:${width * 12}px;height:${height * 12}px`,
+        role: "img",
+        "aria-label": `filter ${f}`,
+      });
       const own = frame.subarray(f * channels * height * width, (f + 1) * channels * height * width);
-      if (channels === 3) paintImage(canvas, own.map((v) => 127.5 + 127.5 * v), [3, height, width]);
+      if (channels === 3)
+        paintImage(
+          canvas,
+          own.map((v) => 127.5 + 127.5 * v),
+          [3, height, width],
+        );
       else paintMap(canvas, own, width, height, 1);
       grid.append(canvas);
     }
@@ -217,19 +319,37 @@ function drawEpochs(page, area) {
 }
 
 function drawTraining(page, area) {
-  const choice = el("select", {}, el("option", { value: "adam" }, "Adam"), el("option", { value: "sgd" }, "SGD with momentum 0.9"));
+  const choice = el(
+    "select",
+    {},
+    el("option", { value: "adam" }, "Adam"),
+    el("option", { value: "sgd" }, "SGD with momentum 0.9"),
+  );
   const lr = el("input", { type: "number", value: 0.001, step: "any", min: 0 });
   const batch = el("input", { type: "number", value: 32, min: 2, max: 256 });
   const fresh = el("input", { type: "checkbox", checked: true });
-  choice.addEventListener("change", () => { lr.value = choice.value === "adam" ? 0.001 : 0.01; });
-  const plot = el("div"), says = el("p", { "aria-live": "polite" });
-  const losses = [], accuracies = [];
-  let going = false, started = false, clock = 0;
+  choice.addEventListener("change", () => {
+    lr.value = choice.value === "adam" ? 0.001 : 0.01;
+  });
+  const plot = el("div"),
+    says = el("p", { "aria-live": "polite" });
+  const losses = [],
+    accuracies = [];
+  let going = false,
+    started = false,
+    clock = 0;
   const prepare = async () => {
     if (started) return;
     started = true;
     losses.length = accuracies.length = clock = 0;
-    const settings = { optimizer: choice.value, lr: Number(lr.value), momentum: 0.9, batch: Number(batch.value), seed: 0, fresh: fresh.checked };
+    const settings = {
+      optimizer: choice.value,
+      lr: Number(lr.value),
+      momentum: 0.9,
+      batch: Number(batch.value),
+      seed: 0,
+      fresh: fresh.checked,
+    };
     await page.ask("startTraining", { settings, digits: page.digits() });
   };
   const advance = async (batches) => {
@@ -240,7 +360,8 @@ function drawTraining(page, area) {
     done.forEach((d, i) => losses.push([step - done.length + i + 1, d.loss]));
     if (!Number.isFinite(losses[losses.length - 1][1])) {
       going = false;
-      says.textContent = "The loss is no longer a finite number: training diverged. Reset, and take a smaller learning rate.";
+      says.textContent =
+        "The loss is no longer a finite number: training diverged. Reset, and take a smaller learning rate.";
       return;
     }
     const { accuracy } = await page.ask("testTraining");
@@ -248,15 +369,24 @@ function drawTraining(page, area) {
     const last = losses.slice(-20).reduce((sum, p) => sum + p[1], 0) / Math.min(20, losses.length);
     says.textContent = `Step ${step}, epoch ${epoch.toFixed(2)}: loss ${last.toFixed(3)}, test accuracy ${percent(accuracy)}, ${(clock / 1000).toFixed(1)} s of training.`;
     const thin = losses.filter((_, i) => i % Math.ceil(losses.length / 200) === 0 || i === losses.length - 1);
-    plot.replaceChildren(chart({ loss: thin }, { label: "training loss by step" }), chart({ "test accuracy": accuracies }, { label: "test accuracy by step", format: percent }));
+    plot.replaceChildren(
+      chart({ loss: thin }, { label: "training loss by step" }),
+      chart({ "test accuracy": accuracies }, { label: "test accuracy by step", format: percent }),
+    );
     await page.rerun();
   };
-  const start = el("button", { click: async () => {
-    going = !going;
-    start.textContent = going ? "Pause" : "Start";
-    while (going) await advance(1000);
-    start.textContent = "Start";
-  } }, "Start");
+  const start = el(
+    "button",
+    {
+      click: async () => {
+        going = !going;
+        start.textContent = going ? "Pause" : "Start";
+        while (going) await advance(1000);
+        start.textContent = "Start";
+      },
+    },
+    "Start",
+  );
   const reset = async () => {
     going = started = false;
     await page.ask("reset");
@@ -264,8 +394,29 @@ function drawTraining(page, area) {
     says.textContent = "The weights are those of the file again.";
     await page.rerun();
   };
-  area.append(el("p", {}, "Train this network here, on the handwritten digits that come with scikit-learn: 1,000 for training, 200 for testing. The gradients are those that PyTorch computes."),
-    el("div", { class: "sliders" }, el("label", {}, "Optimizer ", choice), el("label", {}, "Learning rate ", lr), el("label", {}, "Batch size ", batch), el("label", {}, fresh, " from fresh weights")),
-    el("div", { class: "buttons" }, start, el("button", { click: () => advance(1) }, "One step"), el("button", { click: reset }, "Reset")), says, plot);
+  area.append(
+    el(
+      "p",
+      {},
+      "Train this network here, on the handwritten digits that come with scikit-learn: 1,000 for training, 200 for testing. The gradients are those that PyTorch computes.",
+    ),
+    el(
+      "div",
+      { class: "sliders" },
+      el("label", {}, "Optimizer ", choice),
+      el("label", {}, "Learning rate ", lr),
+      el("label", {}, "Batch size ", batch),
+      el("label", {}, fresh, " from fresh weights"),
+    ),
+    el(
+      "div",
+      { class: "buttons" },
+      start,
+      el("button", { click: () => advance(1) }, "One step"),
+      el("button", { click: reset }, "Reset"),
+    ),
+    says,
+    plot,
+  );
   return null;
 }

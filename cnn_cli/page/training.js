@@ -26,15 +26,25 @@ function shuffled(n, random) {
 function newTraining(network, settings, seed = 0) {
   const trained = [...network.weights].filter(([name]) => !network.tensors[name].buffer);
   return {
-    settings, random: randomFrom(seed), step: 0, seen: 0, trained,
-    state: new Map(trained.map(([name, t]) => [name, { first: new Float32Array(t.data.length), second: new Float32Array(t.data.length) }])),
+    settings,
+    random: randomFrom(seed),
+    step: 0,
+    seen: 0,
+    trained,
+    state: new Map(
+      trained.map(([name, t]) => [
+        name,
+        { first: new Float32Array(t.data.length), second: new Float32Array(t.data.length) },
+      ]),
+    ),
   };
 }
 
 /** One step on a batch; changes the network's weights and gives {loss, correct}. */
 function trainStep(network, training, pixels, targets) {
   const mode = { training: true, random: training.random };
-  const ran = run(network, { ...pixels, constant: true }, mode), loss = crossEntropy(network, ran.output, targets);
+  const ran = run(network, { ...pixels, constant: true }, mode),
+    loss = crossEntropy(network, ran.output, targets);
   const found = gradients(loss, new Float32Array([1]));
   training.step += 1;
   training.seen += targets.length;
@@ -53,11 +63,12 @@ function update(weight, grad, state, { optimizer, lr, momentum = 0 }, step) {
     }
     return;
   }
-  const early = 1 - 0.9 ** step, late = Math.sqrt(1 - 0.999 ** step);
+  const early = 1 - 0.9 ** step,
+    late = Math.sqrt(1 - 0.999 ** step);
   for (let i = 0; i < weight.length; i++) {
     state.first[i] += 0.1 * (grad[i] - state.first[i]);
     state.second[i] = 0.999 * state.second[i] + 0.001 * grad[i] * grad[i];
-    weight[i] -= lr / early * state.first[i] / (Math.sqrt(state.second[i]) / late + 1e-8);
+    weight[i] -= ((lr / early) * state.first[i]) / (Math.sqrt(state.second[i]) / late + 1e-8);
   }
 }
 
@@ -85,7 +96,8 @@ function initialize(network, seed) {
     if (!p.weight) continue;
     if (row.traits.includes("weighted sum")) {
       const bound = 1 / Math.sqrt(count(p.weight.shape.slice(1)));
-      for (const t of [p.weight, p.bias]) if (t) for (let i = 0; i < t.data.length; i++) t.data[i] = (2 * random() - 1) * bound;
+      for (const t of [p.weight, p.bias])
+        if (t) for (let i = 0; i < t.data.length; i++) t.data[i] = (2 * random() - 1) * bound;
     } else if (row.type === "PReLU") {
       p.weight.data.fill(row.settings.init);
     } else {

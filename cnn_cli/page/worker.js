@@ -15,7 +15,10 @@ function restoreWeights(session) {
 }
 
 const pixelsOf = (network, bytes) =>
-  tensor([bytes.length / count(network.input), ...network.input], Float32Array.from(bytes, (v) => v / 255));
+  tensor(
+    [bytes.length / count(network.input), ...network.input],
+    Float32Array.from(bytes, (v) => v / 255),
+  );
 
 function scored(network, ran) {
   const { output } = ran;
@@ -27,7 +30,9 @@ function scored(network, ran) {
 
 /** The class with the highest score at each position. */
 function denseClasses(output) {
-  const [, k, height, width] = output.shape, area = height * width, classes = new Uint8Array(area);
+  const [, k, height, width] = output.shape,
+    area = height * width,
+    classes = new Uint8Array(area);
   for (let i = 0; i < area; i++) {
     if (k === 1) classes[i] = output.data[i] > 0 ? 1 : 0;
     else for (let c = 1; c < k; c++) if (output.data[c * area + i] > output.data[classes[i] * area + i]) classes[i] = c;
@@ -38,14 +43,16 @@ function denseClasses(output) {
 /** Of the score of a class, or of a detector's best box of it. */
 function gradientsFor(network, ran, target) {
   if (!network.detects.length) return classGradients(ran, target);
-  const boxes = detections(network, ran), best = boxes.find((box) => box.label === target) || boxes[0];
+  const boxes = detections(network, ran),
+    best = boxes.find((box) => box.label === target) || boxes[0];
   return best ? detectionGradients(network, ran, best) : new Map();
 }
 
 const ANSWERS = {
   /** bytes: the image at the network's size. */
   run(session, { bytes }) {
-    const { network } = session, begin = performance.now();
+    const { network } = session,
+      begin = performance.now();
     session.ran = run(network, pixelsOf(network, bytes), EVALUATION, session.off);
     return { ...scored(network, session.ran), milliseconds: performance.now() - begin };
   },
@@ -57,8 +64,12 @@ const ANSWERS = {
   },
 
   explain(session, { row, at }) {
-    const { network, ran } = session, arriving = arrivingAt(network, ran, row), out = ran.values[row];
-    const clean = session.off.has(row) ? computed(network.rows[row], arriving, network.rows[row].parameters, EVALUATION) : out;
+    const { network, ran } = session,
+      arriving = arrivingAt(network, ran, row),
+      out = ran.values[row];
+    const clean = session.off.has(row)
+      ? computed(network.rows[row], arriving, network.rows[row].parameters, EVALUATION)
+      : out;
     if (Array.isArray(clean)) return { operation: "copy", terms: [], text: "pieces of what arrives" };
     const inputs = network.rows[row].takes.map(([from]) => (from < 0 ? "image" : network.rows[from].name));
     const shapes = arriving.map((x) => x.shape.slice(1));
@@ -73,8 +84,11 @@ const ANSWERS = {
 
   /** The gradient of the class's score by the pixels, and Grad-CAM at a row. */
   saliency(session, { target, row }) {
-    const { ran, network } = session, found = gradientsFor(network, ran, target), grad = found.get(ran.pixels);
-    const [channels, height, width] = network.input, strongest = new Float32Array(height * width);
+    const { ran, network } = session,
+      found = gradientsFor(network, ran, target),
+      grad = found.get(ran.pixels);
+    const [channels, height, width] = network.input,
+      strongest = new Float32Array(height * width);
     if (grad) {
       for (let c = 0; c < channels; c++) {
         for (let i = 0; i < strongest.length; i++) {
@@ -88,7 +102,8 @@ const ANSWERS = {
   },
 
   attack(session, { bytes, target, epsilon }) {
-    const { network } = session, moved = attacked(network, pixelsOf(network, bytes), target, epsilon);
+    const { network } = session,
+      moved = attacked(network, pixelsOf(network, bytes), target, epsilon);
     const ran = run(network, moved, EVALUATION, session.off);
     return { pixels: moved.data, ...scored(network, ran) };
   },
@@ -106,12 +121,14 @@ const ANSWERS = {
 
   /** How many images of the gallery are classified correctly, with what is switched off and without. */
   accuracy(session, { bytes, labels }) {
-    const { network } = session, size = count(network.input);
-    const correct = (off) => labels.filter((label, n) => {
-      if (label === null) return false;
-      const ran = run(network, pixelsOf(network, bytes.subarray(n * size, (n + 1) * size)), EVALUATION, off);
-      return predicted(network, ran.output)[0] === label;
-    }).length;
+    const { network } = session,
+      size = count(network.input);
+    const correct = (off) =>
+      labels.filter((label, n) => {
+        if (label === null) return false;
+        const ran = run(network, pixelsOf(network, bytes.subarray(n * size, (n + 1) * size)), EVALUATION, off);
+        return predicted(network, ran.output)[0] === label;
+      }).length;
     const known = labels.filter((label) => label !== null).length;
     return { all: correct(new Map()), now: correct(session.off), known };
   },
@@ -129,19 +146,31 @@ const ANSWERS = {
 
   /** Some batches; ends early after `milliseconds`. */
   train(session, { batches, milliseconds }) {
-    const { network, training, digits } = session, size = count(network.input), begin = performance.now(), done = [];
+    const { network, training, digits } = session,
+      size = count(network.input),
+      begin = performance.now(),
+      done = [];
     while (done.length < batches && (!done.length || performance.now() - begin < milliseconds)) {
       const { batch } = training.settings;
       if (session.order.length < batch) session.order = Array.from(shuffled(digits.labels.length, training.random));
-      const chosen = session.order.splice(0, batch), bytes = new Uint8Array(chosen.length * size);
+      const chosen = session.order.splice(0, batch),
+        bytes = new Uint8Array(chosen.length * size);
       chosen.forEach((from, n) => bytes.set(digits.bytes.subarray(from * size, (from + 1) * size), n * size));
-      done.push(trainStep(network, training, pixelsOf(network, bytes), chosen.map((from) => digits.labels[from])));
+      done.push(
+        trainStep(
+          network,
+          training,
+          pixelsOf(network, bytes),
+          chosen.map((from) => digits.labels[from]),
+        ),
+      );
     }
     return { done, step: training.step, seen: training.seen, epoch: training.seen / digits.labels.length };
   },
 
   testTraining(session) {
-    const { network, digits } = session, size = count(network.input);
+    const { network, digits } = session,
+      size = count(network.input);
     let correct = 0;
     for (let from = 0; from < digits.testLabels.length; from += 50) {
       const labels = digits.testLabels.slice(from, from + 50);
