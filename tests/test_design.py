@@ -20,8 +20,8 @@ PAIR = [CONV, "ReLU"]
     ("layers", "place", "message"),
     [
         ([*HEAD, "ReLU"], "2 (ReLU)", "is the last layer before the loss: scores below 0 become 0"),
-        ([*HEAD, "Softmax", "Identity"], "2 (Softmax)", "is the last layer before the loss: the loss takes a softmax"),
-        ([*HEAD, "Sigmoid"], "2 (Sigmoid)", "is the last layer before the loss: the loss takes a softmax itself, and"),
+        ([*HEAD, "Softmax", "Identity"], "2 (Softmax)", "is the last layer before the loss: the loss includes"),
+        ([*HEAD, "Sigmoid"], "2 (Sigmoid)", "is the last layer before the loss: the loss includes a softmax"),
         ([CONV, WIDER, "ReLU", *HEAD], "1 (Conv2d)", "no activation before it: layers.0 (Conv2d) and this layer"),
         (["Flatten", {"Linear": 64}, "Dropout", {"Linear": 10}], "3 (Linear)", "no activation before it: layers.1"),
         ([CONV, "BatchNorm2d", {"AvgPool2d": 2}, *HEAD], "4 (Linear)", "no activation before it: layers.0 (Conv2d)"),

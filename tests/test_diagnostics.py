@@ -24,7 +24,7 @@ def write(folder: Path, train: str, outputs: int = 7) -> str:
 def test_outputs_that_do_not_suit_the_data_are_a_mistake(source: str, tmp_path: Path) -> None:
     path = write(tmp_path, "data: digits")
     result = cnn("check", source.format(path=path))
-    message = "digits has 10 classes, but the network has 7 outputs; change one of the two"
+    message = "digits has 10 classes, but the network has 7 outputs; change one of them"
     assert result.returncode == 2
     assert result.stdout == f"{path}:6:28: seven, train.data: {message}\n"
     assert result.stderr == "1 network checked: 1 mistake\n"

@@ -41,10 +41,10 @@ def test_what_cannot_be_broadcast_is_told_why() -> None:
     wrong = {"Conv2d": {"out_channels": "$in_channels", "kernel_size": 1}}
     with pytest.raises(SpecError) as error:
         plan_document(squeeze_and_excitation([CONV, wrong]), "n")
-    fix = "a Conv2d of kernel_size 1 on one way gives it the 16 channels of the other. Inside a block, $in_channels is "
+    fix = "to the branch with fewer channels. Inside a block, $in_channels is "
     assert fix in str(error.value)
     assert "padding" not in str(error.value)
-    unflatten = r"\{Unflatten: \{dim: 1, unflattened_size: \[16, 1, 1\]\}\} on the way of 16 lets it"
+    unflatten = r"add \{Unflatten: \{dim: 1, unflattened_size: \[16, 1, 1\]\}\} after 16, so that it"
     with pytest.raises(SpecError, match=unflatten):
         plan_document(squeeze_and_excitation(["Flatten", {"Linear": "$channels"}]), "n")
 

@@ -142,8 +142,8 @@ def test_padding_schemes_are_what_these_paddings_give(kernel: int, stride: int, 
 def test_what_is_never_used() -> None:
     assert never_used(find("fashion-convnet")) == [
         "The last 2 rows and the last 2 columns of the 28x28 image reach no output.",
-        "5 (MaxPool2d 2x2) gets 11x11 and leaves out the last row and the last column, which alone would have seen them.",  # noqa: E501
-        "26x26 and 30x30 would lose nothing; `cnn shapes fashion-convnet --valid-inputs` shows more.",
+        "5 (MaxPool2d 2x2) gets 11x11 and leaves out the last row and the last column; no other layer does.",
+        "26x26 and 30x30 would use all of it; `cnn shapes fashion-convnet --valid-inputs` shows more.",
     ]
     assert never_used(find("resnet18")) == []
 

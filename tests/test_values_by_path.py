@@ -200,8 +200,8 @@ def test_unused_outputs_are_told_apart(tmp_path: Path) -> None:
     )
     messages = [str(p).removeprefix(f"{file}:") for p in diagnose([str(file)], (), {}, None).problems]
     assert messages == [
-        "9:5: warning: beyond, layers.a: its output is unused, only values inside of it are; end it there, or remove "
-        "what follows them",
+        "9:5: warning: beyond, layers.a: its output is unused, only values inside it are used; remove the "
+        "layers after them",
         "14:18: warning: lost, layers.a.y: its output is unused; join it, name it in `from:` or `outputs:`, or remove "
         "it",
     ]

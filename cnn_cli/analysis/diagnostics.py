@@ -122,7 +122,7 @@ def _data_problems(plan: Plan, args: Collection[str]) -> list[Problem]:
             for key in (*where.split("."), "data"):
                 node = node.value[key]
             numbers = f"{dataset.name} has {count} classes, but the network has {outputs} outputs"
-            message = f"{numbers}; change one of the two"
+            message = f"{numbers}; change one of them"
             problems.append(Problem(spec.origin, node.line, node.column, f"{spec.name}, {where}.data", message))
     return problems
 

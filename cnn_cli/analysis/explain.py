@@ -80,14 +80,14 @@ def never_used(plan: Plan) -> list[str]:
     lost = " and ".join(parts)
     lines = [f"{lost[0].upper()}{lost[1:]} of the {sizes(sides)} {plan.input_kind} reach no output."]
     dropping = [(layer, dropped) for layer in plan.layers if (dropped := _dropped(layer))]
-    alone = ", which alone would have seen them" if len(dropping) == 1 else ""
+    alone = "; no other layer does" if len(dropping) == 1 else ""
     for layer, dropped in dropping:
         lines.append(
             f"{layer.name} ({described(layer)}) gets {sizes(layer.input_shape[1:])} and leaves out {dropped}{alone}."
         )
     if (len(set(sides)) == 1 or is_flat(plan.input)) and (near := inputs.near(plan)):
         better = " and ".join(sizes(shape[1:]) for shape in near)
-        lines.append(f"{better} would lose nothing; `cnn shapes {plan.network} --valid-inputs` shows more.")
+        lines.append(f"{better} would use all of it; `cnn shapes {plan.network} --valid-inputs` shows more.")
     return lines
 
 

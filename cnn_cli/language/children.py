@@ -43,7 +43,9 @@ def list_items(
     for item in node.value:
         parts = item.value if isinstance(item.value, dict) else {}
         if "from" in parts:
-            message = "`from` refers to a sibling by name, and items of a list have none; write a mapping, `name: {…}`"
+            message = (
+                "`from` refers to a sibling by name, but items of a list have no names; write a mapping, `name: {…}`"
+            )
             context.problem(item.keys["from"], site.label, message)
         if "repeat" not in parts:
             yield item, site.scope

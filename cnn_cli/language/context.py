@@ -137,7 +137,7 @@ class Context:
             image = [1, *self.root.input]
             fix = f"write the input as {image} if it is an image, or use the layer …1d"
         if self.uses_in_channels and len({(x.shape or ())[:1] for x in inputs}) > 1:
-            fix += ". Inside a block, $in_channels is what arrives at that very layer; for the channels of the block's"
+            fix += ". Inside a block, $in_channels is that of the input of that layer; for the channels of the block's"
             fix += " input, write an argument, `args: {channels: $in_channels}`"
         new = self.problem(place, where, f"{error.need}, but got {got}; {fix}")
         if new and self.shape_error is None and isinstance(error, TooSmall | Uneven):
@@ -220,17 +220,17 @@ _SIZES = {"in_channels": "out_channels", "in_height": "out_height", "in_width": 
 def _size(output: Output, name: str) -> int:
     """The channels, height or width of what arrives or of a sibling."""
     if output.inputs:
-        fix = f"write it behind the join, or $input.0.{_SIZES.get(name, name)}"
-        raise ValueError(f"${name} is that of one input, and several enter here; {fix}")
+        fix = f"write it after the join, or $input.0.{_SIZES.get(name, name)}"
+        raise ValueError(f"${name} is the size of a single input, but there are several here; {fix}")
     if output.shape is None:
         raise _Undetermined
     if output.pieces:
         split = output.row.rpartition(".")[2]
         fix = f"write ${split}.0.{_SIZES.get(name, name)} for the first"
-        raise ValueError(f"${name} is that of one value, and {split} is split into pieces; {fix}")
+        raise ValueError(f"${name} is the size of a single value, but {split} is split into pieces; {fix}")
     index = ("channels", "height", "width").index(name.partition("_")[2])
     if index and len(output.shape) != 3:
-        raise ValueError(f"${name} needs channels x height x width, but {sizes(output.shape)} arrives; write a number")
+        raise ValueError(f"${name} needs channels x height x width, but got {sizes(output.shape)}; write a number")
     return output.shape[index]
 
 

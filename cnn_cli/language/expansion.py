@@ -112,7 +112,7 @@ def _part(context: Context, node: Node, site: Site, item: bool = False) -> Part:
     context.leave()
     if output.inputs:
         fix = "write a mapping, `join: {Concat: [input.0, input.1]}`"
-        context.problem(node, site.label, f"gets {len(output.inputs)} inputs, and joins none of them; {fix}")
+        context.problem(node, site.label, f"gets {len(output.inputs)} inputs but does not join them; {fix}")
         return unknown_part(site)
     return part, output
 

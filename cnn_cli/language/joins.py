@@ -55,7 +55,7 @@ def join(context: Context, call: LayerCall, siblings: Siblings) -> Joined:
         return *unknown_part(site), takes
     numbers = tuple(None if isinstance(x, tuple) else x for x in operands)
     if not takes or len(operands) - len(takes) > 1:
-        message = f"{kind} takes one number at most, beside siblings; write what the numbers give as one"
+        message = f"{kind} takes at most one number beside siblings; combine the numbers"
         context.problem(nodes, site.label, message)
         return *unknown_part(site), takes
     return *_add(context, call, numbers if len(takes) < len(operands) else (), inputs), takes

@@ -83,7 +83,7 @@ def _mistake(context: Context, name: Any, spec: Spec | None) -> str:
 
 
 def _has_mistakes(spec: Spec) -> str:
-    return f"the network {spec.name} has mistakes, which `cnn check` reports; mend them first"
+    return f"the network {spec.name} has mistakes, which `cnn check` reports; fix them first"
 
 
 def _arguments(

@@ -35,7 +35,7 @@ def spec_schema() -> Schema:
         "additionalProperties": {"$ref": "#/definitions/network"},
         "definitions": {
             "network": _network(),
-            "blocks": _mapping({"$ref": "#/definitions/block"}, "^[A-Z]", "reusable parts, used like a layer"),
+            "blocks": _mapping({"$ref": "#/definitions/block"}, "^[A-Z]", "reusable blocks, used like layers"),
             "block": _block(),
             "args": _mapping({}, "^[a-z_][a-z0-9_]*$", "arguments and their values; $name stands for one"),
             "part": _part(),
@@ -65,7 +65,7 @@ def _network() -> Schema:
         "detects": {"anyOf": [_SCALE, {"type": "array", "items": _SCALE, "minItems": 1}]}
         | {"description": "of a detector, the outputs with its scores and its boxes; or a list of such pairs"},
         "train": {"anyOf": [train_schema(), {"type": "null"}]},
-        "recipes": _mapping(train_schema(), "^[a-z][a-z0-9_-]*$", "other ways to train it, each overriding train"),
+        "recipes": _mapping(train_schema(), "^[a-z][a-z0-9_-]*$", "named alternatives to train, which override it"),
     }
     assert set(properties) == set(NETWORK_KEYS)
     return {
@@ -92,7 +92,7 @@ def _part() -> Schema:
     own: dict[str, Schema] = {
         "from": {
             "anyOf": [_VALUE, {"type": "array", "items": _VALUE, "minItems": 2}],
-            "description": "the sibling whose output this takes, or `sibling.path`; `input` is what enters",
+            "description": "the sibling whose output this takes, or `sibling.path`; `input` is that of the mapping",
         },
         "repeat": _or_argument(Integer(0, 1000).schema()),
         "layers": _PART,
@@ -109,7 +109,7 @@ def _part() -> Schema:
         "type": "object",
         "properties": {
             "Network": {"type": "string", "description": "another network as a part"},
-            "until": {"type": "string", "description": "the last value of it; what follows is left out"},
+            "until": {"type": "string", "description": "its last value; later layers are left out"},
             "args": {"type": "object", "description": "arguments of that network"},
             **{key: own[key] for key in ("from", "repeat")},
         },
@@ -154,7 +154,7 @@ def _required(layer: LayerType) -> list[str]:
 
 
 def _setting(setting: Setting) -> Schema:
-    told = {"description": "follows from the input; need not be written"} if setting.inferred else {}
+    told = {"description": "inferred from the input"} if setting.inferred else {}
     value = setting.kind.schema()
     return (_or_argument({"anyOf": [value, _VALUE]} if setting.sibling else value)) | told
 

@@ -113,7 +113,7 @@ def _not_there(context: Context, name: str, siblings: Siblings, site: Site) -> s
     around = name.rpartition(".")[0]
     group = value_at(siblings.outputs, around)
     if group is not None and not group.inside:
-        return f"names a value inside of {around}, which is not a group; write {around}"
+        return f"names a value inside {around}, which is not a group; write {around}"
     known = [*siblings.outputs, *paths(siblings.outputs, head)]
     return f"is not an earlier sibling.{closest(name[:60], known)} Expected one of {earlier}"
 

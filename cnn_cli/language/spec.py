@@ -33,13 +33,13 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.I)  # reserved 
 _RECIPE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _WORD = re.compile(r"[a-z_][a-z0-9_]{0,63}")
 _BLOCK = re.compile(r"[A-Z][A-Za-z0-9_]{0,63}")
-_RESERVED = {"in_channels": "the number of channels that arrive", "index": "the number of a copy in a `repeat`"}
-_RESERVED |= {"in_height": "the height of what arrives", "in_width": "the width of what arrives"}
+_RESERVED = {"in_channels": "the number of input channels", "index": "the number of a copy in a `repeat`"}
+_RESERVED |= {"in_height": "the height of the input", "in_width": "the width of the input"}
 
 
 @dataclass(frozen=True)
 class Block:
-    """A reusable part: `{Name: {args: {width: , stride: 1}, layers: …}}`."""
+    """A reusable block: `{Name: {args: {width: , stride: 1}, layers: …}}`."""
 
     name: str
     args: dict[str, Node]

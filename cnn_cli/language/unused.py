@@ -28,7 +28,7 @@ def warn_unused_outputs(context: Context, outputs: Sequence[Output]) -> None:
             continue
         message = "its output is unused; join it, name it in `from:` or `outputs:`, or remove it"
         if inside:
-            message = "its output is unused, only values inside of it are; end it there, or remove what follows them"
+            message = "its output is unused, only values inside it are used; remove the layers after them"
         context.warn(place, label, message)
 
 
@@ -42,5 +42,5 @@ def warn_unused_args(context: Context) -> None:
         for name, node in args.items():
             if name not in named:
                 where = f"blocks.{owner}.args.{name}" if owner else f"args.{name}"
-                message = f"this argument is never used; write ${name} where it belongs, or remove it"
+                message = f"this argument is never used; use it as ${name}, or remove it"
                 context.warn(node.place, where, message)

@@ -122,7 +122,7 @@ def _document(events: Iterator[yaml.Event], origin: str) -> Node:
     count = 0
     for event in events:
         if isinstance(event, yaml.DocumentStartEvent) and root is not None:
-            raise _at(event, origin, "a second YAML document starts here, but a spec is a single one; remove the ---")
+            raise _at(event, origin, "a second YAML document starts here, but a file has only one; remove the ---")
         if isinstance(event, yaml.CollectionEndEvent):
             stack.pop()
             pending.pop()
@@ -155,7 +155,7 @@ def _document(events: Iterator[yaml.Event], origin: str) -> Node:
 def _refuse(event: yaml.NodeEvent, origin: str) -> None:
     """Reject anchors, aliases and tags: a spec is data that reads line by line."""
     if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-        raise _at(event, origin, "anchors and aliases (& and *) are not supported; use `blocks:` for repeated parts")
+        raise _at(event, origin, "anchors and aliases (& and *) are not supported; use `blocks:` for repeated layers")
     tag: str | None = getattr(event, "tag", None)
     if tag is not None:
         raise _at(event, origin, f"the tag {tag[:40]!r} is not supported; write plain values")
@@ -166,7 +166,7 @@ def _key(event: yaml.NodeEvent, mapping: Node, origin: str) -> str:
         raise _at(event, origin, "a key must be text, not a list or a mapping; quote a key that starts with a bracket")
     key: str = event.value
     if key == "<<":
-        raise _at(event, origin, "merge keys (<<) are not supported; use `blocks:` for repeated parts")
+        raise _at(event, origin, "merge keys (<<) are not supported; use `blocks:` for repeated layers")
     if key in mapping.value:
         raise _at(
             event, origin, f"duplicate key {key[:60]!r} (first on line {mapping.keys[key][0]}); remove one of them"

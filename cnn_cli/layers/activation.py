@@ -42,11 +42,11 @@ def _cut_off(outputs: int) -> str:
 
 def _squashed(outputs: int) -> str:
     """Cross-entropy takes a softmax itself; a single probability has a loss of its own."""
-    return "" if outputs == 1 else "the loss takes a softmax itself, and squashed scores stay close together; remove it"
+    return "" if outputs == 1 else "the loss includes a softmax, and bounded scores stay close together; remove it"
 
 
 def _probabilities(outputs: int) -> str:
-    return "the loss takes a softmax itself; of probabilities it is less exact and can lose its gradient; remove it"
+    return "the loss includes a softmax; with probabilities it is less exact and its gradient can vanish; remove it"
 
 
 _activation("ReLU", "max(0, x): negative values become 0.", saved=OUTPUT, as_last=_cut_off)
@@ -65,7 +65,7 @@ _activation("Mish", "x·tanh(ln(1 + eˣ)).")
 _activation("Hardswish", "x·min(max(0, x + 3), 6)/6.")
 _activation("Hardsigmoid", "min(max(0, x + 3), 6)/6.", bounds=lambda s: (0.0, 1.0), as_last=_squashed)
 _activation("Hardshrink", "0 where |x| ≤ {lambd}, else x.", {"lambd": Setting(_NUMBER, 0.5)})
-_activation("Softshrink", "x moved towards 0 by {lambd}.", {"lambd": Setting(Number(0), 0.5)})
+_activation("Softshrink", "x shrunk towards 0 by {lambd}.", {"lambd": Setting(Number(0), 0.5)})
 _activation(
     "Softplus",
     "ln(1 + e^({beta}·x))/{beta}: a smooth ReLU.",
@@ -111,7 +111,9 @@ _activation(
 
 def _slopes(s: Settings, shape: Shape) -> Shape:
     if s["num_parameters"] not in (1, shape[0]):
-        raise ShapeError(f"num_parameters {s['num_parameters']} needs as many channels", f"write 1 or {shape[0]}")
+        raise ShapeError(
+            f"num_parameters {s['num_parameters']} must equal the number of channels", f"write 1 or {shape[0]}"
+        )
     return shape
 
 
@@ -132,7 +134,9 @@ def _along(s: Settings, shape: Shape) -> Shape:
 def _halved(s: Settings, shape: Shape) -> Shape:
     index = axis(s["dim"], shape)
     if shape[index] % 2:
-        raise ShapeError(f"halves axis {s['dim']}, which must be even", "change the layer that gives it, or dim")
+        raise ShapeError(
+            f"splits axis {s['dim']} in half, so its size must be even", "change the layer before it, or dim"
+        )
     return (*shape[:index], ratio(shape[index], 2), *shape[index + 1 :])
 
 
@@ -176,7 +180,7 @@ _P = Setting(Number(0, 1), 0.5)
 
 
 def _dropout(name: str, explain: str, settings: dict[str, Setting], **rules: Any) -> None:
-    """Dropout and its kin: in evaluation, what comes out is what arrives."""
+    """Dropout and its variants: in evaluation, the output is the input."""
     module = "torchvision.ops" if name in ("StochasticDepth", "DropBlock2d") else "torch.nn"
     output, traits = rules.pop("output", _same), frozenset({"random", "view in evaluation", "linear"})
     register(LayerType(name, module, settings, output, explain, traits=traits, **({"saved": NOTHING} | rules)))

@@ -189,7 +189,7 @@ def axis(dim: int, shape: Shape) -> int:
     """PyTorch's `dim`, where 0 is the batch, as an index into a shape without the batch."""
     index = dim - 1 if dim > 0 else len(shape) + dim
     if dim == 0 or not 0 <= index < len(shape):
-        raise ShapeError(f"needs an axis {dim} behind the batch", f"write one from 1 to {len(shape)} (0 is the batch)")
+        raise ShapeError(f"needs an axis {dim} (0 is the batch)", f"write one from 1 to {len(shape)}")
     return index
 
 

@@ -148,7 +148,7 @@ def _transposed_output(s: Settings, shape: Shape) -> Shape:
     _in_groups(s, shape)
     out = tuple(formula.value for formula in _transposed_formulas(s, shape))
     if min(out) < 1:
-        need = f"padding {sizes(s['padding'])} takes everything away"
+        need = f"padding {sizes(s['padding'])} removes everything"
         raise TooSmall(need, "write a smaller padding or a larger input")
     return (s["out_channels"], *out)
 

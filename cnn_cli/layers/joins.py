@@ -25,14 +25,14 @@ def _common(s: Settings, shapes: tuple[Shape, ...]) -> Shape:
     """The broadcast shape, as in PyTorch; images have one rank, parameters no more axes."""
     images = [shape for shape, bare in zip(shapes, s["bare"], strict=True) if not bare]
     if not images:
-        raise ShapeError("joins parameters with the output of a layer", "name one, or write one Parameter")
+        raise ShapeError("needs the output of at least one layer", "add one, or write a single Parameter")
     rank = max(len(shape) for shape in images)
     if any(len(shape) != rank for shape in images) or any(len(shape) > rank for shape in shapes):
-        raise ShapeError("needs shapes with equally many axes", mend(shapes))
+        raise ShapeError("needs shapes with the same number of axes", mend(shapes))
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     out = tuple(max(axis) for axis in zip(*padded, strict=True))
     if any(n not in (1, m) for shape in padded for n, m in zip(shape, out, strict=True)):
-        fix = "give the parameter these sizes, or 1" if any(s["bare"]) else mend(shapes)
+        fix = "write a shape with equal sizes, or 1" if any(s["bare"]) else mend(shapes)
         raise Uneven("needs equal shapes, or sizes of 1 to broadcast", fix)
     return out
 
@@ -49,38 +49,39 @@ def mend(shapes: tuple[Shape, ...]) -> str:
         if few != many[:1]:
             return "put the join before Flatten, or flatten both"
         unflatten = f"{{Unflatten: {{dim: 1, unflattened_size: {[*few, *(1 for _ in many[1:])]}}}}}"
-        return f"{unflatten} on the way of {sizes(few)} lets it broadcast"
+        return f"add {unflatten} after {sizes(few)}, so that it broadcasts"
     if len(first) == 1:
-        return f"a Linear on one way gives it the {max(first[0], second[0])} values of the other"
+        return f"add a Linear with out_features {max(first[0], second[0])} to the smaller branch"
     if all(n == m or 1 in (n, m) for n, m in zip(first[1:], second[1:], strict=True)):
-        return f"a Conv2d of kernel_size 1 on one way gives it the {max(first[0], second[0])} channels of the other"
+        conv = f"{{Conv2d: {{out_channels: {max(first[0], second[0])}, kernel_size: 1}}}}"
+        return f"add {conv} to the branch with fewer channels"
     large, small = sorted((first, second), key=lambda shape: product(shape[1:]), reverse=True)
     stride = -(-large[1] // small[1])
     if 1 < stride <= 8 and all(-(-n // stride) == m for n, m in zip(large[1:], small[1:], strict=True)):
         conv = f"{{Conv2d: {{out_channels: {small[0]}, kernel_size: 1, stride: {stride}}}}}"
-        return f"{conv} on the way of {sizes(large)} makes them equal"
-    channels = "" if first[0] == second[0] else ", and a Conv2d of kernel_size 1 on one of them equal channels"
+        return f"add {conv} to the branch of {sizes(large)}"
+    channels = "" if first[0] == second[0] else ", and add a Conv2d with kernel_size 1 for equal channels"
     return _sides(large, small) + channels
 
 
 def _sides(large: Shape, small: Shape) -> str:
-    """What gives two ways equal height and width."""
+    """What gives two branches equal height and width."""
     missing = {n - m for n, m in zip(large[1:], small[1:], strict=True)}
     if len(missing) == 1 and 0 < min(missing) <= 16 and min(missing) % 2 == 0:
-        return f"a padding larger by {min(missing) // 2} on the way of {sizes(small)} gives equal sides"
-    return "paddings and strides on the ways must give equal height and width"
+        return f"increase the padding in the branch of {sizes(small)} by {min(missing) // 2}"
+    return "choose paddings and strides that give equal height and width"
 
 
 def _stacked(s: Settings, shapes: tuple[Shape, ...]) -> Formula:
     """The channels of a Concat."""
     if any(s["bare"]):
-        raise ShapeError("stacks outputs of layers, not parameters", "use Add or Multiply")
+        raise ShapeError("concatenates outputs of layers, not parameters", "use Add or Multiply")
     if len({shape[1:] for shape in shapes}) > 1:
         other = next(shape for shape in shapes if shape[1:] != shapes[0][1:])
         if len(other) != len(shapes[0]):
-            raise ShapeError("stacks channels of equal height and width", mend(shapes))
+            raise ShapeError("needs inputs of equal height and width", mend(shapes))
         small, large = sorted((shapes[0], other), key=lambda shape: product(shape[1:]))
-        raise Uneven("stacks channels of equal height and width", _sides(large, small))
+        raise Uneven("needs inputs of equal height and width", _sides(large, small))
     channels = {f"c{n}": shape[0] for n, shape in enumerate(shapes, start=1)}
     return Formula(lambda *c: sum(c[1:], c[0]), channels, "channels")
 

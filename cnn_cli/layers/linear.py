@@ -22,7 +22,7 @@ def _unflattened(shape: Shape, before: Collection[str]) -> str:
     """PyTorch takes an image and works along its rows; only networks that move the channels to the end mean that."""
     if len(shape) < 3 or "Permute" in before:
         return ""
-    return f"works along the last axis of the {sizes(shape)} that arrives; put Flatten before it"
+    return f"is applied along the last axis of its {sizes(shape)} input; put Flatten before it"
 
 
 register(

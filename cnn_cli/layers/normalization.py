@@ -135,7 +135,7 @@ def _last_axes(s: Settings, shape: Shape) -> Shape:
     tail = s["normalized_shape"]
     if shape[-len(tail) :] != tail:
         fix = f"write normalized_shape: {list(shape[-len(tail) :])}"
-        raise ShapeError(f"normalized_shape {sizes(tail)} must be the last sizes of what arrives", fix)
+        raise ShapeError(f"normalized_shape {sizes(tail)} must match the last axes of the input", fix)
     return shape
 
 

@@ -43,7 +43,7 @@ def _output(axes: int, most: int | None) -> Callable[[Settings, Shape], Shape]:
         out = tuple(formula.value for formula in _formulas(s, shape))
         kept = [n + min(a, 0) + min(b, 0) for n, (a, b) in zip(shape, _pairs(s, axes), strict=True)]
         if min(*out, *kept) < 1:
-            raise TooSmall("a negative padding takes everything away", "write a smaller one, or a larger input")
+            raise TooSmall("a negative padding removes everything", "write a smaller one, or a larger input")
         return out
 
     return output
@@ -61,7 +61,7 @@ def _register(
     for axes in (2, 1):
         rules: dict[str, Any] = {
             "output": _output(axes, most),
-            "explain": f"Pads the input with {text}: before + n + after. A negative padding takes away.",
+            "explain": f"Pads the input with {text}: before + n + after. A negative padding crops.",
             "sizes": _shown,
             "taps": lambda s, i, o: _taps(s, i, border),
             "saved": saved,

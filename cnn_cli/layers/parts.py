@@ -86,10 +86,12 @@ def _range(s: Settings, shape: Shape) -> tuple[int, int, int]:
     size, start, end = shape[index], s["start"], s["end"]
     for n in (start, end):
         if n is not None and not -size <= n <= size:
-            raise TooSmall(f"position {n} needs as many along axis {s['dim']}", f"write {-size} to {size}")
+            raise TooSmall(
+                f"position {n} needs at least {abs(n)} positions along axis {s['dim']}", f"write {-size} to {size}"
+            )
     start, end = start + size * (start < 0), size if end is None else end + size * (end < 0)
     if start >= end:
-        raise TooSmall("leaves nothing: start must lie before end", "write another start or end")
+        raise TooSmall("needs positions between start and end", "write another start or end")
     return index, start, end
 
 

@@ -38,7 +38,7 @@ def _is(n: Any) -> Any:
 def _span(s: Settings, shape: Shape) -> tuple[int, int]:
     start, end = axis(s["start_dim"], shape), axis(s["end_dim"], shape)
     if start > end:
-        raise ShapeError(f"start_dim {s['start_dim']} must not lie behind end_dim {s['end_dim']}", "exchange the two")
+        raise ShapeError(f"start_dim {s['start_dim']} must not be greater than end_dim {s['end_dim']}", "swap the two")
     return start, end
 
 
@@ -69,7 +69,7 @@ def _unflatten(s: Settings, shape: Shape) -> Shape:
     rest = product([n for n in parts if n != -1])
     full = tuple(shape[index] // rest if n == -1 and rest else n for n in parts)
     if parts.count(-1) > 1 or product(full) != shape[index]:
-        need = f"the sizes {'·'.join(map(str, parts))} need an axis {s['dim']} of their product"
+        need = f"the product of the sizes {'·'.join(map(str, parts))} must equal the size of axis {s['dim']}"
         raise ShapeError(need, f"write sizes whose product is {shape[index]}")
     return (*shape[:index], *full, *shape[index + 1 :])
 
@@ -184,7 +184,7 @@ def _upsampled(s: Settings, shape: Shape) -> Shape:
         return (image(shape)[0], *s["size"])
     out = tuple(formula.value for formula in _enlarged(s, shape) if isinstance(formula, Formula))
     if min(out) < 1:
-        raise TooSmall("scale_factor leaves nothing", "write a larger one, or a larger input")
+        raise TooSmall("scale_factor makes the output empty", "write a larger one, or a larger input")
     return (shape[0], *out)
 
 
@@ -282,7 +282,7 @@ _register(
     "Fold",
     {"output_size": Setting(Sizes(Integer(1))), **_WINDOW},
     _folded,
-    "Puts every column back as a window, and adds where windows overlap.",
+    "Writes every column back as a window; overlapping windows are added.",
     sizes=lambda s, i, o: [_fold_channels(s, i)],
     taps=lambda s, i, o: behind_channels([transposed(*axis) for axis in window_axes(s)]),
     grid=lambda s, i, o: ((i[0], *_columns(s, s["output_size"])[1:]), o),
