@@ -8,6 +8,7 @@ import ast
 import operator
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 MOST_CHARACTERS = 200
 LARGEST = 10**18
@@ -30,6 +31,13 @@ _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.\w+)*")
 
 def calculate(text: str, value: Callable[[str], Number]) -> Number:
     """The value of an expression; `value(name)` gives that of an argument. ValueError says what is wrong with it."""
+    tree, names, invalid = _parsed(text)
+    return _Evaluation(names, value, invalid).of(tree)
+
+
+@lru_cache(maxsize=1000)
+def _parsed(text: str) -> tuple[ast.expr, list[str], str]:
+    """The tree of an expression, the names in it, and what is said where a part of it is not valid."""
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"an expression has at most {MOST_CHARACTERS} characters; use an argument for a part of it")
     forms = "numbers, argument names, + - * / // % and parentheses, max(a, b), min(a, b) and round(a)"
@@ -46,7 +54,7 @@ def calculate(text: str, value: Callable[[str], Number]) -> Number:
         tree = ast.parse(_NAME.sub(numbered, text).strip(), mode="eval")
     except (SyntaxError, MemoryError, RecursionError):
         raise ValueError(invalid) from None
-    return _Evaluation(names, value, invalid).of(tree.body)
+    return tree.body, names, invalid
 
 
 class _Evaluation:

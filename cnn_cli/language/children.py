@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 
 from cnn_cli.language.context import UNKNOWN, Closure, Context, Output, Scope, Site, evaluate
 from cnn_cli.language.siblings import Siblings, value_at
@@ -115,7 +114,7 @@ def before_copies(child: Node, siblings: Siblings, last: str, site: Site) -> Sit
     several = isinstance(name, list)
     value = None if several else value_at(siblings.outputs, str(name))
     entering = value.closed if value else Output(None, "", inputs=(site.input,) * (2 * several))
-    return replace(site, input=entering, scope=replace(site.scope, sibling=partial(value_at, siblings.outputs)))
+    return replace(site, input=entering)
 
 
 def check_alone(context: Context, node: Node, site: Site) -> None:

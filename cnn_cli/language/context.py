@@ -1,7 +1,7 @@
 """What expanding a spec collects, where it is, and what an argument means there."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from cnn_cli.errors import Problem, closest
@@ -63,7 +63,7 @@ class Output:
     @property
     def closed(self) -> "Output":
         """The same value where it enters another part, in which the values inside of its group have no names."""
-        return replace(self, inside={})
+        return Output(self.shape, self.row, self.pieces, self.bare, {}, self.inputs) if self.inside else self
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Site:
         return f"{group}.{name}" if group else name
 
     def at(self, scope: Scope) -> "Site":
-        return replace(self, scope=scope)
+        return Site(self.path, self.input, scope)
 
 
 @dataclass

@@ -203,13 +203,13 @@ def _mapping(context: Context, node: Node, site: Site) -> Part:
     siblings = Siblings.entered(node, site.input)
     context.enclosing.append(siblings)
     children, last = siblings.children, "input"
-    copies = lambda child: before_copies(child, siblings, last, site)  # noqa: E731
-    for key, child, scope in named_children(context, node, site, copies):
+    inner = site.at(replace(site.scope, sibling=partial(value_at, siblings.outputs)))
+    copies = lambda child: before_copies(child, siblings, last, inner)  # noqa: E731
+    for key, child, scope in named_children(context, node, inner, copies):
         if child is None or not check_name(context, key, siblings, site):
             siblings.refuse(key)
             last = key
             continue
-        scope = replace(scope, sibling=partial(value_at, siblings.outputs))
         part, out, takes = _child(context, child, site.child(key, site.input, scope), siblings, last)
         siblings.used.update(takes)
         siblings.add(key, out)
@@ -246,7 +246,7 @@ def _child(
     takes, entering = _entering(context, parts.get("from", child), siblings, site, last if "from" not in parts else "")
     if not takes:
         return *unknown_part(site), ()
-    site = replace(site, input=entering)
+    site = Site(site.path, entering, site.scope)
     if own == ["Again"]:
         return *use_again(context, parts["Again"], siblings, site), takes
     if kind and entering.inputs:

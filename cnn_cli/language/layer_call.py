@@ -17,6 +17,9 @@ MOST_VALUES = 10**12  # parameters of a network, or activation values of one lay
 Place = tuple[int, int]
 Arguments = dict[str, tuple[Node, Any]]  # setting → where it is written, and its value
 
+MOST_VALID = 20_000
+_VALID: dict[tuple[Any, ...], Layer] = {}  # layers without mistakes, by what their settings and sizes follow from
+
 
 @dataclass(frozen=True)
 class LayerCall:
@@ -51,21 +54,49 @@ def named_size(context: Context, call: LayerCall) -> str:
 def call_layer(context: Context, call: LayerCall, inputs: tuple[Output, ...]) -> tuple[Layer | Group, Output]:
     """Add a layer with these inputs: none for a Parameter, several for a join."""
     arguments = _arguments(context, call)
-    settings = _complete(context, call, arguments)
     inputs += (call.size[1],) if call.size else ()
+    key = _key(call, arguments, inputs)
+    valid = _VALID.get(key) if key else None
+    settings = valid.settings if valid else _complete(context, call, arguments)
     if settings is None or any(f.shape is None for f in inputs):
         return unknown_part(call.site)
-    return add_layer(context, call, settings, inputs, tuple(arguments))
+    part, output = add_layer(context, call, settings, inputs, tuple(arguments), valid)
+    if key and isinstance(part, Layer):
+        if len(_VALID) >= MOST_VALID:
+            _VALID.clear()
+        _VALID[key] = part
+    return part, output
+
+
+def _key(call: LayerCall, arguments: Arguments, inputs: tuple[Output, ...]) -> tuple[Any, ...] | None:
+    """What the settings and sizes of a layer follow from; None where some of it may be a mistake, or is inferred.
+
+    Most layers of a network, and of all networks together, are those of a few keys: they are checked once.
+    """
+    written = call.argument.value
+    known = len(arguments) == (len(written) if isinstance(written, dict) else written is not None)
+    if call.size or not known or any(call.rule.settings[name].inferred for name in arguments):
+        return None
+    values = tuple((name, repr(value)) for name, (_, value) in arguments.items())  # 1, 1.0 and True are three
+    return call.rule.name, values, call.site.input.shape, tuple(x.shape for x in inputs)
 
 
 def add_layer(
-    context: Context, call: LayerCall, settings: dict[str, Any], inputs: tuple[Output, ...], names: tuple[str, ...] = ()
+    context: Context,
+    call: LayerCall,
+    settings: dict[str, Any],
+    inputs: tuple[Output, ...],
+    names: tuple[str, ...] = (),
+    same: Layer | None = None,
 ) -> tuple[Layer | Group, Output]:
-    """Apply the shape rule and the limits, and note the layer. `names` are the settings that the spec writes."""
+    """Apply the shape rule and the limits, and note the layer. `names` are the settings that the spec writes.
+
+    `same` is a layer with these settings and shapes.
+    """
     rule, site = call.rule, call.site
     shapes = tuple(f.shape or () for f in inputs)
     try:
-        out = rule.output(settings, shapes if rule.joins else shapes[0] if shapes else ())
+        out = same.output_shape if same else rule.output(settings, shapes if rule.joins else (*shapes, ())[0])
     except ShapeError as error:
         context.shape_problem(call.place, call.where, error, inputs[:-1] if call.size else inputs)
         return unknown_part(site)
@@ -191,7 +222,7 @@ def _missing(call: LayerCall, arguments: Arguments, read: dict[str, Any]) -> Ite
         return
     unknown_names = argument.value if isinstance(argument.value, dict) else ()
     meant = "".join(_unknown(name, rule) for name in unknown_names if name not in rule.settings)
-    names = [n for n in _required(rule) if n not in arguments and repr(n) not in meant]
+    names = [n for n in rule.required if n not in arguments and repr(n) not in meant]
     if names:
         yield call.place, missing(names, _form(call, arguments))
 
@@ -201,14 +232,10 @@ def missing(names: list[str], form: str) -> str:
     return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing; write {form}"
 
 
-def _required(rule: LayerType) -> list[str]:
-    return [name for name, s in rule.settings.items() if s.default is REQUIRED and not s.inferred]
-
-
 def _form(call: LayerCall, arguments: Arguments) -> str:
     """The layer with what is written and what is required: {Conv2d: {out_channels: 32, kernel_size: …}}."""
     parts = [f"{name}: {shown(node.plain)}" for name, (node, _) in arguments.items()]
-    parts += [f"{name}: …" for name in _required(call.rule) if name not in arguments]
+    parts += [f"{name}: …" for name in call.rule.required if name not in arguments]
     return f"{{{call.rule.name}: {{{', '.join(parts)}}}}}"
 
 

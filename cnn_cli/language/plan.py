@@ -6,7 +6,7 @@ from typing import Any
 
 from cnn_cli.errors import Problem, SpecError, UsageError
 from cnn_cli.language.spec import Spec, used_blocks
-from cnn_cli.layers import LayerType, Saved, Shape, SizeOf, Tensor, sizes
+from cnn_cli.layers import LayerType, Saved, Shape, SizeOf, Tensor, parameters, sizes
 from cnn_cli.layers.formulas import Line
 from cnn_cli.layers.taps import Taps
 
@@ -48,7 +48,7 @@ class Layer:
 
     @property
     def params(self) -> int:
-        return 0 if self.shared_with else self.rule.parameters(self.settings).value
+        return parameters(self.tensors)
 
     @property
     def macs(self) -> int:

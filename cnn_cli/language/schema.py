@@ -6,7 +6,7 @@ A schema cannot follow names: which blocks, siblings and arguments there are, an
 from typing import Any
 
 from cnn_cli.language.spec import NETWORK_KEYS, PARTS, SIZE
-from cnn_cli.layers import JOINS, LAYERS, REQUIRED, LayerType, Setting
+from cnn_cli.layers import JOINS, LAYERS, LayerType, Setting
 from cnn_cli.settings import train_schema
 from cnn_cli.values import Integer
 
@@ -88,7 +88,7 @@ def _mapping(values: Schema, names: str, description: str) -> Schema:
 
 def _part() -> Schema:
     """A layer, a list of parts, or named parts. A capitalized key that is not a layer may be a block, or a child."""
-    bare = [name for name, layer in LAYERS.items() if not _required(layer)]
+    bare = [name for name, layer in LAYERS.items() if not layer.required]
     own: dict[str, Schema] = {
         "from": {
             "anyOf": [_VALUE, {"type": "array", "items": _VALUE, "minItems": 2}],
@@ -125,7 +125,7 @@ def _part() -> Schema:
         "required": ["Again"],
         "additionalProperties": False,
     }
-    incomplete = [name for name, layer in (LAYERS | JOINS).items() if _required(layer) or layer.joins]
+    incomplete = [name for name, layer in (LAYERS | JOINS).items() if layer.required or layer.joins]
     names: Schema = {"type": "string", "pattern": r"^[A-Z]\w*$", "not": {"enum": _misspelt() + incomplete}}
     return {"anyOf": [{"enum": bare}, names, _ARGUMENT, {"type": "array", "items": _PART}, network, again, mapping]}
 
@@ -140,17 +140,13 @@ def _layer(layer: LayerType) -> Schema:
         return {"anyOf": [siblings, {"type": "number"}, _ARGUMENT]} | told if number else siblings | told
     properties = {name: _setting(s) for name, s in layer.settings.items()}
     named: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    required = _required(layer)
+    required = list(layer.required)
     forms = [named | ({"required": required} if required else {})]
     if layer.first is not None and set(required) <= {layer.first}:
         forms.append(_setting(layer.settings[layer.first]))
     if not required:
         forms.append({"type": "null"})
     return {"anyOf": forms, **told}
-
-
-def _required(layer: LayerType) -> list[str]:
-    return [name for name, s in layer.settings.items() if s.default is REQUIRED and not s.inferred]
 
 
 def _setting(setting: Setting) -> Schema:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cnn_cli.layers.formulas import Formula, Line
@@ -121,12 +122,17 @@ class LayerType:
     as_last: Callable[[int], str] = lambda outputs: ""
     traits: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def first(self) -> str | None:
         """The setting that a bare value stands for: the first that is not inferred."""
         return next((name for name, s in self.settings.items() if not s.inferred), None)
 
-    @property
+    @cached_property
+    def required(self) -> tuple[str, ...]:
+        """The settings that must be written."""
+        return tuple(name for name, s in self.settings.items() if s.default is REQUIRED and not s.inferred)
+
+    @cached_property
     def joins(self) -> bool:
         """Whether it takes several inputs."""
         return "join" in self.traits
