@@ -212,7 +212,8 @@ class OneOf:
             try:
                 return kind.read(value)
             except ValueError as error:
-                reasons.append(str(error).removeprefix("must be ").rsplit(", not ", 1)[0])
+                if not isinstance(kind, Null):
+                    reasons.append(str(error).removeprefix("must be ").rsplit(", not ", 1)[0])
         raise ValueError(f"must be {' or '.join(reasons)}, not {shown(value)}{_instead(value)}")
 
     def schema(self) -> dict[str, Any]:

@@ -172,7 +172,8 @@ def test_a_file_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CnnError) as error:
         load_network(str(path))
     assert str(error.value) == (
-        f"{path} was rejected: the file contains executable code (posix.system); save the network's state_dict() alone"
+        f"{path} was rejected: the file contains executable code (posix.system); "
+        "save the weights alone: torch.save(network.state_dict(), FILE)"
     )
     path.write_bytes(pickle.dumps(Runs(f"touch {marker}")))
     with pytest.raises(CnnError, match="is not a cnn checkpoint"):

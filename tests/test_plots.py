@@ -50,6 +50,24 @@ def drawn(monkeypatch: pytest.MonkeyPatch, path: Path, epochs: list[float], **ma
     return list(figures[0].axes)
 
 
+def test_curves_lie_above_the_grid_and_the_axes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from matplotlib.axes import Axes
+
+    seen: list[bool] = []
+    plot = Axes.plot
+
+    def look(self: Any, *a: Any, **k: Any) -> Any:
+        lines = plot(self, *a, **k)
+        seen.extend(line.zorder > 2.5 for line in lines)  # that of the axes
+        return lines
+
+    monkeypatch.setattr(Axes, "plot", look)
+    drawn(monkeypatch, tmp_path / "c.png", [1, 2])
+    rows = [{"epsilon": e, "accuracy": 0.0} for e in (0, 0.1)]
+    plots.robustness_curve(rows, tmp_path / "r.png", "a run", "PGD")
+    assert len(seen) > 3 and all(seen)
+
+
 @pytest.mark.parametrize(
     ("epochs", "ticks"), [([1, 2, 2.5], ["1", "2", "2.5"]), ([1, 2, 3], ["1", "2", "3"]), ([0.5], ["0.5"])]
 )

@@ -10,7 +10,8 @@ import small_runs as small
 from cnn_cli.errors import UsageError
 from cnn_cli.settings import not_inherited, resolve, unknown_variables
 from cnn_cli.training import run as run_module
-from cnn_cli.training.epoch_log import Progress
+from cnn_cli.training.epoch_log import Progress, epoch_line
+from cnn_cli.training.epoch_log import header as epoch_header
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -41,6 +42,26 @@ def test_the_header_shows_defaults_only_when_asked(tmp_path: Path) -> None:
         assert ("defaults " in header) == ("clip_grad_norm none" in header) == verbose
         assert "options    epochs 1, optimizer sgd\n" in header
         assert "not used   lr 0.01 (for optimizer adam), of the spec\n" in header
+
+
+def test_a_repeated_run_shows_what_its_config_changes(tmp_path: Path) -> None:
+    first = small.begin(tmp_path, "first", epochs=1, flip="random", optimizer="sgd")
+    config = first / "config.yaml"
+    config.write_text(config.read_text().replace("batch_size: {value: 128", "batch_size: {value: 99"))
+    said: list[str] = []
+    request = replace(small.request(tmp_path, "again", shift=1), network=str(config), say=said.append)
+    run_module.begin(request)
+    header = " ".join(" ".join(said).split())
+    assert " options shift 1 config epochs 1, batch_size 99, optimizer sgd, flip random, fast " in header
+    assert " spec data digits not used lr 0.01 (for optimizer adam), of the spec run " in header
+
+
+def test_an_epoch_without_evaluation_leaves_no_gap() -> None:
+    row = {"epoch": 1, "train_loss": 4.147e8, "train_accuracy": 0.5, "lr": 0.1, "images_per_second": 9, "seconds": 1}
+    lines = [epoch_header(""), epoch_line(row, 1, "")]
+    assert lines[0].split() == ["epoch", "train", "loss", "accuracy", "lr", "images/s", "time"]
+    assert [line.index(end) + len(end) for line, end in zip(lines, ("accuracy", "50.00%"), strict=True)] == [29, 29]
+    assert len(lines[0]) == len(lines[1]) and "4.147e+08" in lines[1]
 
 
 def test_threads_are_set_and_shown(tmp_path: Path) -> None:

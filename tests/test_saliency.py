@@ -280,7 +280,9 @@ def test_an_overlay_colors_what_matters_and_keeps_the_rest() -> None:
 def test_a_picture_of_every_kind_of_network(name: str, tmp_path: Path) -> None:
     run, (pixels, _) = loaded(tmp_path, name), asked(name)
     inputs = Inputs(pixels, ("a b.png", "c.png", "test 7"), (None, 1, 0))
-    document = show_saliency(run, inputs, SaliencyRequest(sanity=True), Target(tmp_path / "s.png")).document()
+    result = show_saliency(run, inputs, SaliencyRequest(sanity=True), Target(tmp_path / "s.png"))
+    document = result.document()
+    assert "lower is better" in " ".join(result.text().split())
     with Image.open(tmp_path / "s.png") as picture:
         assert max(picture.size) <= 4000
     assert [shot["image"] for shot in document["images"]] == list(inputs.names)

@@ -259,7 +259,8 @@ def test_the_breakdown_adds_up_as_in_textbooks() -> None:
     lines = " ".join(summarize(plan, setup(plan, 8, "adam")).text().split())
     sizes = [format_bytes(n) for n in (kept.total, kept.weights, kept.gradients, kept.optimizer)]
     assert "training {} = weights {} + gradients {} + adam state {} + activations".format(*sizes) in lines
-    assert f"peak {format_bytes(peak.total)}, in the optimizer step" in lines
+    assert f"peak {format_bytes(peak.total)}, in the optimizer step, with 244.4 MB of temporary values" in lines
+    assert (peak.optimizer, peak.temporary) == (8 * plan.params, 4 * plan.params)
 
 
 def test_estimates_follow_batch_precision_and_optimizer() -> None:

@@ -26,6 +26,7 @@ from cnn_cli.interpret.ascent import (
     transformed,
 )
 from cnn_cli.interpret.pictured import CPU, Target
+from cnn_cli.interpret.scores import scores_of
 from cnn_cli.interpret.synthesis import UnitRequest, background, show_synthesis, stretched, units_of
 
 SHORT = Ascent(steps=12)
@@ -308,6 +309,18 @@ def test_errors_say_what_to_do(
     assert cnn("synthesize", "runs/grey-1", *arguments.split()) == 2
     assert capsys.readouterr() == ("", f"error: {message}\n")
     assert not list(tmp_path.glob("**/*.png"))
+
+
+def test_titles_name_what_is_maximized(tmp_path: Path) -> None:
+    run = loaded(tmp_path, "colour")
+    scores = scores_of(run)
+    for request, title in (
+        (UnitRequest(all_classes=True), "inputs that maximize class scores"),
+        (UnitRequest(["b"]), "the input that maximizes the score of class b"),
+        (UnitRequest(layer="conv2", channels="0-2"), "inputs that maximize channels of layer conv2 (Conv2d)"),
+        (UnitRequest(layer="conv2", channels="2"), "the input that maximizes channel 2 of layer conv2 (Conv2d)"),
+    ):
+        assert units_of(run, scores, request).title == title
 
 
 def test_channels_of_layers_and_all_classes_can_be_chosen(tmp_path: Path) -> None:

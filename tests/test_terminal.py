@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import small_runs
+from pictures import cnn
 
 from cnn_cli.cli import app, loading, main
 
@@ -41,7 +42,7 @@ def test_errors_warnings_and_titles_are_in_color(workspace: Path) -> None:
     assert on_terminal("summary", "nothing").startswith(f"\x1b[1;31merror:{RESET} unknown network")
     (workspace / "a.yaml").write_text("a:\n  input: [1, 8, 8]\n  blocks: {B: {layers: [ReLU]}}\n  layers: [Flatten]\n")
     assert f"\x1b[33ma.yaml:3:12: warning:{RESET} " in on_terminal("check", "a.yaml")
-    title = next(line for line in on_terminal("list").splitlines() if "parameters" in line)
+    title = next(line for line in on_terminal("summary", "lenet-5").splitlines() if "MACs" in line)
     assert title.startswith("\x1b[1mname ") and title.endswith(RESET)
 
 
@@ -54,7 +55,7 @@ def test_the_best_figures_of_a_run_are_in_color(workspace: Path) -> None:
 
 @pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
 def test_no_color_where_none_is_wanted(variables: dict[str, str], workspace: Path) -> None:
-    for arguments in (["summary", "nothing"], ["list"]):
+    for arguments in (["summary", "nothing"], ["summary", "lenet-5"]):
         assert "\x1b[" not in on_terminal(*arguments, **variables)
 
 
@@ -138,6 +139,27 @@ def test_classes_and_layers_of_a_run_complete(quick: Path) -> None:
 def test_only_options_that_are_near_are_suggested(arguments: list[str], said: str) -> None:
     result = subprocess.run([sys.executable, "-m", "cnn_cli", *arguments], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (2, f"error: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict", "x", "--top", "x"], "cnn predict: --top must be a valid integer. `cnn predict --help` shows its"),
+        (["eval", "x", "-b", "x"], "cnn eval: --batch-size must be a valid integer."),
+        (["attack", "x", "--seed", "-1"], "cnn attack: --seed must be greater than or equal to 0."),
+        (["attack", "x", "--seed"], "cnn attack: --seed needs a value."),
+        (["summary"], "cnn summary: NETWORK is missing."),
+        (["summary", "x", "y", "z"], "cnn summary: unexpected argument y z."),
+        (["summary", "x", "--json=1"], "cnn summary: --json takes no value."),
+        (["trian"], "cnn: no command 'trian'. Did you mean 'train'?\n"),
+        (["--foo"], "cnn: no option --foo. `cnn --help` shows its usage\n"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_of_usage_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cnn(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {said}") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("width", [60, 80])

@@ -69,7 +69,8 @@ def test_a_file_that_wants_to_run_code_is_refused(net: str, tmp_path: Path, old:
     with pytest.raises(CnnError) as error:
         load_network(net, weights=str(path))
     assert str(error.value) == (
-        f"{path} was rejected: the file contains executable code (posix.system); save the network's state_dict() alone"
+        f"{path} was rejected: the file contains executable code (posix.system); "
+        "save the weights alone: torch.save(network.state_dict(), FILE)"
     )
     assert not marker.exists()
 

@@ -25,7 +25,7 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by what they are for; of a peak, `activations`, `gradients` and `activation_gradients` at that moment."""
+    """Bytes by what they are for; of a peak, `activations`, `gradients` and what follows at that moment."""
 
     weights: int
     buffers: int
@@ -34,6 +34,7 @@ class Memory:
     gradients: int = 0
     optimizer: int = 0
     activation_gradients: int = 0
+    temporary: int = 0  # what the optimizer's step needs besides
 
     @property
     def total(self) -> int:
@@ -77,7 +78,7 @@ def breakdown_and_peak(
     kept = Memory(weights + copies, buffers, run.batch, run.live - run.batch, trained, state)
     held, moving, gradients = run.backward()
     if trained + step > held + moving + gradients + copies - run.batch:  # the step itself needs more than the rest
-        return kept, Memory(weights, buffers, run.batch, 0, trained, state + step)
+        return kept, Memory(weights, buffers, run.batch, 0, trained, state, temporary=step)
     return kept, Memory(weights + copies, buffers, run.batch, held - run.batch, gradients, state, moving)
 
 

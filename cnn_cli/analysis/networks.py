@@ -9,6 +9,7 @@ from cnn_cli.errors import Problem
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_spec, read_file, shipped
 from cnn_cli.layers import sizes
+from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, format_count, render
 
 
@@ -42,7 +43,8 @@ def list_networks(models: Sequence[Path] = ()) -> NetworkList:
     """Every network by name; those of each further file in turn override earlier ones."""
     files = [shipped(), *(read_file(path) for path in models)]
     specs = {name: spec for file in files for name, spec in file.networks.items()}
-    plans = [plan_spec(spec, None, None) for spec in specs.values()]
+    bar = progress_bar(specs.values(), len(specs), "reading specs")
+    plans = [plan_spec(spec, None, None) for spec in bar]
     problems = [p for file in files for p in file.problems if not p.warning]
     problems += [problem for plan in plans for problem in plan.errors]
     return NetworkList(tuple(plan for plan in plans if not plan.errors), tuple(dict.fromkeys(problems)))

@@ -241,6 +241,8 @@ def title(plan: Plan) -> str:
 def _memory_lines(plan: Plan, setup: Setup) -> list[str]:
     once, (kept, peak) = inference(plan, setup.batch, setup.precision), training_memory(plan, setup)
     moment = "in the optimizer step"
+    if peak.temporary:
+        moment += f", with {format_bytes(peak.temporary)} of temporary values"
     if peak.activation_gradients:
         moment = f"in the backward pass, with {format_bytes(peak.activation_gradients)} of gradients of activations"
     return [

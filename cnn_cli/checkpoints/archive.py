@@ -17,7 +17,7 @@ from cnn_cli.errors import CnnError
 _FOLDER = 0x10  # the attribute of a folder in a ZIP archive
 _BEFORE_2020 = b"\x80\x02\x8a\nl\xfc\x9cF"  # how torch.save began before PyTorch 1.6: no archive, no checksums
 
-SAVE_WEIGHTS = "save the network's state_dict() alone"
+SAVE_WEIGHTS = "save the weights alone: torch.save(network.state_dict(), FILE)"
 
 
 def unpickle(path: Path, *, kind: str = "a cnn checkpoint", fix: str = SAVE_WEIGHTS, old: bool = False) -> Any:

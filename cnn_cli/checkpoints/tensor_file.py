@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cnn_cli.checkpoints.archive import SAVE_WEIGHTS, unpickle
 from cnn_cli.checkpoints.header import read_header, read_metadata
-from cnn_cli.errors import CnnError
+from cnn_cli.errors import CnnError, listed
 from cnn_cli.files import write_bytes
 
 # Keys of a last.pt, and of what training scripts save.
@@ -62,11 +62,16 @@ def read_tensors(path: Path) -> TensorFile:
         others += wrappers[1:]
         document = document[wrappers[0]]
     if not isinstance(document, dict) or not document or not all(map(_is_named_tensor, document.items())):
-        raise CnnError(f"{path} is not a file of weights: it has no named tensors; {SAVE_WEIGHTS}")
+        raise CnnError(f"{path} is not a file of weights: it has no named tensors{_keys(document)}; {SAVE_WEIGHTS}")
     tensors = {name: t.detach() for name, t in document.items()}
     if isinstance(metadata, dict):
         return TensorFile(tensors, metadata)
     return TensorFile(tensors, None, tuple(keys), tuple(others))
+
+
+def _keys(document: Any) -> str:
+    """What a file has in their place, in words."""
+    return f", but {listed([str(key)[:40] for key in document], 5)}" if isinstance(document, dict) and document else ""
 
 
 def _is_mapping(document: Any, key: str) -> bool:

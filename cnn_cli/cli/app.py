@@ -9,6 +9,7 @@ expands each into the command's own options and hands the filled group to the fu
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import wraps
@@ -51,11 +52,31 @@ class _Command(TyperCommand):
             return super().parse_args(ctx, args)
         except typer.TyperException as error:
             if not (name := getattr(error, "option_name", "")) or not hasattr(error, "possibilities"):
-                raise
+                raise _reworded(error, ctx) from None
             options = [option for param in self.get_params(ctx) for option in (*param.opts, *param.secondary_opts)]
             near = get_close_matches(name.lstrip("-"), [option.lstrip("-") for option in options], n=1, cutoff=0.7)
             hint = f" Did you mean --{near[0]}?" if near else f" `{ctx.command_path} --help` lists all options"
             raise UsageError(f"{ctx.command_path} has no option {name}.{hint}") from None
+
+
+_REWORDED = (  # what the library says, and what we say
+    (r"Invalid value for (?:'.+' / )?'(.+?)': Input should be (.+?)(?:, unable .*)?", r"\1 must be \2"),
+    (r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", r"unexpected argument \1"),
+    (r"Missing argument '(.+)'", r"\1 is missing"),
+    (r"Option '(.+)' requires an argument", r"\1 needs a value"),
+    (r"Option '(.+)' does not take a value", r"\1 takes no value"),
+    (r"No such option: (.+)", r"no option \1"),
+    (r"No such command (.+)", r"no command \1"),
+)
+
+
+def _reworded(error: Any, ctx: Any) -> UsageError:
+    """What is wrong with a command line, in one line: `cnn predict: --top must be a valid integer. …`."""
+    text = error.format_message().rstrip(".")
+    for theirs, ours in _REWORDED:
+        text = re.sub(f"^{theirs}$", ours, text)
+    hint = "" if text.endswith("?") else f". `{ctx.command_path} --help` shows its usage"
+    return UsageError(f"{ctx.command_path}: {text}{hint}")
 
 
 def _help_record(param: Any, ctx: Any) -> tuple[str, str]:
@@ -82,11 +103,21 @@ class _Group(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        empty = not args  # then this is no error, but the help
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            raise error if empty else _reworded(error, ctx) from None
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Also commands of two words, such as `data preview` beside `data`."""
         if (words := " ".join(args[:2])) in self.commands:
             return words, self.commands[words], args[2:]
-        return super().resolve_command(ctx, args)
+        try:
+            return super().resolve_command(ctx, args)
+        except typer.TyperException as error:
+            raise _reworded(error, ctx) from None
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))

@@ -12,6 +12,7 @@ def list_command(format: Format, models: list[Path] | None = MODELS) -> None:
     """List all networks with their inputs and parameters."""
     from cnn_cli.analysis.networks import list_networks
 
+    format.check()
     result = list_networks(models or ())
     format.emit(result)
     if result.problems:

@@ -229,7 +229,7 @@ def _row(examples: AdversarialExamples, attacked: Attacked, i: int, caption: str
     cells.append(Cell(difference(change), magnification(change)))
     if len(pixels) == 3:
         largest = float(change.abs().mean(0).max())
-        cells.append(Cell(magnitude(change), (f"mean over colors, up to {image.number(largest)}", "")))
+        cells.append(Cell(magnitude(change), (f"up to {image.number(largest)}", "mean over colors")))
     result = (str(predicted(attacked.after[i], classes)), f"epsilon {attacked.epsilon:.3g}")
     cells.append(Cell(example, result, ink))
     if attacked.dense:

@@ -106,7 +106,7 @@ def provenance(loaded: LoadedNetwork, seed: int = 0) -> str:
     if loaded.weights is None or loaded.metadata is None:
         return f"untrained (seed {seed})"
     if "name" not in loaded.metadata.data and "weights" in loaded.metadata.facts:
-        return str(loaded.metadata.facts["weights"])
+        return f"weights {loaded.metadata.facts['weights']}"
     epoch = loaded.metadata.facts.get("epoch")
     data = Path(str(loaded.metadata.data.get("name", "unknown data"))).name
     return f"trained on {data}{f', epoch {epoch}' if epoch else ''} ({loaded.weights})"

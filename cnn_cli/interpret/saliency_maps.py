@@ -37,11 +37,16 @@ from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture, tinted
 from cnn_cli.pictures.page import Bar, Page, page
 from cnn_cli.progress import progress_bar
-from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tables import Column, Table, percent, render, wrapped
 
 _CLIP = 99.0  # percentile of the absolute values that has full color, as in SmoothGrad's paper: a few are outliers
 
 _AREAS = ("deletion", "insertion")
+_SANITY = (
+    "correlation: with the map of the same network with random weights; a map that shows what was learned has a low "
+    "one. deletion, insertion: mean probability of the class while the most important pixels are removed (lower is "
+    "better) or added first (higher is better) / the same for pixels in random order."
+)
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ class SaliencyMaps:
             head = f"{rows[0]['image']}: {rows[0]['class']} {percent(rows[0]['confidence'])}"
             figures = [render(Table(tuple(columns), rows))] if len(columns) > 1 else []
             lines += [*[""] * bool(lines and figures), head, *figures]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(["", wrapped(_SANITY)] if any("deletion" in row for row in full.rows) else [])])
 
     def table(self) -> Table:
         """A line for each image and method: its sanity checks, or why it is flat."""

@@ -43,7 +43,7 @@ class UnitRequest:
 
 @dataclass(frozen=True)
 class Units:
-    """What is maximized: classes or channels of a layer, by their numbers and names, and the title of all of them."""
+    """What is maximized: classes or channels of a layer, by their numbers and names, with a title for the picture."""
 
     objective: Objective
     numbers: tuple[int, ...]
@@ -59,15 +59,21 @@ def units_of(loaded: LoadedNetwork, scores: Scores, request: UnitRequest) -> Uni
         row = choose_units(loaded, layer)
         chosen = channel_numbers(request.channels, row.output_shape[0])
         thing = "channel" if len(row.output_shape) == 3 else "unit"
-        title = f"{thing}s of layer {layer} ({row.type})"
+        which = f"{thing} {chosen[0]}" if len(chosen) == 1 else f"{thing}s"
+        title = _title(len(chosen), f"{which} of layer {layer} ({row.type})")
         return Units(channels_of(scores, row), chosen, tuple(f"{thing} {n}" for n in chosen), title, layer)
     if layer is None and request.channels is None and (classes or request.all_classes):
         indices = range(len(known)) if request.all_classes else [class_index(c, known) for c in classes]
-        return Units(scores, tuple(indices), tuple(known[k] for k in indices), "class scores")
+        scored = f"the score of class {known[indices[0]]}" if len(indices) == 1 else "class scores"
+        return Units(scores, tuple(indices), tuple(known[k] for k in indices), _title(len(indices), scored))
     raise UsageError(
         "choose what to maximize: --all-classes, --class NAME, or --layer NAME with --channels 0-15 "
         "(classes or channels, not both)"
     )
+
+
+def _title(count: int, maximized: str) -> str:
+    return f"the input that maximizes {maximized}" if count == 1 else f"inputs that maximize {maximized}"
 
 
 @dataclass(frozen=True)
@@ -137,8 +143,7 @@ def show_synthesis(
     _try_size(loaded, units.objective, canvas)
     watch = partial(progress_bar, total=ascent.steps, description="optimizing")
     result = _result(scores, units, ascent, maximize(scores, units.objective, units.numbers, canvas, ascent, watch))
-    maximized = f"{units.names[0]}, one of the {units.title}" if len(units.names) == 1 else units.title
-    title = f"{loaded.plan.network}: inputs that maximize {maximized}"
+    title = f"{loaded.plan.network}: {units.title}"
     return write_page(loaded, result, draw_synthesis(result, title, provenance(loaded)), path)
 
 

@@ -152,6 +152,7 @@ def _curve(
         "markersize": 4,
         "markerfacecolor": fill,
         "clip_on": len(values) > 1,
+        "zorder": 3,  # above the axes' own lines
     }
     axes.plot(epochs, values, dash, color=color, label=label, **look)
 
@@ -304,7 +305,7 @@ def robustness_curve(
     with saved_figure(path, 7, 4.4, title) as figure:
         axes = figure.subplots()
         for (label, values), (_, _, color) in zip(curves.items(), SERIES, strict=False):
-            axes.plot(epsilons, values, "o-", clip_on=False, color=color, label=label, linewidth=1.8)
+            axes.plot(epsilons, values, "o-", clip_on=False, zorder=3, color=color, label=label, linewidth=1.8)
         axes.set_ylim(0, 1.02)
         axes.set_xlim(0, max(epsilons) * 1.02 or 1)
         axes.yaxis.set_major_formatter(percent_format())

@@ -169,7 +169,7 @@ def segmentation_task(plan: Plan, classes: tuple[str, ...]) -> Segmentation:
     if len(plan.output) != 3:
         raise UsageError(
             f"{plan.network} outputs {shape}, but segmentation needs scores for each pixel, KxHxW;\n"
-            "end it with a Conv2d with one output channel per class, without Flatten and Linear, or choose another one"
+            "end it with a Conv2d of one output channel per class, no Flatten and no Linear, or train another network"
         )
     if len(classes) < 2:
         raise UsageError(f"segmentation needs at least two classes, and the masks have {len(classes)}")

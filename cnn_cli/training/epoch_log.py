@@ -96,18 +96,18 @@ class Progress:
 def header(evaluated: str, metric: str = "accuracy") -> str:
     """The titles of the epochs' lines. `evaluated` is val, test or nothing."""
     title = metric_title(metric)
-    split = f"{evaluated:>5} loss  {title:>8}" if evaluated else ""
-    return f"{'epoch':>7}  {'train loss':>10}  {title:>8}  {split:>20}  {'lr':>8}  {'images/s':>8}  {'time':>7}"
+    split = f"  {evaluated:>5} loss  {title:>8}" if evaluated else ""
+    return f"{'epoch':>7}  {'train loss':>10}  {title:>8}{split}  {'lr':>8}  {'images/s':>8}  {'time':>7}"
 
 
 def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str = "accuracy", color: str = "") -> str:
     """A row of metrics.jsonl for people, in 80 columns; `color` is that of the evaluated figures."""
     split = f"{_number(row[f'{evaluated}_loss']):>10}  {row[f'{evaluated}_{metric}']:>8.2%}" if evaluated else ""
-    split = colored(f"{split:>20}", color, sys.stderr) if color else f"{split:>20}"
+    split = f"  {colored(split, color, sys.stderr) if color else split}" if split else ""
     score = row[f"train_{metric}"]
     train = f"{_number(row['train_loss']):>10}  {'–' if score is None else f'{score:.2%}':>8}"
     return (
-        f"{row['epoch']:>4g}/{epochs:<2g}  {train}  {split}"
+        f"{row['epoch']:>4g}/{epochs:<2g}  {train}{split}"
         f"  {row['lr']:>8.3g}  {row['images_per_second']:>8,.0f}  {clock(row['seconds']):>7}"
     )
 
@@ -122,7 +122,7 @@ def clock(seconds: float) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    return "–" if value is None else f"{value:.4f}" if abs(value) < 1e5 else f"{value:.4g}"
 
 
 def _bar() -> "rich.progress.Progress":

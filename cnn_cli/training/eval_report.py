@@ -48,7 +48,8 @@ class Evaluation:
         return document_of(self.result, self.network, self.data, self.checkpoint)
 
     def text(self) -> str:
-        return f"{self.network} on {self.data}, {self.result.split}: {self.result.n:,} images\n{self.result.text()}"
+        head = f"{self.network} on {Path(self.data).name}, {self.result.split}: {self.result.n:,} images"
+        return f"{head}\n{self.result.text()}"
 
     def table(self) -> Table:
         return self.result.table()

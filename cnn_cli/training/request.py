@@ -10,6 +10,7 @@ from cnn_cli.checkpoints.run_folder import CONFIG, is_stored
 from cnn_cli.errors import CnnError, UsageError, closest
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document
+from cnn_cli.settings import BY_OPTIMIZER, SETTINGS, by_optimizer
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,29 @@ def complete(request: Request) -> Request:
 
 
 def _repeat(request: Request, path: Path) -> Request:
-    """What came from the initial weights comes from them again. Options override what the file says."""
+    """What came from the initial weights, or is as the spec or the defaults have it, comes from there again. Options
+    override what the file says."""
     import yaml
 
     try:
         config = yaml.safe_load(path.read_text("utf-8"))
-        settings = {name: s["value"] for name, s in config["settings"].items() if s["source"] != "weights"}
+        settings = {name: s["value"] for name, s in config["settings"].items() if not _comes_again(name, s, config)}
         spec, data_dir, device = config["spec"], Path(config["data"]["folder"]), str(config["on"])
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise CnnError(f"{path} is not the {CONFIG} of a run, or is damaged ({type(error).__name__})") from None
     device = "cpu" if request.device == "auto" and device == "cpu" else request.device
     return replace(request, spec=spec, settings=settings, data_dir=request.data_dir or data_dir, device=device)
+
+
+def _comes_again(name: str, setting: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether a setting of config.yaml has its value without being repeated."""
+    usual = SETTINGS[name].default if name in SETTINGS else None
+    if name in BY_OPTIMIZER:
+        usual = by_optimizer(name, config["settings"]["optimizer"]["value"])
+    if setting["source"] == "spec":
+        usual = config["spec"][config["network"]].get("train", {}).get(name)
+    usual = list(usual) if isinstance(usual, tuple) else usual  # as YAML has it
+    return setting["source"] == "weights" or (setting["source"] in ("spec", "default") and setting["value"] == usual)
 
 
 def recipe_of(plan: Plan, name: str) -> dict[str, Any]:

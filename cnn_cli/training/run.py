@@ -75,7 +75,7 @@ def begin(request: Request) -> RunResult | None:
             if request.film:
                 begin_film(job.run, state.network)
             about_weights = remarks(weights, moved, preprocessing, dataset.classes)
-            request.say(run_header(job, state, about_weights, request.verbose))
+            request.say(run_header(job, state, about_weights, request.verbose, bool(request.settings)))
         return train_to_completion(job, state, watch)
 
 

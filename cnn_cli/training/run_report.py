@@ -72,10 +72,12 @@ def write_config(job: Job, command: str) -> None:
     write_text(path, yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110))
 
 
-def run_header(job: Job, state: State, remarks: Sequence[str] = (), verbose: bool = False) -> str:
+def run_header(
+    job: Job, state: State, remarks: Sequence[str] = (), verbose: bool = False, repeated: bool = False
+) -> str:
     """The lines before the first epoch: network, weights, data, device, settings by their source, folder.
 
-    remarks: about the initial weights. verbose: also the settings at their defaults.
+    remarks: about the initial weights. verbose: also the settings at their defaults. repeated: from a config.yaml.
     """
     shape = "x".join(map(str, job.plan.input))
     splits = ", ".join(f"{len(s):,} {_PURPOSE[s.name]}" for s in job.data.splits.values())
@@ -97,7 +99,7 @@ def run_header(job: Job, state: State, remarks: Sequence[str] = (), verbose: boo
         ),
         *(("optimizer", str(group)) for group in state.optimizer.groups),
         ("device", describe(state.device) + (f", {job.world.size} processes" if job.world.size > 1 else "")),
-        *_by_source(job.settings, verbose),
+        *_by_source(job.settings, verbose, repeated),
         *([("not used", f"{', '.join(unused)}, of the spec")] if unused else []),
         ("run", str(job.run)),
     ]
@@ -111,13 +113,14 @@ _PURPOSE = {"train": "training images", "val": "for validation", "test": "for te
 _SOURCES = {"option": "options", "recipe": "recipe", "spec": "spec", "weights": "weights'", "default": "defaults"}
 
 
-def _by_source(settings: Mapping[str, Setting], verbose: bool) -> list[tuple[str, str]]:
+def _by_source(settings: Mapping[str, Setting], verbose: bool, repeated: bool) -> list[tuple[str, str]]:
     """`spec: data fashion-mnist, batch_size 64`: a row for each place that settings came from."""
     groups: dict[str, list[str]] = {}
     for name, (value, source) in settings.items():
         groups.setdefault(_SOURCES.get(source, "variables"), []).append(f"{name} {as_typed(value)}")
     order = ("options", "variables", "recipe", "spec", "weights'", *(["defaults"] if verbose else []))
-    return [(source, ", ".join(groups[source])) for source in order if source in groups]
+    titles = {"recipe": "config"} if repeated else {}
+    return [(titles.get(source, source), ", ".join(groups[source])) for source in order if source in groups]
 
 
 def _wrapped(title: str, text: str) -> str:
