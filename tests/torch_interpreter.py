@@ -50,6 +50,8 @@ class Interpreter:
     def run(self, name: str, x: Tensor) -> dict[str, Tensor]:
         """The outputs of a network by name, the main one first; a single one is called ""."""
         spec, value = self.networks[name], Value(x)
+        if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", str(other)) for other in self.networks):
+            raise Refused("the name of a network")
         check_blocks(self.blocks)
         unknown = set(spec) - {"description", "reference", "input", "args", "blocks", "layers", "outputs", "train"}
         if unknown or spec.get("layers") is None:
