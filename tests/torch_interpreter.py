@@ -190,7 +190,7 @@ class Interpreter:
         if not isinstance(args, dict) or ("until" in node and until is not None and not (until and type(until) is str)):
             raise Refused("args or until")
         spec = self.networks[name]
-        if not is_input(spec.get("input")) or spec.get("layers") is None:
+        if not is_input(spec.get("input")) or spec.get("layers") is None or not are_outputs(spec.get("outputs")):
             raise Refused("the part has mistakes")
         passed = {
             k: Closure(v, scope) if isinstance(v, str) and v in scope.blocks else self.evaluate(v, scope, x)
@@ -298,6 +298,12 @@ def check_args(args: Any) -> None:
     reserved = ("in_channels", "in_height", "in_width", "index")
     if any(not re.fullmatch(r"[a-z_][a-z0-9_]{0,63}", str(name)) or name in reserved for name in names):
         raise Refused("arguments")
+
+
+def are_outputs(outputs: Any) -> bool:
+    if isinstance(outputs, dict):
+        return all(type(weight) in (int, float) and weight >= 0 for weight in outputs.values())
+    return outputs is None or all(isinstance(name, str) for name in outputs)
 
 
 def check_blocks(blocks: Any) -> None:
