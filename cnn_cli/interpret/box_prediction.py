@@ -1,7 +1,7 @@
 """Detect the objects of images: boxes in pixels of the images themselves, drawn on them, as JSON, CSV or YOLO files."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,23 @@ from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.boxes import are_boxes, box_rows, original_corners
-from cnn_cli.data.decoding import ReadImageError, decode_image
 from cnn_cli.data.preprocessing import preprocess
+from cnn_cli.data.targets import Targets
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.files import make_folder, write_text
-from cnn_cli.interpret.inputs import ImageSelection, files_of, whole_split
-from cnn_cli.interpret.pictured import CPU, Target, distinct_words, network_facts, provenance, restored
+from cnn_cli.files import write_text
+from cnn_cli.interpret.image_stream import SHEET, ImageToPredict, prediction_folder, stream_images
+from cnn_cli.interpret.inputs import ImageSelection
+from cnn_cli.interpret.pictured import CPU, Target, network_facts, provenance, restored
 from cnn_cli.interpret.scores import class_names
 from cnn_cli.pictures import image
 from cnn_cli.pictures.box_drawing import DrawnBox, enlargement, with_boxes
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
 from cnn_cli.pictures.page import Page, page
-from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.tasks.detection import Detection, detection_task
 
 LEAST_SCORE = 0.3
 _MOST_ROWS = 12  # of the sheet
-_SHEET = "predictions.png"
 
 
 @dataclass(frozen=True)
@@ -123,15 +122,6 @@ class BoxPredictions:
         return Table(tuple(Column(key, key, number=key not in ("image", "class")) for key in keys), rows)
 
 
-@dataclass(frozen=True)
-class _Input:
-    """An image to predict: (c, h, w) bytes, and its true boxes (m, 7) where they are known."""
-
-    name: str
-    pixels: Tensor
-    true: Tensor | None = None
-
-
 def predict_boxes(
     loaded: LoadedNetwork,
     selection: ImageSelection,
@@ -147,25 +137,11 @@ def predict_boxes(
     if not 0 <= least_score <= 1:
         raise UsageError(f"--min-score must be from 0 to 1, not {least_score:g}")
     task = detection_task(loaded.plan, class_names(loaded))
-    files, numbers = files_of(selection.files), selection.index
-    if not files and not numbers:
-        raise UsageError("no images; name files or folders, or choose images of the data set with --index 0")
-    names = [str(path) for path in files] + [f"{selection.split} {i}" for i in numbers]
-    folder = target.output or (loaded.run / "predictions" if loaded.run else Path(f"{loaded.plan.network}-predictions"))
-    words = [word.replace(" ", "-") for word in distinct_words(names)]
-    paths = [(folder / f"{word}-boxes.png", folder / f"{word}.txt") for word in words]
-    image.check_target(folder / _SHEET, target.force)
-    for drawing, labels in paths:
-        image.check_target(drawing, target.force)
-        image.check_target(labels, target.force, (".txt",))
-    make_folder(folder)
     network, skipped = restored(loaded).to(device), list[str]()
     results, rows = [], list[list[Cell]]()
-    inputs = _inputs(loaded, selection, files, skipped)
-    for (drawing, labels), shot in zip(paths, progress_bar(inputs, len(names), "predicting"), strict=True):
-        if shot is None:
-            continue
+    for shot in stream_images(loaded, selection, target, ("-boxes.png", ".txt"), _true_boxes, skipped):
         boxes = detect(network, task, loaded, shot.pixels, least_score, device)
+        drawing, labels = shot.files
         size = (shot.pixels.shape[-2], shot.pixels.shape[-1])
         results.append(BoxPrediction(shot.name, size, boxes, drawing, labels))
         drawn = _drawn(shot.pixels, [box.drawn for box in reversed(boxes)])
@@ -173,10 +149,9 @@ def predict_boxes(
         write_text(labels, results[-1].yolo())
         if len(rows) < _MOST_ROWS:
             rows.append(_row(loaded, shot, results[-1]))
-    if not results:
-        raise CnnError(f"none of the {len(skipped):,} images can be read\n{skipped[0]}")
-    image.save(_sheet(loaded, rows, len(results)).image, folder / _SHEET)
-    return BoxPredictions(loaded, tuple(results), least_score, folder / _SHEET, tuple(skipped))
+    sheet = prediction_folder(loaded, target) / SHEET
+    image.save(_sheet(loaded, rows, len(results)).image, sheet)
+    return BoxPredictions(loaded, tuple(results), least_score, sheet, tuple(skipped))
 
 
 @torch.no_grad()
@@ -202,40 +177,15 @@ def detect(
     )
 
 
-def _inputs(
-    loaded: LoadedNetwork, selection: ImageSelection, files: Sequence[Path], skipped: list[str]
-) -> Iterator[_Input | None]:
-    """The images one by one; None for one of a folder that cannot be read."""
-    channels = loaded.preprocessing.input[0]
-    if channels not in (1, 3):
-        raise UsageError(f"the network takes {channels} channels, but images have 1 (grayscale) or 3 (color)")
-    for path in files:
-        try:
-            yield _Input(str(path), decode_image(path, channels))
-        except ReadImageError as error:
-            if str(path) in selection.files:
-                raise
-            skipped.append(str(error))
-            yield None
-    if not selection.index:
-        return
-    dataset = whole_split(loaded, selection.split, selection.data, selection.data_dir)
-    part = dataset.splits[selection.split]
-    for i in selection.index:
-        if not 0 <= i < len(part):
-            raise UsageError(
-                f"--index {i}: the {selection.split} split of {dataset.name} has images 0 to {len(part) - 1:,}"
-            )
-        pixels = part.images[i] if isinstance(part.images, Tensor) else decode_image(part.images[i], channels)
-        true = box_rows(part.targets)[i] if are_boxes(part.targets) else None
-        yield _Input(f"{Path(dataset.name).name} {selection.split} {i}", pixels, true)
+def _true_boxes(targets: Targets, i: int) -> Tensor | None:
+    return box_rows(targets)[i] if are_boxes(targets) else None
 
 
 def _drawn(pixels: Tensor, boxes: Sequence[DrawnBox]) -> image.Array:
     return with_boxes(picture(pixels.float() / 255), boxes, enlargement(pixels.shape[-2], pixels.shape[-1]))
 
 
-def _row(loaded: LoadedNetwork, shot: _Input, result: BoxPrediction) -> list[Cell]:
+def _row(loaded: LoadedNetwork, shot: ImageToPredict, result: BoxPrediction) -> list[Cell]:
     """The true boxes, where they are known, and the detected ones, at the size of the network's input."""
     _, height, width = loaded.preprocessing.input
     scale = min(height / result.size[0], width / result.size[1])

@@ -1,6 +1,6 @@
 """Predict the class of every pixel: palette masks at the images' own sizes, overlays, and a sheet of all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -11,25 +11,24 @@ from PIL import Image
 from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
-from cnn_cli.data.decoding import ReadImageError, decode_image
 from cnn_cli.data.masks import VOID, MaskFiles, are_masks
 from cnn_cli.data.preprocessing import preprocess, preprocess_masks
-from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.files import make_folder, write_bytes
-from cnn_cli.interpret.inputs import ImageSelection, files_of, whole_split
-from cnn_cli.interpret.pictured import CPU, Target, distinct_words, network_facts, provenance, restored
+from cnn_cli.data.targets import Targets
+from cnn_cli.errors import CnnError
+from cnn_cli.files import write_bytes
+from cnn_cli.interpret.image_stream import SHEET, ImageToPredict, prediction_folder, stream_images
+from cnn_cli.interpret.inputs import ImageSelection
+from cnn_cli.interpret.pictured import CPU, Target, network_facts, provenance, restored
 from cnn_cli.interpret.scores import class_names
 from cnn_cli.pictures import class_map, image
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
 from cnn_cli.pictures.page import Page, page
-from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, percent, render
 from cnn_cli.tasks.dense_scores import scores_of_pixels
 from cnn_cli.tasks.segmentation import segmentation_task
 from cnn_cli.tasks.segmentation_result import mean_iou, pixel_confusion
 
 _MOST_ROWS = 12  # of the sheet
-_SHEET = "predictions.png"
 
 
 @dataclass(frozen=True)
@@ -93,15 +92,6 @@ class MaskPredictions:
         return Table(columns, rows)
 
 
-@dataclass(frozen=True)
-class _Input:
-    """An image to predict: (c, h, w) bytes, and its true mask (h, w) where that is known."""
-
-    name: str
-    pixels: Tensor
-    true: Tensor | None = None
-
-
 def predict_masks(
     loaded: LoadedNetwork,
     selection: ImageSelection,
@@ -116,68 +106,30 @@ def predict_masks(
     """
     classes = class_names(loaded)
     task = segmentation_task(loaded.plan, classes)
-    files, numbers = files_of(selection.files), selection.index
-    if not files and not numbers:
-        raise UsageError("no images; name files or folders, or choose images of the data set with --index 0")
-    names = [str(path) for path in files] + [f"{selection.split} {i}" for i in numbers]
-    folder = target.output or (loaded.run / "predictions" if loaded.run else Path(f"{loaded.plan.network}-predictions"))
-    words = [word.replace(" ", "-") for word in distinct_words(names)]
-    paths = [(folder / f"{word}-mask.png", folder / f"{word}-overlay.png") for word in words]
-    for path in (folder / _SHEET, *(path for pair in paths for path in pair)):
-        image.check_target(path, target.force)
-    make_folder(folder)
     network, skipped = restored(loaded).to(device), list[str]()
-    inputs = _inputs(loaded, selection, files, skipped)
     results, rows = [], list[list[Cell]]()
-    for (mask, overlay), shot in zip(paths, progress_bar(inputs, len(names), "predicting"), strict=True):
-        if shot is None:
-            continue
+    for shot in stream_images(loaded, selection, target, ("-mask.png", "-overlay.png"), _true_mask, skipped):
         scores = scores_of_pixels(network, task, loaded.preprocessing, shot.pixels, tiles, device)
         if not scores.isfinite().all():
             raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
         labels = scores.argmax(0).to(torch.uint8)
-        results.append(_written(shot, labels, classes, mask, overlay))
+        results.append(_written(shot, labels, classes))
         if len(rows) < _MOST_ROWS:
             rows.append(_row(loaded, shot, labels, results[-1]))
-    if not results:
-        raise CnnError(f"none of the {len(skipped):,} images can be read\n{skipped[0]}")
-    image.save(_sheet(loaded, rows, classes, len(results)).image, folder / _SHEET)
-    return MaskPredictions(loaded, tuple(results), folder / _SHEET, tuple(skipped))
+    sheet = prediction_folder(loaded, target) / SHEET
+    image.save(_sheet(loaded, rows, classes, len(results)).image, sheet)
+    return MaskPredictions(loaded, tuple(results), sheet, tuple(skipped))
 
 
-def _inputs(
-    loaded: LoadedNetwork, selection: ImageSelection, files: Sequence[Path], skipped: list[str]
-) -> Iterator[_Input | None]:
-    """The images one by one; None for one of a folder that cannot be read."""
-    channels = loaded.preprocessing.input[0]
-    if channels not in (1, 3):
-        raise UsageError(f"the network takes {channels} channels, but images have 1 (grayscale) or 3 (color)")
-    for path in files:
-        try:
-            yield _Input(str(path), decode_image(path, channels))
-        except ReadImageError as error:
-            if str(path) in selection.files:
-                raise
-            skipped.append(str(error))
-            yield None
-    if not selection.index:
-        return
-    dataset = whole_split(loaded, selection.split, selection.data, selection.data_dir)
-    part = dataset.splits[selection.split]
-    for i in selection.index:
-        if not 0 <= i < len(part):
-            raise UsageError(
-                f"--index {i}: the {selection.split} split of {dataset.name} has images 0 to {len(part) - 1:,}"
-            )
-        pixels = part.images[i] if isinstance(part.images, Tensor) else decode_image(part.images[i], channels)
-        targets, true = part.targets, None
-        if are_masks(targets):
-            true = targets.read(i) if isinstance(targets, MaskFiles) else targets[i]
-        yield _Input(f"{Path(dataset.name).name} {selection.split} {i}", pixels, true)
+def _true_mask(targets: Targets, i: int) -> Tensor | None:
+    if not are_masks(targets):
+        return None
+    return targets.read(i) if isinstance(targets, MaskFiles) else targets[i]
 
 
-def _written(shot: _Input, labels: Tensor, classes: Sequence[str], mask: Path, overlay: Path) -> MaskPrediction:
+def _written(shot: ImageToPredict, labels: Tensor, classes: Sequence[str]) -> MaskPrediction:
     """Write the mask, with the colors of the classes as its palette, and the overlay."""
+    mask, overlay = shot.files
     indexed = Image.fromarray(labels.numpy(), "P")
     indexed.putpalette(class_map.palette().tobytes())
     _save(indexed, mask)
@@ -204,7 +156,7 @@ def _save(picture: Image.Image, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _row(loaded: LoadedNetwork, shot: _Input, labels: Tensor, result: MaskPrediction) -> list[Cell]:
+def _row(loaded: LoadedNetwork, shot: ImageToPredict, labels: Tensor, result: MaskPrediction) -> list[Cell]:
     """Image, truth, prediction, and where they differ, at the size of the network's input."""
     how = replace(loaded.preprocessing, resize="stretch", resize_size=None)
     pixels = picture(preprocess(shot.pixels.unsqueeze(0), how)[0].float() / 255)

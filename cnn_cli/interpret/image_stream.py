@@ -1,0 +1,96 @@
+"""The images of a prediction that is written image by image: at their own sizes, one in memory at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.data.decoding import ReadImageError, decode_image
+from cnn_cli.data.targets import Targets
+from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.files import make_folder
+from cnn_cli.interpret.inputs import ImageSelection, files_of, whole_split
+from cnn_cli.interpret.pictured import Target, distinct_words
+from cnn_cli.pictures import image
+from cnn_cli.progress import progress_bar
+
+SHEET = "predictions.png"
+
+
+@dataclass(frozen=True)
+class ImageToPredict:
+    """An image, (c, h, w) bytes, its target where it is known, and the files that its prediction is written to."""
+
+    name: str
+    pixels: Tensor
+    true: Tensor | None
+    files: tuple[Path, ...]
+
+
+def prediction_folder(loaded: LoadedNetwork, target: Target) -> Path:
+    return target.output or (loaded.run / "predictions" if loaded.run else Path(f"{loaded.plan.network}-predictions"))
+
+
+def stream_images(
+    loaded: LoadedNetwork,
+    selection: ImageSelection,
+    target: Target,
+    endings: Sequence[str],
+    true: Callable[[Targets, int], Tensor | None],
+    skipped: list[str],
+) -> Iterator[ImageToPredict]:
+    """The images one by one, with a progress bar; the folder is made and checked before the first one.
+
+    endings: of the files that are written for each image, such as `-mask.png`. true: the target of an image of the data
+    set. Images of folders that cannot be read go to `skipped`. UsageError without images and for files that exist,
+    unless forced; CnnError for an unreadable image that is named itself, and where none can be read.
+    """
+    files, numbers = files_of(selection.files), selection.index
+    if not files and not numbers:
+        raise UsageError("no images; name files or folders, or choose images of the data set with --index 0")
+    names = [str(path) for path in files] + [f"{selection.split} {i}" for i in numbers]
+    words, folder = [word.replace(" ", "-") for word in distinct_words(names)], prediction_folder(loaded, target)
+    written = [tuple(folder / f"{word}{ending}" for ending in endings) for word in words]
+    for path in (folder / SHEET, *(path for group in written for path in group)):
+        image.check_target(path, target.force, (path.suffix,))
+    make_folder(folder)
+    found = _images(loaded, selection, files, true, skipped)
+    for group, shot in zip(written, progress_bar(found, len(names), "predicting"), strict=True):
+        if shot is not None:
+            yield ImageToPredict(*shot, group)
+    if len(skipped) == len(names):
+        raise CnnError(f"none of the {len(skipped):,} images can be read\n{skipped[0]}")
+
+
+def _images(
+    loaded: LoadedNetwork,
+    selection: ImageSelection,
+    files: Sequence[Path],
+    true: Callable[[Targets, int], Tensor | None],
+    skipped: list[str],
+) -> Iterator[tuple[str, Tensor, Tensor | None] | None]:
+    """The name, pixels and target of each image; None for one of a folder that cannot be read."""
+    channels = loaded.preprocessing.input[0]
+    if channels not in (1, 3):
+        raise UsageError(f"the network takes {channels} channels, but images have 1 (grayscale) or 3 (color)")
+    for path in files:
+        try:
+            yield str(path), decode_image(path, channels), None
+        except ReadImageError as error:
+            if str(path) in selection.files:
+                raise
+            skipped.append(str(error))
+            yield None
+    if not selection.index:
+        return
+    dataset = whole_split(loaded, selection.split, selection.data, selection.data_dir)
+    part = dataset.splits[selection.split]
+    for i in selection.index:
+        if not 0 <= i < len(part):
+            raise UsageError(
+                f"--index {i}: the {selection.split} split of {dataset.name} has images 0 to {len(part) - 1:,}"
+            )
+        pixels = part.images[i] if isinstance(part.images, Tensor) else decode_image(part.images[i], channels)
+        yield f"{Path(dataset.name).name} {selection.split} {i}", pixels, true(part.targets, i)
