@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import small_networks
 import small_runs as small
+import torch
 from PIL import Image
 
+from cnn_cli.data import preparation
 from cnn_cli.data.dataset import Dataset
 from cnn_cli.data.loading import load_dataset, match_classes, split_dataset
 from cnn_cli.data.masks import VOID, MaskFiles
+from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -295,6 +298,24 @@ def test_a_folder_trains(photos: Path, quick: Path, resize: str) -> None:
     document = json.loads((run / "eval.json").read_text())
     assert document["n"] == 1 and document["pixels"] + document["void_pixels"] == 64
     assert (document["void_pixels"] > 0) == (resize == "pad")
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_masks_too_many_for_memory_are_in_a_file(photos: Path, quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"spec": SPEC, "data": str(photos), "epochs": 2, "batch_size": 2, "flip": "random", "workers": 0}
+    whole = small.begin(quick, "whole", **options)
+    monkeypatch.setattr(preparation, "free_memory", lambda *_: 0)
+    split = preparation.prepare(read(photos), Preprocessing((3, 8, 8)), torch.device("cpu"), 0).splits["all"]
+    assert isinstance(split.images, preparation.ImageStream)
+    monkeypatch.setattr("cnn_cli.training.preparation.free_memory", lambda *_: 10**9)
+    streamed = small.begin(quick, "streamed", **options)
+    assert small.same(small.last(whole)["network"], small.last(streamed)["network"])
+    monkeypatch.setattr("os.posix_fallocate", full_disk)
+    with pytest.raises(CnnError, match=r"no room for 0\.0 GB for masks in .*; free some, or set TMPDIR"):
+        small.begin(quick, "full", **options)
 
 
 def test_cnn_data_says_how_a_folder_is_read(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

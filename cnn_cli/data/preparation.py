@@ -1,10 +1,14 @@
 """Preprocessing of all images before training: kept in memory as bytes, or else read when needed."""
 
+import math
+import os
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
@@ -98,7 +102,7 @@ def prepare(
             if not isinstance(split.images, Tensor):
                 _check_headers(split.images, max(1, workers))
             images = ImageStream(split.images, preprocessing, workers)
-        targets = _fitted_targets(split, preprocessing, max(1, workers))
+        targets = _fitted_targets(split, preprocessing, max(1, workers), in_memory)
         splits[name] = PreparedSplit(name, images, targets.to(home))
     if not in_memory:
         notes.append(f"{dataset.name}: {size / 1e9:.1f} GB as bytes; read again every epoch by {workers} workers")
@@ -126,15 +130,16 @@ def _preprocess_all(split: Split, preprocessing: Preprocessing, threads: int) ->
     return result
 
 
-def _fitted_targets(split: Split, preprocessing: Preprocessing, threads: int) -> Tensor:
-    """Labels as they are; masks and boxes at the size of the network's input."""
+def _fitted_targets(split: Split, preprocessing: Preprocessing, threads: int, in_memory: bool) -> Tensor:
+    """Labels as they are; masks and boxes at the size of the network's input, masks in a file if not in memory."""
     targets = split.targets
     if are_boxes(targets):
         return fit_boxes(box_rows(targets), image_sizes(split), preprocessing)
     if isinstance(targets, Tensor) and not are_masks(targets):
         return targets
     assert not isinstance(targets, BoxFiles)
-    result = torch.empty(len(targets), *preprocessing.input[1:], dtype=torch.uint8)
+    shape = len(targets), *preprocessing.input[1:]
+    result = torch.empty(shape, dtype=torch.uint8) if in_memory else _in_temporary_file(shape)
     if isinstance(targets, Tensor):
         for start in range(0, len(targets), _CHUNK):
             result[start : start + _CHUNK] = preprocess_masks(targets[start : start + _CHUNK], preprocessing)
@@ -143,6 +148,20 @@ def _fitted_targets(split: Split, preprocessing: Preprocessing, threads: int) ->
         for i, mask in enumerate(pool.map(targets.read, range(len(targets)))):
             result[i] = preprocess_masks(mask.unsqueeze(0), preprocessing)[0]
     return result
+
+
+def _in_temporary_file(shape: tuple[int, ...]) -> Tensor:
+    """Bytes in a file that is gone with the process; its pages are read when needed. CnnError without room for it."""
+    size = math.prod(shape)
+    try:
+        with tempfile.TemporaryFile() as file:
+            if hasattr(os, "posix_fallocate"):  # else a full disk would end the process later, by a signal
+                os.posix_fallocate(file.fileno(), 0, size)
+            file.truncate(size)
+            return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
+    except OSError as error:
+        need = f"{size / 1e9:.1f} GB for masks in {tempfile.gettempdir()}"
+        raise CnnError(f"no room for {need} ({error.strerror}); free some, or set TMPDIR to another folder") from None
 
 
 def image_sizes(split: Split) -> Tensor:
