@@ -1,0 +1,45 @@
+"""Learning curves of several runs on one plot."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnn_cli.pictures.plots import percent_format, saved_figure
+
+_COLORS = ("#2166ac", "#d6604d", "#4d9221", "#762a83", "#b8860b", "#01665e", "#5f6c7b")
+_SPLITS = {"val": "validation", "test": "test", "train": "training"}
+
+
+def run_curves(
+    histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], metric: str, path: Path, title: str
+) -> None:
+    """Loss and metric over the epochs, a color for each name: of the first split that all runs measured.
+
+    histories: by name the lines of metrics.jsonl, of each seed. CnnError where the file cannot be written.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    lines = [line for runs in histories.values() for history in runs for line in history[:1]]
+    split = next((s for s in _SPLITS if all(line.get(f"{s}_{metric}") is not None for line in lines)), "train")
+    with saved_figure(path, 10, 4.4, title, list(histories)) as figure:
+        axes = figure.subplots(1, 2)
+        for one, measure in zip(axes, ("loss", metric), strict=True):
+            for number, (name, runs) in enumerate(histories.items()):
+                color = _COLORS[number % len(_COLORS)]
+                for seed, history in enumerate(runs):
+                    epochs = [line["epoch"] for line in history]
+                    values = [_finite(line.get(f"{split}_{measure}")) for line in history]
+                    marker = "o" if len(epochs) <= 20 else ""
+                    label = name if not seed else None
+                    one.plot(epochs, values, marker=marker, markersize=4, linewidth=1.6, color=color, label=label)
+            one.set_title(f"{_SPLITS[split]} {'mIoU' if measure == 'miou' else measure}")
+            one.set_xlabel("epoch")
+            one.xaxis.set_major_locator(MaxNLocator(integer=True))
+            one.grid(axis="y")
+            one.legend()
+        axes[1].yaxis.set_major_formatter(percent_format())
+
+
+def _finite(value: float | None) -> float:
+    return math.nan if value is None or not math.isfinite(value) else float(value)

@@ -1,0 +1,248 @@
+"""`cnn compare`: runs on the same images, in pairs with the first, and whether their difference could be chance."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.checkpoints.runs import list_runs
+from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tasks.paired import Difference, compare_groups, compare_right, compare_sums
+from cnn_cli.tasks.segmentation_result import mean_ious
+from cnn_cli.tasks.uncertainty import LEVEL
+from cnn_cli.training.eval_report import EvaluationRequest
+from cnn_cli.training.outcomes import ClassOutcomes, MaskOutcomes, Outcomes, outcomes
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A run, or the runs of several seeds as one, under the letter that the tables have."""
+
+    letter: str
+    name: str
+    runs: tuple[LoadedNetwork, ...]
+    outcomes: tuple[Outcomes, ...]
+
+    @property
+    def scores(self) -> list[float]:
+        """The metric of each seed."""
+        return [_score(one) for one in self.outcomes]
+
+    def document(self) -> dict[str, Any]:
+        spread = stdev(self.scores) if len(self.scores) > 1 else None
+        runs = [str(run.weights) for run in self.runs]
+        return {
+            "letter": self.letter,
+            "name": self.name,
+            "network": self.runs[0].plan.network,
+            "checkpoints": runs,
+            "score": fmean(self.scores),
+            "standard_deviation": spread,
+            "scores": self.scores,
+        }
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """Several candidates and the difference of each to the first. Of m differences each is judged at a level of
+    5%/m (Bonferroni), so that comparing many finds no more by chance."""
+
+    candidates: tuple[Candidate, ...]
+    differences: tuple[Difference, ...]
+    settings: tuple[dict[str, Any], ...]
+
+    @property
+    def images(self) -> int:
+        return len(self.candidates[0].outcomes[0].images)
+
+    @property
+    def metric(self) -> str:
+        return "accuracy" if isinstance(self.candidates[0].outcomes[0], ClassOutcomes) else "mIoU"
+
+    def is_different(self, difference: Difference) -> bool:
+        """Whether chance is no good explanation."""
+        return difference.p * len(self.differences) < 1 - LEVEL
+
+    def verdict(self, other: Candidate, difference: Difference) -> str:
+        """In a sentence: which is better, or that they cannot be told apart."""
+        first, points = self.candidates[0], 100 * difference.value
+        low, high = (100 * end for end in difference.interval)
+        figures = f"{points:+.2f} points (95% interval {low:+.2f} to {high:+.2f}), p = {difference.p:.2g}"
+        figures = f"{figures.replace('-', '−')} by {difference.test}"
+        where = f"{self.images:,} images"
+        if len(first.runs) > 1:
+            where = f"{len(first.runs)} and {len(other.runs)} seeds on {where}"
+        if not self.is_different(difference):
+            return f"{other.letter} and {first.letter} cannot be told apart with {where}: {figures}"
+        better, worse = (other, first) if difference.value > 0 else (first, other)
+        return f"{better.letter} is better than {worse.letter} with {where}: {other.letter} − {first.letter} {figures}"
+
+    def document(self) -> dict[str, Any]:
+        first = self.candidates[0].outcomes[0].images
+        return {
+            "metric": self.metric,
+            "data": first.data,
+            "split": first.split.name,
+            "n": self.images,
+            "runs": [candidate.document() for candidate in self.candidates],
+            "comparisons": [
+                {
+                    "a": self.candidates[0].letter,
+                    "b": other.letter,
+                    "difference": d.value,
+                    "interval": list(d.interval),
+                    "level": LEVEL,
+                    "p": d.p,
+                    "test": d.test,
+                    "different": self.is_different(d),
+                    "verdict": self.verdict(other, d),
+                    "only_a": d.only_a,
+                    "only_b": d.only_b,
+                    **self._sides(other),
+                }
+                for other, d in zip(self.candidates[1:], self.differences, strict=True)
+            ],
+            "settings": list(self.settings),
+        }
+
+    def _sides(self, other: Candidate) -> dict[str, Any]:
+        if len(other.outcomes) > 1 or len(self.candidates[0].outcomes) > 1:
+            return {}
+        only_a, only_b = sides(self.candidates[0].outcomes[0], other.outcomes[0])
+        return {"indices_a": only_a, "indices_b": only_b}
+
+    def table(self) -> Table:
+        """The candidates."""
+        columns = (
+            Column("letter", ""),
+            Column("name", "run", wraps=True),
+            Column("score", self.metric, number=True, show=lambda v: percent(v, 2)),
+            Column("standard_deviation", "± over seeds", number=True, show=lambda v: percent(v, 2)),
+        )
+        seeds = any(len(candidate.runs) > 1 for candidate in self.candidates)
+        return Table(columns if seeds else columns[:-1], [one.document() for one in self.candidates])
+
+    def text(self) -> str:
+        first = self.candidates[0].outcomes[0].images
+        lines = [f"{Path(first.data).name} {first.split.name}: {self.images:,} images", "", render(self.table()), ""]
+        for other, d in zip(self.candidates[1:], self.differences, strict=True):
+            lines.append(self.verdict(other, d))
+            if d.only_a is not None:
+                a, b = self.candidates[0].letter, other.letter
+                lines.append(f"only {a} is right on {d.only_a:,} images, only {b} on {d.only_b:,}")
+        if self.settings:
+            names = [candidate.letter for candidate in self.candidates]
+            columns = (Column("setting", "setting"), *(Column(name, name, wraps=True) for name in names))
+            lines += ["", "settings that differ", render(Table(columns, list(self.settings)))]
+        return "\n".join(lines)
+
+
+def compare_runs(
+    candidates: Sequence[tuple[str, Sequence[LoadedNetwork]]], request: EvaluationRequest, device: torch.device
+) -> RunComparison:
+    """Run all of them over the same split. candidates: a name, and the runs of one or more seeds.
+
+    UsageError for other tasks, classes or images, and for a single run beside a group of seeds.
+    """
+    groups = {len(runs) > 1 for _, runs in candidates}
+    if len(groups) > 1:
+        raise UsageError("groups of seeds are compared with groups; name a folder of seeds for each, or single runs")
+    found = []
+    for i, (name, runs) in enumerate(candidates):
+        results = tuple(outcomes(run, request, device) for run in runs)
+        found.append(Candidate(chr(ord("A") + i), name, tuple(runs), results))
+    first = found[0].outcomes[0]
+    for candidate in found:
+        for one in candidate.outcomes:
+            _check_same(found[0].name, first, candidate.name, one)
+    differences = [_difference(found[0], other) for other in found[1:]]
+    return RunComparison(tuple(found), tuple(differences), tuple(_settings(found)))
+
+
+def sides(a: Outcomes, b: Outcomes) -> tuple[list[int], list[int]]:
+    """The images that only A gets right, and those that only B does, the clearest first; of masks by mean IoU."""
+    if isinstance(a, ClassOutcomes) and isinstance(b, ClassOutcomes):
+        by_loss = np.argsort(-np.abs(a.losses - b.losses), kind="stable")
+        return [int(i) for i in by_loss if a.right[i] and not b.right[i]], [
+            int(i) for i in by_loss if b.right[i] and not a.right[i]
+        ]
+    assert isinstance(a, MaskOutcomes) and isinstance(b, MaskOutcomes)
+    gain = b.ious - a.ious
+    order = np.argsort(-np.abs(gain), kind="stable")
+    return [int(i) for i in order if gain[i] < 0], [int(i) for i in order if gain[i] > 0]
+
+
+def _score(one: Outcomes) -> float:
+    return float(one.right.mean()) if isinstance(one, ClassOutcomes) else float(mean_ious(one.counts.sum(0)))
+
+
+def _difference(a: Candidate, b: Candidate) -> Difference:
+    if len(a.runs) > 1:
+        return compare_groups(a.scores, b.scores)
+    one, two = a.outcomes[0], b.outcomes[0]
+    if isinstance(one, ClassOutcomes) and isinstance(two, ClassOutcomes):
+        return compare_right(one.right, two.right)
+    assert isinstance(one, MaskOutcomes) and isinstance(two, MaskOutcomes)
+    return compare_sums(one.counts, two.counts, mean_ious)
+
+
+def _check_same(first: str, a: Outcomes, other: str, b: Outcomes) -> None:
+    """UsageError unless both were run over the same images of the same classes."""
+    fix = "name the images of both with --data and --split"
+    if type(a) is not type(b):
+        raise UsageError(f"{first} and {other} are for different tasks; compare runs of one task")
+    if set(a.images.classes) != set(b.images.classes):
+        raise UsageError(f"{first} and {other} have different classes; compare runs on the same data")
+    if a.images.names != b.images.names:
+        counts = f"{len(a.images):,} images of {a.images.data} and {len(b.images):,} of {b.images.data}"
+        raise UsageError(f"{first} and {other} are evaluated on different images ({counts}); {fix}")
+
+
+def _settings(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """The settings in which the runs differ, as `cnn runs` reads them; none where a candidate has no run folder."""
+    rows = []
+    for candidate in candidates:
+        run = candidate.runs[0].run
+        if run is None:
+            return []
+        try:
+            listed = list_runs(run).runs
+        except CnnError:
+            return []
+        rows.append({**(listed[0].settings if listed else {}), "network": candidate.runs[0].plan.network})
+    seeds = {"seed"} if len(candidates[0].runs) > 1 else set()
+    names = sorted({name for row in rows for name in row} - seeds)
+    return [
+        {
+            "setting": name.replace("_", " "),
+            **{c.letter: row.get(name) for c, row in zip(candidates, rows, strict=True)},
+        }
+        for name in names
+        if len({row.get(name) for row in rows}) > 1
+    ]
+
+
+def histories(candidate: Candidate) -> list[list[dict[str, Any]]]:
+    """The lines of metrics.jsonl of each seed, as far as there are any."""
+    found = []
+    for run in candidate.runs:
+        path = run.run / "metrics.jsonl" if run.run else None
+        if path and path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found.append([row for line in lines if isinstance(row := _parsed(line), dict) and "epoch" in row])
+    return [history for history in found if history]
+
+
+def _parsed(line: str) -> Any:
+    """A line of a log, None where it is damaged."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
