@@ -145,7 +145,7 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     "300 characters": ("x" * 300 + ": {input: [1, 2, 2], layers: ReLU}\n", "invalid network name"),
     "an empty name": ("'': {input: [1, 2, 2], layers: ReLU}\n", "invalid network name ''"),
     "a newline in a name": ('"a\\nb": {input: [1, 2, 2], layers: ReLU}\n', "invalid network name 'a\\nb'"),
-    "a child called forward": (net("{forward: ReLU}"), "an attribute of every PyTorch module"),
+    "a child called forward": (net("{forward: ReLU}"), "already an attribute of the PyTorch module"),
     "a child called __class__": (net("{__class__: ReLU}"), "invalid layer name"),
     "a layer of another module": (net("[os.system, {torch.load: x}]"), "unknown layer"),
     "a long word": (net("[R" + "e" * 500_000 + "]"), "unknown layer 'Reee"),

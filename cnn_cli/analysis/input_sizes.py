@@ -17,7 +17,7 @@ from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import Shape, ShapeError, SizeOf, sizes
 from cnn_cli.tables import Column, Table, format_count, render
 
-SECONDS = 2  # that a search may take
+SECONDS = 2  # of CPU time, that a search may take
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 COMMON = (28, 32, 64, 96, 128, 192, 224, 256, 320, 384, 448, 512)
 
@@ -104,9 +104,9 @@ def find_input_sizes(plan: Plan, sides: str | None = None) -> InputSizes:
 
     sides: `28,32x48,64`, the sizes to show; by default the smallest, common ones, and those next to the network's own.
     """
-    trial, end = trials(plan), time.perf_counter() + SECONDS
+    trial, end = trials(plan), time.process_time() + SECONDS
     fitting, exact, side = [], [], 0
-    while side < max(256, max(plan.input[1:]) * 4 // 3) and time.perf_counter() < end:
+    while side < max(256, max(plan.input[1:]) * 4 // 3) and time.process_time() < end:
         side += 1
         fits, reads_all = trial(with_side(plan.input, side))
         fitting += [side] * fits
@@ -176,10 +176,10 @@ def _pass_through(layer: Layer, inputs: tuple[Shape, ...]) -> tuple[Layer | None
 
 def near(plan: Plan) -> list[Shape]:
     """The closest square inputs below and above the network's own, or lengths, at which nothing is dropped."""
-    trial, own, end = trials(plan), plan.input[-1], time.perf_counter() + SECONDS
+    trial, own, end = trials(plan), plan.input[-1], time.process_time() + SECONDS
 
     def first(sides: Iterable[int]) -> list[Shape]:
-        possible = (with_side(plan.input, s) for s in sides if s > 0 and time.perf_counter() < end)
+        possible = (with_side(plan.input, s) for s in sides if s > 0 and time.process_time() < end)
         return [shape for shape in possible if trial(shape)[1]][:1]
 
     return first(range(own - 1, own - 65, -1)) + first(range(own + 1, own + 65))

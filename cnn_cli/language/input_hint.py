@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from cnn_cli.layers import Shape, sizes
 
 LARGEST, LONGEST = 2048, 65536  # sides of images, and lengths of one-dimensional inputs, that are tried
-SECONDS = 0.4  # what a hint may cost
+SECONDS = 0.4  # of CPU time, what a hint may cost
 
 
 def is_flat(shape: Shape) -> bool:
@@ -71,5 +71,5 @@ def _doubled(most: int) -> Iterator[int]:
 
 def _within_time(fits: Callable[[Shape], bool]) -> Callable[[Shape], bool]:
     """`fits` until the time for hints is over, then False: better no hint than a slow error."""
-    end = time.perf_counter() + SECONDS
-    return lambda shape: time.perf_counter() < end and fits(shape)
+    end = time.process_time() + SECONDS
+    return lambda shape: time.process_time() < end and fits(shape)
