@@ -34,7 +34,13 @@ LIMITS = {
     r"block_size .* must be odd": "an even `block_size`",
     r"divides by 0": "a division by the number 0",
 }
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML 1.2, where 1e-3 is a number."""
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+"), list("-+0123456789"))
 SEED = torch.default_generator.manual_seed
 
 
@@ -54,7 +60,7 @@ def compare(text: str, seed: int, name: str = "n") -> Result:
         ours = plan(text, name)
     except Exception:
         return Difference("traceback", traceback.format_exc(limit=-4))
-    document = yaml.load(text, Loader=LOADER)
+    document = yaml.load(text, Loader=Loader)
     try:
         shape = document[name]["input"]
         interpreter = Interpreter({k: v for k, v in document.items() if k != "blocks"}, document.get("blocks") or {})

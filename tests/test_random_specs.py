@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from random_specs import random_spec
 from spec_differences import LIMITS, Difference, compare
 from torch_values import CLASSES, JOINS, SPLITS
@@ -13,7 +14,8 @@ from torch_values import CLASSES, JOINS, SPLITS
 import cnn_cli
 from cnn_cli.analysis.memory import training
 from cnn_cli.errors import SpecError
-from cnn_cli.language.registry import plan_document
+from cnn_cli.language.registry import plan_document, plan_spec
+from cnn_cli.language.spec import parse
 from cnn_cli.layers import JOINS as OUR_JOINS
 from cnn_cli.layers import LAYERS
 from cnn_cli.network.build import build_plan
@@ -123,3 +125,10 @@ def test_the_initial_value_of_a_parameter_may_be_an_integer() -> None:
 def test_pieces_of_what_has_a_mistake_are_no_further_mistakes() -> None:
     layers = {"a": {"BatchNorm2d": False}, "s": {"Split": 1}, "b": {"Add": ["s.0", "s.3"]}}
     assert mistake(network(layers)).count("n, layers") == 1
+
+
+def test_a_warning_hides_no_mistake_at_its_place() -> None:
+    block = {"B": {"layers": [{"b": {"Linear": 2}, "c": {"B": None}}]}}
+    text = yaml.safe_dump(network({"d": {"B": None}}, blocks=block), default_flow_style=False)
+    plan = plan_spec(parse(text, "test").networks["n"], None, None)
+    assert "nested more than 64 levels deep" in str(plan.errors)

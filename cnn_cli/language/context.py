@@ -115,12 +115,12 @@ class Context:
     until: str | None = None  # the path of the last value of a part
     until_reached: bool = False
     uses_in_channels: bool = False  # whether a layer inside a block reads $in_channels
-    reported: dict[tuple[str, int, int], str] = field(default_factory=dict)  # place → what its first problem is about
+    reported: dict[tuple[str, int, int, bool], str] = field(default_factory=dict)  # place → what its first one is about
 
     def problem(self, place: Node | tuple[int, int], where: str, message: str, warning: bool = False) -> bool:
         """Note a mistake; whether it is new. A block that is used ten times shows its mistakes once."""
         at = place if isinstance(place, tuple) else place.place
-        new = self.reported.setdefault((self.spec.origin, *at), where) == where
+        new = self.reported.setdefault((self.spec.origin, *at, warning), where) == where
         if new:
             self.problems.append(Problem(self.spec.origin, *at, f"{self.root.name}, {where}", message, warning))
         return new
