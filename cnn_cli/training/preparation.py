@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cnn_cli.analysis.memory import COPIES
 from cnn_cli.checkpoints import transfer
 from cnn_cli.checkpoints.checkpoint import Metadata
 from cnn_cli.data.dataset import Dataset
@@ -30,8 +31,6 @@ from cnn_cli.training.job import Job, needs_two
 from cnn_cli.training.optimizer import make_optimizer
 from cnn_cli.training.shared_folder import SharedFolder
 from cnn_cli.training.state import State
-
-_COPIES = {"adam": 4, "adamw": 4, "muon": 3, "sgd": 2}  # of each weight: itself, its gradient, the optimizer's state
 
 
 def choose_device(name: str, deterministic: bool, world: World, threads: int | None = None) -> torch.device:
@@ -148,7 +147,9 @@ def _check_augmentation(plan: Plan, values: Mapping[str, Any]) -> None:
 def _check_memory(plan: Plan, values: Mapping[str, Any], device: torch.device, batch: int) -> None:
     """CnnError where weights, gradients, the optimizer's state, and one layer's input and output exceed the memory."""
     learning = sum(trainable_params(layer, values["freeze"]) for layer in plan.layers)
-    copies = _COPIES[values["optimizer"]] - 1 + (values["optimizer"] == "sgd" and values["momentum"] > 0)
+    copies = (
+        1 + COPIES[values["optimizer"]] - (values["optimizer"] == "sgd" and not values["momentum"])
+    )  # with gradient
     averaged = values["ema"] is not None or values.get("lookahead") is not None
     fixed = 4 * (plan.params + learning * copies + plan.params * averaged)
     size = 2 if values["precision"] == "bf16" else 4  # bytes of an activation
