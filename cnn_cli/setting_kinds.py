@@ -15,7 +15,12 @@ class Normalization:
         if not isinstance(value, dict) or set(value) != {"mean", "std"}:
             raise ValueError(f"must be {{mean: [...], std: [...]}}, not {shown(value)}")
         mean = ListOf(Number(), single=True).read(value["mean"])
-        std = ListOf(Number(0, above=True), single=True).read(value["std"])
+        try:
+            std = ListOf(Number(0, above=True), single=True).read(value["std"])
+        except ValueError:
+            raise ValueError(
+                f"must be {{mean: [...], std: [...]}} with every std above 0, not {shown(value)}"
+            ) from None
         if len(mean) != len(std):
             raise ValueError(f"must have as many values in mean ({len(mean)}) as in std ({len(std)})")
         return {"mean": [float(m) for m in mean], "std": [float(s) for s in std]}

@@ -335,8 +335,9 @@ def _parsed(kind: Kind, text: Any) -> Any:
     try:
         return kind.read(text)
     except ValueError:
-        with suppress(ValueError):
-            return json.loads(text)
+        for written in (text, f"[{text}]" if "," in text else text):  # 1,2,3 is a list, too
+            with suppress(ValueError):
+                return json.loads(written)
     return text
 
 

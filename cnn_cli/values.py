@@ -105,7 +105,9 @@ class Number:
         low = ok and (self.least is None or (value > self.least if self.above else value >= self.least))
         if not low or (self.most is not None and value > self.most):
             bounds = _range(self.least, self.most)
-            words = re.sub("from|of at least", "above", bounds) if self.above else bounds
+            words = (
+                re.sub("from|of at least", "above", bounds).replace(" to ", " and at most ") if self.above else bounds
+            )
             raise ValueError(f"must be a number{words}, not {shown(value)}{_instead(value, number=True)}")
         return value  # type: ignore[no-any-return]  # 1 stays 1: PyTorch treats both alike, and it prints as written
 
@@ -191,6 +193,7 @@ class ListOf:
             return (self.item.read(value),)
         if not isinstance(value, list | tuple) or not self.least <= len(value) <= self.most:
             count = f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
+            count = count if self.least else f"at most {self.most}"
             raise ValueError(f"must be a list of {count} values, not {shown(value)}")
         return tuple(self.item.read(v) for v in value)
 

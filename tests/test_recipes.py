@@ -52,10 +52,10 @@ def test_a_recipe_lies_over_train_and_under_options(tmp_path: Path, monkeypatch:
 
 def test_an_unknown_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"small has no recipe 'quik'. Did you mean 'quick'\? \(its recipes are quick, tuned\)"
+        UsageError, match=r"small has no recipe 'quik'. Did you mean 'quick'\? Its recipes: quick, tuned"
     ):
         begin(tmp_path, "quik")
-    with pytest.raises(UsageError, match=r"lenet-5 has no recipe 'fast'. \(it has none; leave out --recipe\)"):
+    with pytest.raises(UsageError, match="lenet-5 has no recipes; leave out --recipe"):
         run_module.begin(Request("lenet-5", {}, recipe="fast"))
 
 

@@ -400,6 +400,32 @@ def test_every_setting_reads_what_its_schema_says() -> None:
             jsonschema.validate(json.loads(json.dumps(row.default)), row.kind.schema()), name
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        (
+            "normalize",
+            "{mean: 0.5, std: 0}",
+            "--normalize must be {mean: [...], std: [...]} with every std above 0, not",
+        ),
+        ("gamma", "2", "--gamma must be a number above 0 and at most 1, not 2"),
+        ("workers", "-1", "--workers must be an integer from 0 to 256, not -1"),
+        ("loss", "mse", "--loss must be cross-entropy, focal,"),
+        ("groups", "foo", "--groups must be a list of at most 100 values, not 'foo'"),
+    ],
+)
+def test_what_a_setting_takes_is_said(name: str, text: str, error: str) -> None:
+    with pytest.raises(UsageError) as failed:
+        resolve({name: text}, {}, {})
+    assert str(failed.value).startswith(error)
+
+
+def test_a_list_is_typed_with_commas_alone() -> None:
+    assert resolve({"class_weights": "1,2,0.5"}, {}, {})["class_weights"].value == (1, 2, 0.5)
+    with pytest.raises(UsageError, match=r"--lr must be a number above 0, not \[1, 2\]"):
+        resolve({"lr": "1,2"}, {}, {})
+
+
 def test_fp16_is_refused_with_its_reason() -> None:
     with pytest.raises(UsageError, match="--precision must be fp32, bf16 or auto: training in fp16 needs loss scaling"):
         resolve({"precision": "fp16"}, {}, {})

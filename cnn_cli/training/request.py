@@ -105,6 +105,8 @@ def _comes_again(name: str, setting: Mapping[str, Any], config: Mapping[str, Any
 def recipe_of(plan: Plan, name: str) -> dict[str, Any]:
     """The settings of a recipe of the network; UsageError where it has none of that name."""
     if name and name not in plan.recipes:
-        known = f"its recipes are {', '.join(plan.recipes)}" if plan.recipes else "it has none; leave out --recipe"
-        raise UsageError(f"{plan.network} has no recipe {name!r}.{closest(name, plan.recipes)} ({known})")
+        if not plan.recipes:
+            raise UsageError(f"{plan.network} has no recipes; leave out --recipe")
+        known = ", ".join(plan.recipes)
+        raise UsageError(f"{plan.network} has no recipe {name!r}.{closest(name, plan.recipes)} Its recipes: {known}")
     return plan.recipes[name] if name else {}
