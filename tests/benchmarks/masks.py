@@ -49,6 +49,7 @@ def command(side: str, epochs: float, data_dir: Path, folder: str) -> list[str]:
     if side == "plain":
         return [sys.executable, __file__, "--plain", str(epochs), "--data-dir", str(data_dir)]
     options = ["--optimizer", "adamw", "--lr", "0.001", "--schedule", "constant", "--flip", "none"]
+    options += ["--class-weights", "sqrt"]
     options += ["--epochs", str(epochs), "--batch-size", str(BATCH), "--threads", "1", "--data-dir", str(data_dir)]
     return [sys.executable, "-m", "cnn_cli", "train", "unet", *options, "-o", f"{folder}/{epochs}"]
 
