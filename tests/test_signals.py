@@ -27,16 +27,16 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return everything(go_on(tmp_path_factory.mktemp("unbroken")))
 
 
-@pytest.mark.parametrize("number", [INT, TERM], ids=["Ctrl-C", "SIGTERM"])
-@pytest.mark.parametrize(
-    ("phase", "workers", "group"),
-    [
-        *((phase, 0, False) for phase in ("step", "validation", "saving", "last validation", "test", "pictures")),
-        *((phase, 2, group) for phase in ("step", "validation", "saving", "test") for group in (False, True)),
-    ],
-)
+STOPS = [
+    *((phase, 0, False, INT) for phase in ("step", "validation", "saving", "last validation", "test", "pictures")),
+    *((phase, 2, group, INT) for phase in ("step", "validation", "saving", "test") for group in (False, True)),
+    *(("step", 0, False, TERM), ("saving", 2, True, TERM), ("test", 2, False, TERM)),  # the same handler
+]
+
+
+@pytest.mark.parametrize(("phase", "workers", "group", "number"), STOPS)
 def test_stopped_at_any_time(
-    tmp_path: Path, unbroken: dict[str, Any], phase: str, workers: int, number: int, group: bool
+    tmp_path: Path, unbroken: dict[str, Any], phase: str, workers: int, group: bool, number: int
 ) -> None:
     streaming = (stream_the_images,) if workers else ()
     arguments = (*TRAIN, "--workers", str(workers))
