@@ -44,17 +44,8 @@ class WrittenPage:
 def page_path(loaded: LoadedNetwork, output: Path | None, force: bool) -> Path:
     """`output`, else page.html beside the weights of a run, else <network>.html in the working directory.
 
-    UsageError for another suffix than .html, and for a file that exists, unless `force`.
-    """
-    path = output or (loaded.run / "page.html" if loaded.run else Path(f"{loaded.plan.network}.html"))
-    check_target(path, force, (".html",))
-    return path
-
-
-def write_page(loaded: LoadedNetwork, selection: ImageSelection, path: Path, seed: int = 0) -> WrittenPage:
-    """Write the page of a network, whole or not at all. seed: of the weights of a network without any.
-
-    UsageError for a network with more parameters than a browser takes, or whose input is not an image.
+    UsageError for another suffix than .html, for a file that exists, unless `force`, and for a network that no page
+    shows: one that takes no images, or has more parameters than a browser takes.
     """
     check_images(loaded)
     if loaded.plan.params > MOST_PARAMETERS:
@@ -62,6 +53,15 @@ def write_page(loaded: LoadedNetwork, selection: ImageSelection, path: Path, see
             f"{loaded.plan.network} has {loaded.plan.params:,} parameters, more than the {MOST_PARAMETERS:,} that a "
             "page holds; `cnn summary`, `cnn shapes` and the visualize commands show it"
         )
+    path = output or (loaded.run / "page.html" if loaded.run else Path(f"{loaded.plan.network}.html"))
+    if path.suffix != ".html":
+        raise UsageError(f"{path}: a page is written as .html; choose such a name with -o")
+    check_target(path, force, (".html",))
+    return path
+
+
+def write_page(loaded: LoadedNetwork, selection: ImageSelection, path: Path, seed: int = 0) -> WrittenPage:
+    """Write the page of a network, whole or not at all. seed: of the weights of a network without any."""
     content = page_content(loaded, selection, seed)
     text = _html(loaded, content)
     make_folder(path.parent)
