@@ -26,7 +26,7 @@ def predict_command(
     picture: Picture,
     format: Format,
     top: int | None = option("Output", "N", "Classification: classes to show per image [5]."),
-    min_score: float | None = option("Output", "NUMBER", "Detection: lowest score of boxes to show [0.3]."),
+    min_score: float | None = option("Output", "NUMBER", "Detection: lowest score of boxes to show [0.4]."),
     tiles: bool = flag("Data", "Segmentation: predict at the full resolution of images, in overlapping tiles."),
 ) -> None:
     """Predict the classes of images or pixels, or detect objects.

@@ -28,7 +28,7 @@ from cnn_cli.pictures.page import Page, page
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.tasks.detection import Detection, detection_task
 
-LEAST_SCORE = 0.3
+LEAST_SCORE = 0.4
 _MOST_ROWS = 12  # of the sheet
 
 
@@ -191,8 +191,13 @@ def _row(loaded: LoadedNetwork, shot: ImageToPredict, result: BoxPrediction) -> 
     scale = min(height / result.size[0], width / result.size[1])
     cells = []
     if shot.true is not None:
-        true = [DrawnBox(row[:4], int(row[4])) for row in shot.true.tolist() if row[4] >= 0]
-        cells.append(Cell(_placed(shot.pixels, true, (height, width), scale), (f"{len(true)} true boxes",)))
+        names = class_names(loaded)
+        true = [DrawnBox(row[:4], int(row[4]), names[int(row[4])]) for row in shot.true.tolist() if row[4] >= 0]
+        cells.append(
+            Cell(
+                _placed(shot.pixels, true, (height, width), scale), (f"{len(true)} true box{'es' * (len(true) != 1)}",)
+            )
+        )
     found = [box.drawn for box in reversed(result.boxes)]
     caption = result.summary if cells else f"{Path(shot.name).name}: {result.summary}"
     return [*cells, Cell(_placed(shot.pixels, found, (height, width), scale), (caption,))]
