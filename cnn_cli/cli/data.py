@@ -20,7 +20,7 @@ def data_command(
     data_dir: Path | None = DATA_DIR,
     task: str | None = option("Data", "NAME", "Task, where a data set has masks and boxes."),
     annotations: str | None = option("Data", "NAME", "Format of boxes, where a folder has several: voc, coco or yolo."),
-    skip_unreadable: bool = flag("Data", "Leave out images that cannot be read or have faulty boxes."),
+    skip_unreadable: bool = flag("Data", "Skip images that cannot be read or have faulty boxes."),
 ) -> None:
     """Check a data set, and show its task, splits and classes.
 

@@ -14,7 +14,7 @@ def errors_command(
     weights: Weights,
     picture: Picture,
     format: Format,
-    split: str | None = option("Data", "NAME", "Split to look at: test, val or train [test, else val, else train]."),
+    split: str | None = option("Data", "NAME", "Split to evaluate: test, val or train [test, else val, else train]."),
     limit: int = option("Output", "N", "Images or classes in each list and on the sheet.", default=20, min=1, max=200),
 ) -> None:
     """Show what a trained network gets wrong: the worst mistakes, and the classes that it confuses.

@@ -19,9 +19,11 @@ def evaluate_command(
     batch_size: int | None = option("Speed", "N", "Batch size [as in training].", "-b", "--batch-size"),
     workers: int | None = option("Speed", "N", "Data-loading workers [one per CPU, at most 8].", "-j", "--workers"),
     original_size: bool = flag(
-        "Data", "In segmentation, measure masks at their own sizes [that of the network's input]."
+        "Data", "Segmentation: evaluate at the original size of masks [that of the network's input]."
     ),
-    tiles: bool = flag("Data", "The same, and look at images in their own resolution, through overlapping windows."),
+    tiles: bool = flag(
+        "Data", "Segmentation: as --original-size, predicted at the full resolution in overlapping tiles."
+    ),
     calibrate: bool = flag(
         "Calibration", "Fit the temperature of probabilities on the val split, for cnn predict too."
     ),
