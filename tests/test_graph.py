@@ -22,7 +22,7 @@ from cnn_cli.graph.curves import Arrangement, Size
 from cnn_cli.graph.figure import COLORS, arrange, box_size, render_figure
 from cnn_cli.graph.layout import lay_out
 from cnn_cli.graph.markup import to_dot, to_mermaid
-from cnn_cli.graph.u_shape import arrange_as_u, nested_skips
+from cnn_cli.graph.u_shape import arrange_as_u, find_encoder
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find
 
@@ -204,9 +204,11 @@ def unet(depth: int) -> Plan:
 @pytest.mark.parametrize("depth", [2, 4])
 def test_an_encoder_decoder_is_drawn_as_a_u(depth: int) -> None:
     found, arrows = collect_boxes(unet(depth), None)
-    skips = nested_skips(len(found), arrows)
+    encoder = find_encoder(len(found), arrows)
+    assert encoder and not encoder.beside and not encoder.through
+    skips = encoder.skips
     assert [found[a.start].name for a in skips] == [f"down{n}" for n in range(depth)]
-    page = arrange_as_u([(100.0, 50.0 + n % 3) for n in range(len(found))], arrows, skips)
+    page = arrange_as_u([(100.0, 50.0 + n % 3) for n in range(len(found))], arrows, encoder)
     x, y = zip(*page.centers, strict=True)
     assert all(abs(y[a.start] - y[a.end]) < 1e-6 and x[a.start] < x[a.end] for a in skips), "straight across"
     left = [n for n in range(len(found)) if x[n] == x[0]]
@@ -219,7 +221,20 @@ def test_an_encoder_decoder_is_drawn_as_a_u(depth: int) -> None:
 @pytest.mark.parametrize("name", ["fashion-convnet", "resnet18", "googlenet", "densenet121"])
 def test_other_networks_are_not(name: str) -> None:
     found, arrows = collect_boxes(find(name), 2)
-    assert nested_skips(len(found), arrows) == []
+    assert find_encoder(len(found), arrows) is None
+
+
+def test_residual_blocks_and_convolutions_on_a_skip_leave_a_u() -> None:
+    found, arrows = collect_boxes(find("unet"), None)
+    encoder = find_encoder(len(found), arrows)
+    assert encoder
+    assert [found[n].name for n in encoder.through.values()] == ["fine1"]
+    assert [found[a.start].name for a in encoder.skips] == ["down1.0", "down2.1.add"]
+    assert all(found[a.end].kind == "join" for a in encoder.beside)
+    page = arrange_as_u([(100.0, 50.0)] * len(found), arrows, encoder)
+    y = [place[1] for place in page.centers]
+    arrow, over = next(iter(encoder.through.items()))
+    assert all(y[a.start] == y[a.end] for a in encoder.skips) and y[over] == y[arrow.start]
 
 
 @pytest.mark.parametrize("name", ["resnet152", "densenet201", "googlenet"])

@@ -9,7 +9,7 @@ from cnn_cli.errors import CnnError
 from cnn_cli.graph.boxes import Arrow, Box
 from cnn_cli.graph.columns import arrange_in_columns
 from cnn_cli.graph.curves import Arrangement, Piece, Point, Size
-from cnn_cli.graph.u_shape import arrange_as_u, nested_skips
+from cnn_cli.graph.u_shape import arrange_as_u, find_encoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,8 +69,8 @@ def render_figure(name: str, caption: str, boxes: Sequence[Box], arrows: Sequenc
 
 def arrange(sizes: Sequence[Size], arrows: Sequence[Arrow]) -> Arrangement:
     """An encoder-decoder as a U, others from top to bottom."""
-    skips = nested_skips(len(sizes), arrows)
-    return arrange_as_u(sizes, arrows, skips) if skips else arrange_in_columns(sizes, arrows)
+    encoder = find_encoder(len(sizes), arrows)
+    return arrange_as_u(sizes, arrows, encoder) if encoder else arrange_in_columns(sizes, arrows)
 
 
 def box_size(box: Box) -> Size:

@@ -1,6 +1,7 @@
 """An encoder-decoder such as U-Net as a U: down on the left, up on the right, skip connections straight across."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from cnn_cli.graph.boxes import Arrow
@@ -8,40 +9,110 @@ from cnn_cli.graph.columns import RANK_GAP
 from cnn_cli.graph.curves import Arrangement, Label, Piece, Point, Size, rounded, straight
 
 GAP = 150.0  # px between the two columns
+_SHORT = 2  # steps of the chain that a residual block may span, and a skip connection not
+_OUTSIDE = 26.0  # px from a column to an arrow that passes beside it
 
 
-def nested_skips(count: int, arrows: Sequence[Arrow]) -> list[Arrow]:
-    """The skip connections of an encoder-decoder of `count` boxes, outermost first; empty for other graphs.
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder-decoder: `skips` are its skip connections, outermost first, over a box where `through` has one, and
+    `beside` the other arrows that pass boxes, such as those of residual blocks; `chain` are all boxes but `through`."""
 
-    Such a graph is a chain, with at least two further arrows, each of which spans the next one.
+    chain: tuple[int, ...]
+    skips: tuple[Arrow, ...]
+    through: Mapping[Arrow, int]
+    beside: tuple[Arrow, ...]
+    bottom: int  # the place in the chain of the last box of the left column
+
+
+def find_encoder(count: int, arrows: Sequence[Arrow]) -> Encoder | None:
+    """The encoder-decoder of `count` boxes; None for other graphs.
+
+    Such a graph is a chain, with at least two further arrows, each of which spans the next one; others span none of
+    them, and lie on one side. A skip connection may lead through one box.
     """
-    skips = sorted((a for a in arrows if a.end != a.start + 1), key=lambda a: a.start)
-    is_chain = len(arrows) - len(skips) == count - 1
-    is_nested = all(a.start < b.start and b.end < a.end for a, b in pairwise(skips))
-    return skips if len(skips) > 1 and is_chain and is_nested else []
+    through, chain = _off_the_chain(count, arrows)
+    long = [a for a in arrows if not {a.start, a.end} & set(through.values())] + list(through)
+    steps = set(pairwise(chain))
+    if len([a for a in long if (a.start, a.end) in steps]) != len(chain) - 1:
+        return None
+    place = {n: i for i, n in enumerate(chain)}
+    further = [a for a in long if (a.start, a.end) not in steps]
+    skips = _longest_nesting([a for a in further if place[a.end] - place[a.start] > _SHORT])
+    beside = tuple(a for a in further if a not in skips)
+    if len(skips) < 2 or any(a not in skips for a in through):
+        return None
+    ends = [place[n] for n in (skips[-1].start, skips[-1].end)]
+    free = [i for i in range(*ends) if not any(place[a.start] <= i < place[a.end] for a in beside)]
+    if not free:
+        return None
+    return Encoder(tuple(chain), tuple(skips), through, beside, min(free, key=lambda i: abs(2 * i - sum(ends))))
 
 
-def arrange_as_u(sizes: Sequence[Size], arrows: Sequence[Arrow], skips: Sequence[Arrow]) -> Arrangement:
+def _longest_nesting(arrows: Sequence[Arrow]) -> list[Arrow]:
+    """The most arrows of which each spans the next one, outermost first."""
+    best: dict[Arrow, list[Arrow]] = {}
+    for arrow in sorted(arrows, key=lambda a: a.end - a.start):
+        inside = [best[a] for a in best if arrow.start < a.start and a.end < arrow.end]
+        best[arrow] = [arrow, *max(inside, key=len, default=[])]
+    return max(best.values(), key=len, default=[])
+
+
+def _off_the_chain(count: int, arrows: Sequence[Arrow]) -> tuple[dict[Arrow, int], list[int]]:
+    """Boxes between a start and an end further on, by the arrow that they make, and the other boxes in order."""
+    through: dict[Arrow, int] = {}
+    for n in range(1, count - 1):
+        into, out = ([a for a in arrows if a.end == n], [a for a in arrows if a.start == n])
+        if (
+            len(into) == len(out) == 1
+            and into[0].start < n - 1
+            and not any(a.start == n - 1 and a.end == n for a in arrows)
+        ):
+            through[Arrow(into[0].start, out[0].end, into[0].shape)] = n
+    return through, [n for n in range(count) if n not in through.values()]
+
+
+def arrange_as_u(sizes: Sequence[Size], arrows: Sequence[Arrow], encoder: Encoder) -> Arrangement:
     """Both ends of a skip connection have the same y; the boxes between two levels share the room."""
-    last, inner = len(sizes) - 1, skips[-1]
-    bottom = (inner.start + inner.end) // 2  # the last box of the left column
-    levels = [(0, last), *((a.start, a.end) for a in skips), (bottom, bottom + 1)]
-    widths = [max(w for w, _ in column) for column in (sizes[: bottom + 1], sizes[bottom + 1 :])]
-    x = widths[0] / 2, widths[0] + GAP + widths[1] / 2
-    y = [0.0] * len(sizes)
-    top = max(sizes[0][1], sizes[last][1]) / 2
+    chain, bottom = encoder.chain, encoder.bottom
+    place = {n: i for i, n in enumerate(chain)}
+    ends = [(place[a.start], place[a.end]) for a in encoder.skips]
+    levels = [(0, len(chain) - 1), *ends, (bottom, bottom + 1)]
+    high = [sizes[n] for n in chain]
+    widths = [max(w for w, _ in column) for column in (high[: bottom + 1], high[bottom + 1 :])]
+    gap = max([GAP, *(sizes[n][0] + GAP for n in encoder.through.values())])
+    edge = _OUTSIDE + 8 if encoder.beside else 0.0
+    x = edge + widths[0] / 2, edge + widths[0] + gap + widths[1] / 2
+    y = [0.0] * len(chain)
+    top = max(high[0][1], high[-1][1]) / 2
     for (left, right), (lower, higher) in pairwise(levels):
         columns = list(range(left, lower + 1)), list(range(right, higher - 1, -1))
-        offsets = [_offsets(sizes, column) for column in columns]
+        offsets = [_offsets(high, column) for column in columns]
         height = max(offset[-1] for offset in offsets)
         for column, offset in zip(columns, offsets, strict=True):
             for n, distance in zip(column, offset, strict=True):
                 y[n] = top + (distance * height / offset[-1] if offset[-1] else height * (n in (lower, higher)))
         top += height
-    centers = [(x[n > bottom], y[n]) for n in range(len(sizes))]
-    drawn = [_arrow(arrow, centers, sizes) for arrow in arrows]
-    total = max(y[n] + sizes[n][1] / 2 for n in (bottom, bottom + 1))
-    return Arrangement(centers, [c for c, _ in drawn], [t for _, t in drawn], x[1] + widths[1] / 2, total)
+    centers = {n: (x[i > bottom], y[i]) for i, n in enumerate(chain)}
+    middle = edge + widths[0] + gap / 2
+    centers |= {n: (middle, y[place[arrow.start]]) for arrow, n in encoder.through.items()}
+    drawn = [
+        _beside(a, centers, sizes, widths, x[0]) if a in encoder.beside else _arrow(a, centers, sizes) for a in arrows
+    ]
+    total = max(y[n] + high[n][1] / 2 for n in (bottom, bottom + 1))
+    points = [centers[n] for n in range(len(sizes))]
+    return Arrangement(points, [c for c, _ in drawn], [t for _, t in drawn], x[1] + widths[1] / 2 + edge, total)
+
+
+def _beside(
+    arrow: Arrow, centers: Mapping[int, Point], sizes: Sequence[Size], widths: Sequence[float], left: float
+) -> tuple[tuple[Piece, ...], Label]:
+    """Around the boxes of a column, on its outer side."""
+    (x, y), (x2, y2) = centers[arrow.start], centers[arrow.end]
+    side = -1 if x == left else 1
+    outer = x + side * (widths[side > 0] / 2 + _OUTSIDE)
+    ends = [(x + side * sizes[arrow.start][0] / 2, y), (x2 + side * sizes[arrow.end][0] / 2, y2)]
+    return tuple(rounded([ends[0], (outer, y), (outer, y2), ends[1]])), Label(outer, (y + y2) / 2, "")
 
 
 def _offsets(sizes: Sequence[Size], column: Sequence[int]) -> list[float]:
@@ -49,7 +120,7 @@ def _offsets(sizes: Sequence[Size], column: Sequence[int]) -> list[float]:
     return [0.0, *accumulate((sizes[a][1] + sizes[b][1]) / 2 + RANK_GAP for a, b in pairwise(column))]
 
 
-def _arrow(arrow: Arrow, centers: Sequence[Point], sizes: Sequence[Size]) -> tuple[tuple[Piece, ...], Label]:
+def _arrow(arrow: Arrow, centers: Mapping[int, Point], sizes: Sequence[Size]) -> tuple[tuple[Piece, ...], Label]:
     (x, y), (x2, y2) = centers[arrow.start], centers[arrow.end]
     (width, height), (width2, height2) = sizes[arrow.start], sizes[arrow.end]
     if x == x2:
