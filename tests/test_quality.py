@@ -156,6 +156,13 @@ def test_tests_stay_readable() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_no_call_passes_ten_positional_arguments(path: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    long = [call for call in calls if len(call.args) >= 10 and not isinstance(call.func, ast.Subscript)]  # of a kernel
+    assert [(path.name, call.lineno) for call in long] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_files_and_functions_stay_readable(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400
     assert [(name, lines) for name, lines in functions(path) if lines > 60 and name != "train"] == []

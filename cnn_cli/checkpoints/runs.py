@@ -194,17 +194,17 @@ def _read(path: Path) -> Run:
     with suppress(OSError, ValueError):
         result = json.loads((path / "eval.json").read_text())
     return Run(
-        path,
-        facts.get("network", ""),
-        settings,
-        _state(path),
-        len(history),
-        best.get("epoch"),
-        metric,
-        best.get(f"val_{metric}"),
-        result.get(metric) if result.get("split") == "test" else None,
-        sum(row.get("seconds") or 0.0 for row in history),
-        facts.get("started", "").strip("'"),
+        path=path,
+        network=facts.get("network", ""),
+        settings=settings,
+        state=_state(path),
+        epochs=len(history),
+        best_epoch=best.get("epoch"),
+        metric=metric,
+        val=best.get(f"val_{metric}"),
+        test=result.get(metric) if result.get("split") == "test" else None,
+        seconds=sum(row.get("seconds") or 0.0 for row in history),
+        started=facts.get("started", "").strip("'"),
     )
 
 

@@ -202,8 +202,20 @@ _KANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 
 def _mnist(name: str, title: str, classes: tuple[str, ...], source: str, torchvision: str) -> NamedDataset:
     folder, files = f"{torchvision}/raw", tuple(f"{file}.gz" for file in _IDX)
-    counts = (60_000, 10_000)
-    return NamedDataset(name, title, _read_mnist, 10, (1, 28, 28), *counts, source, classes, torchvision, folder, files)
+    return NamedDataset(
+        name,
+        title,
+        _read_mnist,
+        class_count=10,
+        shape=(1, 28, 28),
+        train=60_000,
+        test=10_000,
+        source=source,
+        classes=classes,
+        torchvision=torchvision,
+        folder=folder,
+        files=files,
+    )
 
 
 def _cifar(classes: int, archive: str) -> NamedDataset:

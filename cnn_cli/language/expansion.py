@@ -86,17 +86,17 @@ def _expand(spec: Spec) -> Plan:
         known = all(x.shape is not None for x in outputs.values())
         assert known, f"{spec.name}: an output is not known, and no mistake was noted"
     return Plan(
-        spec,
-        spec.input,
-        {name: x.shape or () for name, x in outputs.items()},
-        tuple(x.row for x in outputs.values()),
-        root,
-        tuple(context.layers),
-        {name: node.plain for name, node in spec.args.items()},
-        tuple(sorted(set(context.problems))),
-        frozenset(context.blocks),
-        context.parts,
-        context.shape_error,
+        spec=spec,
+        input=spec.input,
+        shapes={name: x.shape or () for name, x in outputs.items()},
+        ends=tuple(x.row for x in outputs.values()),
+        root=root,
+        layers=tuple(context.layers),
+        args={name: node.plain for name, node in spec.args.items()},
+        problems=tuple(sorted(set(context.problems))),
+        blocks=frozenset(context.blocks),
+        parts=context.parts,
+        shape_error=context.shape_error,
     )
 
 

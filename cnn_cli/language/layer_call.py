@@ -100,8 +100,20 @@ def add_layer(
     except ShapeError as error:
         context.shape_problem(call.place, call.where, error, inputs[:-1] if call.size else inputs)
         return unknown_part(site)
-    rows = tuple(f.row for f in inputs)
-    layer = Layer(site.path, rule.name, rule, settings, names, rows, shapes, out, *call.place, call.shared_with)
+    line, column = call.place
+    layer = Layer(
+        name=site.path,
+        type=rule.name,
+        rule=rule,
+        settings=settings,
+        written=names,
+        takes=tuple(f.row for f in inputs),
+        input_shapes=shapes,
+        output_shape=out,
+        line=line,
+        column=column,
+        shared_with=call.shared_with,
+    )
     _bounded(context, layer, call)
     warning = rule.warning(layer.input_shape, context.types)
     if warning and not any(rule.settings[name].inferred for name in names):  # who writes in_features means it

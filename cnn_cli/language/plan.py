@@ -1,4 +1,4 @@
-"""What expand.py makes of a spec: a tree of layers with their shapes and counts. Facts only; no torch, no weights."""
+"""What expansion.py makes of a spec: a tree of layers with their shapes and counts. Facts only; no torch, no weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
