@@ -1,4 +1,4 @@
-"""What expansion.py makes of a spec: a tree of layers with their shapes and counts. Facts only; no torch, no weights."""
+"""What expansion.py makes of a spec: a tree of layers with their shapes and counts. Facts alone, without torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
