@@ -164,7 +164,7 @@ def test_weights_that_do_not_fit_a_part(tmp_path: Path, monkeypatch: pytest.Monk
 
     said = refused(weights="backbone=other.pth")
     assert "bn1.weight is 3, but should be 64; end the part before the layers that differ, with `until`" in said
-    assert said.endswith("to train from what fits by name and shape, add --weights-partial")
+    assert said.endswith("to copy only the tensors that match by name and shape, add --weights-partial")
     assert refused(weights="backbone=").startswith("--weights backbone= names no weights; write backbone=torchvision")
     said = refused(weights="bakbone=torchvision")
     assert said.endswith(": small has no part 'bakbone'. Did you mean 'backbone'? (its parts are backbone)")

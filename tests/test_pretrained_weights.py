@@ -305,7 +305,7 @@ def test_pictures_with_weights(
 ) -> None:
     publish(monkeypatch, tmp_path, NET)
     assert cnn("visualize-filters", NET, "--weights", "torchvision", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["origin"].startswith("SqueezeNet1_1_Weights.IMAGENET1K_V1")
+    assert json.loads(capsys.readouterr().out)["origin"].startswith("weights SqueezeNet1_1_Weights.IMAGENET1K_V1")
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_it_takes_the_place_before_anything_else_is_written(tmp_path: Path, monk
     run = small.begin(tmp_path, epochs=2)
     damage(run / "last.pt")
     before = {p.name: p.read_bytes() for p in run.iterdir()}
-    with pytest.raises(UsageError, match="keeps its settings"):
+    with pytest.raises(UsageError, match="its own settings"):
         run_module.resume(small.request(tmp_path, lr=0.5), run / "previous.pt")
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

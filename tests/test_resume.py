@@ -180,7 +180,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
         small.interrupt()
         small.interrupt()
 
-    with small.at_step(15, twice), pytest.raises(StoppedError, match="at once"):
+    with small.at_step(15, twice), pytest.raises(StoppedError, match="immediately"):
         small.begin(tmp_path)
     assert small.last(tmp_path / "run")["step"] == 12  # of the epoch before
     small.resume(tmp_path)

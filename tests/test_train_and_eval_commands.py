@@ -301,7 +301,7 @@ def test_two_classes_and_one_output(cnn: Cnn, folder: Path, tmp_path: Path) -> N
         (["eval", "lenet-5"], 2, "no trained weights of lenet-5 in "),
         (["eval", "small", "--split", "dev"], 2, "--split must be test, val or train, not 'dev'"),
         (["eval", "small", "-b", "0"], 2, "--batch-size must be an integer of at least 1, not 0"),
-        (["eval", "small", "-j", "-1"], 2, "--workers must be null or an integer from 0 to 256, not -1"),
+        (["eval", "small", "-j", "-1"], 2, "--workers must be an integer from 0 to 256, not -1"),
         (["eval", "small", "--split", "val"], 2, "digits has no val split; it has train, test"),
         (["eval", "nothing.safetensors"], 1, "cannot read nothing.safetensors: No such file or directory"),
         (["eval", "small.yaml", "--csv", "--markdown"], 2, "--json, --csv and --markdown exclude each other"),

@@ -91,8 +91,8 @@ def _refuse_targets(root: Path, names: list[str]) -> None:
     if pairs or (images and targets):
         pair = " and ".join(f"{name}/" for name in (pairs or [(images[0], targets[0])])[0])
         raise UsageError(
-            f"{root} looks like a detection data set ({pair}), but the tasks are classification, with a folder\n"
-            f"for each class: {root}/<class>/<image>.jpg, and segmentation, with a mask for each image"
+            f"{root} has {pair}, but neither masks nor boxes in a known format (cnn guide data);\n"
+            f"for classification, make a folder for each class: {root}/<class>/<image>.jpg"
         )
 
 
