@@ -138,7 +138,7 @@ def _cells(plan: Plan, layer: Layer) -> tuple[str, ...]:
         step, half = scale.stride, f"{scale.stride / 2:g}"
         if layer.name == ends[scale.scores]:
             center = f"pixel ({step}·column + {half}, {step}·row + {half})"
-            near = "a score per class that an object of this class has its center near that pixel"
+            near = "one score per class, for an object centered near that pixel"
             return f"{sizes(scale.size)}, {step} pixels apart; the center of a cell is {center}", near
         if layer.name == ends[scale.boxes]:
             edges = "to the left, upper, right and lower edge of the box"
