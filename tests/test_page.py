@@ -48,7 +48,7 @@ def test_nothing_in_the_file_points_elsewhere(workspace: Path) -> None:
     ("arguments", "message"),
     [
         (["vgg16"], "138,357,544 parameters, more than the 100,000,000"),
-        (["tiny-cnn", "-o", "a.pdf"], "a page is written as .html"),
+        (["tiny-cnn", "-o", "a.pdf"], "a page must end in .html"),
         (["net.yaml"], "takes 5 channels"),
         (["tiny-cnn", "--seed", "1"], "add --untrained"),
     ],

@@ -101,7 +101,7 @@ def test_channels_are_switched_off(driver: Any, page: Path) -> None:
         chosen = f".switch[aria-label='channel {channel}'][aria-pressed='false']"
         until(lambda chosen=chosen: driver.find_elements(By.CSS_SELECTOR, chosen))
     until(lambda: text(driver, "#bars") != before)
-    assert "switched off" in text(driver, "#timing")
+    assert "turned off" in text(driver, "#timing")
     pressed = driver.execute_script("return document.querySelectorAll('.switch[aria-pressed=false]').length")
     assert pressed == 16
 
@@ -115,7 +115,7 @@ def test_the_network_trains_in_the_page(driver: Any, page: Path) -> None:
         until(lambda n=n: f"Step {n}," in text(driver, "#tool"))
     assert "test accuracy" in text(driver, "#tool")
     driver.find_element(By.XPATH, "//button[text()='Reset']").click()
-    until(lambda: "those of the file again" in text(driver, "#tool"))
+    until(lambda: "reset to those of the file" in text(driver, "#tool"))
 
 
 def test_a_file_that_is_no_image_is_refused(driver: Any, page: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def page_command(
     force: bool = flag("Output", "Overwrite an existing file."),
     json: bool = JSON,
 ) -> None:
-    """Write a network as one HTML file in which it runs, with every value explained.
+    """Export a network as a self-contained HTML page that runs it and explains every value.
 
     The gallery shows IMAGE…, or test images of the data set. A network without a run is shown untrained.
     """
@@ -34,7 +34,7 @@ def page_command(
         loaded = load_network(network, models=spec.files, args=spec.args, input=spec.size, weights=weights.weights)
     path = page_path(loaded, output, force)
     if loaded.weights is None and not untrained.untrained:
-        note(f"{loaded.plan.network} has no run here, so the page shows it untrained; train it: cnn train {network}")
+        note(f"{loaded.plan.network} has no run, so the page shows it untrained; train it: cnn train {network}")
     note_weights(network, loaded)
     written = write_page(loaded, images.selection(data), path, untrained.seed or 0)
     if json:

@@ -197,7 +197,7 @@ async function openFile(page, file) {
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
   page.image = null;
   const how = page.content.preprocessing.text;
-  note.textContent = `${file.name}, ${picture.width}x${picture.height}: ${how}, as cnn predict does it.`;
+  note.textContent = `${file.name}, ${picture.width}x${picture.height}: ${how}, as in cnn predict.`;
   await useImage(page, fitted(fromCanvas(pixels), page.content.preprocessing).data, null, file.name);
 }
 
@@ -254,7 +254,7 @@ function preparePad(page) {
   clear();
   if (part) {
     select("#draw-note").textContent =
-      `Your drawing is scaled so that its longer side is ${percent(part.side)} of the image, and moved so that its center of mass lies where that of the gallery's images lies.`;
+      `Your drawing is scaled so that its longer side is ${percent(part.side)} of the image, and shifted so that its center of mass matches that of the gallery images.`;
   }
 }
 
@@ -272,7 +272,7 @@ async function predict(page) {
   const result = await page.ask("run", { bytes: page.bytes });
   showPrediction(page, result);
   const timing = select("#timing");
-  timing.textContent = `Computed in ${result.milliseconds < 10 ? result.milliseconds.toFixed(1) : Math.round(result.milliseconds)} ms${page.off.size ? ", with channels switched off" : ""}.`;
+  timing.textContent = `Computed in ${result.milliseconds < 10 ? result.milliseconds.toFixed(1) : Math.round(result.milliseconds)} ms${page.off.size ? ", with some channels turned off" : ""}.`;
   await repaint(page);
   if (page.tool) await page.tool();
 }
@@ -336,9 +336,9 @@ async function showBoxes(page, area) {
       el("input", { type: "range", min: 0.05, max: 0.95, step: 0.05, value, input: () => showBoxes(page, area) });
     page.thresholds = { score: slider(0.3), overlap: slider(0.6), list: el("ol", { class: "legend-list" }) };
     area.replaceChildren(
-      el("label", {}, "Least score ", page.thresholds.score),
+      el("label", {}, "Score threshold ", page.thresholds.score),
       el("br"),
-      el("label", {}, "Most overlap ", page.thresholds.overlap),
+      el("label", {}, "NMS IoU threshold ", page.thresholds.overlap),
       page.thresholds.list,
     );
   }
@@ -359,7 +359,7 @@ async function showBoxes(page, area) {
         ),
       ),
   );
-  if (!boxes.length) list.append(el("li", {}, "No box has such a score."));
+  if (!boxes.length) list.append(el("li", {}, "No box reaches this score."));
   if (boxes.length > 10) list.append(el("li", {}, `and ${boxes.length - 10} more`));
 }
 

@@ -1,4 +1,4 @@
-"""What a page holds beside the network: images to look at, digits to train on, and what a run tells of its epochs."""
+"""What a page holds beside the network: images to look at, digits to train on, and what a run says about its epochs."""
 
 import base64
 import json
@@ -57,7 +57,7 @@ def gallery(loaded: LoadedNetwork, selection: ImageSelection) -> Gallery:
     if selection.files or selection.index:
         inputs = load_inputs(loaded, selection, _MOST)
         images = (inputs.pixels * 255).round().to(torch.uint8)
-        return Gallery(images, inputs.names, inputs.labels, "the images named on the command line")
+        return Gallery(images, inputs.names, inputs.labels, "images from the command line")
     known = (loaded.metadata.data.get("name") if loaded.metadata else None) or selection.data
     own = DATASETS.get(str(loaded.plan.train.get("data")))
     built_in = own is not None and not own.torchvision  # others would have to be downloaded
@@ -104,7 +104,7 @@ def _samples(loaded: LoadedNetwork) -> Gallery:
     photographs = load_sample_images()
     tensors = [torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] for picture in photographs.images]
     fitted = torch.cat([preprocess(tensor, loaded.preprocessing) for tensor in tensors])
-    return Gallery(fitted, ("china.jpg", "flower.jpg"), (None, None), "two photographs of scikit-learn's")
+    return Gallery(fitted, ("china.jpg", "flower.jpg"), (None, None), "two photos from scikit-learn")
 
 
 def digits_to_train_on(loaded: LoadedNetwork) -> dict[str, Any] | None:

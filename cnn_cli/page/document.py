@@ -51,11 +51,11 @@ def page_path(loaded: LoadedNetwork, output: Path | None, force: bool) -> Path:
     if loaded.plan.params > MOST_PARAMETERS:
         raise UsageError(
             f"{loaded.plan.network} has {loaded.plan.params:,} parameters, more than the {MOST_PARAMETERS:,} that a "
-            "page holds; `cnn summary`, `cnn shapes` and the visualize commands show it"
+            "page can hold; use `cnn summary`, `cnn shapes` and the visualize commands instead"
         )
     path = output or (loaded.run / "page.html" if loaded.run else Path(f"{loaded.plan.network}.html"))
     if path.suffix != ".html":
-        raise UsageError(f"{path}: a page is written as .html; choose such a name with -o")
+        raise UsageError(f"{path}: a page must end in .html; choose another name with -o")
     check_target(path, force, (".html",))
     return path
 

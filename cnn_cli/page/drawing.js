@@ -241,7 +241,7 @@ function numberGrid(values, columns, bound, { caption, mark = -1, outside = [] }
       row.append(
         el(
           "td",
-          { style, class: kind || null, title: outside[i] ? "beyond the border" : shown(values[i]) },
+          { style, class: kind || null, title: outside[i] ? "outside the input" : shown(values[i]) },
           brief(values[i]),
         ),
       );

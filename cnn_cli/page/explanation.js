@@ -146,8 +146,8 @@ function explainNormalization(x, out, p, at) {
   const text = `${above} / √(${shown(variance)} + ${eps.toString()})${scaled}${moved}`;
   const word = center ? "mean and variance" : "mean of squares";
   const source = out.statistics.kept
-    ? `${word}: those kept from training`
-    : `${word}: of ${out.statistics.sizes[set]} values here`;
+    ? `${word}: running statistics from training`
+    : `${word}: of ${out.statistics.sizes[set]} values of this image`;
   return { ...formula([term(0, x, at)], result, text), note: source };
 }
 
@@ -224,7 +224,7 @@ const EXPLANATIONS = {
     return formula(
       [own],
       own.value > 0 ? own.value : slope * own.value,
-      `${shown(own.value)} above 0, else ${bracketed(slope)} · ${bracketed(own.value)}`,
+      `${shown(own.value)} if positive, else ${bracketed(slope)} · ${bracketed(own.value)}`,
     );
   },
   GLU: (x, row, p, at, out) => {

@@ -17,7 +17,7 @@ async function showLayer(page) {
       el(
         "p",
         {},
-        `The image as the network takes it: ${sizes(network.input)} values${network.mean.length ? ", normalized by mean and standard deviation of each channel" : ", from 0 (black) to 1 (white)"}.`,
+        `The input of the network: ${sizes(network.input)} values${network.mean.length ? ", normalized with the mean and standard deviation of each channel" : ", from 0 (black) to 1 (white)"}.`,
       ),
     );
     return;
@@ -25,7 +25,7 @@ async function showLayer(page) {
   const facts = el("dl", { class: "facts" });
   const fact = (name, ...text) => facts.append(el("div", {}, el("dt", {}, name), el("dd", {}, ...text)));
   fact("type", row.title);
-  fact("takes", row.takes.map(([from]) => (from < 0 ? "image" : network.rows[from].name)).join(", ") || "nothing");
+  fact("input", row.takes.map(([from]) => (from < 0 ? "image" : network.rows[from].name)).join(", ") || "none");
   fact("output", sizes(row.shape));
   fact("parameters", grouped3(row.parameters));
   fact("MACs", grouped3(row.macs));
@@ -38,7 +38,7 @@ async function showLayer(page) {
     el("p", {}, row.what),
     facts,
     Object.keys(row.lines).length
-      ? el("details", { open: innerWidth > 800 }, el("summary", {}, "Where the numbers come from"), lines)
+      ? el("details", { open: innerWidth > 800 }, el("summary", {}, "How the numbers are computed"), lines)
       : "",
     el("h3", {}, row.shape.length === 3 ? "Feature maps" : "Values"),
     maps,
@@ -60,7 +60,7 @@ async function paintMaps(page, area, most) {
   area.replaceChildren();
   if (pieces.length > 1) {
     area.append(
-      el("p", {}, `${pieces.length} pieces, ${pieces.map((p) => sizes(p.shape)).join(" and ")}; shown is the first.`),
+      el("p", {}, `${pieces.length} pieces, ${pieces.map((p) => sizes(p.shape)).join(" and ")}; the first is shown.`),
     );
   }
   if (shape.length !== 3) {
@@ -226,8 +226,10 @@ function explainedValue(row, found, shape, at) {
   if (found.operation === "copy") {
     const [term] = found.terms;
     if (!term) return [el("p", {}, found.text)];
-    const from = term.position ? `at ${term.position.join(", ")} of ${found.inputs[term.input]}` : "beyond the border";
-    return [el("p", { class: "sum" }, `Taken as it is from the value ${from}: ${shown(term.value)}`)];
+    const from = term.position
+      ? `the value at ${term.position.join(", ")} of ${found.inputs[term.input]}`
+      : "outside the input";
+    return [el("p", { class: "sum" }, `Copied from ${from}: ${shown(term.value)}`)];
   }
   if (found.operation === "maximum") return highestOf(found);
   return found.kernel ? convolutionOf(row, found, at) : weightedSum(found);
@@ -246,8 +248,8 @@ function highestOf(found) {
     best = values.indexOf(Math.max(...values));
   const columns = new Set(found.terms.map((t) => t.position[t.position.length - 1])).size;
   return [
-    el("p", {}, `The highest of ${values.length} values ${windowText(found)}.`),
-    numberGrid(values, columns, largest(values), { caption: "what arrives", mark: best }),
+    el("p", {}, `The maximum of ${values.length} values ${windowText(found)}.`),
+    numberGrid(values, columns, largest(values), { caption: "input", mark: best }),
     el("p", { class: "sum" }, `max = ${shown(found.result)}`),
   ];
 }
@@ -343,7 +345,7 @@ function placeText(row, at) {
       "= −",
     );
   });
-  return `It starts at ${texts.join(", ")}: the place in the output times the stride, less the padding.`;
+  return `The window starts at ${texts.join(", ")}: the position in the output times the stride, minus the padding.`;
 }
 
 function weightedSum(found) {
@@ -372,7 +374,7 @@ function weightedSum(found) {
       el(
         "tr",
         {},
-        el("td", { colspan: 3 }, `${grouped3(order.length - TERMS_SHOWN)} others together`),
+        el("td", { colspan: 3 }, `${grouped3(order.length - TERMS_SHOWN)} other terms`),
         el("td", {}, shown(rest)),
       ),
     );
@@ -387,7 +389,7 @@ function weightedSum(found) {
     el(
       "p",
       {},
-      `The sum of ${grouped3(found.terms.length)} values, each times its weight; the largest products first.`,
+      `The sum of ${grouped3(found.terms.length)} values, each multiplied by its weight; largest products first.`,
     ),
     el("table", { class: "terms" }, head, body),
     el("p", { class: "sum" }, `sum = ${shown(found.result)}`),

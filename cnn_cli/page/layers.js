@@ -56,13 +56,13 @@ const gelu = {
       t = Math.tanh(c * (x + 0.044715 * x ** 3));
     return (1 + t) / 2 + (x / 2) * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x);
   },
-  text: (x, s) => (s.approximate === "tanh" ? `GELU(${x}), by tanh` : `${x} · Φ(${x})`),
+  text: (x, s) => (s.approximate === "tanh" ? `GELU(${x}), tanh approximation` : `${x} · Φ(${x})`),
 };
 
 const exponential = (alpha) => ({
   f: (x, s) => (x > 0 ? x : alpha(s) * Math.expm1(x)),
   slope: (x, y, s) => (x > 0 ? 1 : y + alpha(s)),
-  text: (x, s) => `${x} above 0, else ${alpha(s)} · (exp(${x}) − 1)`,
+  text: (x, s) => `${x} if positive, else ${alpha(s)} · (exp(${x}) − 1)`,
 });
 
 const ACTIVATIONS = {
@@ -75,18 +75,18 @@ const ACTIVATIONS = {
   LeakyReLU: {
     f: (x, s) => (x > 0 ? x : s.negative_slope * x),
     slope: (x, y, s) => (x > 0 ? 1 : s.negative_slope),
-    text: (x, s) => `${x} above 0, else ${s.negative_slope} · ${x}`,
+    text: (x, s) => `${x} if positive, else ${s.negative_slope} · ${x}`,
   },
   ELU: exponential((s) => s.alpha),
   CELU: {
     f: (x, s) => (x > 0 ? x : s.alpha * Math.expm1(x / s.alpha)),
     slope: (x, y, s) => (x > 0 ? 1 : Math.exp(x / s.alpha)),
-    text: (x, s) => `${x} above 0, else ${s.alpha} · (exp(${x} / ${s.alpha}) − 1)`,
+    text: (x, s) => `${x} if positive, else ${s.alpha} · (exp(${x} / ${s.alpha}) − 1)`,
   },
   SELU: {
     f: (x) => SELU_SCALE * (x > 0 ? x : SELU_ALPHA * Math.expm1(x)),
     slope: (x, y) => (x > 0 ? SELU_SCALE : y + SELU_SCALE * SELU_ALPHA),
-    text: (x) => `1.0507 · (${x} above 0, else 1.6733 · (exp(${x}) − 1))`,
+    text: (x) => `1.0507 · (${x} if positive, else 1.6733 · (exp(${x}) − 1))`,
   },
   GELU: gelu,
   SiLU: {
@@ -120,7 +120,7 @@ const ACTIVATIONS = {
   Softshrink: {
     f: (x, s) => (x > s.lambd ? x - s.lambd : x < -s.lambd ? x + s.lambd : 0),
     slope: (x, y, s) => (Math.abs(x) > s.lambd ? 1 : 0),
-    text: (x, s) => `${x} moved by ${s.lambd} towards 0`,
+    text: (x, s) => `${x} shrunk towards 0 by ${s.lambd}`,
   },
   Softplus: {
     f: (x, s) => (x * s.beta > s.threshold ? x : Math.log1p(Math.exp(s.beta * x)) / s.beta),
@@ -147,7 +147,7 @@ const ACTIVATIONS = {
   Threshold: {
     f: (x, s) => (x > s.threshold ? x : s.value),
     slope: (x, y, s) => (x > s.threshold ? 1 : 0),
-    text: (x, s) => `${x} above ${s.threshold}, else ${s.value}`,
+    text: (x, s) => `${x} if above ${s.threshold}, else ${s.value}`,
   },
   Hardtanh: {
     f: (x, s) => Math.min(s.max_val, Math.max(s.min_val, x)),
@@ -158,7 +158,7 @@ const ACTIVATIONS = {
     // in evaluation: the mean of the slopes that training draws
     f: (x, s) => (x >= 0 ? x : (x * (s.lower + s.upper)) / 2),
     slope: (x, y, s) => (x >= 0 ? 1 : (s.lower + s.upper) / 2),
-    text: (x, s) => `${x} above 0, else ${((s.lower + s.upper) / 2).toPrecision(4)} · ${x}`,
+    text: (x, s) => `${x} if positive, else ${((s.lower + s.upper) / 2).toPrecision(4)} · ${x}`,
   },
 };
 

@@ -6,8 +6,8 @@
 const TOOLS = {
   saliency: ["Saliency", drawSaliency],
   attack: ["Attack", drawAttack],
-  cover: ["Cover", drawCover],
-  off: ["Switch off", drawOff],
+  cover: ["Occlusion", drawCover],
+  off: ["Ablation", drawOff],
   epochs: ["Epochs", drawEpochs],
   train: ["Train", drawTraining],
 };
@@ -75,7 +75,7 @@ function classChoice(page, onChange) {
 const targetOf = (page, choice) => (Number(choice.value) < 0 ? page.predicted : Number(choice.value));
 
 function drawSaliency(page, area) {
-  const first = el("canvas", { role: "img", "aria-label": "Gradient of the class score by the pixels" });
+  const first = el("canvas", { role: "img", "aria-label": "Gradient of the class score with respect to the pixels" });
   const second = el("canvas", { role: "img", "aria-label": "Grad-CAM over the image" });
   const choice = classChoice(page, () => renew()),
     note = el("p", { class: "legend" });
@@ -83,7 +83,7 @@ function drawSaliency(page, area) {
     el(
       "p",
       {},
-      "Which pixels matter for a class? The gradient says how its score changes with each pixel; Grad-CAM weighs the feature maps of a layer by their gradients (Selvaraju et al. 2017).",
+      "Which pixels matter for a class? The gradient shows how the class score changes with each pixel; Grad-CAM weights the feature maps of a layer by their gradients (Selvaraju et al. 2017).",
     ),
     el("label", {}, "Class ", choice),
     el(
@@ -102,7 +102,7 @@ function drawSaliency(page, area) {
     if (cam) paintHeat(second, cam, page.network.input);
     note.textContent = cam
       ? `Grad-CAM at layer ${page.network.rows[row].name}; select another layer with feature maps to see it there.`
-      : "No layer with feature maps for Grad-CAM.";
+      : "Grad-CAM needs a layer with feature maps.";
   };
   return renew;
 }
@@ -116,7 +116,7 @@ function drawAttack(page, area) {
     el(
       "p",
       {},
-      "The fast gradient sign method (Goodfellow et al. 2015): every pixel moves by epsilon in the direction that raises the loss of the true class, or of the predicted one where the true one is not known.",
+      "The fast gradient sign method (Goodfellow et al. 2015): each pixel changes by epsilon in the direction that increases the loss of the true class, or of the predicted class if the true one is unknown.",
     ),
     el("label", {}, "Epsilon ", slider, " ", shown),
     el("figure", {}, picture),
@@ -130,7 +130,7 @@ function drawAttack(page, area) {
     paintImage(picture, pixels, page.network.input, 255);
     const best = probabilities.indexOf(Math.max(...probabilities));
     const change = best === target ? "is still predicted" : "is predicted instead";
-    says.textContent = `${page.classes[best]} ${change}, with ${percent(probabilities[best])}.`;
+    says.textContent = `${page.classes[best]} ${change}, with a probability of ${percent(probabilities[best])}.`;
   };
   return renew;
 }
@@ -155,7 +155,7 @@ function drawCover(page, area) {
     },
   });
   area.append(
-    el("p", {}, "Move over the picture to cover a part of it, and see whether the prediction holds."),
+    el("p", {}, "Move the pointer over the image to cover part of it, and see whether the prediction changes."),
     el("figure", {}, picture),
     el(
       "div",
@@ -200,8 +200,8 @@ function covered(page, { probabilities }) {
   if (!probabilities) return "";
   const best = probabilities.indexOf(Math.max(...probabilities)),
     before = page.classes[page.predicted];
-  const now = `${page.classes[best]} with ${percent(probabilities[best])}`;
-  return best === page.predicted ? `Predicted: ${now}.` : `Predicted: ${now}; uncovered it was ${before}.`;
+  const now = `${page.classes[best]} (${percent(probabilities[best])})`;
+  return best === page.predicted ? `Predicted: ${now}.` : `Predicted: ${now}; without the square: ${before}.`;
 }
 
 function drawOff(page, area) {
@@ -217,14 +217,14 @@ function drawOff(page, area) {
           labels: page.knownLabels(),
         });
         result.textContent = known
-          ? `${now} of ${known} gallery images are classified correctly; with everything on it is ${all}.`
-          : "The true classes of the gallery's images are not known.";
+          ? `${now} of ${known} gallery images are classified correctly, compared with ${all} with all channels on.`
+          : "The true classes of the gallery images are unknown.";
       },
     },
-    "Measure on the gallery",
+    "Measure accuracy on the gallery",
   );
   area.append(
-    el("p", {}, "Choose a layer above, then switch some of its channels off: their values become 0."),
+    el("p", {}, "Select a layer above, then turn off some of its channels: their values become 0."),
     grid,
     el("div", { class: "buttons" }, el("button", { click: () => set(page, null) }, "All on"), measure),
     result,
@@ -244,7 +244,7 @@ function drawOff(page, area) {
   return async () => {
     const row = page.network.rows[page.row];
     if (!row) {
-      grid.replaceChildren(el("p", {}, "Choose a layer first."));
+      grid.replaceChildren(el("p", {}, "Select a layer first."));
       return;
     }
     const off = page.off.get(page.row) || new Set();
@@ -276,7 +276,7 @@ function drawEpochs(page, area) {
   }
   if (!film) {
     area.append(
-      el("p", {}, "Train with --filters-every-epoch to keep the filters of each epoch, and see them form here."),
+      el("p", {}, "Train with --filters-every-epoch to save the filters of every epoch and watch them develop here."),
     );
     return null;
   }
@@ -361,7 +361,7 @@ function drawTraining(page, area) {
     if (!Number.isFinite(losses[losses.length - 1][1])) {
       going = false;
       says.textContent =
-        "The loss is no longer a finite number: training diverged. Reset, and take a smaller learning rate.";
+        "Training diverged: the loss is not finite. Reset, and choose a smaller learning rate.";
       return;
     }
     const { accuracy } = await page.ask("testTraining");
@@ -391,14 +391,14 @@ function drawTraining(page, area) {
     going = started = false;
     await page.ask("reset");
     plot.replaceChildren();
-    says.textContent = "The weights are those of the file again.";
+    says.textContent = "The weights are reset to those of the file.";
     await page.rerun();
   };
   area.append(
     el(
       "p",
       {},
-      "Train this network here, on the handwritten digits that come with scikit-learn: 1,000 for training, 200 for testing. The gradients are those that PyTorch computes.",
+      "Train this network in the browser on the handwritten digits of scikit-learn: 1,000 training and 200 test images. The gradients are those that PyTorch computes.",
     ),
     el(
       "div",
@@ -406,7 +406,7 @@ function drawTraining(page, area) {
       el("label", {}, "Optimizer ", choice),
       el("label", {}, "Learning rate ", lr),
       el("label", {}, "Batch size ", batch),
-      el("label", {}, fresh, " from fresh weights"),
+      el("label", {}, fresh, " start from random weights"),
     ),
     el(
       "div",

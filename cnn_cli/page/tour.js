@@ -6,48 +6,48 @@ const TOUR = [
   [
     "#image",
     "The image",
-    "A network sees numbers: here is one image, as large as the network takes it. Choose another from the gallery, draw one, or open a file.",
+    "The input of a network is an array of numbers: here is one image, at the network's input size. Choose another from the gallery, draw one, or open a file.",
   ],
   [
     "#prediction",
     "The prediction",
-    "The network gives a score for each class. A softmax turns the scores into probabilities that sum to 100 %.",
+    "The network outputs a score for each class. A softmax turns the scores into probabilities that sum to 100%.",
   ],
   [
     "#network",
     "Layers",
-    "From left to right: every layer takes what the one before it gives. Select one to look inside.",
+    "From left to right: the output of each layer is the input of the next. Select one to look inside.",
   ],
   [
     "#network",
     "Feature maps",
-    "Each picture shows what a layer gives for this image. Orange values are positive, blue ones negative, and the color between them is 0.",
+    "Each picture shows the output of a layer for this image. Orange values are positive, blue ones negative, and the color in between is 0.",
   ],
   [
     "#layer",
     "What a layer does",
-    "Here is the selected layer in words, the size of its output, and where its numbers come from.",
+    "This panel describes the selected layer, its output size, and how its parameters and MACs are counted.",
   ],
   [
     "#layer",
     "One value",
-    "Click a value of a feature map. A convolution lays its kernel on a window, multiplies value by value, and adds up, bias included.",
+    "Click a value of a feature map. A convolution places its kernel on a window, multiplies element by element, sums the products and adds the bias.",
   ],
   [
     "#image",
     "Receptive field",
-    "The frame on the image shows which pixels that value depends on. Deeper layers see more.",
+    "The frame on the image shows which pixels that value depends on. Deeper layers have larger receptive fields.",
   ],
-  ["#tools", "What matters", "Saliency shows which pixels a class depends on. Cover a part of the image to test it."],
+  ["#tools", "Saliency", "Saliency maps show which pixels drive a class score. Cover part of the image to test this."],
   [
     "#tools",
-    "What if",
-    "Switch channels off, or move the pixels a little against the network, and see what it predicts then.",
+    "Ablation and attacks",
+    "Turn off channels, or change the pixels slightly with an adversarial attack, and see how the prediction changes.",
   ],
   [
     "#tools",
-    "Learning",
-    "A small network can be trained here: watch the loss fall and the filters form. You are ready to explore.",
+    "Training",
+    "A small network can be trained in the browser: watch the loss decrease and the filters develop. Now explore on your own.",
   ],
 ];
 

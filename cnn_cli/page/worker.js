@@ -70,7 +70,7 @@ const ANSWERS = {
     const clean = session.off.has(row)
       ? computed(network.rows[row], arriving, network.rows[row].parameters, EVALUATION)
       : out;
-    if (Array.isArray(clean)) return { operation: "copy", terms: [], text: "pieces of what arrives" };
+    if (Array.isArray(clean)) return { operation: "copy", terms: [], text: "slices of the input" };
     const inputs = network.rows[row].takes.map(([from]) => (from < 0 ? "image" : network.rows[from].name));
     const shapes = arriving.map((x) => x.shape.slice(1));
     return { ...explanation(network.rows[row], arriving, clean, network.rows[row].parameters, at), inputs, shapes };
