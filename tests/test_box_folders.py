@@ -184,7 +184,7 @@ def test_images_turned_by_exif_have_the_boxes_of_the_upright_image(tmp_path: Pat
             assert rows(read(tmp_path))["1"] == [(10, 10, 20, 20, 2)]
             continue
         with pytest.raises(
-            CnnError, match=r"1.xml:3: written for 30x40 pixels, but 1.png has 40x30, turned upright as"
+            CnnError, match=r"1.xml:3: annotated at 30x40 pixels, but 1.png has 40x30, rotated by its EXIF tag"
         ):
             read(tmp_path)
 
@@ -211,7 +211,7 @@ def test_cnn_data_describes_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[
         "boxes: 6 in train, 3 in val; at most 3 in an image",
         "box sizes: from 2x2 to 40x30 pixels, median 10x10",
         "images without boxes: 1 in train, 0 in val",
-        "0 difficult, 2 crowds: neither learned nor counted",
+        "0 difficult, 2 crowds: ignored in training and evaluation",
     ):
         assert line in text, text
     assert small_networks.cnn("data", str(tmp_path), "--json") == 0

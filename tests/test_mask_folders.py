@@ -229,7 +229,7 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
         lambda f: mask(f / "masks/2.png", labels()[:6]),
         "2.png is 12x6 pixels, but its image 2.jpg is 12x8",
     ),
-    "turned by EXIF": (turned, "2.png is 12x8 pixels, but its image 2.jpg is 8x12, turned upright as its EXIF"),
+    "turned by EXIF": (turned, "2.png is 12x8 pixels, but its image 2.jpg is 8x12, rotated by its EXIF"),
     "beyond the classes": (lambda f: (f / "classes.txt").write_text("a\nb\n"), "value 2 at pixel x 2, y 0, which is"),
     "gray levels": (gray_levels, r"0.png has the gray level 80 at pixel x 1, y 0: gray levels, not class indices"),
     "smooth edges": (smoothed, r"3.png has the gray level 131 at pixel x 7, y 4, and 2 values in all: these are"),

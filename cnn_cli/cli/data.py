@@ -18,14 +18,14 @@ def data_command(
     data: Name,
     format: Format,
     data_dir: Path | None = DATA_DIR,
-    task: str | None = option("Data", "NAME", "Task, where a data set has masks and boxes."),
-    annotations: str | None = option("Data", "NAME", "Format of boxes, where a folder has several: voc, coco or yolo."),
-    skip_unreadable: bool = flag("Data", "Skip images that cannot be read or have faulty boxes."),
+    task: str | None = option("Data", "NAME", "Task, for data sets with both masks and boxes."),
+    annotations: str | None = option("Data", "NAME", "Annotation format, for folders with several: voc, coco or yolo."),
+    skip_unreadable: bool = flag("Data", "Skip images that cannot be read or have invalid boxes."),
 ) -> None:
     """Check a data set, and show its task, splits and classes.
 
-    In a folder with masks, every file is checked: the pairs of images and masks, their sizes, and all pixel values. In
-    a folder with boxes, every box is checked, and all faults are listed; the exit code is then 1.
+    For a folder with masks, checks the pairs of images and masks, their sizes, and all pixel values. For a folder with
+    boxes, checks every box and lists all faults; the exit code is 1 if there are any.
     """
     from cnn_cli.data.annotations import FaultyBoxesError
     from cnn_cli.data.loading import load_dataset, resolve_data_dir

@@ -26,7 +26,7 @@ class FaultyBoxesError(CnnError):
     def __init__(self, root: Path, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
         images = len({fault.image for fault in faults if fault.image})
-        fix = f"; --skip-unreadable trains without {_images(images)}" if images else ""
+        fix = f"; --skip-unreadable skips {_images(images)}" if images else ""
         more = f"cnn data {root} lists all {len(faults):,} faults{fix}" if len(faults) > 1 else fix.removeprefix("; ")
         super().__init__(f"{faults[0]}\n{more}".rstrip())
 

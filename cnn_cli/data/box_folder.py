@@ -64,14 +64,12 @@ def _faults(image: AnnotatedImage, size: Size | str, annotations: Annotations) -
     if image.size and image.size != size:
         width, height = image.size
         text = (
-            f"{image.place()}: written for {width:g}x{height:g} pixels, but {image.path.name} has {size[0]}x{size[1]}"
+            f"{image.place()}: annotated at {width:g}x{height:g} pixels, but {image.path.name} has {size[0]}x{size[1]}"
         )
         if image.size == size[::-1]:
-            yield Fault(
-                f"{text}, turned upright as its EXIF tag says; turn the boxes, too, or remove the tag", image.path
-            )
+            yield Fault(f"{text}, rotated by its EXIF tag; rotate the boxes, too, or remove the tag", image.path)
         else:
-            yield Fault(f"{text}; put back the image that was annotated, or scale the boxes", image.path)
+            yield Fault(f"{text}; restore the annotated image, or rescale the boxes", image.path)
         return
     seen: dict[tuple[object, ...], Box] = {}
     for box in image.boxes:
@@ -92,11 +90,11 @@ def _problem(box: Box, size: Size, annotations: Annotations) -> str:
     x0, y0, x1, y1 = _pixels(box, size, annotations.fractions)
     written = " ".join(f"{v:.6g}" for v in (x0, y0, x1, y1))
     if x1 <= x0 or y1 <= y0:
-        return f"a degenerate box, {written}: it has no area; correct or remove it"
+        return f"degenerate box {written} has no area; correct or remove it"
     inside = min(x0, y0) >= -_OUTSIDE and x1 <= size[0] + _OUTSIDE and y1 <= size[1] + _OUTSIDE
     left, top, right, bottom, *_ = _row(box, size, annotations.fractions)
     if not inside or right <= left or bottom <= top:
-        return f"a box outside of the image, {written}, which has {size[0]}x{size[1]} pixels; correct or remove it"
+        return f"box {written} is outside the image, which has {size[0]}x{size[1]} pixels; correct or remove it"
     return ""
 
 
@@ -168,12 +166,12 @@ def _check_classes(root: Path, splits: dict[str, Split], classes: Sequence[str])
     first = next(iter(shown))
     if first in ("all", "train") and not shown[first].any():
         raise UsageError(
-            f"{root} has no boxes{' in train' if first == 'train' else ''}; detection needs some to learn from"
+            f"{root} has no boxes{' in train' if first == 'train' else ''}; detection needs some for training"
         )
     total = torch.stack(list(shown.values())).sum(0)
     notes = []
     if absent := [name for i, name in enumerate(classes) if not total[i]]:
         notes.append(f"no boxes of {listed(absent)}")
     if first == "train" and (unseen := [n for i, n in enumerate(classes) if total[i] and not shown[first][i]]):
-        notes.append(f"no boxes to train on of {listed(unseen)}")
+        notes.append(f"no training boxes of {listed(unseen)}")
     return notes

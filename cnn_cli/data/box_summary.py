@@ -45,11 +45,11 @@ class BoxFigures:
             smallest, median, largest = (f"{width}x{height}" for width, height in self.sizes)
             small, medium, large = (percent(n / total) for n in self.areas)
             lines.append(f"box sizes: from {smallest} to {largest} pixels, median {median}")
-            lines.append(f"{small} small (below 32x32 pixels), {medium} medium, {large} large (from 96x96 on)")
+            lines.append(f"{small} small (below 32x32 pixels), {medium} medium, {large} large (at least 96x96)")
         if any(self.empty.values()):
             lines.append(f"images without boxes: {_per_split(self.empty)}")
         if self.difficult or self.crowds:
-            lines.append(f"{self.difficult:,} difficult, {self.crowds:,} crowds: neither learned nor counted")
+            lines.append(f"{self.difficult:,} difficult, {self.crowds:,} crowds: ignored in training and evaluation")
         return lines
 
 

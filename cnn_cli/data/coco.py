@@ -38,13 +38,13 @@ def find_coco(root: Path) -> dict[str, Path]:
     for path in files:
         split = _split_of(path, root) or "all"
         if split in by_split:
-            which = f"both of {split}" if split != "all" else "and their names do not say of which split"
+            which = f"both of {split}" if split != "all" else "and their names do not contain the split"
             raise UsageError(
                 f"{by_split[split]} and {path} have annotations, {which};\nkeep one, or name them by split"
             )
         by_split[split] = path
     if "all" in by_split and len(by_split) > 1:
-        raise UsageError(f"{by_split['all']}: the name does not say of which split it is; name it train, val or test")
+        raise UsageError(f"{by_split['all']}: the name does not contain the split; add train, val or test to it")
     return {split: by_split[split] for split in ("all", "train", "val", "test") if split in by_split}
 
 
@@ -115,7 +115,7 @@ class _Reader:
                 other = found[number]["name"]
                 raise UsageError(
                     f"{self.at('categories', i)}: categories {other!r} and {name!r} have the same id {number}; "
-                    "give each its own"
+                    "give each a unique id"
                 )
             if any(name == other["name"] for other in found.values()):
                 raise UsageError(f"{self.at('categories', i)}: two categories are named {name!r}; rename or merge them")
@@ -132,12 +132,12 @@ class _Reader:
         for i, annotation in enumerate(self.document["annotations"]):
             number, own = annotation.get("image_id"), annotation.get("id")
             if not _is_whole(number) or number not in entries:
-                text = f"is of image {number!r}, which is not in `images`; add the image, or remove the annotation"
+                text = f"refers to image {number!r}, which is not in `images`; add the image, or remove the annotation"
                 self.faults.append(Fault(f"{self.at('annotations', i)}: annotation {own!r} {text}"))
                 continue
             problem = self._problem(annotation)
             if own in seen:
-                problem = "has the id of another one; remove it, or give it an id of its own"
+                problem = "has the same id as another one; remove it, or give it a unique id"
             if own is not None and not isinstance(own, (list, dict)):
                 seen.add(own)
             if problem:
@@ -157,7 +157,7 @@ class _Reader:
         """What is wrong with an annotation, and what to do; or nothing."""
         category, box = annotation.get("category_id"), annotation.get("bbox")
         if not _is_whole(category) or category not in self.categories:
-            return f"is of category {category!r}, which is not in `categories`; add it, or correct the number"
+            return f"refers to category {category!r}, which is not in `categories`; add it, or correct the number"
         if box is None and annotation.get("iscrowd") is None and "segmentation" not in annotation:
             return "has no `bbox`; add x, y, width, height"
         if box is not None and (not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box))):
@@ -199,7 +199,7 @@ class _Reader:
         others = [p for folder in folders if folder.is_dir() for p in list_images(folder) if p not in listed]
         if others and places:
             many = f"{len(others):,} images" if len(others) > 1 else "1 image"
-            self.notes.append(f"{many} beside those of {self.path.name} not listed there, such as {others[0].name}")
+            self.notes.append(f"{many} not listed in {self.path.name}, such as {others[0].name}")
 
     def _places(self) -> list[Path]:
         """The folders in which the images may be, the likeliest first."""

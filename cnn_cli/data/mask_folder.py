@@ -63,7 +63,7 @@ def _check_size(path: Path, mask: Path, pixels: MaskPixels, size: tuple[int, int
         return
     sizes = f"{mask} is {_by(pixels.size)} pixels, but its image {path.name} is {_by(size)}"
     if pixels.size == size[::-1]:
-        raise CnnError(f"{sizes}, turned upright as its EXIF tag says;\nturn the mask, too, or remove the tag")
+        raise CnnError(f"{sizes}, rotated by its EXIF tag;\nrotate the mask, too, or remove the tag")
     raise CnnError(f"{sizes}; make a mask of the image's size, without smoothing")
 
 

@@ -28,7 +28,7 @@ class FaultReport:
     def text(self) -> str:
         images = len({fault.image for fault in self.faults if fault.image})
         count = f"{len(self.faults):,} fault{'s' * (len(self.faults) > 1)}"
-        skip = f"; --skip-unreadable goes without {images:,} image{'s' * (images > 1)}" if images else ""
+        skip = f"; --skip-unreadable skips {images:,} image{'s' * (images > 1)}" if images else ""
         return "\n".join([*map(str, self.faults), "", f"{count}{skip}"])
 
     def table(self) -> Table:

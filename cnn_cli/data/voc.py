@@ -140,7 +140,7 @@ def _box(element: Element) -> Box | str:
         return f"a <bndbox> needs the numbers {', '.join(_CORNERS)}"
     x0, y0, x1, y1 = corners
     if x1 <= x0 or y1 <= y0:
-        return f"a degenerate box, {x0:g} {y0:g} {x1:g} {y1:g}: it has no area"
+        return f"degenerate box {x0:g} {y0:g} {x1:g} {y1:g} has no area"
     flag = DIFFICULT if difficult and difficult.text.strip() == "1" else 0
     return Box(name.text.strip(), (x0 - 1, y0 - 1, x1, y1), frame.line, flag)
 

@@ -124,7 +124,7 @@ def _described(path: Path, content: dict[str, Any]) -> dict[str, tuple[Path, Pat
             raise UsageError(f"{_line(path, split)}: `{split}` must be one folder of images")
         images = _folder(path, str(content.get("path") or ""), value)
         if images is None:
-            raise UsageError(f"{_line(path, split)}: `{split}: {value}` is no folder of images; correct the path")
+            raise UsageError(f"{_line(path, split)}: `{split}: {value}` is not a folder of images; correct the path")
         if same := next((other for other, (folder, _) in splits.items() if folder == images), None):
             fix = "remove one; --val-fraction holds out images for validation"
             raise UsageError(f"{_line(path, split)}: `{split}` is the same folder as `{same}`; {fix}")
@@ -212,13 +212,11 @@ def _box(columns: Sequence[str], line: int, names: Sequence[str] | None) -> Box 
     if not all(map(math.isfinite, (label, x, y, width, height))):
         return f"{' '.join(columns)[:60]!r} is not five numbers; correct the line"
     if label != int(label) or label < 0:
-        return f"class {columns[0]} is not a whole number from 0 on; correct it"
+        return f"class {columns[0]} is not a non-negative integer; correct it"
     if label >= _MOST_CLASSES:
         return f"class {columns[0][:20]}, more than {_MOST_CLASSES:,}; correct it"
     if names is not None and label >= len(names):
-        return (
-            f"class {int(label)}, but the classes that have names are 0 to {len(names) - 1}; add a name or correct it"
-        )
+        return f"class {int(label)}, but only classes 0 to {len(names) - 1} have names; add a name or correct it"
     if not all(-_ROUNDING <= value <= 1 + _ROUNDING for value in (x, y, width, height)):
         return f"{' '.join(columns[1:])[:60]!r} has values outside 0 to 1; divide them by the image's width and height"
     name = names[int(label)] if names is not None else str(int(label))
