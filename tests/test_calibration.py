@@ -169,7 +169,7 @@ def test_calibrate_needs_validation_images(tmp_path: Path, capsys: pytest.Captur
         other = begin(tmp_path, epochs=1)
     before = (other / "best.safetensors").read_bytes()
     assert cnn("eval", str(other), "--calibrate") == 2
-    assert "--calibrate needs validation images, never those of the test" in capsys.readouterr().err
+    assert "--calibrate needs validation images; test images are never used" in capsys.readouterr().err
     (other / "best.safetensors").rename(tmp_path / "weights.safetensors")
     weights = ("--weights", str(tmp_path / "weights.safetensors"))
     assert cnn("eval", str(tmp_path / "small.yaml"), *weights, "--calibrate", "--data", "digits") == 2

@@ -97,8 +97,8 @@ def test_runs_on_the_same_images(
         score = next(row["score"] for row in facts["runs"] if row["name"] == f"{name}/")
         assert score == pytest.approx(1 - len(wrong[name]) / mistakes["n"])
     same, other = facts["comparisons"]
-    assert not same["different"] and "B and A cannot be told apart with 360 images" in same["verdict"]
-    assert other["different"] and "A is better than C with 360 images" in other["verdict"]
+    assert not same["different"] and "no significant difference between A and B on 360 images" in same["verdict"]
+    assert other["different"] and "A is better than C on 360 images" in other["verdict"]
     assert set(other["indices_a"]) == wrong["poor"] - wrong["first"] and other["only_a"] == len(other["indices_a"])
     assert set(other["indices_b"]) == wrong["first"] - wrong["poor"]
     assert other["p"] == pytest.approx(binomtest(other["only_a"], other["only_a"] + other["only_b"]).pvalue, rel=1e-9)
@@ -108,7 +108,7 @@ def test_runs_on_the_same_images(
     for name in ("curves.png", "A-B.png", "A-C.png"):
         assert pixels_of(runs / "comparison" / name).shape[0] > 200
     assert cnn("compare", "first/", "second/") == 2
-    assert "has pictures already" in capsys.readouterr().err
+    assert "already contains pictures" in capsys.readouterr().err
     assert cnn("compare", "first/", "second/", "-o", "other") == 0
     text = capsys.readouterr().out
     assert "only A is right on " in text and "settings that differ" in text

@@ -144,7 +144,7 @@ def test_padding_is_told_and_windows_are_exact(tmp_path: Path, capsys: pytest.Ca
     assert best["box"] == [column * 4, row * 4, column * 4 + 16, row * 4 + 16]
     assert cnn("convolve", run, str(path), "-o", out, "--force") == 0
     text = capsys.readouterr().out
-    assert "1 layer pads" in text and "--windows computes every window on its own" in text
+    assert "1 layer pads" in text and "--windows classifies every window separately" in text
 
 
 def test_same_scores_at_the_size_of_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,11 +173,11 @@ CONV = "{Conv2d: {out_channels: 2, kernel_size: 3}}"
 REFUSED = [
     (layers(CONV), "scores at every position already"),
     (layers(f"{CONV}, Flatten, BatchNorm1d, {{Linear: 3}}"), "2 (BatchNorm1d) treats each of the 2·10·10 flattened"),
-    (layers(f"{CONV}, {{AdaptiveAvgPool2d: 3}}, Flatten, {{Linear: 3}}"), "1 (AdaptiveAvgPool2d) makes 3x3 of 10x10"),
-    (layers(f"{{LayerNorm: [12, 12]}}, {CONV}, Flatten, {{Linear: 3}}"), "takes no larger image: layers.0 (LayerNorm)"),
+    (layers(f"{CONV}, {{AdaptiveAvgPool2d: 3}}, Flatten, {{Linear: 3}}"), "1 (AdaptiveAvgPool2d) pools 10x10 to 3x3"),
+    (layers(f"{{LayerNorm: [12, 12]}}, {CONV}, Flatten, {{Linear: 3}}"), "does not accept larger images: layers.0"),
     (layers(f"{CONV}, Flatten"), "outputs 200 that no Linear layer computed"),
-    (layers(f"{CONV}, {{Flatten: 2}}, {{Flatten: 1}}, {{Linear: 3}}"), "makes 2x100 of 2x10x10, which is no map"),
-    (layers(f"{CONV}, Flatten, {{Linear: 4}}, {{Unflatten: [1, [2, 2]]}}, Flatten, {{Linear: 3}}"), "no counterpart"),
+    (layers(f"{CONV}, {{Flatten: 2}}, {{Flatten: 1}}, {{Linear: 3}}"), "turns 2x10x10 into 2x100, which is not a map"),
+    (layers(f"{CONV}, Flatten, {{Linear: 4}}, {{Unflatten: [1, [2, 2]]}}, Flatten, {{Linear: 3}}"), "no equivalent"),
     (layers("Flatten, {repeat: 2, layers: [{Linear: 144}]}, {Linear: 3}", "1, 12, 13"), "repeated with other"),
     ("net: {input: [1, 8, 8], layers: {a: {layers: [Flatten, {Linear: 3}]}, b: {from: input, layers: [Flatten, "
      "{Linear: 3}]}}, outputs: [a, b]}", "several outputs (a, b)"),

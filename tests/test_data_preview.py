@@ -103,8 +103,8 @@ def test_masks_are_shown_with_what_augmentation_makes_void(tmp_path: Path, colum
     ("arguments", "code", "message"),
     [
         (("cells", "--split", "dev"), 2, "has no dev split; it has train, val"),
-        (("cells", "net.yaml"), 2, "is made for classification, but .*cells is a data set for detection"),
-        (("cells", "--set", "classes=3"), 2, "--set and --recipe are for a network"),
+        (("cells", "net.yaml"), 2, "is for classification, but .*cells is a data set for detection"),
+        (("cells", "--set", "classes=3"), 2, "--set and --recipe need a network"),
         (("cells", "-o", "there.png"), 2, "there.png exists"),
         (("cells", "--task", "boxes"), 2, "--task must be"),
         (("nothing",), 2, "no such data set or folder"),

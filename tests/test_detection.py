@@ -229,7 +229,7 @@ def test_errors_by_hand() -> None:
     [
         ("d:\n  input: [3, 8, 8]\n  layers: [Flatten, {Linear: 3}]\n", CLASSES,
          "d outputs 3, but the images have boxes"),
-        (SPEC, ("a", "b"), "outputs scores of 3 classes, but the data has 2; add --set classes=2"),
+        (SPEC, ("a", "b"), "outputs scores for 3 classes, but the data has 2; add --set classes=2"),
         (SPEC.replace("kernel_size: 1}}}\n    b1", "kernel_size: 1}}, Sigmoid]}\n    b1").replace(
             "s1: {from: c1, layers: {", "s1: {from: c1, layers: [{"
         ), CLASSES, "the scores s1 end in Sigmoid, but the focal loss takes logits"),

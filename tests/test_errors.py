@@ -72,7 +72,7 @@ def test_text_table_and_sheet(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert cnn("errors", str(run), "--limit", "3", "--force") == 0
     text = capsys.readouterr().out
     for heading in (
-        "images of digits test are wrong",
+        "images of digits test are misclassified",
         "worst mistakes, by loss",
         "most frequent confusions",
         "per class",

@@ -115,7 +115,7 @@ def test_they_are_not_trained(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     file.write_text("n:\n  input: [1, 8, 8]\n  outputs: [b, a]\n  layers: {a: Flatten, b: {Linear: 10}}\n")
     assert set(cnn_cli.build(str(file))(torch.rand(1, 1, 8, 8))) == {"a", "b"}
-    with pytest.raises(UsageError, match=r"n has several outputs \(b, a\), and training needs one; name one, or write"):
+    with pytest.raises(UsageError, match=r"n has several outputs \(b, a\), but training needs one; name one, or write"):
         begin(tmp_path, spec=file.read_text(), data="digits")
     plan = planned(file.read_text())
     with pytest.raises(UsageError, match="n outputs b 10, a 64, but this needs one score per class"):

@@ -131,7 +131,7 @@ def test_masks_are_measured_at_their_own_sizes(run: Path, capsys: pytest.Capture
         assert document["original_size"] and document["pixels"] == 30 * 50 + 16 * 16 + 70 * 21
     assert {p.name for p in run.glob("eval-set*")} == {"eval-set-test-original-size.json", "eval-set-test-tiles.json"}
     assert small_networks.cnn("eval", str(run), "--data", "set", "--original-size") == 0
-    assert "measured at the masks' own sizes" in capsys.readouterr().out
+    assert "evaluated at the original mask sizes" in capsys.readouterr().out
 
 
 def test_images_of_a_folder_are_compared_with_their_masks(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,7 +171,7 @@ def test_options_of_eval_hold_for_a_folder_of_seeds_too(quick: Path, capsys: pyt
     assert sorted(path.name for path in (quick / "many" / "seed-1").iterdir()) == before
     assert (quick / "out" / "seed-0" / "eval-train.json").is_file()
     assert command(*shared, "--weights", "many/seed-0") == 2
-    assert capsys.readouterr().err == "error: many holds runs with weights of their own; leave out --weights\n"
+    assert capsys.readouterr().err == "error: many contains runs with their own weights; leave out --weights\n"
     assert command(*shared, "--set", "classes=7") == command(*shared, "--input", "1x12x12") == 2
 
 

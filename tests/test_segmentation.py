@@ -309,7 +309,7 @@ def test_a_killed_run_ends_with_the_same_bits(few: Path) -> None:
         ({"cutmix": 0.2}, "cutmix is for classification"),
         ({"balanced_sampling": True}, "balanced_sampling is for classification"),
         ({"class_weights": [1, 2]}, "class_weights has 2 values, but there are 7 classes"),
-        ({"loss": "focal", "label_smoothing": 0.1}, "label_smoothing goes with cross-entropy"),
+        ({"loss": "focal", "label_smoothing": 0.1}, "label_smoothing requires cross-entropy"),
         ({"data": "digits"}, "outputs 10x16x16, but classification needs one score per class"),
     ],
 )
@@ -321,7 +321,7 @@ def test_settings_that_make_no_sense_are_refused(few: Path, options: dict[str, A
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ("[{Conv2d: {out_channels: 5, kernel_size: 1}}]", "scores of 5 classes, but the masks have 7"),
+        ("[{Conv2d: {out_channels: 5, kernel_size: 1}}]", "scores for 5 classes, but the masks have 7"),
         ("[{Conv2d: {out_channels: 7, kernel_size: 5}}]", "neither their size nor an integer fraction"),
         ("[{AdaptiveAvgPool2d: 1}, {Conv2d: {out_channels: 7, kernel_size: 1}}]", "neither their size"),
         ("[{AdaptiveAvgPool2d: 1}, Flatten, {Linear: 7}]", "needs scores for each pixel, KxHxW"),

@@ -174,7 +174,7 @@ def test_published_weights_in_torchvisions_format(photos: tuple[str, str], capsy
     [
         (["photo.png"], "name two images, CONTENT and STYLE, not 1"),
         (["photo.png", "paint.png", "--texture"], "--texture takes one image, the style, not 2"),
-        (["paint.png", "--texture", "--start", "noise"], "--start and --content-layer are for a content image"),
+        (["paint.png", "--texture", "--start", "noise"], "--start and --content-layer need a content image"),
         (["photo.png", "paint.png", "--style-layers", "relu1,relu3"], "no layer 'relu3'. Did you mean 'relu2'?"),
         (["photo.png", "paint.png", "--content-layer", "fc"], "layer fc outputs 10, not feature maps"),
         (["photo.png", "paint.png", "--style-weight", "0"], "--style-weight must be a positive number, not 0"),

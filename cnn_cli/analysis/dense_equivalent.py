@@ -89,8 +89,8 @@ class DenseEquivalent:
         total = self.totals
         costs = [format_count(total[key], "MACs") for key in ("macs", "dense_macs")]
         lines = [
-            "Most of each matrix is zeros; the rest repeats the kernel, row by row, moved by the stride.",
-            f"One image takes {costs[0]} through {self.plan.network}, {costs[1]} through the fully connected network.",
+            "Each matrix is mostly zeros; its rows repeat the kernel, each shifted by the stride.",
+            f"One image costs {costs[0]} in {self.plan.network} and {costs[1]} in the fully connected network.",
             self.verdict(),
         ]
         return "\n\n".join([render(self.table()), "\n".join(map(wrapped, lines))])
@@ -98,7 +98,7 @@ class DenseEquivalent:
     def verdict(self) -> str:
         if self.difference is None:
             need = format_bytes(self.totals["dense_bytes"])
-            return f"Not built: the fully connected network takes {need}."
+            return f"Not built: the fully connected network needs {need}."
         return f"Both were built: for {_IMAGES} random images their outputs differ by at most {self.difference:.1e}."
 
 
@@ -110,7 +110,7 @@ def dense_equivalent(plan: Plan) -> DenseEquivalent:
             values, weights = product(layer.output_shape), product(layer.output_shape) * product(layer.input_shape)
             layers.append(DenseLayer(layer, weights + values * bool(layer.settings["bias"]), weights))
     if not layers:
-        raise UsageError(f"{plan.network} has no convolution; --dense compares convolutions with their matrices")
+        raise UsageError(f"{plan.network} has no convolutions; --dense compares convolutions with their matrices")
     return DenseEquivalent(plan, tuple(layers))
 
 

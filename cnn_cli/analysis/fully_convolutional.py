@@ -70,7 +70,10 @@ def convert(plan: Plan) -> FullyConvolutional:
         place = (layer.line, layer.column)
         if place in by_place and edits.get(layer.name) != by_place[place]:
             raise _refusal(
-                plan, layer, "is repeated with other sizes, so one text cannot serve", "write the layers out"
+                plan,
+                layer,
+                "is repeated with different sizes, so no single definition fits",
+                "write out the repeated layers",
             )
     after = draft_document(_document(plan, by_place), f"{plan.network} as a fully convolutional network")
     _check(plan, after)
@@ -96,7 +99,9 @@ def _edits(plan: Plan) -> dict[str, Edit]:
             edit, maps[layer.name] = _on_flattened(plan, layer, [m for m in flat if m])
         if edit:
             if any(layer.name == part or layer.name.startswith(f"{part}.") for part in plan.parts):
-                raise _refusal(plan, layer, "is in a network that is a part of it", "convert a network without parts")
+                raise _refusal(
+                    plan, layer, "is inside another network that is used as a part", "convert a network without parts"
+                )
             edits[layer.name] = edit
     end = maps[plan.ends[0]]
     if end is None or end[1:] != (1, 1):
@@ -111,7 +116,9 @@ def _on_image(plan: Plan, layer: Layer) -> tuple[Edit | None, Map | None]:
     if layer.type == "Flatten" and len(i) == 3 and len(o) == 1:
         return Edit(_DROPPED), (i[0], i[1], i[2])
     if len(o) != 3 and layer.takes:
-        raise _refusal(plan, layer, f"makes {sizes(o)} of {sizes(i)}, which is no map", "flatten it all, before Linear")
+        raise _refusal(
+            plan, layer, f"turns {sizes(i)} into {sizes(o)}, which is not a map", "flatten all axes, before Linear"
+        )
     fixed = layer.type.startswith("Adaptive") or (o[1:] == (1, 1) and layer.settings.get("padding") == (0, 0))
     if layer.type in _GLOBAL_POOLING and fixed and layer.settings.get("kernel_size", i[1:]) == i[1:]:
         return _pooling(plan, layer), None
@@ -123,7 +130,7 @@ def _pooling(plan: Plan, layer: Layer) -> Edit:
     before, after = layer.input_shape[1:], layer.output_shape[1:]
     if any(n % o for n, o in zip(before, after, strict=True)):
         fix = f"choose an --input whose {sizes(before)} there is a multiple of {sizes(after)}"
-        raise _refusal(plan, layer, f"makes {sizes(after)} of {sizes(before)}, with uneven windows", fix)
+        raise _refusal(plan, layer, f"pools {sizes(before)} to {sizes(after)} with uneven windows", fix)
     if before == after:
         return Edit(_DROPPED)
     kernel = [n // o for n, o in zip(before, after, strict=True)]
@@ -152,7 +159,7 @@ def _on_flattened(plan: Plan, layer: Layer, maps: list[Map]) -> tuple[Edit | Non
     if layer.rule.joins and (single or (layer.type != "Concat" and len(set(maps)) == 1)) and not layer.pieces:
         return None, (channels, 1, 1) if single else first
     if single:
-        raise _refusal(plan, layer, "has no counterpart for maps", "remove it, or put it before Flatten")
+        raise _refusal(plan, layer, "has no equivalent for maps", "remove it, or put it before Flatten")
     fact = f"treats each of the {first[0]}·{first[1]}·{first[2]} flattened values on its own"
     raise _refusal(plan, layer, fact, "put it before Flatten, or after the first Linear")
 
@@ -210,9 +217,13 @@ def _check(plan: Plan, after: Plan) -> None:
         if draft.errors:
             problem = draft.errors[0]
             where, fact = problem.where.rpartition(", ")[2], problem.message.partition("; ")[0]
-            raise UsageError(f"{plan.network} takes no larger image: {where}: {fact}; use a layer that takes any size")
+            raise UsageError(
+                f"{plan.network} does not accept larger images: {where}: {fact}; use a layer that takes any size"
+            )
     if after.output != (*plan.output, 1, 1) or len(larger.output) != 3:
-        raise UsageError(f"{plan.network} as a fully convolutional network would output {sizes(after.output)}, no map")
+        raise UsageError(
+            f"{plan.network} as a fully convolutional network would output {sizes(after.output)}, which is not a map"
+        )
 
 
 def _check_order(plan: Plan, pairs: list[tuple[Layer, Layer | None]]) -> None:
@@ -222,7 +233,7 @@ def _check_order(plan: Plan, pairs: list[tuple[Layer, Layer | None]]) -> None:
         names[old.name] = new.name if new else names.get(old.takes[0], old.takes[0])
         wanted = [names.get(name, name) for name in old.takes]
         if new and all(name in names for name in old.takes) and list(new.takes) != wanted:
-            fact = f"takes {', '.join(old.takes)} by the numbers of a list from which Flatten is removed"
+            fact = f"takes {', '.join(old.takes)} by position in a list from which Flatten is removed"
             raise _refusal(plan, old, fact, "give the children of that list names")
 
 

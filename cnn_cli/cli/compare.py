@@ -26,14 +26,14 @@ def compare_command(
     format: Format,
     split: str | None = option("Data", "NAME", "Split to compare on: test, val or train [test, else val, else train]."),
     device: str = DEVICE,
-    limit: int = option("Output", "N", "Images on each side of a sheet.", default=12, min=1, max=100),
+    limit: int = option("Output", "N", "Number of images on each side of a sheet.", default=12, min=1, max=100),
     output: Path = option("Output", "FOLDER", _FOLDER_HELP, "-o", "--output", default=Path("comparison")),
     force: bool = flag("Output", "Overwrite existing pictures."),
 ) -> None:
-    """Compare trained networks on the same images: which one is better, or whether they cannot be told apart.
+    """Compare trained networks on the same images, with significance tests.
 
-    Reports the difference with its interval and McNemar's exact test (for mIoU the bootstrap, for seeds Welch's t
-    test), and settings that differ. Draws learning curves, and the images that only one gets right.
+    Reports the difference with its confidence interval and McNemar's exact test (mIoU: a bootstrap; seeds: Welch's t
+    test), and the settings that differ. Draws learning curves, and the images that only one network gets right.
     """
     from cnn_cli.checkpoints.checkpoint import load_trained
     from cnn_cli.checkpoints.run_folder import find_run
@@ -62,7 +62,7 @@ def compare_command(
 
 def _check_targets(folder: Path, force: bool) -> None:
     if not force and folder.is_dir() and any(folder.glob("*.png")):
-        raise UsageError(f"{folder} has pictures already; --force overwrites them, -o writes elsewhere")
+        raise UsageError(f"{folder} already contains pictures; --force overwrites them, -o writes elsewhere")
 
 
 def _draw(comparison: "RunComparison", folder: Path, limit: int) -> list[Path]:

@@ -17,15 +17,15 @@ def convolve_command(
     weights: Weights,
     format: Format,
     images: list[str] | None = argument("[IMAGE]...", _IMAGES_HELP),
-    size: int | None = option("Data", "N", "Longer side of the images in pixels [their own].", min=1, max=10_000),
-    windows: bool = flag("Data", "Compute every window on its own: slow, and exact where layers pad."),
+    size: int | None = option("Data", "N", "Longer side of the images in pixels [original size].", min=1, max=10_000),
+    windows: bool = flag("Data", "Classify every window separately: slow, but exact for networks with padding."),
     output: Path | None = option("Output", "FOLDER", "Folder to write to [convolved/ in the run].", "-o", "--output"),
     force: bool = flag("Output", "Overwrite existing files."),
 ) -> None:
     """Turn a classifier into a fully convolutional network.
 
-    Writes a network with the same weights that takes any larger image and gives a map of class scores (the sliding
-    window in one pass), as text (YAML) and checkpoint. For images, also heat maps and the windows that score highest.
+    Writes a network with the same weights that accepts any larger image and outputs a map of class scores (a sliding
+    window in one pass), as YAML and checkpoint. Given images, also draws heat maps and lists the best windows.
     """
     from cnn_cli.checkpoints.checkpoint import load_network
     from cnn_cli.errors import UsageError
@@ -38,7 +38,7 @@ def convolve_command(
     format.check()
     files = files_of(images or ())
     if windows and not files:
-        raise UsageError("--windows is for images; name some, or leave it out")
+        raise UsageError("--windows needs images; name some, or leave it out")
     if files:
         loaded = weights.load(network, spec)
     else:

@@ -23,16 +23,16 @@ def data_preview_command(
     picture: Picture,
     network: str | None = argument("[NETWORK]", NETWORK_HELP.removesuffix(".") + " [none: the images alone]."),
     data_dir: Path | None = DATA_DIR,
-    task: str | None = option("Data", "NAME", "Task, where a data set has masks and boxes."),
+    task: str | None = option("Data", "NAME", "Task, for data sets with both masks and boxes."),
     split: str = option("Data", "NAME", "Split: train, val or test.", default="train"),
-    epoch: int = option("Augmentation", "N", "Epoch of which the augmentation is shown.", default=1, min=1),
-    recipe: str = option("Optimization", "NAME", "Recipe of the network.", default=""),
+    epoch: int = option("Augmentation", "N", "Epoch whose augmentation is shown.", default=1, min=1),
+    recipe: str = option("Optimization", "NAME", "Training recipe of the network.", default=""),
     images: int = _COUNT,
     json: bool = JSON,
 ) -> None:
     """Draw images as a network sees them: resized, augmented, with masks or boxes.
 
-    The settings are those of training: those of the NETWORK, and those given here. Only training images are augmented.
+    Takes the training options; their defaults are the settings of NETWORK. Only training images are augmented.
     """
     check_task(task)
     from cnn_cli.checkpoints.run_folder import find_run
@@ -48,7 +48,7 @@ def data_preview_command(
         name = find_run(network, spec.files)
         asked = Request(name, given, models=spec.files, args=spec.args, input=spec.size, recipe=recipe)
     elif spec.args or recipe:
-        raise UsageError("--set and --recipe are for a network; name one after the data set")
+        raise UsageError("--set and --recipe need a network; name one after the data set")
     result = preview_data(PreviewRequest(data, given, asked, data_dir, task, split, images, epoch, spec.size), path)
     for line in result.notes:
         note(line)

@@ -30,7 +30,7 @@ def diff_command(
     estimate: Estimate,
     format: Format,
     b: str | None = argument("[B]", "Network to compare A with."),
-    dense: bool = flag("Network", "Compare A with its fully connected equivalent, each convolution as a matrix."),
+    dense: bool = flag("Network", "Compare A with its fully connected equivalent (each convolution as a matrix)."),
 ) -> None:
     """Compare two networks layer by layer.
 
@@ -42,7 +42,7 @@ def diff_command(
 
     if dense:
         if b is not None or any((*vars(sides).values(), *vars(estimate).values())):
-            raise UsageError("--dense takes one network, and of the other options --set, --input and the formats")
+            raise UsageError("--dense takes one network, and no options but --set, --input and output formats")
         format.check()
         return format.emit(compare_by_building(dense_equivalent(spec.draft(a).checked())))
     if b is None:

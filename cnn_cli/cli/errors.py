@@ -15,12 +15,12 @@ def errors_command(
     picture: Picture,
     format: Format,
     split: str | None = option("Data", "NAME", "Split to evaluate: test, val or train [test, else val, else train]."),
-    limit: int = option("Output", "N", "Images or classes in each list and on the sheet.", default=20, min=1, max=200),
+    limit: int = option("Output", "N", "Number of entries in each list and on the sheet.", default=20, min=1, max=200),
 ) -> None:
     """Show what a trained network gets wrong: the worst mistakes, and the classes that it confuses.
 
-    Lists images by loss and by confidence, pairs of classes and mistakes per class, and draws a sheet of predictions
-    with their true classes. --json and --csv have all mistakes. In segmentation, lists the masks with the lowest IoU.
+    Lists images by loss and by confidence, confused pairs of classes, and mistakes per class; draws a sheet of
+    predictions with their true classes. --json and --csv print all mistakes. Segmentation: lists images by mean IoU.
     """
     from cnn_cli.interpret.mask_mistakes import MaskMistakes, draw_mask_mistakes
     from cnn_cli.interpret.mistakes import Mistakes, draw_mistakes

@@ -18,14 +18,10 @@ def evaluate_command(
     split: str | None = option("Data", "NAME", "Split to evaluate: test, val or train [test, else val, else train]."),
     batch_size: int | None = option("Speed", "N", "Batch size [as in training].", "-b", "--batch-size"),
     workers: int | None = option("Speed", "N", "Data-loading workers [one per CPU, at most 8].", "-j", "--workers"),
-    original_size: bool = flag(
-        "Data", "Segmentation: evaluate at the original size of masks [that of the network's input]."
-    ),
-    tiles: bool = flag(
-        "Data", "Segmentation: as --original-size, predicted at the full resolution in overlapping tiles."
-    ),
+    original_size: bool = flag("Data", "Segmentation: evaluate at the original size of masks [network input size]."),
+    tiles: bool = flag("Data", "Segmentation: like --original-size, but predict overlapping tiles at full resolution."),
     calibrate: bool = flag(
-        "Calibration", "Fit the temperature of probabilities on the val split, for cnn predict too."
+        "Calibration", "Fit the softmax temperature on the val split and store it in the checkpoint."
     ),
     output: Path | None = option("Output", "FOLDER", "Folder for the results [the run folder].", "-o", "--output"),
 ) -> None:
@@ -46,7 +42,7 @@ def evaluate_command(
     network = find_run(network, spec.files)
     if seed_runs(Path(network)):
         if weights.weights:
-            raise UsageError(f"{network} holds runs with weights of their own; leave out --weights")
+            raise UsageError(f"{network} contains runs with their own weights; leave out --weights")
         if calibrate:
             raise UsageError(f"--calibrate takes a single run; name one of those in {network}")
         seeds = evaluate_seeds(Path(network), request, weights.torch_device, spec.args, spec.size, output=output)

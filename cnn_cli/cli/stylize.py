@@ -77,7 +77,7 @@ def _content_and_style(files: list[Path], style: Style) -> tuple[Path | None, Pa
         if len(files) != 1:
             raise UsageError(f"--texture takes one image, the style, not {len(files)}")
         if style.start is not None or style.content_layer is not None:
-            raise UsageError("--start and --content-layer are for a content image; leave out --texture")
+            raise UsageError("--start and --content-layer need a content image; leave out --texture")
         return None, files[0]
     if len(files) != 2:
         raise UsageError(

@@ -19,7 +19,7 @@ def draw_sides(comparison: RunComparison, other: Candidate, limit: int) -> Page 
     ):
         if indices:
             cells = [_cell(winner, loser, i) for i in indices[:limit]]
-            better = "only {} is right" if comparison.metric == "accuracy" else "{} has the larger mean IoU"
+            better = "only {} is right" if comparison.metric == "accuracy" else "{} has the higher mean IoU"
             heading = f"{better.format(winner.letter)}: {len(indices):,} images"
             panel, _ = contact_sheet(cells)
             stack.append(Panel(panel.body, panel.rows, panel.columns, heading, panel.captions))

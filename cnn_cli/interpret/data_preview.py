@@ -106,7 +106,8 @@ def preview_data(request: PreviewRequest, path: Path) -> Preview:
     sheet, count = sample_sheet(columns, dataset.classes, void, title, [how])
     image.save(sheet.image, path)
     shown = {name: tuple(sample.name for sample in column) for name, column in columns[:count]}
-    left = [f"no room for {listed([name for name, _ in columns[count:]])}"] if count < len(columns) else []
+    hidden = [name for name, _ in columns[count:]]
+    left = [f"not shown, for lack of space: {listed(hidden)}"] if hidden else []
     facts = (dataset.name, plan.network if plan else None, dataset.task, request.split)
     return Preview(path, sheet.body, *facts, shown, how, (*dataset.notes, *left))
 
@@ -128,7 +129,7 @@ def _dataset(request: PreviewRequest, settings: dict[str, Setting], plan: Plan |
     folder = resolve_data_dir(request.data_dir)
     dataset = load_dataset(request.data, folder, values["skip_unreadable"], task, values["annotations"])
     if plan and task != dataset.task:
-        raise UsageError(f"{plan.network} is made for {task}, but {dataset.name} is a data set for {dataset.task}")
+        raise UsageError(f"{plan.network} is for {task}, but {dataset.name} is a data set for {dataset.task}")
     fraction = 0 if "val" in dataset.splits else values["val_fraction"]
     dataset = split_dataset(dataset, fraction, values["seed"])
     return replace(select_split(dataset, request.split), notes=dataset.notes)

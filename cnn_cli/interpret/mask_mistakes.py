@@ -115,7 +115,7 @@ def draw_mask_mistakes(mistakes: MaskMistakes) -> Page:
         pixels, row = o.images.pixels(index), mistakes.row(index)
         shown, true = picture(pixels), o.images.split.targets[index].cpu().numpy()
         predicted = scores.logits(pixels.unsqueeze(0)).argmax(1)[0].numpy().astype(np.uint8)
-        confused = f"{row['true']} as {row['predicted']}: {percent(row['share'])}" if row["true"] else "no wrong pixel"
+        confused = f"{row['true']} as {row['predicted']}: {percent(row['share'])}" if row["true"] else "no wrong pixels"
         rows.append(
             [
                 Cell(shown, (Path(row["image"]).name, f"mean IoU {percent(row['miou'])}")),
@@ -127,5 +127,5 @@ def draw_mask_mistakes(mistakes: MaskMistakes) -> Page:
     panel, _ = captioned_grid(rows, ("image", "true", "predicted", "differs"))
     void = any((o.images.split.targets[i] == VOID).any() for i in mistakes.worst[: len(rows)])
     legend = class_map.legend(o.images.classes, bool(void))
-    lines = ["the smallest mean IoU first", provenance(mistakes.loaded)]
+    lines = ["lowest mean IoU first", provenance(mistakes.loaded)]
     return page([panel, legend], f"{mistakes.loaded.plan.network}: worst masks", lines, None)

@@ -104,7 +104,7 @@ class Mistakes:
     def headline(self) -> str:
         images, wrong = self.outcomes.images, int((~self.outcomes.right).sum())
         where, share = f"{Path(images.data).name} {images.split.name}", percent(wrong / max(1, len(images)))
-        return f"{wrong:,} of {len(images):,} images of {where} are wrong ({share})"
+        return f"{wrong:,} of {len(images):,} images of {where} are misclassified ({share})"
 
     def table(self) -> Table:
         """All mistakes, the largest loss first."""
@@ -157,7 +157,7 @@ def draw_mistakes(mistakes: Mistakes) -> Page:
     """A sheet: the worst mistakes, then the least confident predictions, each with its predicted and its true class."""
     stack: list[Panel] = []
     for heading, indices in (
-        ("worst mistakes: the largest loss first", mistakes.worst[: mistakes.limit]),
+        ("worst mistakes, largest loss first", mistakes.worst[: mistakes.limit]),
         ("least confident predictions", mistakes.least_confident),
     ):
         if indices:

@@ -138,23 +138,23 @@ class Convolved:
     def facts(self) -> list[str]:
         """Step and window, and what makes the map differ from explicit windows."""
         seen, field = self.window.size, self.window.field
-        cut = "" if seen == field else f", as far as it lies in the input of {sizes(self.window.input)}"
+        cut = "" if seen == field else f", cut to the input of {sizes(self.window.input)}"
         lines = [
             f"step    {sizes(self.window.step)} px, the product of the strides",
             f"window  {sizes(seen)} px, the receptive field of a cell ({sizes(field)}){cut}",
         ]
         if padded := self.window.padded:
             lines.append(
-                f"{_counted(padded, 'layer pads', 'layers pad')}: at the border of an explicit window they read zeros, "
-                "in a larger image its pixels, so that scores differ"
+                f"{_counted(padded, 'layer pads', 'layers pad')}: explicit windows are padded with zeros, "
+                "but the map reads the pixels around them, so scores differ"
             )
         if everywhere := self.window.global_layers:
             lines.append(
                 f"{_counted(everywhere, 'layer depends', 'layers depend')} on the whole image ({everywhere[0]}), so "
-                "that scores differ from those of explicit windows"
+                "scores differ from those of explicit windows"
             )
         if self.window.exact:
-            lines.append("no layer pads, so a cell has the score of its explicit window")
+            lines.append("no layer pads, so each cell has the same scores as its explicit window")
         return lines
 
     def comparisons(self) -> list[str]:
@@ -169,7 +169,7 @@ class Convolved:
             line += f"; in {close.count} explicit windows scores differ by at most {close.difference:.2g}, and "
             lines.append(f"{line}{close.same_class} have the same class")
         if not self.window.exact and any(shot.agreement for shot in self.maps):
-            lines.append("--windows computes every window on its own")
+            lines.append("--windows classifies every window separately")
         return lines
 
 
@@ -260,8 +260,8 @@ def _check_size(result: Convolved, path: Path, pixels: Tensor, explicit: bool, d
     need = inference(_at_size(plan, height, width)).total
     if not explicit and need > (free := free_memory(device)):
         raise CnnError(
-            f"{path} of {height}x{width} pixels needs about {format_bytes(need)} of memory, and {format_bytes(free)} "
-            "are free; choose a smaller --size, or --windows"
+            f"{path} of {height}x{width} pixels needs about {format_bytes(need)} of memory, but only "
+            f"{format_bytes(free)} are free; choose a smaller --size, or --windows"
         )
 
 

@@ -150,9 +150,7 @@ def classification_task(plan: Plan, classes: tuple[str, ...]) -> Classification:
         raise UsageError(f"classification needs at least two classes, and the data has {len(classes)}")
     count = outputs[0]
     if count != len(classes) and (count, len(classes)) != (1, 2):
-        fix = (
-            f"add --set classes={len(classes)}" if "classes" in plan.args else f"let its last layer have {len(classes)}"
-        )
+        fix = f"add --set classes={len(classes)}" if "classes" in plan.args else f"give its last layer {len(classes)}"
         scores = f"{count} scores" if count > 1 else "1 score"
         raise UsageError(f"{plan.network} outputs {scores}, but the data has {len(classes)} classes; {fix}")
     weights = plan.outputs or {"": 1.0}

@@ -113,14 +113,14 @@ def detection_task(plan: Plan, classes: tuple[str, ...]) -> Detection:
     if not plan.detects:
         raise UsageError(
             f"{plan.network} outputs {plan.output_sizes}, but the images have boxes, which need a detector: a network "
-            "that names its scores and boxes,\n`detects: {scores: cls, boxes: box}` beside `layers` (cnn guide "
+            "with score and box outputs,\n`detects: {scores: cls, boxes: box}` next to `layers` (cnn guide "
             "detection); `detector` is a small one"
         )
     scales = detection_scales(plan)
     count = scales[0].classes
     if count != len(classes):
         fix = f"add --set classes={len(classes)}" if "classes" in plan.args else f"give it {len(classes)} channels"
-        raise UsageError(f"{plan.network} outputs scores of {count} classes, but the data has {len(classes)}; {fix}")
+        raise UsageError(f"{plan.network} outputs scores for {count} classes, but the data has {len(classes)}; {fix}")
     for scale in scales:
         if (last := _last(plan, scale.scores)) in _PROBABILITIES:
             raise UsageError(
@@ -140,14 +140,14 @@ def with_objective(task: Detection, settings: Mapping[str, Any]) -> Detection:
     """The task itself; UsageError for settings that make no sense for boxes."""
     for name, reason in (
         ("mixup", "a blend of two images has no boxes of its own"),
-        ("cutmix", "it pastes labels, and images here have boxes"),
+        ("cutmix", "it mixes class labels, but the targets are boxes"),
         ("balanced_sampling", "an image has objects of several classes"),
-        ("label_smoothing", "the targets of scores are already soft, the IoU of the box"),
-        ("class_weights", "each class has a score of its own"),
+        ("label_smoothing", "score targets are already soft: the IoU of the box"),
+        ("class_weights", "each class is scored independently"),
         ("loss", "detection has one loss, the quality focal loss with the generalized IoU loss"),
     ):
         if settings.get(name):
-            raise UsageError(f"{name} is not for detection: {reason}; leave it out")
+            raise UsageError(f"{name} does not apply to detection: {reason}; leave it out")
     if settings["tta"] != "none":
-        raise UsageError("tta averages scores, and boxes of views cannot be averaged; leave it out")
+        raise UsageError("tta averages scores, but boxes from different views cannot be averaged; leave it out")
     return task

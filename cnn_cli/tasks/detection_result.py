@@ -17,12 +17,13 @@ from cnn_cli.tasks.base import Draw, Outputs, TaskResult
 from cnn_cli.tasks.detection_errors import DetectionErrors, detection_errors
 from cnn_cli.tasks.suppression import Found
 
+# by the fields of DetectionErrors: name and explanation
 _ERRORS = {
-    "missed": "objects without a detection",
-    "doubled": "of an object that another detection hits",
-    "wrong_class": "of an object of another class",
-    "badly_placed": "the IoU with the object is below 0.5",
-    "background": "of no object",
+    "missed": ("missed", "objects without a detection"),
+    "doubled": ("duplicate", "of an object that is already detected"),
+    "wrong_class": ("wrong class", "of an object of another class"),
+    "badly_placed": ("localization", "IoU with the object below 0.5"),
+    "background": ("background", "of no object"),
 }
 
 
@@ -188,7 +189,7 @@ class DetectionResult:
     def text(self) -> str:
         parts = [self.headline(), "", render(self.table()), "", self._sizes()]
         if self.ignored:
-            parts += ["", f"{self.ignored:,} difficult objects and crowds, not counted"]
+            parts += ["", f"{self.ignored:,} difficult objects and crowds ignored"]
         return "\n".join([*parts, "", *self._errors()])
 
     def table(self) -> Table:
@@ -209,12 +210,13 @@ class DetectionResult:
         errors = self.errors
         counts = {name: getattr(errors, name) for name in _ERRORS}
         found = sum(counts.values()) - errors.missed + errors.hits
-        head = f"at scores from {errors.score:.2f} on, the best F1: {errors.hits:,} of {found:,} detections are hits"
+        head = f"at a score threshold of {errors.score:.2f} (best F1): {errors.hits:,} of {found:,} detections correct"
         kinds = sorted(counts, key=lambda name: -counts[name])
-        width, digits = max(map(len, _ERRORS)), max(len(f"{n:,}") for n in counts.values())
+        width = max(len(title) for title, _ in _ERRORS.values())
+        digits = max(len(f"{n:,}") for n in counts.values())
         return [
             head,
-            *(f"  {name.replace('_', ' '):<{width}}  {counts[name]:>{digits},}  {_ERRORS[name]}" for name in kinds),
+            *(f"  {_ERRORS[name][0]:<{width}}  {counts[name]:>{digits},}  {_ERRORS[name][1]}" for name in kinds),
         ]
 
     def pictures(self) -> dict[str, Draw]:

@@ -178,13 +178,13 @@ def segmentation_task(plan: Plan, classes: tuple[str, ...]) -> Segmentation:
         fix = (
             f"add --set classes={len(classes)}"
             if "classes" in plan.args
-            else f"let its last layer have {len(classes)} output channels"
+            else f"give its last layer {len(classes)} output channels"
         )
-        raise UsageError(f"{plan.network} outputs scores of {count} classes, but the masks have {len(classes)}; {fix}")
+        raise UsageError(f"{plan.network} outputs scores for {count} classes, but the masks have {len(classes)}; {fix}")
     if not _covers(plan.output[1:], plan.input[1:]):
         raise UsageError(
             f"{plan.network} outputs {shape} for images of {plan.input[1]}x{plan.input[2]}: neither their size nor "
-            "an integer fraction of it,\nso that scores and pixels do not align; pad its convolutions, or choose "
+            "an integer fraction of it,\nso scores and pixels do not align; pad its convolutions, or choose "
             "another --input"
         )
     return Segmentation(classes, {name: (_conversion(last_type(plan, name), count), w) for name, w in weights.items()})
@@ -206,7 +206,7 @@ def with_objective(task: Segmentation, settings: Mapping[str, Any], masks: Tenso
     pixel, _, dice = (settings.get("loss") or "cross-entropy").partition("+")
     chosen, smoothing = settings["class_weights"], settings["label_smoothing"]
     if smoothing and pixel != "cross-entropy":
-        raise UsageError(f"label_smoothing goes with cross-entropy, not with loss {settings['loss']}; leave it out")
+        raise UsageError(f"label_smoothing requires cross-entropy, not loss {settings['loss']}; leave it out")
     weights = None if chosen is None else _class_weights(chosen, masks, len(task.classes))
     pixel_loss = "" if pixel == "dice" else pixel
     return replace(

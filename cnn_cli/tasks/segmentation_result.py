@@ -161,7 +161,7 @@ class SegmentationResult:
         if self.intervals:
             parts[1:1] = [f"95% interval of the mIoU: {show(self.intervals['miou'])}"]
         if self.original_size:
-            parts += ["", "measured at the masks' own sizes"]
+            parts += ["", "evaluated at the original mask sizes"]
         if absent := d["absent_classes"]:
             parts += ["", f"not in these masks: {', '.join(absent)}"]
         if self.void_pixels:

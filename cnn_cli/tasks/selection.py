@@ -52,12 +52,12 @@ def _check_single(plan: Plan) -> None:
     """UsageError for a network with several outputs: nothing says what each would be trained for."""
     if plan.detects:
         raise UsageError(
-            f"{plan.network} is a detector, and the data has no boxes; name a VOC, COCO or YOLO folder, or shapes"
+            f"{plan.network} is a detector, but the data has no boxes; name a VOC, COCO or YOLO folder, or shapes"
         )
     if plan.named_outputs:
         names = list(plan.named_outputs)
         fix = f"name one, or write weights in the loss for auxiliary outputs: `outputs: {{{names[0]}: 1.0, …}}`"
-        raise UsageError(f"{plan.network} has several outputs ({', '.join(names)}), and training needs one; {fix}")
+        raise UsageError(f"{plan.network} has several outputs ({', '.join(names)}), but training needs one; {fix}")
 
 
 def read_result(document: Mapping[str, Any]) -> TaskResult:

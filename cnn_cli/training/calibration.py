@@ -36,12 +36,14 @@ def calibrate(
     if loaded.weights is None or loaded.metadata is None or loaded.weights.suffix != ".safetensors" or loaded.notes:
         raise UsageError("--calibrate stores the temperature in a checkpoint; name a run that has finished an epoch")
     if len(loaded.plan.output) != 1:
-        raise UsageError(f"{loaded.plan.network} gives no single score per class; --calibrate is for classification")
+        raise UsageError(
+            f"{loaded.plan.network} does not output one score per class; --calibrate is for classification"
+        )
     try:
         setup = evaluation_setup(loaded, replace(request, split="val"), device)
     except UsageError as error:
         raise UsageError(
-            f"--calibrate needs validation images, never those of the test: {error}; train with --val-fraction 0.1"
+            f"--calibrate needs validation images; test images are never used: {error}; train with --val-fraction 0.1"
         ) from None
     assert isinstance(setup.task, Classification)
     shares, labels = [], []

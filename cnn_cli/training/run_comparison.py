@@ -71,18 +71,18 @@ class RunComparison:
         return difference.p * len(self.differences) < 1 - LEVEL
 
     def verdict(self, other: Candidate, difference: Difference) -> str:
-        """In a sentence: which is better, or that they cannot be told apart."""
+        """In a sentence: which is better, or that the difference is not significant."""
         first, points = self.candidates[0], 100 * difference.value
         low, high = (100 * end for end in difference.interval)
         figures = f"{points:+.2f} points (95% interval {low:+.2f} to {high:+.2f}), p = {difference.p:.2g}"
-        figures = f"{figures.replace('-', '−')} by {difference.test}"
-        where = f"{self.images:,} images"
+        figures = f"{other.letter} − {first.letter} {figures.replace('-', '−')} by {difference.test}"
+        where = f"on {self.images:,} images"
         if len(first.runs) > 1:
-            where = f"{len(first.runs)} and {len(other.runs)} seeds on {where}"
+            where = f"with {len(first.runs)} and {len(other.runs)} seeds {where}"
         if not self.is_different(difference):
-            return f"{other.letter} and {first.letter} cannot be told apart with {where}: {figures}"
+            return f"no significant difference between {first.letter} and {other.letter} {where}: {figures}"
         better, worse = (other, first) if difference.value > 0 else (first, other)
-        return f"{better.letter} is better than {worse.letter} with {where}: {other.letter} − {first.letter} {figures}"
+        return f"{better.letter} is better than {worse.letter} {where}: {figures}"
 
     def document(self) -> dict[str, Any]:
         first = self.candidates[0].outcomes[0].images
@@ -153,7 +153,7 @@ def compare_runs(
     """
     groups = {len(runs) > 1 for _, runs in candidates}
     if len(groups) > 1:
-        raise UsageError("groups of seeds are compared with groups; name a folder of seeds for each, or single runs")
+        raise UsageError("seeds can only be compared with seeds; name folders of seeds only, or single runs only")
     found = []
     for i, (name, runs) in enumerate(candidates):
         results = tuple(outcomes(run, request, device) for run in runs)
