@@ -128,7 +128,7 @@ def test_groups_of_seeds(runs: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert all(row["setting"] != "seed" for row in facts["settings"])
     assert [p.name for p in (runs / "groups").iterdir()] == ["curves.png"]
     assert cnn("compare", "good/", "first/", "-o", "mixed") == 2
-    assert "groups of seeds are compared with groups" in capsys.readouterr().err
+    assert "seeds can only be compared with seeds" in capsys.readouterr().err
 
 
 def test_what_cannot_be_compared(

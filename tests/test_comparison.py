@@ -194,7 +194,7 @@ def test_dense_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert first["factor"] == first["dense_params"] / 10 and first["dense_bytes"] == 4 * first["dense_params"]
     assert 0 < facts["largest_difference"] < 1e-5
     assert command("diff", "vgg16", "--dense") == 0
-    assert "Not built: the fully connected network takes" in capsys.readouterr().out
+    assert "Not built: the fully connected network needs" in capsys.readouterr().out
     for arguments in (("tiny-cnn",), ("tiny-cnn", "lenet-5", "--dense"), ("tiny-cnn", "--dense", "-b", "4")):
         assert command("diff", *arguments) == 2
     assert "--dense takes one network" in capsys.readouterr().err

@@ -178,7 +178,7 @@ REFUSED = [
     (layers(f"{CONV}, Flatten"), "outputs 200 that no Linear layer computed"),
     (layers(f"{CONV}, {{Flatten: 2}}, {{Flatten: 1}}, {{Linear: 3}}"), "turns 2x10x10 into 2x100, which is not a map"),
     (layers(f"{CONV}, Flatten, {{Linear: 4}}, {{Unflatten: [1, [2, 2]]}}, Flatten, {{Linear: 3}}"), "no equivalent"),
-    (layers("Flatten, {repeat: 2, layers: [{Linear: 144}]}, {Linear: 3}", "1, 12, 13"), "repeated with other"),
+    (layers("Flatten, {repeat: 2, layers: [{Linear: 144}]}, {Linear: 3}", "1, 12, 13"), "repeated with different"),
     ("net: {input: [1, 8, 8], layers: {a: {layers: [Flatten, {Linear: 3}]}, b: {from: input, layers: [Flatten, "
      "{Linear: 3}]}}, outputs: [a, b]}", "several outputs (a, b)"),
 ]  # fmt: skip
