@@ -4,7 +4,6 @@ The digits are those that come with scikit-learn, so that nothing is downloaded,
 writers than the training scenes. A box is around the pixels of a digit that can be seen. Some scenes are empty.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnn_cli.data.generated import read_or_make
 from cnn_cli.data.shapes import box_around
 from cnn_cli.data.textures import SIDE, Array, contrasting_color, random_color, random_integers, texture, with_noise
-from cnn_cli.files import WriteError, make_folder, write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,17 +42,7 @@ class DigitScenes:
 
 def read_digit_scenes(data_dir: Path) -> DigitScenes:
     """The 4,000 training and then the 500 test scenes, made once and kept in `data_dir` where that can be written."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load, save
-
-    path = data_dir / "digit-scenes" / _FILE
-    with suppress(OSError, SafetensorError, KeyError):  # not there, or damaged: it is made anew
-        return DigitScenes(**load(path.read_bytes()))
-    scenes = make_digit_scenes(TRAIN, TEST, _SEED)
-    with suppress(WriteError):  # without it the next start takes some seconds more
-        make_folder(path.parent)
-        write_bytes(path, save({name: getattr(scenes, name) for name in DigitScenes.__dataclass_fields__}))
-    return scenes
+    return read_or_make(data_dir / "digit-scenes" / _FILE, DigitScenes, lambda: make_digit_scenes(TRAIN, TEST, _SEED))
 
 
 def make_digit_scenes(train: int, test: int, seed: int) -> DigitScenes:

@@ -4,7 +4,6 @@ The same seed gives the same bytes on every machine: nothing is rounded, and no 
 of any color cover each other on textures of five kinds, under noise.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnn_cli.data.generated import read_or_make
 from cnn_cli.data.textures import SIDE, Array, contrasting_color, random_color, random_integers, texture, with_noise
-from cnn_cli.files import WriteError, make_folder, write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,17 +55,7 @@ class Shapes:
 
 def read_shapes(data_dir: Path) -> Shapes:
     """The 4,000 training and then the 500 test images, made once and kept in `data_dir` where that can be written."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load, save
-
-    path = data_dir / "shapes" / _FILE
-    with suppress(OSError, SafetensorError, KeyError):  # not there, or damaged: it is made anew
-        return Shapes(**load(path.read_bytes()))
-    shapes = make_shapes(TRAIN + TEST, _SEED)
-    with suppress(WriteError):  # without it the next start takes some seconds more
-        make_folder(path.parent)
-        write_bytes(path, save({name: getattr(shapes, name) for name in Shapes.__dataclass_fields__}))
-    return shapes
+    return read_or_make(data_dir / "shapes" / _FILE, Shapes, lambda: make_shapes(TRAIN + TEST, _SEED))
 
 
 def make_shapes(n: int, seed: int) -> Shapes:
