@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_cli.language.plan import Plan
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.page.description import describe
 from cnn_cli.page.sources import computing
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from cnn_cli.language.registry import find
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -13,7 +13,7 @@ from cnn_cli.cli import main
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.interpret.scores import Scores, scores_of
 from cnn_cli.language.registry import find
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 SPECS = """
 grey: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, ReLU, {Conv2d: {out_channels: 6,

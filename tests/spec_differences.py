@@ -13,12 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch_interpreter import Interpreter, is_input
 from torch_values import Refused, TooLarge
 
-from cnn_cli.analysis import explain, memory, receptive_field, shapes, summary
+from cnn_cli.analysis import explanation, memory, receptive_field, shapes, summary
 from cnn_cli.errors import Problem, SpecError
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_document, plan_spec
 from cnn_cli.language.spec import parse
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 # What PyTorch runs and the language refuses on purpose: a part of our message, and of its line in the guide.
 LIMITS = {
@@ -139,7 +139,7 @@ def compared(ours: Plan, interpreter: Interpreter, name: str, x: Tensor, outputs
             yield from trained(ours, module, interpreter, name, x)
     if draw.random() < 0.25:
         summary.summarize(ours, summary.setup(ours)).text()
-        explain.text(explain.explain(ours))
+        explanation.text(explanation.explain(ours))
         memory.training(ours, 4, "adam")
         again = plan_document(ours.document(), "again")
         if (again.shapes, again.tensors, again.macs) != (ours.shapes, ours.tensors, ours.macs):

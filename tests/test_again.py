@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cnn_cli.analysis.comparison import compare
 from cnn_cli.analysis.diagnostics import diagnose
-from cnn_cli.analysis.explain import explain
+from cnn_cli.analysis.explanation import explain
 from cnn_cli.analysis.memory import breakdown_and_peak, inference
 from cnn_cli.analysis.receptive_field import field, sights
 from cnn_cli.analysis.rows import auxiliary, layer_rows
@@ -23,7 +23,7 @@ from cnn_cli.interpret.activations import captured
 from cnn_cli.interpret.filters import choose_convolution
 from cnn_cli.language.freezing import frozen_tensors
 from cnn_cli.language.registry import plan_document
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 PYRAMID = """
 n:

@@ -6,7 +6,7 @@ from torch import nn
 
 from cnn_cli.language.freezing import disable_gradients, frozen_tensors
 from cnn_cli.language.registry import find
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.training.initialization import initialize
 
 

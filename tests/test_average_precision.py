@@ -16,7 +16,7 @@ from cnn_cli.tasks.average_precision import (
     AveragePrecision,
     Detections,
     Objects,
-    average_precision,
+    compute_average_precision,
 )
 
 CASES = 40
@@ -99,7 +99,7 @@ def by_loops(case: Case, size: str, threshold: float, label: int) -> Any:
 @pytest.mark.parametrize("seed", range(CASES))
 def test_equals_the_definition(seed: int) -> None:
     case = random_case(seed)
-    found = average_precision(case[3], case[2], case[1])
+    found = compute_average_precision(case[3], case[2], case[1])
     for s, size in enumerate(SIZES):
         for t in (0, 4, 9):
             for label in range(case[1]):
@@ -147,7 +147,7 @@ def test_equals_pycocotools() -> None:
     pytest.importorskip("pycocotools", reason="pycocotools is not installed; the tests against plain loops remain")
     for seed in range(150):
         case = random_case(seed)
-        found = average_precision(case[3], case[2], case[1]).precision.transpose(1, 3, 2, 0)
+        found = compute_average_precision(case[3], case[2], case[1]).precision.transpose(1, 3, 2, 0)
         assert np.abs(np.where(np.isnan(found), -1, found) - pycocotools_precision(case)).max() <= 1e-12, seed
 
 
@@ -156,7 +156,7 @@ def single(true: list[list[float]], found: list[list[float]], scores: list[float
     a, b = np.array(true, float).reshape(-1, 4), np.array(found, float).reshape(-1, 4)
     zeros, none = np.zeros(len(a), int), np.zeros(len(b), int)
     objects = Objects(zeros, a, zeros, zeros, area(a))
-    return average_precision(Detections(none, b, none, np.array(scores), area(b)), objects, 1)
+    return compute_average_precision(Detections(none, b, none, np.array(scores), area(b)), objects, 1)
 
 
 def test_small_cases_by_hand() -> None:

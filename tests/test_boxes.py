@@ -14,7 +14,7 @@ from cnn_cli.data import digit_scenes
 from cnn_cli.data.augmentation import Augmentation, augment, augment_boxes, draw_augmentations
 from cnn_cli.data.boxes import BoxFiles, are_boxes, box_table, class_counts, fit_boxes
 from cnn_cli.data.dataset import DETECTION, Dataset, Split
-from cnn_cli.data.fingerprint import fingerprint
+from cnn_cli.data.fingerprint import compute_fingerprint
 from cnn_cli.data.loading import load_dataset, match_classes, split_dataset
 from cnn_cli.data.masks import are_masks
 from cnn_cli.data.preparation import prepare
@@ -168,7 +168,7 @@ def test_classes_are_matched_by_name() -> None:
     other = match_classes(dataset, ("c", "d", "a", "b"))
     counts, expected = (class_counts(d.splits["all"].targets, 4) for d in (other, dataset))  # type: ignore[arg-type]
     assert torch.equal(counts[:, [2, 3, 0]], expected[:, :3]) and not counts[:, 1].any()
-    assert fingerprint(other) != fingerprint(dataset) == fingerprint(files())
+    assert compute_fingerprint(other) != compute_fingerprint(dataset) == compute_fingerprint(files())
 
 
 def test_boxes_are_fitted_with_their_images(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_digit_scenes_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     dataset = load_dataset("digit-scenes", tmp_path)
     assert dataset.task == DETECTION and {n: len(s) for n, s in dataset.splits.items()} == {"train": 12, "test": 5}
     monkeypatch.setattr(digit_scenes, "make_digit_scenes", lambda *_: pytest.fail("made a second time"))
-    assert fingerprint(load_dataset("digit-scenes", tmp_path)) == fingerprint(dataset)
+    assert compute_fingerprint(load_dataset("digit-scenes", tmp_path)) == compute_fingerprint(dataset)
     next((tmp_path / "digit-scenes").iterdir()).write_bytes(b"damaged")
     monkeypatch.undo()
     monkeypatch.setattr(digit_scenes, "TRAIN", 3)

@@ -12,7 +12,7 @@ import cnn_cli
 from cnn_cli.errors import CnnError, SpecError, UsageError
 from cnn_cli.language.registry import find, plan_spec
 from cnn_cli.language.spec import parse
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 
 def from_text(text: str, name: str = "n") -> nn.Module:

@@ -20,7 +20,7 @@ from cnn_cli.language.plan import Group, Layer, Plan
 from cnn_cli.language.registry import find, plan_document, plan_spec
 from cnn_cli.language.spec import parse
 from cnn_cli.layers import JOINS, LAYERS, REQUIRED
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.network.modules import Chunk
 from cnn_cli.values import product
 

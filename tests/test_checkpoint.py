@@ -22,7 +22,7 @@ from cnn_cli.cli import main
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.registry import find
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 CONV = "{Conv2d: {out_channels: 2, kernel_size: 3}}"
 TINY = f"tiny: {{input: [1, 4, 4], layers: [{CONV}, BatchNorm2d, Flatten, {{Linear: 2}}]}}"

@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn import functional
 
 from cnn_cli.analysis.comparison import ADDED, CHANGED, REMOVED, SAME, Comparison, align, compare, signed
-from cnn_cli.analysis.dense_equivalent import compare_by_building, dense_equivalent
+from cnn_cli.analysis.dense_equivalent import compare_by_building, count_dense
 from cnn_cli.analysis.rows import layer_rows
 from cnn_cli.analysis.summary import setup
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.network.dense import dense_layer, dense_network
 from cnn_cli.tables import render
 
@@ -179,7 +179,7 @@ def test_dense_network_computes_the_same(tmp_path: Path) -> None:
     with torch.no_grad():
         assert (module(images) - dense(images)).abs().max() < 1e-5
     assert not any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in dense.modules())
-    result = compare_by_building(dense_equivalent(plan))
+    result = compare_by_building(count_dense(plan))
     assert result.difference is not None and result.difference < 1e-5
     count = sum(p.numel() for p in dense.parameters())
     assert result.totals["dense_params"] == count

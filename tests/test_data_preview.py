@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnn_cli.interpret import data_preview
-from cnn_cli.pictures.sample_sheet import sample_sheet
+from cnn_cli.pictures.sample_sheet import compose_sheet
 from cnn_cli.training.job import Job
 
 Columns = list[Any]
@@ -27,7 +27,7 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Columns:
 
     def keep(given: Any, *rest: Any) -> Any:
         drawn.extend(given)
-        return sample_sheet(given, *rest)
+        return compose_sheet(given, *rest)
 
     monkeypatch.setattr(data_preview, "sample_sheet", keep)
     return drawn

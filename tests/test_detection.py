@@ -17,11 +17,11 @@ from cnn_cli.errors import UsageError
 from cnn_cli.language.expansion import expand
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.spec import parse
-from cnn_cli.tasks.average_precision import Detections, Objects, average_precision
+from cnn_cli.tasks.average_precision import Detections, Objects, compute_average_precision
 from cnn_cli.tasks.base import Task
 from cnn_cli.tasks.cells import assign, cells_of, generalized_iou
 from cnn_cli.tasks.detection import Detection, detection_task
-from cnn_cli.tasks.detection_errors import detection_errors
+from cnn_cli.tasks.detection_errors import classify_errors
 from cnn_cli.tasks.selection import read_result, task_for, task_of
 from cnn_cli.tasks.suppression import detections_of
 
@@ -212,12 +212,12 @@ def test_errors_by_hand() -> None:
     zeros = np.zeros(6, int)
     objects = Objects(zeros[:4], true, np.array([0, 0, 1, 0]), np.array([0, 0, 0, 1]), np.full(4, 400.0))
     detections = Detections(zeros, found, labels, np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.1]), np.full(6, 400.0))
-    hits = average_precision(detections, objects, 2).hits
+    hits = compute_average_precision(detections, objects, 2).hits
     assert hits.tolist() == [0, -1, -1, -1, -1, -1]
     hits[-1] = 2  # so that the best score takes all of them
-    errors = detection_errors(detections, objects, hits)
+    errors = classify_errors(detections, objects, hits)
     assert errors.score == 0.9 or errors.score == 0.1
-    everything = detection_errors(
+    everything = classify_errors(
         Detections(zeros[:5], found[:5], labels[:5], np.full(5, 0.5), np.full(5, 400.0)), objects, hits[:5]
     )
     assert (everything.hits, everything.doubled, everything.wrong_class) == (1, 1, 1)

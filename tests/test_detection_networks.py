@@ -6,9 +6,9 @@ import torchvision
 from torch import Tensor
 
 from cnn_cli.data.boxes import box_table
-from cnn_cli.language.detection_scales import detection_scales
+from cnn_cli.language.detection_scales import infer_scales
 from cnn_cli.language.registry import find
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.tasks.detection import detection_task
 
 HEADS = {
@@ -45,7 +45,7 @@ def test_our_detectors_learn_from_objects_of_any_size(
     name: str, size: tuple[int, int, int], params: int, strides: list[int]
 ) -> None:
     plan = find(name, input=size, args={"classes": 2})
-    assert plan.params <= params and not plan.problems and [s.stride for s in detection_scales(plan)] == strides
+    assert plan.params <= params and not plan.problems and [s.stride for s in infer_scales(plan)] == strides
     torch.manual_seed(0)
     network, task = build_plan(plan), detection_task(plan, ("a", "b"))
     side = float(size[1])

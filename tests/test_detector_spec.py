@@ -7,10 +7,10 @@ import torch
 from typer.testing import CliRunner
 
 from cnn_cli.cli import app
-from cnn_cli.language.detection_scales import Scale, detection_scales, stride
+from cnn_cli.language.detection_scales import Scale, infer_scales, stride
 from cnn_cli.language.expansion import expand
 from cnn_cli.language.spec import parse
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 SPEC = """
 two-scales:
@@ -36,7 +36,7 @@ def invoke(*words: str) -> str:
 
 def test_the_outputs_and_their_cells() -> None:
     plan = expand(parse(SPEC, "spec").networks["two-scales"]).checked()
-    assert detection_scales(plan) == (
+    assert infer_scales(plan) == (
         Scale("heads.cls", "heads.box", 5, (8, 12), 4),
         Scale("cls2", "box2", 5, (4, 6), 8),
     )
@@ -48,7 +48,7 @@ def test_the_outputs_and_their_cells() -> None:
 def test_the_document_stands_on_its_own(tmp_path: Path) -> None:
     plan = expand(parse(SPEC, "spec").networks["two-scales"]).checked()
     again = expand(parse(json.dumps(plan.document()), "again").networks["two-scales"]).checked()
-    assert detection_scales(again) == detection_scales(plan) and not again.problems
+    assert infer_scales(again) == infer_scales(plan) and not again.problems
 
 
 def test_summary_and_explanation(tmp_path: Path) -> None:

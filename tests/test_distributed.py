@@ -74,7 +74,7 @@ def _evaluations(sizes: tuple[int, ...], found: Path, rank: int) -> None:
     """In each process: how splits of these sizes are evaluated, of random images; the first process writes it down."""
     from cnn_cli.distributed.process_group import join_process_group
     from cnn_cli.language.registry import find
-    from cnn_cli.network.build import build
+    from cnn_cli.network.builder import build
     from cnn_cli.tasks.selection import task_for
     from cnn_cli.training.evaluation import Inference, evaluate
 

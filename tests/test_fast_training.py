@@ -14,7 +14,7 @@ from cnn_cli.checkpoints import checkpoint
 from cnn_cli.errors import UsageError
 from cnn_cli.training.ema import look_ahead
 from cnn_cli.training.initialization import initialize
-from cnn_cli.training.muon import muon
+from cnn_cli.training.muon import muon_step
 from cnn_cli.training.optimizer import learning_rate
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -119,8 +119,8 @@ def test_muon_with_its_rate_in_a_tensor_is_the_same() -> None:
     kernel, gradient = (torch.randn(8, 4, 3, 3, generator=draw) for _ in range(2))
     numbers, tensors = (kernel.clone(), torch.zeros_like(kernel)), (kernel.clone(), torch.zeros_like(kernel))
     for _ in range(3):
-        muon(numbers[0], gradient, numbers[1], 0.1, 0.9, True, 0.01)
-        muon(tensors[0], gradient, tensors[1], torch.tensor(0.1), 0.9, True, 0.01)
+        muon_step(numbers[0], gradient, numbers[1], 0.1, 0.9, True, 0.01)
+        muon_step(tensors[0], gradient, tensors[1], torch.tensor(0.1), 0.9, True, 0.01)
     assert torch.allclose(numbers[0], tensors[0], rtol=1e-6, atol=1e-7)
 
 

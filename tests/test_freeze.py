@@ -27,7 +27,7 @@ from cnn_cli.language.freezing import (
     set_training_mode,
 )
 from cnn_cli.language.registry import find
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.training import run as run_module
 from cnn_cli.training.optimizer import make_optimizer
 

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from cnn_cli.analysis.explain import explain
+from cnn_cli.analysis.explanation import explain
 from cnn_cli.analysis.shapes import arithmetic
 from cnn_cli.analysis.summary import setup, summarize
 from cnn_cli.analysis.verification import verify
 from cnn_cli.errors import SpecError
 from cnn_cli.language.registry import plan_document
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 
 def squeeze_and_excitation(gate: list[Any], join: str = "Multiply") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document, plan_spec, shipped
 from cnn_cli.language.spec import parse
 from cnn_cli.language.yaml_nodes import read_yaml
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.network.modules import Graph
 
 MISTAKES = Path(__file__).with_name("mistakes.txt").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_document
 from cnn_cli.layers import LAYERS, REQUIRED, LayerType, parameters
 from cnn_cli.network import modules
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.values import Choice, Flag, Integer, Number
 
 RANDOM_SETTINGS = int(os.environ.get("CNN_EXAMPLES", 30))  # for each setting of a layer, beside every single value

@@ -16,7 +16,7 @@ from cnn_cli.analysis.verification import verify
 from cnn_cli.checkpoints.checkpoint import load_network
 from cnn_cli.errors import UsageError
 from cnn_cli.language.registry import find, plan_document
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.training import run as run_module
 
 UNET = """

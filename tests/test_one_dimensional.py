@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from small_networks import cnn
 from test_receptive_field import books, linear
 
-from cnn_cli.analysis.explain import explain, never_used
+from cnn_cli.analysis.explanation import explain, never_used
 from cnn_cli.analysis.input_sizes import find_input_sizes, parse_sides
 from cnn_cli.analysis.receptive_field import field, sights, unused
 from cnn_cli.analysis.verification import verify
@@ -17,7 +17,7 @@ from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_document, plan_spec
 from cnn_cli.language.spec import parse
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 WAVE = {
     "stem": [{"Conv1d": {"out_channels": 8, "kernel_size": 9, "stride": 4}}, "BatchNorm1d", "ReLU"],

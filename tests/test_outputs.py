@@ -9,7 +9,7 @@ from test_values_by_path import Live, planned
 from torch import Tensor, nn
 
 import cnn_cli
-from cnn_cli.analysis.explain import never_used
+from cnn_cli.analysis.explanation import never_used
 from cnn_cli.analysis.memory import inference
 from cnn_cli.analysis.rows import layer_rows, network_document
 from cnn_cli.analysis.summary import setup, summarize
@@ -18,7 +18,7 @@ from cnn_cli.errors import UsageError
 from cnn_cli.graph.boxes import collect_boxes
 from cnn_cli.interpret.scores import Scores
 from cnn_cli.language.registry import plan_document
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 PYRAMID = """
 n:

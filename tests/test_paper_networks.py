@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchvision import models
 
 from cnn_cli.language.registry import find
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 
 def unit(width_in: int, width: int) -> list[nn.Module]:

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-from cnn_cli.analysis.explain import explain
+from cnn_cli.analysis.explanation import explain
 from cnn_cli.analysis.input_sizes import trials
 from cnn_cli.analysis.rows import layer_rows
 from cnn_cli.analysis.summary import setup, summarize
 from cnn_cli.analysis.verification import verify
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_document
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 DOWN: dict[str, Any] = {"Conv2d": {"out_channels": 6, "kernel_size": 3, "stride": 2}}
 

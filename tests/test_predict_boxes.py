@@ -16,7 +16,7 @@ from cnn_cli.cli import app
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import UsageError
 from cnn_cli.language.registry import find
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.pictures.box_drawing import DrawnBox, with_boxes
 
 # A cell of 4x4 pixels finds what is bright in it: a box of 8x8 pixels around its center.

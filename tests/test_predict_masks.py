@@ -14,7 +14,7 @@ from PIL import Image
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, save_weights
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.language.registry import find
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.tasks.dense_scores import scores_of_pixels
 from cnn_cli.tasks.segmentation import segmentation_task
 

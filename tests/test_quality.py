@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -120,6 +121,12 @@ def test_types_are_right() -> None:
 
 def test_every_file_has_a_row() -> None:
     assert [module_name(f) for f in FILES if row_of(module_name(f)) is None] == []
+
+
+def test_no_module_is_named_as_its_own_function() -> None:
+    """A module is a noun and a function a verb; commands alone share their file's name with what the user types."""
+    outside = [f for f in FILES if "cli" not in f.parts]
+    assert [f for f in outside if re.search(rf"^def {f.stem}\(", f.read_text(), re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

@@ -18,7 +18,7 @@ from cnn_cli.language.registry import plan_document, plan_spec
 from cnn_cli.language.spec import parse
 from cnn_cli.layers import JOINS as OUR_JOINS
 from cnn_cli.layers import LAYERS
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 SPECS = 150
 

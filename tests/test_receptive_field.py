@@ -18,7 +18,7 @@ from cnn_cli.analysis.summary import setup, summarize
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document
 from cnn_cli.layers import LAYERS
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 MENU: list[Any] = [
     {"Conv2d": {"out_channels": 4, "kernel_size": 3}},

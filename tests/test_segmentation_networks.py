@@ -8,7 +8,7 @@ from torchvision import models
 from torchvision.models import segmentation
 
 from cnn_cli.language.registry import find
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 NAMES = models.list_models(module=segmentation)
 

@@ -12,7 +12,7 @@ from pictures import cnn as command
 from test_receptive_field import GLOBAL, MENU, branching, chain, planned
 from test_summary import cnn
 
-from cnn_cli.analysis.explain import Explanation, explain, never_used, table, text
+from cnn_cli.analysis.explanation import Explanation, explain, never_used, table, text
 from cnn_cli.analysis.input_sizes import describe_sides, find_input_sizes, parse_sides, replan
 from cnn_cli.analysis.receptive_field import never_read, sights, unused
 from cnn_cli.errors import UsageError

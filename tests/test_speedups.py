@@ -16,7 +16,7 @@ from torch import nn
 from cnn_cli.checkpoints import checkpoint
 from cnn_cli.errors import UsageError
 from cnn_cli.language.registry import find
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.setting_kinds import FAST
 from cnn_cli.settings import SETTINGS
 from cnn_cli.training import speedups as fast
@@ -54,7 +54,7 @@ def pair(network: str, *means: str) -> tuple[nn.Module, nn.Module]:
 KERNELS = """
 import torch
 from torch.nn import functional as F
-from cnn_cli.network.max_pool import max_pool
+from cnn_cli.network.max_pooling import max_pool
 torch.manual_seed(0)
 for shape, kernel in (((2, 5, 7, 9), 2), ((2, 70, 6, 6), 3), ((1, 1, 5, 4), 2)):
     x = torch.randint(-3, 3, shape).float()  # often equal
@@ -91,7 +91,7 @@ def test_without_triton_there_is_no_such_kernel(monkeypatch: pytest.MonkeyPatch)
 
 def test_only_windows_side_by_side_get_the_kernel() -> None:
     pytest.importorskip("triton")
-    from cnn_cli.network.max_pool import MaxPool2d, use_kernels
+    from cnn_cli.network.max_pooling import MaxPool2d, use_kernels
 
     pools = [
         nn.MaxPool2d(2),

@@ -20,7 +20,7 @@ from cnn_cli.analysis.summary import choose_columns, estimates, setup, summarize
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, load_registry, plan_document
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.tables import format_bytes
 
 PUBLISHED = sorted(set(torchvision.models.list_models(module=torchvision.models)) & set(load_registry()))

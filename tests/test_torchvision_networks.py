@@ -15,7 +15,7 @@ from torchvision import models, ops
 
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.language.registry import draft, find, load_registry
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 TRANSFORMERS = ("vit_", "swin", "maxvit")
 NAMES = [n for n in models.list_models(module=models) if not n.startswith(TRANSFORMERS)]

@@ -214,7 +214,7 @@ def test_without_validation_the_last_epoch_counts(tmp_path: Path) -> None:
 )
 def test_the_loss_follows_the_outputs(tmp_path: Path, end: str, loss: Any, name: str) -> None:
     from cnn_cli.language.registry import find
-    from cnn_cli.network.build import build_plan
+    from cnn_cli.network.builder import build_plan
     from cnn_cli.tasks.selection import task_for
 
     (tmp_path / "ends.yaml").write_text(small.SPEC.replace("  train:", f"{end}  train:"))
@@ -230,7 +230,7 @@ def test_the_loss_follows_the_outputs(tmp_path: Path, end: str, loss: Any, name:
 @pytest.mark.parametrize("end", ["", "    - Sigmoid\n"], ids=["logit", "probability"])
 def test_one_output_tells_two_classes_apart(tmp_path: Path, end: str) -> None:
     from cnn_cli.language.registry import find
-    from cnn_cli.network.build import build_plan
+    from cnn_cli.network.builder import build_plan
     from cnn_cli.tasks.selection import task_for
 
     (tmp_path / "ends.yaml").write_text(
@@ -275,7 +275,7 @@ def test_the_plain_training_loss_is_logged_where_training_minimizes_another(tmp_
 
 def test_auxiliary_outputs_count_with_their_weights(tmp_path: Path) -> None:
     from cnn_cli.language.registry import find
-    from cnn_cli.network.build import build_plan
+    from cnn_cli.network.builder import build_plan
     from cnn_cli.tasks.selection import task_for
 
     (tmp_path / "two.yaml").write_text(

@@ -18,7 +18,7 @@ from cnn_cli.data.augmentation import mix
 from cnn_cli.data.batches import balanced_order, epoch_order
 from cnn_cli.errors import UsageError
 from cnn_cli.settings import resolve
-from cnn_cli.training.muon import muon, orthogonal
+from cnn_cli.training.muon import muon_step, orthogonal
 from cnn_cli.training.optimizer import Optimizer, learning_rate, make_optimizer
 
 PLAIN = small.SPEC.replace("    - Dropout: 0.2\n", "").replace("    - BatchNorm2d\n", "")
@@ -122,8 +122,8 @@ def test_muon_of_a_convolution_is_that_of_its_rows() -> None:
     as_matrix, momentum, flat = kernel.flatten(1).clone(), torch.zeros_like(kernel), torch.zeros(8, 36)
     last = kernel.clone().contiguous(memory_format=torch.channels_last)
     for _ in range(3):
-        muon(as_matrix, gradient.flatten(1), flat, 0.1, 0.9, True, 0.01)
-        muon(last, gradient, momentum, 0.1, 0.9, True, 0.01)
+        muon_step(as_matrix, gradient.flatten(1), flat, 0.1, 0.9, True, 0.01)
+        muon_step(last, gradient, momentum, 0.1, 0.9, True, 0.01)
     assert torch.equal(last.flatten(1), as_matrix)
 
 

@@ -16,7 +16,7 @@ from cnn_cli.checkpoints import transfer
 from cnn_cli.checkpoints.checkpoint import load, load_network, restore
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.registry import find
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.training import run as run_module
 
 

@@ -18,7 +18,7 @@ from cnn_cli.analysis.verification import verify
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_document, plan_spec
 from cnn_cli.language.spec import parse
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 UNET = """
 n:

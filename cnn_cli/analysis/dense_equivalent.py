@@ -102,7 +102,7 @@ class DenseEquivalent:
         return f"Both were built: for {_IMAGES} random images their outputs differ by at most {self.difference:.1e}."
 
 
-def dense_equivalent(plan: Plan) -> DenseEquivalent:
+def count_dense(plan: Plan) -> DenseEquivalent:
     """Count what the convolutions are as matrices. UsageError for a network without any."""
     layers = []
     for layer in plan.layers:
@@ -121,7 +121,7 @@ def compare_by_building(result: DenseEquivalent) -> DenseEquivalent:
         return result
     import torch
 
-    from cnn_cli.network.build import build_plan
+    from cnn_cli.network.builder import build_plan
     from cnn_cli.network.dense import dense_network
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -8,7 +8,7 @@ from typing import Any
 
 from cnn_cli.analysis.memory import output_bytes
 from cnn_cli.analysis.receptive_field import Field, field, producer, sights
-from cnn_cli.language.detection_scales import detection_scales
+from cnn_cli.language.detection_scales import infer_scales
 from cnn_cli.language.freezing import trainable_params
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import Shape, SizeOf, Tensor
@@ -102,7 +102,7 @@ def network_document(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
         "input": list(plan.input),
         "output": list(plan.output),
         **({"outputs": {k: list(v) for k, v in plan.named_outputs.items()}} if plan.named_outputs else {}),
-        **({"detects": [asdict(scale) for scale in detection_scales(plan)]} if plan.detects else {}),
+        **({"detects": [asdict(scale) for scale in infer_scales(plan)]} if plan.detects else {}),
         "layers": [row.document() for row in rows],
         "total": totals(plan, rows),
         **({"only_in_training": only} if only else {}),

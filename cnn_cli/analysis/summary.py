@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cnn_cli.analysis.memory import Memory, breakdown_and_peak, inference
 from cnn_cli.analysis.rows import Row, auxiliary, layer_rows, network_document, relative, totals, with_inputs
 from cnn_cli.errors import UsageError, closest
-from cnn_cli.language.detection_scales import detection_scales
+from cnn_cli.language.detection_scales import infer_scales
 from cnn_cli.language.freezing import freeze_patterns, trainable_params
 from cnn_cli.language.plan import Plan
 from cnn_cli.layers import sizes
@@ -179,7 +179,7 @@ class Summary:
         ]
         if plan.named_outputs:
             lines.append(f"outputs {plan.output_sizes}")
-        for scale in detection_scales(plan):
+        for scale in infer_scales(plan):
             cells = f"{sizes(scale.size)} cells, {scale.stride} pixels apart"
             lines.append(f"detects {scale.classes} classes in {cells}: scores {scale.scores}, boxes {scale.boxes}")
         if only := auxiliary(plan):

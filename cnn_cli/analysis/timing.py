@@ -17,7 +17,7 @@ from cnn_cli.analysis.memory import training
 from cnn_cli.device import describe, free_memory
 from cnn_cli.errors import CnnError
 from cnn_cli.language.plan import Plan
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.network.modules import Again
 
 WARM_UP, RUNS, SECONDS = 3, 15, 0.5  # runs before, runs at most, and when to stop (after three)

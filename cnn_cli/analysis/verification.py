@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cnn_cli.analysis.memory import inference
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import sizes
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 MOST_BYTES, MOST_MACS = 2 * 10**9, 5 * 10**10  # larger networks run on meta tensors, which have shapes but no values
 BATCH = 2

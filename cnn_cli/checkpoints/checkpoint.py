@@ -31,7 +31,7 @@ from cnn_cli.data.preprocessing import Preprocessing, add_normalization
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.settings import resolve
 
 FORMAT = 1

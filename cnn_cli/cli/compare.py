@@ -70,7 +70,7 @@ def _draw(comparison: "RunComparison", folder: Path, limit: int) -> list[Path]:
     from cnn_cli.files import make_folder
     from cnn_cli.interpret.comparison_sheet import draw_sides
     from cnn_cli.pictures import image
-    from cnn_cli.pictures.run_curves import run_curves
+    from cnn_cli.pictures.run_curves import draw_curves
     from cnn_cli.training.run_comparison import histories
 
     make_folder(folder)
@@ -79,7 +79,7 @@ def _draw(comparison: "RunComparison", folder: Path, limit: int) -> list[Path]:
     curves = {name: lines for name, lines in logs.items() if lines}
     if curves:
         paths.append(folder / "curves.png")
-        run_curves(curves, comparison.metric.lower(), paths[-1], "learning curves")
+        draw_curves(curves, comparison.metric.lower(), paths[-1], "learning curves")
     for other in comparison.candidates[1:] if len(comparison.candidates[0].runs) == 1 else ():
         if sheet := draw_sides(comparison, other, limit):
             paths.append(folder / f"{comparison.candidates[0].letter}-{other.letter}.png")

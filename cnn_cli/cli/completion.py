@@ -18,7 +18,7 @@ SALIENCY_METHODS = ("gradient", "smoothgrad", "integrated-gradients", "guided-ba
 Completion = Callable[[typer.Context, str], list[str]]
 
 
-def completion(names: Callable[[typer.Context], Iterable[str]]) -> Completion:
+def complete_from(names: Callable[[typer.Context], Iterable[str]]) -> Completion:
     """Complete from the names that a function returns; from none where a file cannot be read, since nobody would see
     the error."""
 
@@ -31,7 +31,7 @@ def completion(names: Callable[[typer.Context], Iterable[str]]) -> Completion:
     return complete
 
 
-@completion
+@complete_from
 def networks(ctx: typer.Context) -> list[str]:
     """Networks by name, then run folders."""
     from cnn_cli.checkpoints.run_folder import RUNS
@@ -41,7 +41,7 @@ def networks(ctx: typer.Context) -> list[str]:
     return [*load_registry([Path(path) for path in ctx.params.get("models") or ()]), *runs]
 
 
-@completion
+@complete_from
 def layers(ctx: typer.Context) -> list[str]:
     """Layers of the network on the command line, and the groups that they are in."""
     names = [layer.name for layer in _plan(ctx).layers]
@@ -49,23 +49,23 @@ def layers(ctx: typer.Context) -> list[str]:
     return list(dict.fromkeys([*names, *groups]))
 
 
-@completion
+@complete_from
 def recipes(ctx: typer.Context) -> Iterable[str]:
     return _plan(ctx).recipes
 
 
-@completion
+@complete_from
 def classes(ctx: typer.Context) -> list[str]:
     """Classes of the run or checkpoint on the command line, or of the newest run of the network."""
     return [str(name) for name in (_stored_document(ctx) or {}).get("classes", ())]
 
 
-@completion
+@complete_from
 def methods(ctx: typer.Context) -> tuple[str, ...]:
     return ("pgd", "fgsm") if ctx.info_name == "attack" else SALIENCY_METHODS
 
 
-@completion
+@complete_from
 def datasets(ctx: typer.Context) -> Iterable[str]:
     from cnn_cli.data.catalog import DATASETS
 
@@ -93,7 +93,7 @@ def _stored_document(ctx: typer.Context) -> dict[str, Any] | None:
 
 
 def _words(*words: str) -> Completion:
-    return completion(lambda _: words)
+    return complete_from(lambda _: words)
 
 
 _CHOICES = {name: _words(*map(str, row.kind.options)) for name, row in SETTINGS.items() if isinstance(row.kind, Choice)}

@@ -37,14 +37,14 @@ def diff_command(
     --set and --input apply to both networks, --set-b and --input-b to B alone: cnn diff vgg11 vgg11 --set-b classes=10.
     """
     from cnn_cli.analysis.comparison import compare
-    from cnn_cli.analysis.dense_equivalent import compare_by_building, dense_equivalent
+    from cnn_cli.analysis.dense_equivalent import compare_by_building, count_dense
     from cnn_cli.analysis.summary import setup
 
     if dense:
         if b is not None or any((*vars(sides).values(), *vars(estimate).values())):
             raise UsageError("--dense takes one network, and no options but --set, --input and output formats")
         format.check()
-        return format.emit(compare_by_building(dense_equivalent(spec.draft(a).checked())))
+        return format.emit(compare_by_building(count_dense(spec.draft(a).checked())))
     if b is None:
         raise UsageError("name a second network, or compare A with its fully connected equivalent: --dense")
     first = _override(spec, "a", sides.set_a, sides.input_a).draft(a).checked()

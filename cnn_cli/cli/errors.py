@@ -26,14 +26,14 @@ def errors_command(
     from cnn_cli.interpret.mistakes import Mistakes, draw_mistakes
     from cnn_cli.interpret.pictured import Pictured, write_page
     from cnn_cli.training.eval_report import SPLITS, EvaluationRequest
-    from cnn_cli.training.outcomes import ClassOutcomes, outcomes
+    from cnn_cli.training.outcomes import ClassOutcomes, compute_outcomes
 
     if split not in (None, *SPLITS):
         raise UsageError(f"--split must be test, val or train, not {split!r}")
     format.check()
     loaded = weights.load(network, spec)
     path = picture.target.path(loaded, "errors")
-    found = outcomes(loaded, EvaluationRequest(data.data, data.data_dir, split), weights.torch_device)
+    found = compute_outcomes(loaded, EvaluationRequest(data.data, data.data_dir, split), weights.torch_device)
     pictured: Pictured[Mistakes] | Pictured[MaskMistakes]
     if isinstance(found, ClassOutcomes):
         mistakes = Mistakes(loaded, found, limit)

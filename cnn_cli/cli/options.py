@@ -253,9 +253,9 @@ class Picture:
         """What --show does: the picture, or the part within `box`, in the terminal; a note where it has no colors."""
         if not self.show:
             return
-        from cnn_cli.pictures.preview import can_preview, preview
+        from cnn_cli.pictures.preview import can_preview, print_preview
 
         if can_preview():
-            preview(path, box)
+            print_preview(path, box)
         else:
             note("--show needs a terminal with colors; open the file instead")

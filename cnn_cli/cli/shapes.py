@@ -38,17 +38,17 @@ def shapes_command(
 
 
 def _explain(plan: "Plan", layer: str | None, format: Format) -> None:
-    from cnn_cli.analysis import explain
+    from cnn_cli.analysis import explanation
     from cnn_cli.analysis.summary import title
     from cnn_cli.tables import render, wrapped
 
-    explanations = explain.explain(plan, layer)
-    unused = explain.never_used(plan) if layer is None else []
+    explanations = explanation.explain(plan, layer)
+    unused = explanation.never_used(plan) if layer is None else []
     if format.json:
-        layers = [explanation.document() for explanation in explanations]
+        layers = [entry.document() for entry in explanations]
         emit_json({"network": plan.network, "input": list(plan.input), "layers": layers, "never_used": unused})
     elif format.style != "text":
-        emit(render(explain.table(explanations), format.style))
+        emit(render(explanation.table(explanations), format.style))
     else:
         ends = [wrapped(line) for line in unused]
-        emit("\n".join([title(plan), "", explain.text(explanations), *([""] if ends else []), *ends]))
+        emit("\n".join([title(plan), "", explanation.text(explanations), *([""] if ends else []), *ends]))

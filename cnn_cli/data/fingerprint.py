@@ -6,7 +6,7 @@ from cnn_cli.data.dataset import Dataset
 from cnn_cli.data.targets import identity
 
 
-def fingerprint(dataset: Dataset) -> str:
+def compute_fingerprint(dataset: Dataset) -> str:
     """Changes with the classes, the number of images and their labels: another state of a folder is noticed."""
     digest = hashlib.sha256("\n".join(dataset.classes).encode("utf-8", "replace"))
     for name, part in dataset.splits.items():

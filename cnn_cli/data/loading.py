@@ -13,7 +13,7 @@ from cnn_cli.data.box_folder import read_box_folder
 from cnn_cli.data.box_layout import FORMATS, find_boxes
 from cnn_cli.data.catalog import DATASETS, load_named
 from cnn_cli.data.dataset import DETECTION, SEGMENTATION, Dataset, Split
-from cnn_cli.data.fingerprint import fingerprint
+from cnn_cli.data.fingerprint import compute_fingerprint
 from cnn_cli.data.folder import read_folder
 from cnn_cli.data.mask_folder import read_mask_folder
 from cnn_cli.data.mask_layout import find_layout
@@ -83,7 +83,7 @@ def load_for_evaluation(
     folder = resolve_data_dir(data_dir, str(metadata.get("folder", "")))
     annotations = None if data else metadata.get("annotations")
     dataset = load_dataset(data or trained_on, folder, bool(metadata.get("skip_unreadable")), task, annotations)
-    same = fingerprint(dataset) == metadata.get("fingerprint", fingerprint(dataset))
+    same = compute_fingerprint(dataset) == metadata.get("fingerprint", compute_fingerprint(dataset))
     if dataset.name == trained_on and not same:
         note = f"warning: {dataset.name} has changed since training: its classes or numbers of images differ"
         dataset = replace(dataset, notes=(*dataset.notes, note))

@@ -20,7 +20,7 @@ from cnn_cli.interpret.pictured import CPU, Pictured, Target, provenance, single
 from cnn_cli.interpret.scores import class_index, class_names, predicted, scores_of
 from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import ACCENT, Cell, captioned_grid, picture, tinted
-from cnn_cli.pictures.page import Bar, Page, page
+from cnn_cli.pictures.page import Bar, Page, compose_page
 from cnn_cli.pictures.plots import robustness_curve
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, percent, render
@@ -218,7 +218,7 @@ def draw_examples(examples: AdversarialExamples, title: str, provenance: str) ->
     shown = f"; the first {count} of {len(rows)} rows are shown" if count < len(rows) else ""
     quantity = "change of each color" if color else "change of a pixel"
     bar = Bar(image.ramp(color), "−max", "0", "max", f"{quantity}, for pixels in [0, 1]; the maximum is below each")
-    return page([panel], title, [f"{examples.attack.title}{aim}{shown}", provenance], bar)
+    return compose_page([panel], title, [f"{examples.attack.title}{aim}{shown}", provenance], bar)
 
 
 def _row(examples: AdversarialExamples, attacked: Attacked, i: int, caption: str) -> list[Cell]:

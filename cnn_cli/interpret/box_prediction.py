@@ -24,7 +24,7 @@ from cnn_cli.interpret.scores import class_names
 from cnn_cli.pictures import image
 from cnn_cli.pictures.box_drawing import DrawnBox, enlargement, with_boxes
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
-from cnn_cli.pictures.page import Page, page
+from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.tasks.detection import Detection, detection_task
 
@@ -222,4 +222,4 @@ def _sheet(loaded: LoadedNetwork, rows: list[list[Cell]], count: int) -> Page:
     panel, shown = captioned_grid(lines)
     shown = min(len(rows), shown * across)
     notes = [provenance(loaded), *([f"the first {shown} of {count:,} images are shown"] if shown < count else [])]
-    return page([panel], f"{loaded.plan.network}: detected objects", notes, None)
+    return compose_page([panel], f"{loaded.plan.network}: detected objects", notes, None)

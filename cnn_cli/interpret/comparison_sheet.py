@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import Cell, contact_sheet, picture
-from cnn_cli.pictures.page import Page, Panel, page
+from cnn_cli.pictures.page import Page, Panel, compose_page
 from cnn_cli.tables import percent
 from cnn_cli.training.outcomes import ClassOutcomes, MaskOutcomes, Outcomes
 from cnn_cli.training.run_comparison import Candidate, RunComparison, sides
@@ -26,7 +26,7 @@ def draw_sides(comparison: RunComparison, other: Candidate, limit: int) -> Page 
     if not stack:
         return None
     lines = [f"{one.letter}: {one.name}, {comparison.metric} {percent(one.scores[0], 2)}" for one in (first, other)]
-    return page([stack], f"{first.letter} and {other.letter} on the same images", lines, None)
+    return compose_page([stack], f"{first.letter} and {other.letter} on the same images", lines, None)
 
 
 def _cell(winner: Candidate, loser: Candidate, index: int) -> Cell:

@@ -22,7 +22,7 @@ from cnn_cli.language.plan import Plan
 from cnn_cli.pictures import image
 from cnn_cli.pictures.box_drawing import DrawnBox
 from cnn_cli.pictures.grid import picture
-from cnn_cli.pictures.sample_sheet import Sample, sample_sheet
+from cnn_cli.pictures.sample_sheet import Sample, compose_sheet
 from cnn_cli.settings import Setting, resolve
 from cnn_cli.tasks.selection import task_of
 from cnn_cli.training.initial_weights import find_initial_weights, prepared
@@ -103,7 +103,7 @@ def preview_data(request: PreviewRequest, path: Path) -> Preview:
     title = f"{Path(dataset.name).name}, {request.split} split" + (f", as {plan.network} sees it" if plan else "")
     how = f"{view.preprocessing}; {_described(view.augmentation, request.epoch)}"
     void = any(s.labels is not None and (s.labels == VOID).any() for s in samples.values())
-    sheet, count = sample_sheet(columns, dataset.classes, void, title, [how])
+    sheet, count = compose_sheet(columns, dataset.classes, void, title, [how])
     image.save(sheet.image, path)
     shown = {name: tuple(sample.name for sample in column) for name, column in columns[:count]}
     hidden = [name for name, _ in columns[count:]]

@@ -22,7 +22,7 @@ from cnn_cli.interpret.scores import Scores, class_names, probabilities
 from cnn_cli.pictures import image
 from cnn_cli.pictures.fonts import font
 from cnn_cli.pictures.grid import picture
-from cnn_cli.pictures.page import Bar, Caption, Page, Panel, cut, page
+from cnn_cli.pictures.page import Bar, Caption, Page, Panel, compose_page, cut
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import percent
 
@@ -125,7 +125,7 @@ def draw_maps(
     scaling = "each channel by its own largest" if per_channel else "one scale per layer"
     bar = Bar(image.ramp(), "−scale", "0", "scale", f"activation, {scaling}")
     left = [_image_panel(pixels), *([prediction] if prediction else [])]
-    drawn = page([left, [panel for panel, *_ in sections]], title, lines, bar)
+    drawn = compose_page([left, [panel for panel, *_ in sections]], title, lines, bar)
     return Drawing(drawn, *(tuple(s[i] for s in sections) for i in (1, 2, 3)))  # type: ignore[arg-type]
 
 

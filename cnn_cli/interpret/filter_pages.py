@@ -12,7 +12,7 @@ import numpy as np
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.filters import Filters, Health, cosine_similarity, describe, health, ordered
 from cnn_cli.pictures import image
-from cnn_cli.pictures.page import Axis, Bar, Caption, Page, Panel, page
+from cnn_cli.pictures.page import Axis, Bar, Caption, Page, Panel, compose_page
 
 SIMILAR_INKS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito: safe for color blindness
 _NUMBER = 17  # px under a filter for its number
@@ -84,7 +84,9 @@ def draw_filters(
         similarity = cosine_similarity(filters, compared[0])
         mean, least, most = (image.number(float(f(similarity))) for f in (np.mean, np.min, np.max))
         lines[-1] = f"cosine similarity of each filter to its counterpart: mean {mean}, from {least} to {most}"
-    return Drawing(page(panels, title, lines, _bar(filters, scale, per_filter)), grid, shown, scale, sides[0].order)
+    return Drawing(
+        compose_page(panels, title, lines, _bar(filters, scale, per_filter)), grid, shown, scale, sides[0].order
+    )
 
 
 def _sides(filters: Filters, others: Filters | None, per_filter: bool, by_norm: bool) -> list[Side]:
@@ -187,7 +189,9 @@ def draw_atlas(layers: Sequence[Filters], title: str, provenance: str) -> tuple[
     frames = f"{dead} filters dead (framed in black), {similar} similar (one color per group)"
     label = "weight, one scale per layer; rows of maps are filters, columns are channels"
     panels = _stacks([panel for panel, _ in sections], columns)
-    drawn = page(panels, title, [f"{count}; {frames}", provenance], Bar(image.ramp(), "−scale", "0", "scale", label))
+    drawn = compose_page(
+        panels, title, [f"{count}; {frames}", provenance], Bar(image.ramp(), "−scale", "0", "scale", label)
+    )
     return drawn, [count for _, count in sections]
 
 

@@ -15,7 +15,7 @@ from cnn_cli.layers import sizes
 from cnn_cli.pictures import image
 from cnn_cli.pictures.fonts import font
 from cnn_cli.pictures.grid import ACCENT, Cell, captioned_grid, picture
-from cnn_cli.pictures.page import Bar, Page, page
+from cnn_cli.pictures.page import Bar, Page, compose_page
 from cnn_cli.tables import percent
 
 _SIDE = (380, 760)  # px: the longer side of an image on the page
@@ -43,7 +43,9 @@ def draw_score_map(result: Convolved, score_map: ScoreMap) -> Page:
     panel, _ = captioned_grid([cells])
     steps = image.heat(np.linspace(0, 1, 255))
     title = f"{result.loaded.plan.network}: class scores over {Path(score_map.image).name}"
-    return page([panel], title, lines, Bar(steps, "0", "0.5", "1", "probability of the class in a cell's window"))
+    return compose_page(
+        [panel], title, lines, Bar(steps, "0", "0.5", "1", "probability of the class in a cell's window")
+    )
 
 
 def _how(score_map: ScoreMap) -> str:

@@ -13,7 +13,7 @@ from cnn_cli.interpret.pictured import network_facts, provenance
 from cnn_cli.interpret.scores import scores_of
 from cnn_cli.pictures import class_map
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
-from cnn_cli.pictures.page import Page, page
+from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.tables import Column, Table, percent, render
 from cnn_cli.training.outcomes import MaskOutcomes
 
@@ -128,4 +128,4 @@ def draw_mask_mistakes(mistakes: MaskMistakes) -> Page:
     void = any((o.images.split.targets[i] == VOID).any() for i in mistakes.worst[: len(rows)])
     legend = class_map.legend(o.images.classes, bool(void))
     lines = ["lowest mean IoU first", provenance(mistakes.loaded)]
-    return page([panel, legend], f"{mistakes.loaded.plan.network}: worst masks", lines, None)
+    return compose_page([panel, legend], f"{mistakes.loaded.plan.network}: worst masks", lines, None)

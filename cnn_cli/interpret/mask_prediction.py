@@ -22,7 +22,7 @@ from cnn_cli.interpret.pictured import CPU, Target, network_facts, provenance, r
 from cnn_cli.interpret.scores import class_names
 from cnn_cli.pictures import class_map, image
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
-from cnn_cli.pictures.page import Page, page
+from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.tables import Column, Table, percent, render
 from cnn_cli.tasks.dense_scores import scores_of_pixels
 from cnn_cli.tasks.segmentation import segmentation_task
@@ -181,4 +181,6 @@ def _sheet(loaded: LoadedNetwork, rows: list[list[Cell]], classes: Sequence[str]
     void = any(bool((cell.body == class_map.VOID_COLOR).all(2).any()) for row in rows for cell in row[1:])
     panel, shown = captioned_grid(rows)
     lines = [provenance(loaded), *([f"the first {shown} of {count:,} images are shown"] if shown < count else [])]
-    return page([panel, class_map.legend(classes, void)], f"{loaded.plan.network}: predicted masks", lines, None)
+    return compose_page(
+        [panel, class_map.legend(classes, void)], f"{loaded.plan.network}: predicted masks", lines, None
+    )

@@ -10,7 +10,7 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.interpret.pictured import network_facts, provenance
 from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import ACCENT, Cell, contact_sheet, picture
-from cnn_cli.pictures.page import Page, Panel, page
+from cnn_cli.pictures.page import Page, Panel, compose_page
 from cnn_cli.tables import Column, Table, percent, render
 from cnn_cli.training.outcomes import ClassOutcomes
 
@@ -164,7 +164,7 @@ def draw_mistakes(mistakes: Mistakes) -> Page:
             panel, _ = contact_sheet([_cell(mistakes, i) for i in indices])
             stack.append(Panel(panel.body, panel.rows, panel.columns, heading, panel.captions))
     lines = [mistakes.headline(), provenance(mistakes.loaded)]
-    return page([stack], f"{mistakes.loaded.plan.network}: mistakes", lines, None)
+    return compose_page([stack], f"{mistakes.loaded.plan.network}: mistakes", lines, None)
 
 
 def _cell(mistakes: Mistakes, index: int) -> Cell:

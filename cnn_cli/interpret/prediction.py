@@ -18,7 +18,7 @@ from cnn_cli.interpret.pictured import CPU, network_facts, provenance
 from cnn_cli.interpret.scores import class_names, probabilities, scores_of
 from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import ACCENT, Cell, contact_sheet, picture, room
-from cnn_cli.pictures.page import Page, page
+from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, percent, render
 from cnn_cli.tasks.selection import task_for
@@ -199,7 +199,7 @@ def draw_predictions(predictions: Predictions) -> Page:
         lines.insert(0, f"accuracy {percent(correct / len(known))}: {correct:,} of {len(known):,} images")
     if shown < len(predictions.images):
         lines.append(f"the first {shown} of {len(predictions.images):,} images are shown")
-    return page([panel], f"{predictions.loaded.plan.network}: predictions", lines, None)
+    return compose_page([panel], f"{predictions.loaded.plan.network}: predictions", lines, None)
 
 
 def _marked(name: str, true: str | None) -> str:

@@ -35,7 +35,7 @@ from cnn_cli.interpret.scores import (
 )
 from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture, tinted
-from cnn_cli.pictures.page import Bar, Page, page
+from cnn_cli.pictures.page import Bar, Page, compose_page
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, percent, render, wrapped
 
@@ -290,7 +290,7 @@ def draw_saliency(result: SaliencyMaps, title: str, provenance: str, overlay: fl
     left_out = [f"the first {count} of {len(cells)} rows are shown"] if count < len(cells) else []
     lines = [*_legend(result, overlay), provenance, *left_out]
     label = f"effect on the class score; full color at the {_CLIP:g}th percentile of each map"
-    return page([panel], title, lines, Bar(image.ramp(), "lowers", "0", "raises", label))
+    return compose_page([panel], title, lines, Bar(image.ramp(), "lowers", "0", "raises", label))
 
 
 def shade(values: image.Array) -> image.Array:

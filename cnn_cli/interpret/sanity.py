@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.preprocessing import add_normalization
 from cnn_cli.interpret.scores import Scores
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.pictures.image import Array
 
 PARTS = 25  # steps of deletion and insertion

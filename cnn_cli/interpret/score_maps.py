@@ -25,7 +25,7 @@ from cnn_cli.interpret.scores import Scores, class_names, scores_of
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import draft_document
 from cnn_cli.layers import sizes
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, format_bytes, percent, render
 

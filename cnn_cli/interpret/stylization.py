@@ -28,7 +28,7 @@ from cnn_cli.interpret.style import (
 )
 from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
-from cnn_cli.pictures.page import Page, page
+from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, format_bytes, render
 
@@ -201,7 +201,7 @@ def draw_stylization(result: Stylization, content: Tensor | None, style: Tensor)
         "relative losses: style 1 = as at the start; content 1 = as a blank feature map",
         provenance(result.loaded, request.seed),
     ]
-    return page([captioned_grid([cells])[0]], f"{result.loaded.plan.network}: {kind}", lines, None)
+    return compose_page([captioned_grid([cells])[0]], f"{result.loaded.plan.network}: {kind}", lines, None)
 
 
 def _thumbnail(pixels: Tensor) -> image.Array:

@@ -24,7 +24,7 @@ from cnn_cli.interpret.pictured import CPU, Pictured, Target, provenance, write_
 from cnn_cli.interpret.scores import Scores, class_index, class_names, scores_of
 from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import Cell, contact_sheet, picture, room
-from cnn_cli.pictures.page import Page, page
+from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import percent
 
@@ -159,7 +159,7 @@ def draw_synthesis(result: Synthesis, title: str, provenance: str) -> Page:
     for pixels, visualization in zip(result.pixels.cpu(), result.images, strict=True):
         shown, contrast = stretched(pixels)
         cells.append(Cell(picture(shown), (visualization.name, visualization.caption(contrast))))
-    return page([contact_sheet(cells)[0]], title, [result.ascent.title, provenance], None)
+    return compose_page([contact_sheet(cells)[0]], title, [result.ascent.title, provenance], None)
 
 
 def stretched(pixels: Tensor) -> tuple[Tensor, float]:

@@ -21,7 +21,7 @@ class Scale:
     stride: int
 
 
-def detection_scales(plan: Plan) -> tuple[Scale, ...]:
+def infer_scales(plan: Plan) -> tuple[Scale, ...]:
     """The scales of a detector without mistakes, in the order of the spec; none where the network is not a detector."""
     found = []
     for scores, boxes in plan.detects:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cnn_cli.analysis.explain import Explanation, explain
+from cnn_cli.analysis.explanation import Explanation, explain
 from cnn_cli.analysis.receptive_field import Field, field, producer, sights
 from cnn_cli.analysis.rows import described
-from cnn_cli.language.detection_scales import detection_scales
+from cnn_cli.language.detection_scales import infer_scales
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.tasks.detection import detection_task
 
@@ -102,7 +102,7 @@ def _source(name: str, numbers: Mapping[str, int]) -> list[int | None]:
 
 def _scales(plan: Plan, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
     """The scales of a detector: where its scores and boxes are; `exponential` where distances are logarithms."""
-    scales = detection_scales(plan)
+    scales = infer_scales(plan)
     classes = tuple(str(n) for n in range(scales[0].classes)) if scales else ()
     positive = detection_task(plan, classes).positive if scales else {}
     rows = dict(zip(plan.named_outputs, plan.ends, strict=True)) if scales else {}

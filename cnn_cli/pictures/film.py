@@ -14,7 +14,7 @@ from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.files import write_bytes
 from cnn_cli.language.plan import Plan
 from cnn_cli.pictures import image
-from cnn_cli.pictures.page import Axis, Bar, Page, Panel, page
+from cnn_cli.pictures.page import Axis, Bar, Page, Panel, compose_page
 
 FRAMES, STRIP = "filters-by-epoch.safetensors", "filters-by-epoch.png"
 _FILTERS = 32  # saved of the layer: what a strip can show
@@ -116,7 +116,7 @@ def draw_film(layer: str, frames: Sequence[Frame], network: str, color: bool) ->
         else "all filters, those that changed most first"
     )
     channel = "" if color or values.shape[2] == 1 else " (their first channel)"
-    return page(
+    return compose_page(
         panels,
         network,
         [f"layer {layer}: {most}{channel}", "a row for each filter, a column for each epoch; 0 is before training"],

@@ -77,7 +77,7 @@ class Page:
     body: tuple[int, int, int, int]
 
 
-def page(panels: Sequence[Panel | Sequence[Panel]], title: str, lines: Sequence[str], bar: Bar | None) -> Page:
+def compose_page(panels: Sequence[Panel | Sequence[Panel]], title: str, lines: Sequence[str], bar: Bar | None) -> Page:
     """Panels side by side under a title and lines of text, over a color bar; panels in a sequence are stacked.
 
     Text grows with the picture and makes it wider up to a point; then lines are wrapped, and the rest is cut with ….

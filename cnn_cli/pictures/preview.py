@@ -18,7 +18,7 @@ def can_preview() -> bool:
     return sys.stderr.isatty() and console.color_system is not None and not console.no_color
 
 
-def preview(path: Path, box: tuple[int, int, int, int] | None = None) -> None:
+def print_preview(path: Path, box: tuple[int, int, int, int] | None = None) -> None:
     """Print a written picture, or the part of it within `box` (x0, y0, x1, y1), to the terminal."""
     from PIL import Image
 

@@ -11,7 +11,7 @@ _COLORS = ("#2166ac", "#d6604d", "#4d9221", "#762a83", "#b8860b", "#01665e", "#5
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
 
-def run_curves(
+def draw_curves(
     histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], metric: str, path: Path, title: str
 ) -> None:
     """Loss and metric over the epochs, a color for each name: of the first split that all runs measured.

@@ -9,7 +9,7 @@ from cnn_cli.pictures import image
 from cnn_cli.pictures.box_drawing import DrawnBox, with_boxes
 from cnn_cli.pictures.class_map import legend, overlaid
 from cnn_cli.pictures.grid import Cell, captioned_grid, room
-from cnn_cli.pictures.page import Page, Panel, page
+from cnn_cli.pictures.page import Page, Panel, compose_page
 
 _SIDE = 220  # px of an image with boxes: they are drawn on the enlarged image, so that their lines are thin
 
@@ -24,7 +24,7 @@ class Sample:
     boxes: Sequence[DrawnBox] | None = None
 
 
-def sample_sheet(
+def compose_sheet(
     columns: Sequence[tuple[str, Sequence[Sample]]],
     classes: Sequence[str],
     void: bool,
@@ -43,7 +43,9 @@ def sample_sheet(
     blocks = [drawn[i : i + across] for i in range(0, len(drawn), across)][: max(1, rows // deep)]
     panels = [_panel(block, np.full((height, width, 3), image.rgb(image.PAPER), np.uint8)) for block in blocks]
     masks = columns[0][1][0].labels is not None
-    return page([panels, *([legend(classes, void)] if masks else [])], title, lines, None), sum(map(len, blocks))
+    return compose_page([panels, *([legend(classes, void)] if masks else [])], title, lines, None), sum(
+        map(len, blocks)
+    )
 
 
 def _drawn(sample: Sample, background: Sequence[int]) -> image.Array:

@@ -71,7 +71,7 @@ class AveragePrecision:
         return float(counted.mean()) if len(counted) else None
 
 
-def average_precision(detections: Detections, objects: Objects, classes: int) -> AveragePrecision:
+def compute_average_precision(detections: Detections, objects: Objects, classes: int) -> AveragePrecision:
     """Boxes in any unit that is the same for both, areas in pixels of the original image."""
     kept = _highest(detections, classes)
     found = Detections(*(getattr(detections, name)[kept] for name in Detections.__dataclass_fields__))

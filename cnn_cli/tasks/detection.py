@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from cnn_cli.data.augmentation import Augmentation, augment_boxes
 from cnn_cli.errors import UsageError
-from cnn_cli.language.detection_scales import Scale, detection_scales
+from cnn_cli.language.detection_scales import Scale, infer_scales
 from cnn_cli.language.plan import Plan
 from cnn_cli.tasks.base import Measure, Outputs, last_type, sum_type
 from cnn_cli.tasks.cells import Cells, assign, cells_of, flattened, generalized_iou
@@ -116,7 +116,7 @@ def detection_task(plan: Plan, classes: tuple[str, ...]) -> Detection:
             "with score and box outputs,\n`detects: {scores: cls, boxes: box}` next to `layers` (cnn guide "
             "detection); `detector` is a small one"
         )
-    scales = detection_scales(plan)
+    scales = infer_scales(plan)
     count = scales[0].classes
     if count != len(classes):
         fix = f"add --set classes={len(classes)}" if "classes" in plan.args else f"give it {len(classes)} channels"

@@ -46,8 +46,8 @@ class DetectionErrors:
         return asdict(self)
 
 
-def detection_errors(detections: Detections, objects: Objects, hits: Array) -> DetectionErrors:
-    """hits: those of average_precision(). Detections of crowds and of difficult objects are in no count."""
+def classify_errors(detections: Detections, objects: Objects, hits: Array) -> DetectionErrors:
+    """hits: those of compute_average_precision(). Detections of crowds and of difficult objects are in no count."""
     score = best_score(detections.scores, hits, int((objects.flags == 0).sum()))
     chosen = (detections.scores >= score) & (hits != NOT_COUNTED)
     counted = np.flatnonzero(objects.flags == 0)

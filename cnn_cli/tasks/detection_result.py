@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cnn_cli.distributed.world import World
 from cnn_cli.tables import Column, Table, percent, render
-from cnn_cli.tasks.average_precision import RECALLS, SIZES, Array, Detections, Objects, average_precision
+from cnn_cli.tasks.average_precision import RECALLS, SIZES, Array, Detections, Objects, compute_average_precision
 from cnn_cli.tasks.base import Draw, Outputs, TaskResult
-from cnn_cli.tasks.detection_errors import DetectionErrors, detection_errors
+from cnn_cli.tasks.detection_errors import DetectionErrors, classify_errors
 from cnn_cli.tasks.suppression import Found
 
 # by the fields of DetectionErrors: name and explanation
@@ -77,7 +77,7 @@ class DetectionMeasure:
             scores=found[:, 5],
             areas=found[:, 6],
         )
-        precision = average_precision(detections, objects, len(self.classes))
+        precision = compute_average_precision(detections, objects, len(self.classes))
         rows = tuple(
             ClassFigures(
                 name,
@@ -100,7 +100,7 @@ class DetectionMeasure:
             ignored=int((objects.flags > 0).sum()),
             detections=len(detections.scores),
             per_class=rows,
-            errors=detection_errors(detections, objects, precision.hits),
+            errors=classify_errors(detections, objects, precision.hits),
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, addmm, bfloat16
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # of the quintic that brings singular values near 1
 
 
-def muon(
+def muon_step(
     parameter: Tensor,
     gradient: Tensor,
     momentum: Tensor,

@@ -18,7 +18,7 @@ from cnn_cli.device import fast_bf16
 from cnn_cli.errors import UsageError
 from cnn_cli.language.freezing import is_frozen
 from cnn_cli.settings import BY_OPTIMIZER, by_optimizer
-from cnn_cli.training.muon import muon
+from cnn_cli.training.muon import muon_step
 
 _ADAM = ("exp_avg", "exp_avg_sq")
 _BUFFERS = {
@@ -173,7 +173,7 @@ def _muon(group: Group, chosen: list[int], fused: bool) -> None:
     dtype = torch.float32 if fused and device.type == "cpu" and not fast_bf16(device) else torch.bfloat16
     for parameter, gradient, momentum in zip(*_tensors(group, chosen, "momentum"), strict=True):
         beta, decay, steps = group.momentum, group.weight_decay, group.ns_steps
-        muon(parameter, gradient, momentum, group.step_size, beta, group.nesterov, decay, steps, dtype=dtype)
+        muon_step(parameter, gradient, momentum, group.step_size, beta, group.nesterov, decay, steps, dtype=dtype)
 
 
 def _tensors(group: Group, chosen: list[int], *buffers: str) -> list[list[Tensor]]:

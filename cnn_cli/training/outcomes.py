@@ -80,7 +80,7 @@ class MaskOutcomes:
 Outcomes = ClassOutcomes | MaskOutcomes
 
 
-def outcomes(loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> Outcomes:
+def compute_outcomes(loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> Outcomes:
     """Run the network over the split. UsageError for another task than classification and segmentation."""
     setup = evaluation_setup(loaded, request, device)
     split = setup.prepare(loaded).splits[setup.split]

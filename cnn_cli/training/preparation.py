@@ -22,7 +22,7 @@ from cnn_cli.distributed.world import World
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.freezing import disable_gradients, trainable_params
 from cnn_cli.language.plan import Plan
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 from cnn_cli.settings import Setting
 from cnn_cli.tasks.selection import task_for, training_task
 from cnn_cli.training import speedups

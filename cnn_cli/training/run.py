@@ -14,7 +14,7 @@ from cnn_cli.checkpoints.run_folder import CURVES, LAST, PREVIOUS
 from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.data.catalog import DATASETS
 from cnn_cli.data.dataset import Dataset
-from cnn_cli.data.fingerprint import fingerprint
+from cnn_cli.data.fingerprint import compute_fingerprint
 from cnn_cli.data.loading import is_missing, load_dataset, moved, resolve_data_dir
 from cnn_cli.data.unreadable import hint_at_skipping
 from cnn_cli.distributed.process_group import join_process_group
@@ -35,7 +35,7 @@ from cnn_cli.training.preparation import choose_device, initial_state, make_job,
 from cnn_cli.training.request import Request, complete, recipe_of
 from cnn_cli.training.run_report import data_facts, run_facts, run_header, write_config
 from cnn_cli.training.shared_folder import existing_folder, new_folder
-from cnn_cli.training.signals import signals
+from cnn_cli.training.signals import watch_signals
 from cnn_cli.training.state import restore_state
 
 
@@ -48,7 +48,7 @@ def begin(request: Request) -> RunResult | None:
     device = choose_device(request.device, settings["deterministic"].value, world, request.threads)
     settings = settle(settings, device)
     with (
-        signals(world.size > 1) as watch,
+        watch_signals(world.size > 1) as watch,
         join_process_group(world, device),
         new_folder(plan.network, request.output, world) as folder,
     ):
@@ -88,7 +88,7 @@ def resume(request: Request, run: Path) -> RunResult | None:
     run, world = file.parent, current_world()
     resumption.check_request(request, run)
     _warn(request, world)
-    with signals(world.size > 1) as watch, existing_folder(run, world) as folder:
+    with watch_signals(world.size > 1) as watch, existing_folder(run, world) as folder:
         epochs = request.options.get("epochs")
         saved = read_state(file, ["--epochs", str(epochs)] if epochs else [])
         metadata = parse_metadata(saved["about"], file)
@@ -159,6 +159,6 @@ def _same_dataset(request: Request, settings: dict[str, Setting], metadata: Meta
     skip, annotations = bool(metadata.data.get("skip_unreadable")), metadata.data.get("annotations")
     task = task_of(plan_document(metadata.spec, str(run)))
     dataset = load_dataset(settings["data"].value, folder, skip, task, annotations)
-    if fingerprint(dataset) != metadata.data.get("fingerprint"):
+    if compute_fingerprint(dataset) != metadata.data.get("fingerprint"):
         raise UsageError(f"{dataset.name} has changed since {run} started: its classes or numbers of images differ")
     return dataset

@@ -18,7 +18,7 @@ from cnn_cli.tasks.paired import Difference, compare_groups, compare_right, comp
 from cnn_cli.tasks.segmentation_result import mean_ious
 from cnn_cli.tasks.uncertainty import LEVEL
 from cnn_cli.training.eval_report import EvaluationRequest
-from cnn_cli.training.outcomes import ClassOutcomes, MaskOutcomes, Outcomes, outcomes
+from cnn_cli.training.outcomes import ClassOutcomes, MaskOutcomes, Outcomes, compute_outcomes
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def compare_runs(
         raise UsageError("seeds can only be compared with seeds; name folders of seeds only, or single runs only")
     found = []
     for i, (name, runs) in enumerate(candidates):
-        results = tuple(outcomes(run, request, device) for run in runs)
+        results = tuple(compute_outcomes(run, request, device) for run in runs)
         found.append(Candidate(chr(ord("A") + i), name, tuple(runs), results))
     first = found[0].outcomes[0]
     for candidate in found:

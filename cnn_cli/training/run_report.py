@@ -13,7 +13,7 @@ import torch
 from cnn_cli import __version__
 from cnn_cli.checkpoints.run_folder import CONFIG
 from cnn_cli.data.dataset import Dataset
-from cnn_cli.data.fingerprint import fingerprint
+from cnn_cli.data.fingerprint import compute_fingerprint
 from cnn_cli.device import describe
 from cnn_cli.files import write_text
 from cnn_cli.language.freezing import describe_frozen
@@ -28,7 +28,12 @@ def data_facts(dataset: Dataset, settings: Mapping[str, Setting], folder: Path) 
     values = {
         name: settings[name].value for name in ("val_fraction", "seed", "batch_size", "skip_unreadable", "annotations")
     }
-    return {"name": dataset.name, **values, "fingerprint": fingerprint(dataset), "folder": str(folder.resolve())}
+    return {
+        "name": dataset.name,
+        **values,
+        "fingerprint": compute_fingerprint(dataset),
+        "folder": str(folder.resolve()),
+    }
 
 
 def run_facts(device: torch.device, settings: Mapping[str, Setting]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Signals:
 
 
 @contextmanager
-def signals(together: bool = False) -> Iterator[Signals]:
+def watch_signals(together: bool = False) -> Iterator[Signals]:
     """Watch for signals inside the `with`. Outside the main thread, where Python allows no handlers, do nothing."""
     watcher = Signals(together)
     if threading.current_thread() is not threading.main_thread():

@@ -10,7 +10,7 @@ fused-optimizer   one kernel for the whole optimizer step; Muon in float32 on CP
                   for rounding.
 cuda-graph        a step is recorded and replayed, so that a GPU does not wait for the host (cuda_graph.py). The same
                   bits as without it. Not with streamed images, several processes, mixup or CutMix.
-max-pool-kernel   max-pooling without overlap by a kernel of its own (network/max_pool.py). The same bits.
+max-pool-kernel   max-pooling without overlap by a kernel of its own (network/max_pooling.py). The same bits.
 """
 
 import importlib.util
@@ -66,7 +66,7 @@ def prepare(network: nn.Module, fast: tuple[str, ...]) -> nn.Module:
         for module in network.modules():
             _pool_first(module)
     if "max-pool-kernel" in fast and importlib.util.find_spec("triton"):  # evaluation may be on another machine
-        from cnn_cli.network.max_pool import use_kernels
+        from cnn_cli.network.max_pooling import use_kernels
 
         use_kernels(network)
     return network.to(memory_format=torch.channels_last) if "channels-last" in fast else network

@@ -24,7 +24,7 @@ from torchvision.ops import StochasticDepth
 
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_spec, read_file
-from cnn_cli.network.build import build_plan
+from cnn_cli.network.builder import build_plan
 
 HERE = Path(__file__).parent
 # Where keys cannot be the original's: parts of ours, and what they are there.

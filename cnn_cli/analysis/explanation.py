@@ -13,7 +13,7 @@ from cnn_cli.analysis.receptive_field import Field, Sight, field, never_read, pr
 from cnn_cli.analysis.rows import described
 from cnn_cli.analysis.shapes import passage
 from cnn_cli.errors import UsageError, closest
-from cnn_cli.language.detection_scales import detection_scales
+from cnn_cli.language.detection_scales import infer_scales
 from cnn_cli.language.input_hint import is_flat
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import sizes
@@ -134,7 +134,7 @@ def _receptive_field(plan: Plan, layer: Layer, found: dict[str, Sight]) -> tuple
 def _cells(plan: Plan, layer: Layer) -> tuple[str, ...]:
     """Of a detector's scores and boxes, which pixels a cell answers for; nothing for other layers."""
     ends = dict(zip(plan.named_outputs, plan.ends, strict=True)) if plan.detects else {}
-    for scale in detection_scales(plan):
+    for scale in infer_scales(plan):
         step, half = scale.stride, f"{scale.stride / 2:g}"
         if layer.name == ends[scale.scores]:
             center = f"pixel ({step}·column + {half}, {step}·row + {half})"
