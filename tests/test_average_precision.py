@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from cnn_cli.tasks.average_precision import (
     Objects,
     compute_average_precision,
 )
+from cnn_cli.tasks.precision_resampling import precision_intervals, weighted_precision
 
 CASES = 40
 Case = tuple[int, int, Objects, Detections]
@@ -170,3 +173,52 @@ def test_small_cases_by_hand() -> None:
     assert single([box, other], [box], [0.9]).mean(threshold=0.5) == pytest.approx(51 / 101)  # recalls 0 to 0.5
     assert single([box], [box], [0.5]).mean("medium") == pytest.approx(1)
     assert single([box], [box], [0.5]).mean("large") is None
+
+
+def drawn_case(case: Case, weights: Any) -> Case:
+    """The case with each image as often as its weight says."""
+    _, classes, objects, detections = case
+    copies = [i for i, n in enumerate(weights) for _ in range(n)]
+    parts = []
+    for part in (objects, detections):
+        rows = [np.flatnonzero(part.images == i) for i in copies]
+        index = np.concatenate([np.zeros(0, int), *rows])
+        columns = {name: getattr(part, name)[index] for name in part.__dataclass_fields__}
+        parts.append(type(part)(**columns | {"images": np.repeat(np.arange(len(copies)), [len(r) for r in rows])}))
+    return len(copies), classes, *parts
+
+
+def test_weighted_images_are_repeated_images() -> None:
+    """What is matched once and weighted equals what is matched anew, with images that occur 0 to 3 times."""
+    rng = np.random.default_rng(0)
+    for seed in range(150):
+        case = random_case(seed)
+        distinct = rng.permutation(len(case[3].scores)) / 200  # equal ones are in the order of the images
+        case = (*case[:3], replace(case[3], scores=distinct))
+        matches = compute_average_precision(case[3], case[2], case[1]).matches
+        weights = rng.integers(0, 4, (3, case[0]))
+        weights[0] = 1
+        for row, values in zip(weights, weighted_precision(matches, weights), strict=True):
+            other = drawn_case(case, row)
+            found = compute_average_precision(other[3], other[2], case[1])
+            for i in (0, 5, 9):
+                expected = found.mean(threshold=THRESHOLDS[i])
+                assert values[i] == pytest.approx(math.nan if expected is None else expected, abs=1e-12, nan_ok=True)
+
+
+def test_interval_is_that_of_naive_resampling() -> None:
+    """Twelve images of three objects, 70% of which are detected."""
+    rng, n = np.random.default_rng(0), 12
+    images = np.arange(n).repeat(3)
+    boxes = np.tile(np.array([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]]), (n, 1))
+    zeros, moved = np.zeros(3 * n, int), boxes + 100 * (rng.random((3 * n, 1)) > 0.7)
+    objects = Objects(images, boxes, zeros, zeros, area(boxes))
+    case = (n, 1, objects, Detections(images, moved, zeros, rng.random(3 * n), area(boxes)))
+    naive = []
+    for _ in range(400):
+        other = drawn_case(case, rng.multinomial(n, np.full(n, 1 / n)))
+        naive.append(compute_average_precision(other[3], other[2], 1).mean(threshold=0.5) or 0.0)
+    interval = precision_intervals(compute_average_precision(case[3], objects, 1).matches, n)["ap50"]
+    assert np.std(naive) > 0.03
+    assert interval == pytest.approx(np.quantile(naive, [0.025, 0.975]), abs=0.3 * np.std(naive))
+    assert precision_intervals(single([], [[0, 0, 1, 1]], [0.5]).matches, 1) == {}

@@ -182,7 +182,10 @@ def test_a_perfect_network_is_measured_so_by_any_number_of_processes() -> None:
     missed = document["errors"]["missed"]  # objects whose cells all belong to smaller ones
     assert result.score > 0.8 and missed <= 3 and document["errors"]["background"] == 0
     assert document["objects"] == int((boxes[..., 4] >= 0).sum()) and document["n"] == 7
-    assert read_result(json.loads(json.dumps(document))) == result
+    low, high = document["intervals"]["ap50"]
+    assert low <= document["ap50"] <= high and "95% intervals: AP " in result.text()
+    again = read_result(json.loads(json.dumps(document)))
+    assert again == result and again.text() == result.text()
 
     class Gathered(World):
         def gather(self, value):  # type: ignore[no-untyped-def]

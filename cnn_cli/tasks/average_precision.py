@@ -49,6 +49,22 @@ class Detections:
 
 
 @dataclass(frozen=True)
+class Matches:
+    """What AP follows from: n detections by class and falling score, and the m objects that they can hit.
+
+    images, labels: (n,); hits, misses: (thresholds, n) bool, neither of what is not counted; object_images,
+    object_labels: (m,).
+    """
+
+    images: Array
+    labels: Array
+    hits: Array
+    misses: Array
+    object_images: Array
+    object_labels: Array
+
+
+@dataclass(frozen=True)
 class AveragePrecision:
     """`precision` (sizes, thresholds, K, recalls) float64, and `counts` (sizes, K): objects that detections can hit.
 
@@ -60,6 +76,7 @@ class AveragePrecision:
     precision: Array
     counts: Array
     hits: Array
+    matches: Matches
 
     def mean(self, size: str = "all", threshold: float | None = None, label: int | None = None) -> float | None:
         """AP over classes and thresholds, or of one of them; None where there are no objects."""
@@ -85,7 +102,12 @@ def compute_average_precision(detections: Detections, objects: Objects, classes:
     hits = np.full(len(detections.labels), NOT_COUNTED)
     taken = np.append(order, NO_OBJECT)[taken]
     hits[kept] = np.where(excused[0, 0], NOT_COUNTED, taken)
-    return AveragePrecision(_precision(found, matched & ~excused, ~matched & ~excused, counts), counts, hits)
+    order = np.lexsort((-found.scores, found.labels))  # stable: equal scores by image, and by their order in it
+    labels = found.labels[order]
+    right, wrong = (matched & ~excused)[..., order], (~matched & ~excused)[..., order]
+    counted = ~ignored[0]
+    matches = Matches(found.images[order], labels, right[0], wrong[0], true.images[counted], true.labels[counted])
+    return AveragePrecision(_precision(labels, right, wrong, counts), counts, hits, matches)
 
 
 def overlaps(boxes: Array, others: Array, crowd: Array) -> Array:
@@ -160,12 +182,10 @@ def _matches(
     return matched > 0, (matched > 0) & (matched < 2), taken
 
 
-def _precision(found: Detections, hits: Array, misses: Array, counts: Array) -> Array:
-    """(sizes, thresholds, K, recalls) from hits and misses (sizes, thresholds, n)."""
+def _precision(labels: Array, hits: Array, misses: Array, counts: Array) -> Array:
+    """(sizes, thresholds, K, recalls) from labels (n,), hits and misses (sizes, thresholds, n)."""
     classes = counts.shape[1]
-    order = np.lexsort((-found.scores, found.labels))  # stable: equal scores by image, and by their order in it
-    starts = found.labels[order].searchsorted(np.arange(classes + 1))
-    hits, misses = hits[..., order], misses[..., order]
+    starts = labels.searchsorted(np.arange(classes + 1))
     result = np.full((len(SIZES), len(THRESHOLDS), classes, len(RECALLS)), np.nan)
     for label in np.flatnonzero(counts.any(0)):
         part = slice(starts[label], starts[label + 1])

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,22 @@ from torch import Tensor
 
 from cnn_cli.distributed.world import World
 from cnn_cli.tables import Column, Table, percent, render
-from cnn_cli.tasks.average_precision import RECALLS, SIZES, Array, Detections, Objects, compute_average_precision
+from cnn_cli.tasks.average_precision import (
+    RECALLS,
+    SIZES,
+    Array,
+    Detections,
+    Matches,
+    Objects,
+    compute_average_precision,
+)
 from cnn_cli.tasks.base import Draw, Outputs, TaskResult
 from cnn_cli.tasks.detection_errors import DetectionErrors, classify_errors
+from cnn_cli.tasks.precision_resampling import precision_intervals
 from cnn_cli.tasks.suppression import Found
+from cnn_cli.tasks.uncertainty import show
 
+_TITLES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
 # by the fields of DetectionErrors: name and explanation
 _ERRORS = {
     "missed": ("missed", "objects without a detection"),
@@ -53,10 +65,10 @@ class DetectionMeasure:
 
     def result(self, split: str, world: World) -> TaskResult:
         gathered = world.gather((self.found, self.true, self.losses))
-        result = self._result(split, gathered) if gathered else None
-        result = world.broadcast_object(result)
+        own = self._result(split, gathered) if gathered else None
+        result = world.broadcast_object(own and replace(own, matches=None))
         assert result is not None
-        return result
+        return own or result
 
     def _result(self, split: str, parts: "list[tuple[list[Array], list[Array], Array]]") -> "DetectionResult":
         """parts: of each process, which has every size-th image."""
@@ -101,6 +113,7 @@ class DetectionMeasure:
             detections=len(detections.scores),
             per_class=rows,
             errors=classify_errors(detections, objects, precision.hits),
+            matches=precision.matches,
         )
 
 
@@ -137,7 +150,10 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """COCO's figures. `ignored` objects, of crowds and difficult ones, count nowhere; `detections` are all."""
+    """COCO's figures. `ignored` objects, of crowds and difficult ones, count nowhere; `detections` are all.
+
+    matches: for intervals; a result that is read from a file has `read_intervals` instead.
+    """
 
     split: str
     loss: float
@@ -150,6 +166,8 @@ class DetectionResult:
     detections: int
     per_class: tuple[ClassFigures, ...]
     errors: DetectionErrors
+    matches: Matches | None = field(default=None, repr=False, compare=False)
+    read_intervals: Mapping[str, Any] | None = field(default=None, compare=False)
 
     metric = "ap"
 
@@ -178,26 +196,33 @@ class DetectionResult:
             "errors": self.errors.document(),
             "per_class": [row.document() for row in self.per_class],
             "classes": [row.name for row in self.per_class],
+            **({"intervals": self.intervals} if self.intervals else {}),
         }
+
+    @cached_property
+    def intervals(self) -> Mapping[str, Any]:
+        """95% intervals of AP, AP50 and AP75, by the bootstrap over images."""
+        return self.read_intervals or {} if self.matches is None else precision_intervals(self.matches, self.n)
 
     def headline(self) -> str:
         """`AP 56.1%   AP50 87.4%   AP75 60.2%   loss 0.7163`."""
-        figures = {"AP": self.ap, "AP50": self.ap50, "AP75": self.ap75}
-        parts = [f"{title} {percent(value or 0.0, 2)}" for title, value in figures.items()]
+        parts = [f"{title} {percent(getattr(self, key) or 0.0, 2)}" for key, title in _TITLES.items()]
         return "   ".join([*parts, f"loss {self.loss:.4f}"])
 
     def text(self) -> str:
         parts = [self.headline(), "", render(self.table()), "", self._sizes()]
+        if self.intervals:
+            ends = [f"{title} {show(self.intervals[key])}" for key, title in _TITLES.items()]
+            parts[1:1] = [f"95% intervals: {', '.join(ends)}"]
         if self.ignored:
             parts += ["", f"{self.ignored:,} difficult objects and crowds ignored"]
         return "\n".join([*parts, "", *self._errors()])
 
     def table(self) -> Table:
-        titles = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
         columns = (
             Column("class", "class", wraps=True),
             Column("objects", "objects", number=True),
-            *(Column(key, title, number=True, show="{:.3f}".format) for key, title in titles.items()),
+            *(Column(key, title, number=True, show="{:.3f}".format) for key, title in _TITLES.items()),
         )
         return Table(columns, [{k: v for k, v in row.document().items() if v is not None} for row in self.per_class])
 
@@ -260,4 +285,5 @@ def read_result(document: Mapping[str, Any]) -> DetectionResult:
         detections=document["detections"],
         per_class=rows,
         errors=DetectionErrors(**document["errors"]),
+        read_intervals=document.get("intervals"),
     )

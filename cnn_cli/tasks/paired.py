@@ -7,7 +7,7 @@ from statistics import NormalDist, fmean, variance
 
 import numpy as np
 
-from cnn_cli.tasks.uncertainty import LEVEL, SEED, Array, Interval, percentiles
+from cnn_cli.tasks.uncertainty import LEVEL, Array, Interval, draws, percentiles
 
 _RESAMPLES = 2000
 
@@ -58,20 +58,22 @@ def compare_right(a: Array, b: Array) -> Difference:
 
 
 def compare_sums(a: Array, b: Array, figure: Callable[[Array], Array]) -> Difference:
-    """(n, …), (n, …): what adds up over images; figure: sums (…, …) → (…). The bootstrap draws the same images of both.
+    """(n, …), (n, …): what adds up over images; figure: sums (…, …) → (…)."""
+    return compare_weighted(len(a), *(lambda w, one=one: figure(np.tensordot(w, one, 1)) for one in (a, b)))
+
+
+def compare_weighted(n: int, a: Callable[[Array], Array], b: Callable[[Array], Array]) -> Difference:
+    """a, b: weights (r, n) of the images → (r,) a figure; NaN where it is not defined. The bootstrap draws the same
+    images of both.
 
     The p-value is twice the share of resamples on the other side of 0.
     """
-    drawn, n = np.random.default_rng(SEED), len(a)
-    differences = []
-    for _ in range(_RESAMPLES // 100):
-        weights = drawn.multinomial(n, np.full(n, 1 / n), size=100)
-        differences.append(figure(np.tensordot(weights, b, 1)) - figure(np.tensordot(weights, a, 1)))
-    values = np.concatenate(differences)
+    values = np.concatenate([b(weights) - a(weights) for weights in draws(n, _RESAMPLES)])
+    values = values[~np.isnan(values)]
     below, above = ((values <= 0).sum() + 1, (values >= 0).sum() + 1)
     p = float(min(1.0, 2 * min(below, above) / (len(values) + 1)))
-    value = float(figure(b.sum(0)) - figure(a.sum(0)))
-    return Difference(value, percentiles(values), p, "bootstrap over images")
+    every = np.ones((1, n), np.int64)
+    return Difference(float((b(every) - a(every))[0]), percentiles(values), p, "bootstrap over images")
 
 
 def compare_groups(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> Difference:

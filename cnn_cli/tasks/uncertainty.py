@@ -5,7 +5,7 @@ Tibshirani 1993). Its draws come from a fixed seed, so that the same result has 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import NormalDist
 from typing import Any
 
@@ -34,17 +34,21 @@ def wilson(successes: int, trials: int, level: float = LEVEL) -> Interval | None
     return low, 1.0 if successes == trials else middle + half
 
 
+def draws(n: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[Array]:
+    """Batches (100, n): how often each of n images is drawn in each resample."""
+    drawn, shares = np.random.default_rng(seed), np.full(n, 1 / n)
+    for _ in range(math.ceil(resamples / 100)):
+        yield drawn.multinomial(n, shares, size=100)
+
+
 def resample(counts: Array, resamples: int = RESAMPLES, seed: int = SEED) -> Array:
     """(n, d) figures of images that add up → (resamples, d): their sums over images drawn with replacement."""
-    drawn = np.random.default_rng(seed)
-    shares = np.full(len(counts), 1 / len(counts))
-    parts = [drawn.multinomial(len(counts), shares, size=100) @ counts for _ in range(math.ceil(resamples / 100))]
-    return np.concatenate(parts)[:resamples]
+    return np.concatenate([weights @ counts for weights in draws(len(counts), resamples, seed)])[:resamples]
 
 
 def percentiles(values: Array, level: float = LEVEL) -> Interval:
-    """The interval that holds the middle `level` of resampled figures."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    """The interval that holds the middle `level` of resampled figures; NaN, of a resample without any, is left out."""
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
