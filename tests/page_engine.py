@@ -13,8 +13,8 @@ from cnn_cli.network.builder import build_plan
 from cnn_cli.page.description import describe
 from cnn_cli.page.sources import computing
 
-# V8 alone has no atob, and values come and go as numbers in JSON.
-_AROUND = """
+# V8 alone has none, as a browser has.
+_ATOB = """
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const CODES = new Uint8Array(128);
 for (let i = 0; i < 64; i++) CODES[LETTERS.charCodeAt(i)] = i;
@@ -74,8 +74,13 @@ def engine() -> Engine:
 
     racer = pytest.importorskip("py_mini_racer", reason="needs mini-racer, a V8 for Python")
     context = racer.MiniRacer()
-    context.eval(_AROUND + computing().replace('"use strict";', "") + "\n0")
+    load_page(context, _ATOB)
     return Engine(context)
+
+
+def load_page(context: Any, before: str = "") -> None:
+    """Give anything with eval() the page's code."""
+    context.eval(before + computing().replace('"use strict";', "") + "\n0")
 
 
 def fresh(plan: Plan, seed: int = 0) -> nn.Module:
