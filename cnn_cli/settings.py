@@ -55,7 +55,7 @@ SETTINGS: dict[str, Field] = {
         skip_unreadable=(
             Flag(),
             False,
-            "skip images that cannot be read or have faulty boxes [false: report them as errors]",
+            "skip images that cannot be read or have invalid boxes [false: report them as errors]",
         ),
         annotations=(maybe(Choice(_BOXES)), None, "format of boxes, where a folder has several: voc, coco or yolo"),
         workers=(maybe(Integer(0, 256)), None, "data-loading workers [one per CPU, at most 8]"),

@@ -29,7 +29,7 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Columns:
         drawn.extend(given)
         return compose_sheet(given, *rest)
 
-    monkeypatch.setattr(data_preview, "sample_sheet", keep)
+    monkeypatch.setattr(data_preview, "compose_sheet", keep)
     return drawn
 
 
@@ -108,7 +108,7 @@ def test_masks_are_shown_with_what_augmentation_makes_void(tmp_path: Path, colum
         (("cells", "-o", "there.png"), 2, "there.png exists"),
         (("cells", "--task", "boxes"), 2, "--task must be"),
         (("nothing",), 2, "no such data set or folder"),
-        (("faulty",), 1, "0.txt:1: 3 columns"),
+        (("invalid",), 1, "0.txt:1: 3 columns"),
     ],
 )
 def test_what_cannot_be_shown_is_said(
@@ -120,7 +120,7 @@ def test_what_cannot_be_shown_is_said(
     message: str,
 ) -> None:
     folders.coco(tmp_path / "cells")
-    folders.write(folders.yolo(tmp_path / "faulty") / "labels/train/0.txt", "0 1 1")
+    folders.write(folders.yolo(tmp_path / "invalid") / "labels/train/0.txt", "0 1 1")
     folders.write(tmp_path / "there.png", "")
     folders.write(tmp_path / "net.yaml", small.SPEC)
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Folders of images with masks: every layout read, every fault found before training, with its file and pixel."""
+"""Folders of images with masks: every layout read, every mistake found before training, with its file and pixel."""
 
 import json
 from collections.abc import Callable
@@ -186,7 +186,7 @@ def test_mistakes_in_classes_txt(photos: Path, text: str, message: str) -> None:
     assert message in str(raised.value)
 
 
-# --- Faults -----------------------------------------------------------------------------------------------------------
+# --- Mistakes --------------------------------------------------------------------------------------------------------
 
 Spoil = Callable[[Path], object]
 
@@ -221,7 +221,7 @@ def untrained(folder: Path) -> None:
         (folder / name).rmdir()
 
 
-FAULTS: dict[str, tuple[Spoil, str]] = {
+MISTAKES: dict[str, tuple[Spoil, str]] = {
     "missing mask": (lambda f: (f / "masks/2.png").unlink(), "images/2.jpg has no mask in .*masks; add 2.png"),
     "orphan mask": (lambda f: (f / "images/2.jpg").unlink(), "masks/2.png has no image; add the image"),
     "two masks": (lambda f: mask(f / "masks/2_mask.png", labels()), "images/2.jpg has several masks"),
@@ -262,9 +262,9 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_found_before_training(photos: Path, fault: str) -> None:
-    spoil, message = FAULTS[fault]
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_found_before_training(photos: Path, mistake: str) -> None:
+    spoil, message = MISTAKES[mistake]
     spoil(photos)
     with pytest.raises(CnnError, match=message):
         read(photos)
@@ -330,7 +330,7 @@ def test_cnn_data_says_how_a_folder_is_read(photos: Path, capsys: pytest.Capture
 
 
 @pytest.mark.skipif(not (REAL / "camvid.tar").is_file(), reason="the real CamVid is not there")
-def test_real_street_scenes_have_no_faults(tmp_path: Path) -> None:
+def test_real_street_scenes_have_no_mistakes(tmp_path: Path) -> None:
     import tarfile
 
     with tarfile.open(REAL / "camvid.tar") as archive:

@@ -25,19 +25,19 @@ def data_command(
     """Check a data set, and show its task, splits and classes.
 
     For a folder with masks, checks the pairs of images and masks, their sizes, and all pixel values. For a folder with
-    boxes, checks every box and lists all faults; the exit code is 1 if there are any.
+    boxes, checks every box and lists all annotation errors; the exit code is 1 if there are any.
     """
-    from cnn_cli.data.annotations import FaultyBoxesError
+    from cnn_cli.data.annotations import InvalidAnnotationsError
     from cnn_cli.data.loading import load_dataset, resolve_data_dir
-    from cnn_cli.data.summary import DataSummary, FaultReport
+    from cnn_cli.data.summary import BoxErrorReport, DataSummary
 
     format.check()
     check_task(task)
     _check("--annotations", annotations, _ANNOTATIONS)
     try:
         dataset = load_dataset(data, resolve_data_dir(data_dir), skip_unreadable, task, annotations)
-    except FaultyBoxesError as error:
-        format.emit(FaultReport(data, error.faults))
+    except InvalidAnnotationsError as error:
+        format.emit(BoxErrorReport(data, error.errors))
         raise typer.Exit(1) from None
     format.emit(DataSummary(dataset))
 

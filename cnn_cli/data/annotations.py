@@ -1,4 +1,4 @@
-"""What a reader of VOC, COCO or YOLO files hands over: images with their boxes, and the faults that it met."""
+"""What a reader of VOC, COCO or YOLO files hands over: images with their boxes, and the errors in them."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -10,8 +10,8 @@ from cnn_cli.errors import CnnError
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A fault: `file:line: what is wrong; what to do`, and the image that has to be left out for it, if it is one's."""
+class BoxError:
+    """An annotation error: `file:line: what is wrong; what to do`, and the image that it is about, if any."""
 
     text: str
     image: Path | None = None
@@ -20,15 +20,16 @@ class Fault:
         return self.text
 
 
-class FaultyBoxesError(CnnError):
-    """A folder with faults in its annotations. The message has the first one; `faults` has all."""
+class InvalidAnnotationsError(CnnError):
+    """A folder with errors in its annotations. The message has the first one; `errors` has all."""
 
-    def __init__(self, root: Path, faults: Sequence[Fault]) -> None:
-        self.faults = tuple(faults)
-        images = len({fault.image for fault in faults if fault.image})
+    def __init__(self, root: Path, errors: Sequence[BoxError]) -> None:
+        self.errors = tuple(errors)
+        images = len({error.image for error in errors if error.image})
         fix = f"; --skip-unreadable skips {_images(images)}" if images else ""
-        more = f"cnn data {root} lists all {len(faults):,} faults{fix}" if len(faults) > 1 else fix.removeprefix("; ")
-        super().__init__(f"{faults[0]}\n{more}".rstrip())
+        count = f"cnn data {root} lists all {len(errors):,} annotation errors" if len(errors) > 1 else ""
+        more = f"{count}{fix}".removeprefix("; ")
+        super().__init__(f"{errors[0]}\n{more}".rstrip())
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Annotations:
     layout: str
     splits: dict[str, list[AnnotatedImage]]
     classes: tuple[str, ...] | None = None
-    faults: tuple[Fault, ...] = ()
+    errors: tuple[BoxError, ...] = ()
     notes: tuple[str, ...] = ()
     fractions: bool = False
 
@@ -100,13 +101,13 @@ class Paired:
     """Images with the files that describe them, and what is without the other."""
 
     pairs: list[tuple[Path, Path]] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    errors: list[BoxError] = field(default_factory=list)
 
 
 def pair_files(
     images: Sequence[Path], files: Sequence[Path], key: Callable[[Path], str], missing: Callable[[Path], str]
 ) -> Paired:
-    """Each image with the file of the same key; a fault for each without the other, and for a second of the same key.
+    """Each image with the file of the same key; an error for each without the other, and for a second of the same key.
 
     missing: what to do about an image without a file.
     """
@@ -118,28 +119,30 @@ def pair_files(
         if name not in by_key:
             near = folded.get(name.lower())
             fix = f"{near} differs in case; rename one" if near else missing(image)
-            result.faults.append(Fault(f"{image} has no annotations; {fix}", image))
+            result.errors.append(BoxError(f"{image} has no annotations; {fix}", image))
         elif len(used[name]) > 1:
             text = f"{image} and {used[name][0]} have the same name, so both would have the annotations {by_key[name]}"
-            result.faults.append(Fault(f"{text}; rename or remove one", image))
+            result.errors.append(BoxError(f"{text}; rename or remove one", image))
         else:
             result.pairs.append((image, by_key[name]))
     lower = {name.lower() for name in used}
     for name, file in by_key.items():
         if name not in used and name.lower() not in lower:
-            result.faults.append(Fault(f"{file}:1: there is no image {file.stem}; add the image, or remove this file"))
+            result.errors.append(
+                BoxError(f"{file}:1: there is no image {file.stem}; add the image, or remove this file")
+            )
     return result
 
 
-def without_faulty(annotations: Annotations, faults: Sequence[Fault]) -> tuple[Annotations, list[str]]:
-    """The annotations without the images that have faults, and a note that counts them."""
-    bad = {fault.image for fault in faults if fault.image}
+def without_invalid(annotations: Annotations, errors: Sequence[BoxError]) -> tuple[Annotations, list[str]]:
+    """The annotations without the images that have errors, and a note that counts them."""
+    bad = {error.image for error in errors if error.image}
     splits = {name: [image for image in split if image.path not in bad] for name, split in annotations.splits.items()}
     notes = []
     if bad:
         names = ", ".join([*sorted(path.name for path in bad)[:3], *["…"] * (len(bad) > 3)])
-        notes.append(f"{_images(len(bad))} with faults skipped ({names})")
-    if alone := sum(fault.image is None for fault in faults):
+        notes.append(f"{_images(len(bad))} with annotation errors skipped ({names})")
+    if alone := sum(error.image is None for error in errors):
         notes.append(f"{alone:,} annotation{'s' * (alone > 1)} without an image skipped")
     return replace(annotations, splits=splits), notes
 

@@ -1,4 +1,4 @@
-"""A folder of images with boxes as a data set: every fault is found, with file and line, before training."""
+"""A folder of images with boxes as a data set: every annotation error is found, with file and line, before training."""
 
 import hashlib
 from collections import defaultdict
@@ -8,7 +8,15 @@ from pathlib import Path
 
 import torch
 
-from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, Fault, FaultyBoxesError, is_file, without_faulty
+from cnn_cli.data.annotations import (
+    AnnotatedImage,
+    Annotations,
+    Box,
+    BoxError,
+    InvalidAnnotationsError,
+    is_file,
+    without_invalid,
+)
 from cnn_cli.data.boxes import BoxFiles, Row, box_table, class_counts
 from cnn_cli.data.dataset import DETECTION, Dataset, Split
 from cnn_cli.data.decoding import ReadImageError, read_shape
@@ -21,24 +29,24 @@ _OUTSIDE = 1.0  # pixels by which a box may pass the border: programs round, and
 Size = tuple[int, int]  # width, height of an image turned upright
 
 
-def read_box_folder(root: Path, annotations: Annotations, skip_faulty: bool = False) -> Dataset:
+def read_box_folder(root: Path, annotations: Annotations, skip_invalid: bool = False) -> Dataset:
     """The data set, its images not opened beyond their headers.
 
-    FaultyBoxesError with all faults; where images with faults are skipped, a note counts them. UsageError for a folder
-    without boxes, and for classes that differ in case only.
+    InvalidAnnotationsError with all errors; where images with errors are skipped, a note counts them. UsageError for a
+    folder without boxes, and for classes that differ in case only.
     """
     images = [image for split in annotations.splits.values() for image in split]
     with ThreadPoolExecutor(usable_cpus()) as pool:
         measured = pool.map(_measured, images)
         sizes = {i.path: s for i, s in zip(images, progress_bar(measured, len(images), "checking images"), strict=True)}
-    faults = [*annotations.faults, *_duplicates(annotations)]
+    errors = [*annotations.errors, *_duplicates(annotations)]
     for image in images:
-        faults += _faults(image, sizes[image.path], annotations)
+        errors += _errors(image, sizes[image.path], annotations)
     notes: list[str] = []
-    if faults and not skip_faulty:
-        raise FaultyBoxesError(root, faults)
-    if faults:
-        annotations, notes = without_faulty(annotations, faults)
+    if errors and not skip_invalid:
+        raise InvalidAnnotationsError(root, errors)
+    if errors:
+        annotations, notes = without_invalid(annotations, errors)
     classes = annotations.classes or _classes(annotations)
     splits = {name: _split(split, sizes, classes, annotations.fractions) for name, split in annotations.splits.items()}
     notes += _check_classes(root, splits, classes)
@@ -57,9 +65,9 @@ def _measured(image: AnnotatedImage) -> Size | str:
     return width, height
 
 
-def _faults(image: AnnotatedImage, size: Size | str, annotations: Annotations) -> Iterator[Fault]:
+def _errors(image: AnnotatedImage, size: Size | str, annotations: Annotations) -> Iterator[BoxError]:
     if isinstance(size, str):
-        yield from [Fault(size, image.path)] * bool(size)
+        yield from [BoxError(size, image.path)] * bool(size)
         return
     if image.size and image.size != size:
         width, height = image.size
@@ -67,18 +75,18 @@ def _faults(image: AnnotatedImage, size: Size | str, annotations: Annotations) -
             f"{image.place()}: annotated at {width:g}x{height:g} pixels, but {image.path.name} has {size[0]}x{size[1]}"
         )
         if image.size == size[::-1]:
-            yield Fault(f"{text}, rotated by its EXIF tag; rotate the boxes, too, or remove the tag", image.path)
+            yield BoxError(f"{text}, rotated by its EXIF tag; rotate the boxes, too, or remove the tag", image.path)
         else:
-            yield Fault(f"{text}; restore the annotated image, or rescale the boxes", image.path)
+            yield BoxError(f"{text}; restore the annotated image, or rescale the boxes", image.path)
         return
     seen: dict[tuple[object, ...], Box] = {}
     for box in image.boxes:
         if problem := _problem(box, size, annotations):
-            yield Fault(f"{image.place(box)}: {problem}", image.path)
+            yield BoxError(f"{image.place(box)}: {problem}", image.path)
         elif other := seen.get((box.label, *box.corners)):
             first = other.name or f"line {image.place(other).rpartition(':')[2]}"
             text = f"the same box of class {box.label} as in {first}; remove one"
-            yield Fault(f"{image.place(box)}: {text}", image.path)
+            yield BoxError(f"{image.place(box)}: {text}", image.path)
         seen.setdefault((box.label, *box.corners), box)
 
 
@@ -110,14 +118,14 @@ def _row(box: Box, size: Size, fractions: bool, label: int = 0) -> Row:
     return x0, y0, x1, y1, label, box.flag
 
 
-def _duplicates(annotations: Annotations) -> Iterator[Fault]:
+def _duplicates(annotations: Annotations) -> Iterator[BoxError]:
     """Images that are there twice: in two splits, or as two files with the same bytes."""
     of: dict[Path, str] = {}
     by_size = defaultdict[int, list[Path]](list)
     for name, split in annotations.splits.items():
         for image in split:
             if image.path in of:
-                yield Fault(f"{image.path} is in {of[image.path]} and in {name}; remove it from one", image.path)
+                yield BoxError(f"{image.path} is in {of[image.path]} and in {name}; remove it from one", image.path)
             elif is_file(image.path):
                 by_size[image.path.stat().st_size].append(image.path)
             of.setdefault(image.path, name)
@@ -127,7 +135,7 @@ def _duplicates(annotations: Annotations) -> Iterator[Fault]:
             other = same.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
             if other is not path:
                 splits = f" ({of[other]} and {of[path]})" if of[other] != of[path] else ""
-                yield Fault(f"{path} is the same image as {other}{splits}; remove one", path)
+                yield BoxError(f"{path} is the same image as {other}{splits}; remove one", path)
 
 
 def _classes(annotations: Annotations) -> tuple[str, ...]:
@@ -158,7 +166,7 @@ def _split(
 def _check_classes(root: Path, splits: dict[str, Split], classes: Sequence[str]) -> list[str]:
     """Notes on classes without boxes. UsageError where no image to train on has boxes, or a split has no images."""
     if empty := [name for name, split in splits.items() if not len(split)]:
-        raise UsageError(f"{root}: no images without faults in {listed(empty)}; add or correct some")
+        raise UsageError(f"{root}: no images without annotation errors in {listed(empty)}; add or correct some")
     shown = {}
     for name, split in splits.items():
         assert isinstance(split.targets, BoxFiles)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, Fault, is_file
+from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, BoxError, is_file
 from cnn_cli.data.boxes import CROWD
 from cnn_cli.data.folder import SPLITS, list_images, subfolders
 from cnn_cli.data.json_file import item_lines, read_json
@@ -49,7 +49,7 @@ def find_coco(root: Path) -> dict[str, Path]:
 
 
 def read_coco(root: Path, files: dict[str, Path]) -> Annotations:
-    """CnnError or UsageError for a file that cannot be understood; faults of single images are collected."""
+    """CnnError or UsageError for a file that cannot be understood; errors of single images are collected."""
     readers = {split: _Reader(root, path, split) for split, path in files.items()}
     classes: list[str] = []
     for reader in readers.values():
@@ -58,9 +58,9 @@ def read_coco(root: Path, files: dict[str, Path]) -> Annotations:
     used = {box.label for images in splits.values() for image in images for box in image.boxes}
     parents = {str(c.get("supercategory")) for reader in readers.values() for c in reader.categories.values()}
     kept = tuple(name for name in classes if name in used or name not in parents)  # exporters add the parents, unused
-    faults = tuple(fault for reader in readers.values() for fault in reader.faults)
+    errors = tuple(error for reader in readers.values() for error in reader.errors)
     notes = tuple(note for reader in readers.values() for note in reader.notes)
-    return Annotations(NAME, splits, kept, faults, notes)
+    return Annotations(NAME, splits, kept, errors, notes)
 
 
 def _is_coco(path: Path) -> bool:
@@ -83,12 +83,12 @@ def _split_of(path: Path, root: Path) -> str | None:
 
 @dataclass
 class _Reader:
-    """One file: its categories, and its images with their boxes, whose faults it collects."""
+    """One file: its categories, and its images with their boxes, whose errors it collects."""
 
     root: Path
     path: Path
     split: str
-    faults: list[Fault] = field(default_factory=list)
+    errors: list[BoxError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -133,7 +133,7 @@ class _Reader:
             number, own = annotation.get("image_id"), annotation.get("id")
             if not _is_whole(number) or number not in entries:
                 text = f"refers to image {number!r}, which is not in `images`; add the image, or remove the annotation"
-                self.faults.append(Fault(f"{self.at('annotations', i)}: annotation {own!r} {text}"))
+                self.errors.append(BoxError(f"{self.at('annotations', i)}: annotation {own!r} {text}"))
                 continue
             problem = self._problem(annotation)
             if own in seen:
@@ -142,7 +142,7 @@ class _Reader:
                 seen.add(own)
             if problem:
                 text = f"{self.at('annotations', i)}: annotation {own!r} {problem}"
-                self.faults.append(Fault(text, entries[number].path))
+                self.errors.append(BoxError(text, entries[number].path))
             elif "bbox" in annotation:
                 boxes[number].append(self._box(annotation, i))
         return [replace(entry, boxes=tuple(boxes[number])) for number, entry in entries.items()]
@@ -165,7 +165,7 @@ class _Reader:
         return ""
 
     def _entries(self) -> dict[int, AnnotatedImage]:
-        """The images by their numbers; a fault for each that is missing or there twice."""
+        """The images by their numbers; an error for each that is missing or there twice."""
         places = self._places()
         entries: dict[int, AnnotatedImage] = {}
         names: dict[str, int] = {}
@@ -180,9 +180,9 @@ class _Reader:
             if number in entries or name in names:
                 twice = f"id {number}" if number in entries else f"the file {name}"
                 text = f"a second image with {twice}; remove it, or give it its own"
-                self.faults.append(Fault(f"{self.at('images', i)}: {text}", path))
+                self.errors.append(BoxError(f"{self.at('images', i)}: {text}", path))
             elif not found:
-                self.faults.append(Fault(f"{self.at('images', i)}: {self._missing(name, places)}", path))
+                self.errors.append(BoxError(f"{self.at('images', i)}: {self._missing(name, places)}", path))
             names[name] = number
             if number not in entries:
                 entries[number] = AnnotatedImage(path, self.path, (), known, i, True)

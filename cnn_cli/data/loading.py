@@ -45,19 +45,19 @@ def load_dataset(
     raise UsageError(f"--data {name}: no such data set or folder.{closest(name, DATASETS) or known}")
 
 
-def _read_folder(root: Path, skip_faulty: bool, task: str | None, annotations: str | None) -> Dataset:
+def _read_folder(root: Path, skip_invalid: bool, task: str | None, annotations: str | None) -> Dataset:
     """Masks before boxes, unless for detection; else classes."""
     masks = None if task == DETECTION else find_layout(root)
     boxes = find_boxes(root, annotations) if not masks or task is None else None
     if masks:
-        masks, skipped = readable_pairs(root, masks) if skip_faulty else (masks, [])
+        masks, skipped = readable_pairs(root, masks) if skip_invalid else (masks, [])
         dataset = read_mask_folder(root, masks)
         note = (
             f"{root} has boxes, too ({FORMATS[boxes.format][0]}); for detection add --task detection" if boxes else ""
         )
         return replace(dataset, notes=(*dataset.notes, *skipped, *[note] * bool(note)))
     if boxes:
-        return read_box_folder(root, boxes.read(), skip_faulty)
+        return read_box_folder(root, boxes.read(), skip_invalid)
     if annotations:
         raise UsageError(f"{root} has no boxes in the format of --annotations {annotations}; leave it out")
     if task == DETECTION and (masks := find_layout(root)):

@@ -40,7 +40,7 @@ class Coding:
 def read_mask_folder(root: Path, layout: Layout) -> Dataset:
     """The data set of a folder, its images not opened beyond their headers.
 
-    CnnError or UsageError name the first fault: the file, the pixel, and what to do.
+    CnnError or UsageError name the first mistake: the file, the pixel, and what to do.
     """
     pairs = [pair for split in layout.splits.values() for pair in split]
     with ThreadPoolExecutor(usable_cpus()) as pool:

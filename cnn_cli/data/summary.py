@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnn_cli.data.annotations import Fault
+from cnn_cli.data.annotations import BoxError
 from cnn_cli.data.box_summary import box_figures, boxes_per_class
 from cnn_cli.data.dataset import DETECTION, SEGMENTATION, Dataset, Split
 from cnn_cli.data.masks import VOID, are_masks, pixel_counts
@@ -16,27 +16,27 @@ from cnn_cli.tables import Column, Table, percent, render
 
 
 @dataclass(frozen=True)
-class FaultReport:
-    """The faults of a data set that is not trained on before they are mended."""
+class BoxErrorReport:
+    """The annotation errors of a data set, which prevent training on it."""
 
     data: str
-    faults: tuple[Fault, ...]
+    errors: tuple[BoxError, ...]
 
     def document(self) -> dict[str, Any]:
         return {"data": self.data, "faults": self._rows()}
 
     def text(self) -> str:
-        images = len({fault.image for fault in self.faults if fault.image})
-        count = f"{len(self.faults):,} fault{'s' * (len(self.faults) > 1)}"
+        images = len({error.image for error in self.errors if error.image})
+        count = f"{len(self.errors):,} annotation error{'s' * (len(self.errors) > 1)}"
         skip = f"; --skip-unreadable skips {images:,} image{'s' * (images > 1)}" if images else ""
-        return "\n".join([*map(str, self.faults), "", f"{count}{skip}"])
+        return "\n".join([*map(str, self.errors), "", f"{count}{skip}"])
 
     def table(self) -> Table:
-        columns = (Column("image", "image", wraps=True), Column("fault", "fault", wraps=True))
+        columns = (Column("image", "image", wraps=True), Column("fault", "annotation error", wraps=True))
         return Table(columns, self._rows())
 
     def _rows(self) -> list[dict[str, Any]]:
-        return [{"image": str(fault.image) if fault.image else None, "fault": fault.text} for fault in self.faults]
+        return [{"image": str(error.image) if error.image else None, "fault": error.text} for error in self.errors]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, Fault, pair_files, read_lines
+from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, BoxError, pair_files, read_lines
 from cnn_cli.data.boxes import DIFFICULT
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
 from cnn_cli.data.folder import SPLITS, list_files, list_images, subfolders
@@ -44,17 +44,17 @@ def find_voc(root: Path) -> Places:
 
 
 def read_voc(root: Path, places: Places) -> Annotations:
-    faults: list[Fault] = []
+    errors: list[BoxError] = []
     splits: dict[str, list[AnnotatedImage]] = {}
     if "all" in places and (lists := _lists(root)):
-        places, faults = _listed(places["all"], lists)
+        places, errors = _listed(places["all"], lists)
     for split, (images, files) in places.items():
         paired = pair_files(images, files, lambda p: p.stem, lambda p: f"add {p.stem}.xml, or remove the image")
         with ThreadPoolExecutor(usable_cpus()) as pool:
             read = list(pool.map(lambda pair: _read(*pair), paired.pairs))
         splits[split] = [image for image, _ in read]
-        faults += [*paired.faults, *(fault for _, found in read for fault in found)]
-    return Annotations(NAME, splits, _classes(root), tuple(faults))
+        errors += [*paired.errors, *(error for _, own in read for error in own)]
+    return Annotations(NAME, splits, _classes(root), tuple(errors))
 
 
 def _classes(root: Path) -> tuple[str, ...] | None:
@@ -83,12 +83,12 @@ def _lists(root: Path) -> dict[str, Path]:
     return {split: path for split, path in files.items() if path.is_file()}
 
 
-def _listed(everything: tuple[list[Path], list[Path]], lists: dict[str, Path]) -> tuple[Places, list[Fault]]:
+def _listed(everything: tuple[list[Path], list[Path]], lists: dict[str, Path]) -> tuple[Places, list[BoxError]]:
     """The files of the images that the lists name. A split without any XML, as VOC's test split, is left out."""
     images, files = ({path.stem: path for path in paths} for paths in everything)
     folded = {name.lower(): path for name, path in images.items()}
     places: Places = {}
-    faults: list[Fault] = []
+    errors: list[BoxError] = []
     for split, path in lists.items():
         seen: dict[str, int] = {}
         for number, line in enumerate(read_lines(path), 1):
@@ -97,35 +97,37 @@ def _listed(everything: tuple[list[Path], list[Path]], lists: dict[str, Path]) -
             stem = name if name in images else Path(name).stem
             if stem in seen:
                 text = f"{path}:{number}: {stem} is listed a second time, first in line {seen[stem]}; remove one line"
-                faults.append(Fault(text, images.get(stem)))
+                errors.append(BoxError(text, images.get(stem)))
             elif stem not in images:
                 near = f" ({folded[stem.lower()]} differs in case)" if stem.lower() in folded else ""
-                faults.append(Fault(f"{path}:{number}: there is no image {stem}{near}; add it, or remove the line"))
+                errors.append(BoxError(f"{path}:{number}: there is no image {stem}{near}; add it, or remove the line"))
             seen.setdefault(stem, number)
         names = [name for name in seen if name in images]
         if any(name in files for name in names):
             places[split] = ([images[n] for n in names], [files[n] for n in names if n in files])
-    return places, faults
+    return places, errors
 
 
-def _read(path: Path, source: Path) -> tuple[AnnotatedImage, list[Fault]]:
+def _read(path: Path, source: Path) -> tuple[AnnotatedImage, list[BoxError]]:
     try:
         root = read_xml(source)
     except XmlError as error:
-        return AnnotatedImage(path, source), [Fault(str(error), path)]
-    faults, boxes = [], []
+        return AnnotatedImage(path, source), [BoxError(str(error), path)]
+    errors, boxes = [], []
     for element in root.all("object"):
         box = _box(element)
         if isinstance(box, Box):
             boxes.append(box)
         else:
-            faults.append(Fault(f"{source}:{element.line}: {box}; correct or remove this object", path))
+            errors.append(BoxError(f"{source}:{element.line}: {box}; correct or remove this object", path))
     if root.tag != "annotation":
-        faults.append(Fault(f"{source}:{root.line}: <{root.tag}>, where VOC has <annotation>; remove the file", path))
+        errors.append(
+            BoxError(f"{source}:{root.line}: <{root.tag}>, where VOC has <annotation>; remove the file", path)
+        )
     size = root.find("size")
     numbers = _numbers(size, ("width", "height")) if size else None
     known = (numbers[0], numbers[1]) if numbers and min(numbers) > 0 else None  # some tools write 0
-    return AnnotatedImage(path, source, tuple(boxes), known, size.line if size else 1), faults
+    return AnnotatedImage(path, source, tuple(boxes), known, size.line if size else 1), errors
 
 
 def _box(element: Element) -> Box | str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, Fault, pair_files, read_lines
+from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, BoxError, pair_files, read_lines
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
 from cnn_cli.data.folder import SPLITS, list_files, list_images, subfolders
 from cnn_cli.data.mask_layout import IMAGE_FOLDERS
@@ -53,10 +53,10 @@ def find_yolo(root: Path) -> YoloFiles | None:
 
 
 def read_yolo(root: Path, files: YoloFiles) -> Annotations:
-    """CnnError or UsageError for a data.yaml that cannot be understood; faults of single images are collected."""
+    """CnnError or UsageError for a data.yaml that cannot be understood; errors of single images are collected."""
     names = _names(root, files)
     splits: dict[str, list[AnnotatedImage]] = {}
-    faults: list[Fault] = []
+    errors: list[BoxError] = []
     for split, (images, labels) in files.splits.items():
         texts = [path for path in list_files(labels, ".txt") if path.name.lower() not in _NO_LABELS]
         paired = pair_files(
@@ -67,11 +67,11 @@ def read_yolo(root: Path, files: YoloFiles) -> Annotations:
         )
         read = [_read(path, text, names) for path, text in paired.pairs]
         splits[split] = [image for image, _ in read]
-        faults += [*paired.faults, *(fault for _, found in read for fault in found)]
+        errors += [*paired.errors, *(error for _, own in read for error in own)]
     if names is None:
         used = {int(box.label) for images in splits.values() for image in images for box in image.boxes}
         names = tuple(map(str, range(max(used, default=-1) + 1)))
-    return Annotations(NAME, splits, names, tuple(faults), (), True)
+    return Annotations(NAME, splits, names, tuple(errors), (), True)
 
 
 def _pair_in(folders: dict[str, Path]) -> tuple[Path, Path] | None:
@@ -183,12 +183,12 @@ def _checked(names: Sequence[str], place: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read(path: Path, source: Path, names: Sequence[str] | None) -> tuple[AnnotatedImage, list[Fault]]:
+def _read(path: Path, source: Path, names: Sequence[str] | None) -> tuple[AnnotatedImage, list[BoxError]]:
     try:
         lines = source.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
-        return AnnotatedImage(path, source), [Fault(f"{source}:1: not a text file; export it again", path)]
-    boxes, faults = [], []
+        return AnnotatedImage(path, source), [BoxError(f"{source}:1: not a text file; export it again", path)]
+    boxes, errors = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -196,8 +196,8 @@ def _read(path: Path, source: Path, names: Sequence[str] | None) -> tuple[Annota
         if isinstance(box, Box):
             boxes.append(box)
         else:
-            faults.append(Fault(f"{source}:{number}: {box}", path))
-    return AnnotatedImage(path, source, tuple(boxes)), faults
+            errors.append(BoxError(f"{source}:{number}: {box}", path))
+    return AnnotatedImage(path, source, tuple(boxes)), errors
 
 
 def _box(columns: Sequence[str], line: int, names: Sequence[str] | None) -> Box | str:

@@ -92,7 +92,7 @@ class _View:
 
 
 def preview_data(request: PreviewRequest, path: Path) -> Preview:
-    """Draw the sheet. UsageError for a split or network that does not suit; CnnError for faulty data."""
+    """Draw the sheet. UsageError for a split or network that does not suit; CnnError for invalid data."""
     settings, plan = _settings(request)
     dataset = _dataset(request, settings, plan)
     split = dataset.splits[request.split]

@@ -1,4 +1,4 @@
-"""Faults in folders of images with boxes: each is found before training, with its file, its line and what to do."""
+"""Annotation errors of boxes: each is found before training, with its file, its line and what to do."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 import small_networks
 from box_folders import BOXES, FORMATS, NAMES, write
 
-from cnn_cli.data.annotations import FaultyBoxesError
+from cnn_cli.data.annotations import InvalidAnnotationsError
 from cnn_cli.data.dataset import Dataset
 from cnn_cli.data.loading import load_dataset
 from cnn_cli.errors import CnnError, UsageError
@@ -220,7 +220,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_every_planted_fault_is_found_with_file_line_and_fix(tmp_path: Path, name: str) -> None:
+def test_every_planted_error_is_found_with_file_line_and_fix(tmp_path: Path, name: str) -> None:
     plant, text = PLANTED[name]
     FORMATS[name.partition(":")[0]](tmp_path)
     plant(tmp_path)
@@ -228,13 +228,14 @@ def test_every_planted_fault_is_found_with_file_line_and_fix(tmp_path: Path, nam
         read(tmp_path)
     assert re.search(text, str(caught.value)), str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
-    if isinstance(caught.value, FaultyBoxesError):
+    if isinstance(caught.value, InvalidAnnotationsError):
         dataset = read(tmp_path, skip=True)
-        bad = {fault.image for fault in caught.value.faults if fault.image}
+        bad = {error.image for error in caught.value.errors if error.image}
         images = [path for split in dataset.splits.values() for path in split.images]  # type: ignore[union-attr]
         assert not bad & set(images) and len(images) >= len(BOXES) - 2
         assert re.search(
-            r"\d images? with faults skipped|\d annotations? without an image skipped", "\n".join(dataset.notes)
+            r"\d images? with annotation errors skipped|\d annotations? without an image skipped",
+            "\n".join(dataset.notes),
         )
 
 
@@ -263,26 +264,28 @@ def test_folders_without_boxes_or_of_empty_splits_are_refused(tmp_path: Path) ->
     folders.yolo(tmp_path)
     for path in (tmp_path / "labels/val").iterdir():
         path.write_text("none\n")
-    with pytest.raises(UsageError, match="no images without faults in val"):
+    with pytest.raises(UsageError, match="no images without annotation errors in val"):
         read(tmp_path, skip=True)
 
 
-def test_the_message_counts_all_faults_and_names_the_ways_out(tmp_path: Path) -> None:
+def test_the_message_counts_all_errors_and_names_the_ways_out(tmp_path: Path) -> None:
     folders.yolo(tmp_path)
     for i in (0, 1):
         write(tmp_path / f"labels/train/{i}.txt", "0 2 3\n1 2 3\n")
-    with pytest.raises(FaultyBoxesError, match=r"lists all 4 faults; --skip-unreadable skips 2 images$") as caught:
+    with pytest.raises(
+        InvalidAnnotationsError, match=r"lists all 4 annotation errors; --skip-unreadable skips 2 images$"
+    ) as caught:
         read(tmp_path)
-    assert len(caught.value.faults) == 4
+    assert len(caught.value.errors) == 4
 
 
-def test_cnn_data_lists_all_faults_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cnn_data_lists_all_errors_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders.yolo(tmp_path)
     write(tmp_path / "labels/train/0.txt", "0 2 3\n1 2 3\n")
     (tmp_path / "labels/train/1.txt").unlink()
     assert small_networks.cnn("data", str(tmp_path)) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5 and lines[-1] == "3 faults; --skip-unreadable skips 2 images"
+    assert len(lines) == 5 and lines[-1] == "3 annotation errors; --skip-unreadable skips 2 images"
     assert small_networks.cnn("data", str(tmp_path), "--json") == 1
     document = json.loads(capsys.readouterr().out)
     assert [Path(row["image"]).name for row in document["faults"]] == ["1.png", "0.png", "0.png"]
@@ -293,18 +296,18 @@ def test_cnn_data_lists_all_faults_with_exit_code_1(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.skipif(not (REAL / "bccd.tar").exists(), reason="needs BCCD in ../shared/data")
-def test_bccd_has_two_degenerate_boxes_and_no_other_fault(tmp_path: Path) -> None:
+def test_bccd_has_two_degenerate_boxes_and_no_other_error(tmp_path: Path) -> None:
     import tarfile
 
     with tarfile.open(REAL / "bccd.tar") as archive:
         archive.extractall(tmp_path, filter="data")
-    with pytest.raises(FaultyBoxesError) as caught:
+    with pytest.raises(InvalidAnnotationsError) as caught:
         read(tmp_path / "bccd")
-    assert [Path(str(f).partition(":")[0]).name for f in caught.value.faults] == [
+    assert [Path(str(f).partition(":")[0]).name for f in caught.value.errors] == [
         "BloodImage_00343.xml",
         "BloodImage_00338.xml",
     ]
-    assert all("degenerate" in str(fault) for fault in caught.value.faults)
+    assert all("degenerate" in str(error) for error in caught.value.errors)
 
 
 HOSTILE = {
