@@ -92,6 +92,15 @@ def test_a_strip_is_cut_before_it_is_enlarged(size: int | None) -> None:
     assert tuple(out.shape) == (1, 1, 224, 224) and set(out.unique().tolist()) <= {127, 128}
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(375, 500), (30, 41), (8, 300), (64, 64)])
+def test_decoded_pixels_are_resized_to_the_same_bits_as_planes(size: tuple[int, int], interpolation: str) -> None:
+    decoded = torch.randint(0, 256, (*size, 3), dtype=torch.uint8).permute(2, 0, 1).unsqueeze(0)
+    for resize in ("stretch", "crop", "pad"):
+        how = Preprocessing((3, 64, 48), resize, interpolation=interpolation)
+        assert preprocess(decoded, how).equal(preprocess(decoded.contiguous(), how))
+
+
 def test_resizing_is_close_to_pillows() -> None:
     image = torch.randint(0, 256, (1, 1, 40, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected = np.array(Image.fromarray(image[0, 0].numpy()).resize((12, 16), Image.Resampling.BILINEAR))

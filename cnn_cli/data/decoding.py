@@ -35,7 +35,8 @@ def decode_image(path: Path, channels: int) -> Tensor:
     from PIL import ImageOps
 
     with open_image(path) as image, errors_naming(path):
-        array = np.array(_to_bytes(ImageOps.exif_transpose(image), channels))
+        ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies images that are upright
+        array = np.array(_to_bytes(image, channels))
     return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1)
 
 
@@ -107,4 +108,5 @@ def _to_bytes(image: "Image.Image", channels: int) -> "Image.Image":
         image = Image.fromarray(high.astype(np.uint8))
     elif image.mode in ("P", "PA"):
         image = image.convert("RGB")
-    return image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
