@@ -1,7 +1,7 @@
 """The outputs of layers, captured by hooks that live inside a `with`; and which layer to look at."""
 
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ def captured(network: nn.Module, layers: Sequence[str], grad: bool = False) -> I
     pass. The next layer gets a copy, so that an in-place layer does not change what was captured.
     """
     caught: dict[str, Tensor] = {}
-    modules, handles = dict(network.named_modules()), []
 
     def catch(name: str) -> Any:
         def hook(_: nn.Module, inputs: object, output: Tensor) -> Tensor | None:
@@ -34,13 +33,10 @@ def captured(network: nn.Module, layers: Sequence[str], grad: bool = False) -> I
 
         return hook
 
-    try:
+    with ExitStack() as hooks:
         for name in layers:
-            handles.append(modules[name].register_forward_hook(catch(name)))
+            hooks.enter_context(network.get_submodule(name).register_forward_hook(catch(name)))
         yield caught
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class Reached(Exception):
@@ -62,14 +58,10 @@ def feature_maps_until(network: nn.Module, layers: Sequence[str], x: Tensor) -> 
 
         return hook
 
-    with captured(network, layers, grad=True) as caught:
-        handles = [network.get_submodule(name).register_forward_hook(stop(name)) for name in layers]
-        try:
-            with suppress(Reached):
-                network(x)
-        finally:
-            for handle in handles:
-                handle.remove()
+    with captured(network, layers, grad=True) as caught, ExitStack() as hooks, suppress(Reached):
+        for name in layers:
+            hooks.enter_context(network.get_submodule(name).register_forward_hook(stop(name)))
+        network(x)
     return caught
 
 
