@@ -9,9 +9,9 @@ from torch import Tensor
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.decoding import ReadImageError, decode_image
 from cnn_cli.data.targets import Targets
-from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.errors import CnnError
 from cnn_cli.files import make_folder
-from cnn_cli.interpret.inputs import ImageSelection, files_of, whole_split
+from cnn_cli.interpret.inputs import ImageSelection, check_channels, check_index, check_named, files_of, whole_split
 from cnn_cli.interpret.pictured import Target, distinct_words
 from cnn_cli.pictures import image
 from cnn_cli.progress import progress_bar
@@ -48,8 +48,7 @@ def stream_images(
     unless forced; CnnError for an unreadable image that is named itself, and where none can be read.
     """
     files, numbers = files_of(selection.files), selection.index
-    if not files and not numbers:
-        raise UsageError("no images; name files or folders, or choose images of the data set with --index 0")
+    check_named(selection)
     names = [str(path) for path in files] + [f"{selection.split} {i}" for i in numbers]
     words, folder = [word.replace(" ", "-") for word in distinct_words(names)], prediction_folder(loaded, target)
     written = [tuple(folder / f"{word}{ending}" for ending in endings) for word in words]
@@ -72,9 +71,7 @@ def _images(
     skipped: list[str],
 ) -> Iterator[tuple[str, Tensor, Tensor | None] | None]:
     """The name, pixels and target of each image; None for one of a folder that cannot be read."""
-    channels = loaded.preprocessing.input[0]
-    if channels not in (1, 3):
-        raise UsageError(f"the network takes {channels} channels, but images have 1 (grayscale) or 3 (color)")
+    channels = check_channels(loaded)
     for path in files:
         try:
             yield str(path), decode_image(path, channels), None
@@ -88,9 +85,6 @@ def _images(
     dataset = whole_split(loaded, selection.split, selection.data, selection.data_dir)
     part = dataset.splits[selection.split]
     for i in selection.index:
-        if not 0 <= i < len(part):
-            raise UsageError(
-                f"--index {i}: the {selection.split} split of {dataset.name} has images 0 to {len(part) - 1:,}"
-            )
+        check_index(i, dataset, selection.split)
         pixels = part.images[i] if isinstance(part.images, Tensor) else decode_image(part.images[i], channels)
         yield f"{Path(dataset.name).name} {selection.split} {i}", pixels, true(part.targets, i)

@@ -59,9 +59,8 @@ def load_inputs(loaded: LoadedNetwork, selection: ImageSelection, limit: int = 6
     missing or not an image.
     """
     index = selection.index
-    if not selection.files and not index:
-        raise UsageError("no images; name files or folders, or choose images of the data set with --index 0")
-    _check_channels(loaded)
+    check_named(selection)
+    check_channels(loaded)
     paths = files_of(selection.files)
     if (count := len(paths) + len(index)) > limit:
         raise UsageError(f"{count:,} images, but one picture holds {limit}; name fewer")
@@ -121,18 +120,31 @@ def whole_split(
     return match_classes(chosen, loaded.classes) if strict and loaded.classes else chosen
 
 
-def _check_channels(loaded: LoadedNetwork) -> None:
+def check_named(selection: ImageSelection) -> None:
+    """UsageError for a selection of no images."""
+    if not selection.files and not selection.index:
+        raise UsageError("no images; name files or folders, or choose images of the data set with --index 0")
+
+
+def check_index(number: int, dataset: Dataset, split_name: str) -> None:
+    """UsageError for a number out of range."""
+    count = len(dataset.splits[split_name])
+    if not 0 <= number < count:
+        raise UsageError(f"--index {number}: the {split_name} split of {dataset.name} has images 0 to {count - 1:,}")
+
+
+def check_channels(loaded: LoadedNetwork) -> int:
+    """The channels of the network's input; UsageError where image files have another number."""
     channels = loaded.preprocessing.input[0]
     if channels not in (1, 3):
         raise UsageError(f"the network takes {channels} channels, but images have 1 (grayscale) or 3 (color)")
+    return channels
 
 
 def _numbered(loaded: LoadedNetwork, dataset: Dataset, split_name: str, number: int) -> Tensor:
     """Image `number` of a split as (1, C, H, W) bytes."""
+    check_index(number, dataset, split_name)
     part = dataset.splits[split_name]
-    if not 0 <= number < len(part.targets):
-        last = len(part.targets) - 1
-        raise UsageError(f"--index {number}: the {split_name} split of {dataset.name} has images 0 to {last:,}")
     if isinstance(part.images, Tensor):
         return preprocess(part.images[number : number + 1], loaded.preprocessing)
     return read_image(part.images[number], loaded.preprocessing)

@@ -20,6 +20,7 @@ from cnn_cli.data.preprocessing import Preprocessing, add_normalization, preproc
 from cnn_cli.device import free_memory
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.files import make_folder, write_text
+from cnn_cli.interpret.inputs import check_channels
 from cnn_cli.interpret.pictured import CPU, network_facts
 from cnn_cli.interpret.scores import Scores, class_names, scores_of
 from cnn_cli.language.plan import Plan
@@ -186,9 +187,8 @@ def convolve(
     UsageError for a network that cannot be converted and for images smaller than its input.
     """
     conversion = convert(loaded.plan)
-    if images and loaded.plan.input[0] not in (1, 3):
-        count = loaded.plan.input[0]
-        raise UsageError(f"the network takes {count} channels, but images have 1 (grayscale) or 3 (color)")
+    if images:
+        check_channels(loaded)
     result = Convolved(loaded, conversion, window(conversion.after))
     if not images:
         return result

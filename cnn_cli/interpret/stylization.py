@@ -16,6 +16,7 @@ from cnn_cli.data.preprocessing import Preprocessing, preprocess
 from cnn_cli.device import free_memory
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.interpret.activations import choose_layer, feature_maps_until, untouched
+from cnn_cli.interpret.inputs import check_channels
 from cnn_cli.interpret.pictured import CPU, Target, network_facts, provenance, restored
 from cnn_cli.interpret.style import (
     Snapshot,
@@ -114,9 +115,7 @@ def stylize(
 
     UsageError for unknown layers, settings without effect, and sizes that the network or the memory cannot take.
     """
-    plan, channels = loaded.plan, loaded.plan.input[0]
-    if channels not in (1, 3):
-        raise UsageError(f"the network takes {channels} channels, but images have 1 (grayscale) or 3 (color)")
+    plan, channels = loaded.plan, check_channels(loaded)
     style = read_scaled(request.style, channels, request.size).to(device)
     content = read_scaled(request.content, channels, request.size).to(device) if request.content else None
     size = (content if content is not None else style).shape[2:]
