@@ -4,30 +4,31 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, restore
 from cnn_cli.checkpoints.run_folder import BEST, LAST
 from cnn_cli.data.dataset import Dataset
 from cnn_cli.data.loading import load_for_evaluation, match_classes, select_split
-from cnn_cli.data.preparation import PreparedData, prepare
+from cnn_cli.data.preparation import PreparedData, PreparedSplit, prepare
 from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder, write_text
 from cnn_cli.progress import progress_bar
 from cnn_cli.settings import SETTINGS, asked_for
 from cnn_cli.tables import Table
-from cnn_cli.tasks.base import Task, TaskResult, document_of
+from cnn_cli.tasks.base import Measure, Task, TaskResult, document_of
 from cnn_cli.tasks.classification import Classification
 from cnn_cli.tasks.segmentation import Segmentation
 from cnn_cli.tasks.selection import task_for, task_of
 from cnn_cli.training import speedups
-from cnn_cli.training.evaluation import Inference, evaluate, evaluate_at_original_size
+from cnn_cli.training.evaluation import Inference, evaluate, evaluate_at_original_size, run_over
 
 SPLITS = ("test", "val", "train")
 
@@ -83,6 +84,14 @@ class Setup:
     inference: Inference
     workers: int | None
     own: str
+    measures: tuple[Measure, ...] = ()
+
+    def run(self, split: PreparedSplit) -> Iterator[tuple[Any, Tensor]]:
+        """Outputs and targets, batch by batch; all measures count each of them."""
+        for outputs, targets in run_over(self.network, split, self.inference):
+            for measure in self.measures:
+                measure.add(outputs, targets)
+            yield outputs, targets
 
     def prepare(self, loaded: LoadedNetwork) -> PreparedData:
         """The images fitted to the network's input."""
@@ -115,8 +124,7 @@ def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     setup = evaluation_setup(loaded, request, device)
     task, dataset, inference = setup.task, setup.dataset, setup.inference
     assert loaded.metadata is not None and loaded.weights is not None
-    if isinstance(task, Classification):
-        task = replace(task, temperature=loaded.metadata.temperature)
+    task = calibrated(task, loaded)
     if request.original_size or request.tiles:
         result = _at_original_size(setup.network, dataset, task, loaded, inference, request.tiles)
         notes = dataset.notes
@@ -131,6 +139,13 @@ def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     suffix = _suffix(dataset.name, setup.split, setup.own)
     suffix += "-tiles" if request.tiles else "-original-size" if request.original_size else ""
     return Evaluation(loaded.plan.network, dataset.name, loaded.weights, result, suffix, notes)
+
+
+def calibrated(task: Task, loaded: LoadedNetwork) -> Task:
+    """The task with the temperature of the checkpoint, if it has one."""
+    if isinstance(task, Classification) and loaded.metadata:
+        return replace(task, temperature=loaded.metadata.temperature)
+    return task
 
 
 def _at_original_size(

@@ -1,6 +1,6 @@
 """What a network makes of each image of a split: what `cnn errors` sorts and `cnn compare` pairs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +10,14 @@ from torch import Tensor
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.masks import VOID
 from cnn_cli.data.preparation import PreparedSplit
+from cnn_cli.distributed.world import ALONE
 from cnn_cli.errors import UsageError
+from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.classification import Classification
 from cnn_cli.tasks.segmentation import Segmentation
 from cnn_cli.tasks.segmentation_result import image_counts, image_ious, pixel_confusion
 from cnn_cli.tasks.uncertainty import Array
-from cnn_cli.training.eval_report import EvaluationRequest, Setup, evaluation_setup
-from cnn_cli.training.evaluation import run_over
+from cnn_cli.training.eval_report import EvaluationRequest, Setup, calibrated, evaluation_setup
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,20 @@ Outcomes = ClassOutcomes | MaskOutcomes
 
 def compute_outcomes(loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> Outcomes:
     """Run the network over the split. UsageError for another task than classification and segmentation."""
+    return _outcomes_of(loaded, evaluation_setup(loaded, request, device))
+
+
+def measured_outcomes(
+    loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device
+) -> tuple[Outcomes, TaskResult]:
+    """As compute_outcomes(), with the result of `cnn eval`, from the same pass."""
     setup = evaluation_setup(loaded, request, device)
+    measure = calibrated(setup.task, loaded).measure(device)
+    outcomes = _outcomes_of(loaded, replace(setup, measures=(measure,)))
+    return outcomes, measure.result(setup.split, ALONE)
+
+
+def _outcomes_of(loaded: LoadedNetwork, setup: Setup) -> Outcomes:
     split = setup.prepare(loaded).splits[setup.split]
     images = Images(split, setup.dataset.name, setup.task.classes, _names(setup))
     if isinstance(setup.task, Classification):
@@ -101,7 +115,7 @@ def _names(setup: Setup) -> tuple[str, ...]:
 
 def _class_outcomes(setup: Setup, task: Classification, images: Images) -> ClassOutcomes:
     columns: list[tuple[Tensor, ...]] = []
-    for outputs, targets in run_over(setup.network, images.split, setup.inference):
+    for outputs, targets in setup.run(images.split):
         shares = task.main.log_probabilities(outputs.float())
         losses = -shares.gather(1, targets.view(-1, 1))[:, 0]
         columns.append((targets, task.main.predict(outputs), shares.amax(1).exp(), losses))
@@ -113,7 +127,7 @@ def _mask_outcomes(setup: Setup, task: Segmentation, images: Images) -> MaskOutc
     k = len(task.classes)
     columns: list[tuple[Tensor, ...]] = []
     matrix = torch.zeros(k, k, dtype=torch.int64)
-    for outputs, targets in run_over(setup.network, images.split, setup.inference):
+    for outputs, targets in setup.run(images.split):
         scores = task.scores(outputs, targets.shape)
         matrices = pixel_confusion(targets, scores.argmax(1), k)[:, :-1]
         losses = torch.nn.functional.cross_entropy(scores, targets.long(), ignore_index=VOID, reduction="none")

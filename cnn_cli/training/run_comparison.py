@@ -158,6 +158,11 @@ def compare_runs(
     for i, (name, runs) in enumerate(candidates):
         results = tuple(compute_outcomes(run, request, device) for run in runs)
         found.append(Candidate(chr(ord("A") + i), name, tuple(runs), results))
+    return compare_candidates(found)
+
+
+def compare_candidates(found: Sequence[Candidate]) -> RunComparison:
+    """Candidates whose outcomes are known. UsageError for other tasks, classes or images."""
     first = found[0].outcomes[0]
     for candidate in found:
         for one in candidate.outcomes:
