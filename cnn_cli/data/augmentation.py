@@ -10,9 +10,10 @@ once on the CPU, as integers; applying them, to images or to what belongs to the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,11 @@ class Augmentation:
     cutout: int = 0
     fill: tuple[float, ...] = ()
     padding_mode: str = "constant"
+
+    @staticmethod
+    def from_settings(values: Mapping[str, Any], fill: tuple[float, ...]) -> "Augmentation":
+        mode = values.get("padding_mode") or "constant"
+        return Augmentation(values["flip"], values["shift"], values["crop"], values["cutout"], fill, mode)
 
     def __bool__(self) -> bool:
         return self.flip != "none" or self.shift > 0 or self.crop < 1 or self.cutout > 0

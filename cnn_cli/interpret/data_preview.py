@@ -1,7 +1,7 @@
 """What a network sees of a data set: images fitted to its input and augmented as in a training epoch."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +142,8 @@ def _view(request: PreviewRequest, settings: dict[str, Setting], plan: Plan | No
         resize, normalize = (settings[name].value for name in ("resize", "normalize"))
         preprocessing = Preprocessing.from_settings(_size(request, split), resize, normalize)
     values = {name: setting.value for name, setting in settings.items()}
-    augmentation = Augmentation()
-    if request.split == "train":
-        mode = values["padding_mode"] or "constant"
-        augmentation = Augmentation(
-            values["flip"], values["shift"], values["crop"], values["cutout"], preprocessing.mean, mode
-        )
+    is_training = request.split == "train"
+    augmentation = Augmentation.from_settings(values, preprocessing.mean) if is_training else Augmentation()
     return _View(values, plan, preprocessing, augmentation)
 
 
@@ -220,7 +216,6 @@ def _name(split: Split, number: int) -> str:
 
 
 def _described(augmentation: Augmentation, epoch: int) -> str:
-    kinds = {"flip": augmentation.flip, "shift": augmentation.shift, "crop": augmentation.crop}
-    parts = [f"{name} {value}" for name, value in (kinds | {"cutout": augmentation.cutout}).items()]
-    used = [part for part in parts if part not in ("flip none", "shift 0", "crop 1", "crop 1.0", "cutout 0")]
+    kinds = [f for f in fields(augmentation) if f.name not in ("fill", "padding_mode")]
+    used = [f"{f.name} {value}" for f in kinds if (value := getattr(augmentation, f.name)) != f.default]
     return f"augmented as in epoch {epoch}: {', '.join(used)}" if used else "not augmented"

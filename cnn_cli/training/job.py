@@ -107,10 +107,7 @@ class Job:
 
     @property
     def augmentation(self) -> Augmentation:
-        fill = self.metadata.preprocessing.mean
-        return Augmentation(
-            self["flip"], self["shift"], self["crop"], self["cutout"], fill, self["padding_mode"] or "constant"
-        )
+        return Augmentation.from_settings(self.values, self.metadata.preprocessing.mean)
 
     def sample(self) -> Iterator[Tensor]:
         """Batches of some of the training images, spread evenly over all of them, whole and in [0, 1]."""
