@@ -15,21 +15,20 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.boxes import are_boxes, box_rows, original_corners
 from cnn_cli.data.preprocessing import preprocess
 from cnn_cli.data.targets import Targets
-from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.errors import UsageError
 from cnn_cli.files import write_text
-from cnn_cli.interpret.image_stream import SHEET, ImageToPredict, prediction_folder, stream_images
+from cnn_cli.interpret.image_stream import MOST_ROWS, ImageToPredict, stream_images, write_sheet, written_facts
 from cnn_cli.interpret.inputs import ImageSelection
-from cnn_cli.interpret.pictured import CPU, Target, network_facts, provenance, restored
-from cnn_cli.interpret.scores import class_names
+from cnn_cli.interpret.pictured import CPU, Target, restored
+from cnn_cli.interpret.scores import check_finite, class_names
 from cnn_cli.pictures import image
 from cnn_cli.pictures.box_drawing import DrawnBox, enlargement, with_boxes
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
-from cnn_cli.pictures.page import Page, compose_page
+from cnn_cli.pictures.page import Panel
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.tasks.detection import Detection, detection_task
 
 LEAST_SCORE = 0.4
-_MOST_ROWS = 12  # of the sheet
 
 
 @dataclass(frozen=True)
@@ -91,15 +90,8 @@ class BoxPredictions:
     skipped: tuple[str, ...] = ()  # what is wrong with images of folders that cannot be read
 
     def document(self) -> dict[str, Any]:
-        return network_facts(self.loaded) | {
-            "task": "detection",
-            "class_names": list(class_names(self.loaded)),
-            "preprocessing": str(self.loaded.preprocessing),
-            "least_score": self.least_score,
-            "sheet": str(self.sheet),
-            "images": [shot.document() for shot in self.images],
-            "skipped": list(self.skipped),
-        }
+        facts = written_facts(self.loaded, "detection", self.sheet, self.skipped)
+        return facts | {"least_score": self.least_score, "images": [shot.document() for shot in self.images]}
 
     def text(self) -> str:
         columns = (
@@ -147,10 +139,10 @@ def predict_boxes(
         drawn = _drawn(shot.pixels, [box.drawn for box in reversed(boxes)])
         image.save(Image.fromarray(drawn), drawing)
         write_text(labels, results[-1].yolo())
-        if len(rows) < _MOST_ROWS:
+        if len(rows) < MOST_ROWS:
             rows.append(_row(loaded, shot, results[-1]))
-    sheet = prediction_folder(loaded, target) / SHEET
-    image.save(_sheet(loaded, rows, len(results)).image, sheet)
+    panel, shown = _grid(rows)
+    sheet = write_sheet(loaded, target, [panel], "detected objects", shown, len(results))
     return BoxPredictions(loaded, tuple(results), least_score, sheet, tuple(skipped))
 
 
@@ -166,13 +158,14 @@ def detect(
     """The objects of an image (c, h, w), bytes of any size; CnnError where the outputs are not finite numbers."""
     fitted = preprocess(pixels.unsqueeze(0), loaded.preprocessing)
     outputs = network(fitted.to(device).float().div_(255))
-    if not all(bool(value.isfinite().all()) for value in outputs.values()):
-        raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
-    (found,) = task.found(outputs, device)
-    corners = original_corners(found.boxes, (pixels.shape[-2], pixels.shape[-1]), loaded.preprocessing)
+    check_finite(*outputs.values())
+    (detections,) = task.found(outputs, device)
+    corners = original_corners(detections.boxes, (pixels.shape[-2], pixels.shape[-1]), loaded.preprocessing)
     return tuple(
         Box(task.classes[label], label, score, (box[0], box[1], box[2], box[3]))
-        for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), corners.tolist(), strict=True)
+        for label, score, box in zip(
+            detections.labels.tolist(), detections.scores.tolist(), corners.tolist(), strict=True
+        )
         if score >= least_score
     )
 
@@ -198,9 +191,9 @@ def _row(loaded: LoadedNetwork, shot: ImageToPredict, result: BoxPrediction) -> 
                 _placed(shot.pixels, true, (height, width), scale), (f"{len(true)} true box{'es' * (len(true) != 1)}",)
             )
         )
-    found = [box.drawn for box in reversed(result.boxes)]
+    drawn = [box.drawn for box in reversed(result.boxes)]
     caption = result.summary if cells else f"{Path(shot.name).name}: {result.summary}"
-    return [*cells, Cell(_placed(shot.pixels, found, (height, width), scale), (caption,))]
+    return [*cells, Cell(_placed(shot.pixels, drawn, (height, width), scale), (caption,))]
 
 
 def _placed(pixels: Tensor, boxes: Sequence[DrawnBox], size: tuple[int, int], scale: float) -> image.Array:
@@ -215,11 +208,9 @@ def _placed(pixels: Tensor, boxes: Sequence[DrawnBox], size: tuple[int, int], sc
     return canvas
 
 
-def _sheet(loaded: LoadedNetwork, rows: list[list[Cell]], count: int) -> Page:
-    """The images in columns: those with true boxes as pairs."""
+def _grid(rows: list[list[Cell]]) -> tuple[Panel, int]:
+    """The images in columns, those with true boxes as pairs; and how many are shown."""
     across = 2 if len(rows[0]) == 2 else 3
     lines = [[cell for row in rows[i : i + across] for cell in row] for i in range(0, len(rows), across)]
     panel, shown = captioned_grid(lines)
-    shown = min(len(rows), shown * across)
-    notes = [provenance(loaded), *([f"the first {shown} of {count:,} images are shown"] if shown < count else [])]
-    return compose_page([panel], f"{loaded.plan.network}: detected objects", notes, None)
+    return panel, min(len(rows), shown * across)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,11 +13,14 @@ from cnn_cli.data.targets import Targets
 from cnn_cli.errors import CnnError
 from cnn_cli.files import make_folder
 from cnn_cli.interpret.inputs import ImageSelection, check_channels, check_index, check_named, files_of, whole_split
-from cnn_cli.interpret.pictured import Target, distinct_words
+from cnn_cli.interpret.pictured import Target, distinct_words, network_facts, provenance
+from cnn_cli.interpret.scores import class_names
 from cnn_cli.pictures import image
+from cnn_cli.pictures.page import Panel, compose_page
 from cnn_cli.progress import progress_bar
 
 SHEET = "predictions.png"
+MOST_ROWS = 12  # of the sheet
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,27 @@ class ImageToPredict:
 
 def prediction_folder(loaded: LoadedNetwork, target: Target) -> Path:
     return target.output or (loaded.run / "predictions" if loaded.run else Path(f"{loaded.plan.network}-predictions"))
+
+
+def written_facts(loaded: LoadedNetwork, task: str, sheet: Path, skipped: Sequence[str]) -> dict[str, Any]:
+    """What the documents of such predictions have in common."""
+    return network_facts(loaded) | {
+        "task": task,
+        "class_names": list(class_names(loaded)),
+        "preprocessing": str(loaded.preprocessing),
+        "sheet": str(sheet),
+        "skipped": list(skipped),
+    }
+
+
+def write_sheet(
+    loaded: LoadedNetwork, target: Target, panels: Sequence[Panel], title: str, shown: int, count: int
+) -> Path:
+    """Write the sheet with the first `shown` of `count` images → its path."""
+    lines = [provenance(loaded), *([f"the first {shown} of {count:,} images are shown"] if shown < count else [])]
+    path = prediction_folder(loaded, target) / SHEET
+    image.save(compose_page(panels, f"{loaded.plan.network}: {title}", lines, None).image, path)
+    return path
 
 
 def stream_images(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,16 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.masks import VOID, MaskFiles, are_masks
 from cnn_cli.data.preprocessing import preprocess, preprocess_masks
 from cnn_cli.data.targets import Targets
-from cnn_cli.errors import CnnError
-from cnn_cli.files import write_bytes
-from cnn_cli.interpret.image_stream import SHEET, ImageToPredict, prediction_folder, stream_images
+from cnn_cli.interpret.image_stream import MOST_ROWS, ImageToPredict, stream_images, write_sheet, written_facts
 from cnn_cli.interpret.inputs import ImageSelection
-from cnn_cli.interpret.pictured import CPU, Target, network_facts, provenance, restored
-from cnn_cli.interpret.scores import class_names
+from cnn_cli.interpret.pictured import CPU, Target, restored
+from cnn_cli.interpret.scores import check_finite, class_names
 from cnn_cli.pictures import class_map, image
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
-from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.tables import Column, Table, percent, render
 from cnn_cli.tasks.dense_scores import scores_of_pixels
 from cnn_cli.tasks.segmentation import segmentation_task
 from cnn_cli.tasks.segmentation_result import mean_iou, pixel_confusion
-
-_MOST_ROWS = 12  # of the sheet
 
 
 @dataclass(frozen=True)
@@ -60,14 +54,8 @@ class MaskPredictions:
     skipped: tuple[str, ...] = ()  # what is wrong with images of folders that cannot be read
 
     def document(self) -> dict[str, Any]:
-        return network_facts(self.loaded) | {
-            "task": "segmentation",
-            "class_names": list(class_names(self.loaded)),
-            "preprocessing": str(self.loaded.preprocessing),
-            "sheet": str(self.sheet),
-            "images": [shot.document() for shot in self.images],
-            "skipped": list(self.skipped),
-        }
+        facts = written_facts(self.loaded, "segmentation", self.sheet, self.skipped)
+        return facts | {"images": [shot.document() for shot in self.images]}
 
     def text(self) -> str:
         return f"{render(self.table())}\n\n{self.sheet}"
@@ -110,14 +98,15 @@ def predict_masks(
     results, rows = [], list[list[Cell]]()
     for shot in stream_images(loaded, selection, target, ("-mask.png", "-overlay.png"), _true_mask, skipped):
         scores = scores_of_pixels(network, task, loaded.preprocessing, shot.pixels, tiles, device)
-        if not scores.isfinite().all():
-            raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
+        check_finite(scores)
         labels = scores.argmax(0).to(torch.uint8)
         results.append(_written(shot, labels, classes))
-        if len(rows) < _MOST_ROWS:
+        if len(rows) < MOST_ROWS:
             rows.append(_row(loaded, shot, labels, results[-1]))
-    sheet = prediction_folder(loaded, target) / SHEET
-    image.save(_sheet(loaded, rows, classes, len(results)).image, sheet)
+    void = any(bool((cell.body == class_map.VOID_COLOR).all(2).any()) for row in rows for cell in row[1:])
+    panel, shown = captioned_grid(rows)
+    panels = [panel, class_map.legend(classes, void)]
+    sheet = write_sheet(loaded, target, panels, "predicted masks", shown, len(results))
     return MaskPredictions(loaded, tuple(results), sheet, tuple(skipped))
 
 
@@ -132,9 +121,9 @@ def _written(shot: ImageToPredict, labels: Tensor, classes: Sequence[str]) -> Ma
     mask, overlay = shot.files
     indexed = Image.fromarray(labels.numpy(), "P")
     indexed.putpalette(class_map.palette().tobytes())
-    _save(indexed, mask)
-    blend = class_map.overlaid(picture(shot.pixels.float() / 255), labels.numpy(), _kept(classes))
-    _save(Image.fromarray(blend), overlay)
+    image.save(indexed, mask)
+    blend = class_map.overlaid(picture(shot.pixels.float() / 255), labels.numpy(), class_map.background(classes))
+    image.save(Image.fromarray(blend), overlay)
     counts = labels.flatten().long().bincount(minlength=len(classes))
     order = counts.argsort(descending=True).tolist()
     shares = tuple((classes[k], int(counts[k]) / labels.numel()) for k in order if counts[k])
@@ -145,17 +134,6 @@ def _written(shot: ImageToPredict, labels: Tensor, classes: Sequence[str]) -> Ma
     return MaskPrediction(shot.name, mask, overlay, shares, miou)
 
 
-def _kept(classes: Sequence[str]) -> list[int]:
-    """The classes that overlays leave as they are: the background."""
-    return [i for i, name in enumerate(classes) if name.lower() == "background"]
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    buffer = BytesIO()
-    picture.save(buffer, format="png")
-    write_bytes(path, buffer.getvalue())
-
-
 def _row(loaded: LoadedNetwork, shot: ImageToPredict, labels: Tensor, result: MaskPrediction) -> list[Cell]:
     """Image, truth, prediction, and where they differ, at the size of the network's input."""
     how = replace(loaded.preprocessing, resize="stretch", resize_size=None)
@@ -164,7 +142,7 @@ def _row(loaded: LoadedNetwork, shot: ImageToPredict, labels: Tensor, result: Ma
     cells = [Cell(pixels, (Path(shot.name).name,))]
     words = "prediction" if result.miou is None else f"prediction: mIoU {percent(result.miou)}"
     if shot.true is None:
-        overlay = class_map.overlaid(pixels, predicted, _kept(class_names(loaded)))
+        overlay = class_map.overlaid(pixels, predicted, class_map.background(class_names(loaded)))
         return [*cells, Cell(class_map.colored(predicted), (words,)), Cell(overlay, ("overlay",))]
     true = preprocess_masks(shot.true.unsqueeze(0), how)[0].numpy()
     wrong = float(((true != predicted) & (true != VOID)).sum() / max(1, (true != VOID).sum()))
@@ -175,12 +153,3 @@ def _row(loaded: LoadedNetwork, shot: ImageToPredict, labels: Tensor, result: Ma
         Cell(class_map.colored(predicted), (words,)),
         difference,
     ]
-
-
-def _sheet(loaded: LoadedNetwork, rows: list[list[Cell]], classes: Sequence[str], count: int) -> Page:
-    void = any(bool((cell.body == class_map.VOID_COLOR).all(2).any()) for row in rows for cell in row[1:])
-    panel, shown = captioned_grid(rows)
-    lines = [provenance(loaded), *([f"the first {shown} of {count:,} images are shown"] if shown < count else [])]
-    return compose_page(
-        [panel, class_map.legend(classes, void)], f"{loaded.plan.network}: predicted masks", lines, None
-    )

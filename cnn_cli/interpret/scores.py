@@ -109,9 +109,14 @@ def probabilities(scores: Scores, pixels: Tensor) -> Tensor:
     CnnError where the outputs are not finite numbers.
     """
     shares: Tensor = (scores(pixels) / scores.temperature).softmax(1)
-    if not shares.isfinite().all():
-        raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
+    check_finite(shares)
     return shares
+
+
+def check_finite(*outputs: Tensor) -> None:
+    """CnnError where a value is not finite."""
+    if not all(bool(values.isfinite().all()) for values in outputs):
+        raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
 
 
 def main_class(logits: Tensor, classes: tuple[str, ...]) -> int:

@@ -30,6 +30,11 @@ def colored(labels: image.Array) -> image.Array:
     return colors
 
 
+def background(classes: Sequence[str]) -> list[int]:
+    """The classes that overlays leave as they are."""
+    return [i for i, name in enumerate(classes) if name.lower() == "background"]
+
+
 def overlaid(pixels: image.Array, labels: image.Array, keep: Sequence[int] = ()) -> image.Array:
     """(H, W, 3) uint8: half image, half color of the class; the image alone where the class is one of `keep`."""
     blend = ((pixels.astype(np.uint16) + colored(labels)) // 2).astype(np.uint8)

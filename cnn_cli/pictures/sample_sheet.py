@@ -7,7 +7,7 @@ import numpy as np
 
 from cnn_cli.pictures import image
 from cnn_cli.pictures.box_drawing import DrawnBox, with_boxes
-from cnn_cli.pictures.class_map import legend, overlaid
+from cnn_cli.pictures.class_map import background, legend, overlaid
 from cnn_cli.pictures.grid import Cell, captioned_grid, room
 from cnn_cli.pictures.page import Page, Panel, compose_page
 
@@ -35,8 +35,8 @@ def compose_sheet(
 
     void: whether masks have pixels without a class.
     """
-    background = [i for i, name in enumerate(classes) if name.lower() == "background"]
-    drawn = [[Cell(_drawn(s, background), (name, s.name)) for s in samples] for name, samples in columns]
+    keep = background(classes)
+    drawn = [[Cell(_drawn(s, keep), (name, s.name)) for s in samples] for name, samples in columns]
     height, width = drawn[0][0].body.shape[:2]
     deep = max(map(len, drawn))
     rows, across = room((height, width))
@@ -48,10 +48,10 @@ def compose_sheet(
     )
 
 
-def _drawn(sample: Sample, background: Sequence[int]) -> image.Array:
+def _drawn(sample: Sample, keep: Sequence[int]) -> image.Array:
     pixels = sample.pixels
     if sample.labels is not None:
-        return overlaid(pixels, sample.labels, background)
+        return overlaid(pixels, sample.labels, keep)
     if sample.boxes is not None:
         return with_boxes(pixels, sample.boxes, max(1, _SIDE // max(pixels.shape[:2])))
     return pixels
