@@ -32,7 +32,8 @@ def draw_score_map(result: Convolved, score_map: ScoreMap) -> Page:
     for label in list(dict.fromkeys(winner.label for winner in score_map.winners))[:_CLASSES]:
         shares = score_map.probabilities[classes.index(label)]
         own = [(str(n), w.box) for n, w in enumerate(score_map.winners, 1) if w.label == label]
-        over = _overlaid(shown, _spread(shares, result.window, shown.shape[:2]))
+        heat = _spread(shares, result.window, shown.shape[:2]).nan_to_num(0).numpy()
+        over = image.overlay_heat(shown, heat, _OPACITY)
         cells.append(Cell(_framed(over, own[:1]), (label, f"at most {percent(float(shares.max()))}")))
     rows, columns = score_map.scores.shape[1:]
     window = result.window
@@ -65,15 +66,6 @@ def _spread(shares: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
     rows, columns = axes
     values = shares[rows.clamp_min(0)][:, columns.clamp_min(0)]
     return torch.where((rows >= 0)[:, None] & (columns >= 0), values, torch.nan)
-
-
-def _overlaid(shown: image.Array, shares: Tensor) -> image.Array:
-    """A heat map over the image in grayscale; more probable is more opaque."""
-    values = shares.nan_to_num(0).numpy()
-    gray = shown.mean(-1, keepdims=True).repeat(3, -1)
-    alpha = _OPACITY * values[..., np.newaxis]
-    mixed: image.Array = ((1 - alpha) * gray + alpha * image.heat(values)).round().astype(np.uint8)
-    return mixed
 
 
 def _framed(shown: image.Array, boxes: list[tuple[str, Box]]) -> image.Array:

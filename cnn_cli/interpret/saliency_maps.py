@@ -301,11 +301,7 @@ def shade(values: image.Array) -> image.Array:
 def overlaid(shown: image.Array, map: Map, opacity: float) -> image.Array:
     """A heat map of the importance of pixels over the image (H, W, 3) in grayscale; more important is more opaque."""
     values = METHODS[map.method].importance(torch.from_numpy(map.values)).clamp_min(0).numpy()
-    importance = (values / (_scale(values) or 1)).clip(0, 1)
-    gray = shown.mean(-1, keepdims=True).repeat(3, -1)
-    alpha = opacity * importance[..., np.newaxis]
-    mixed: image.Array = ((1 - alpha) * gray + alpha * image.heat(importance)).round().astype(np.uint8)
-    return mixed
+    return image.overlay_heat(shown, (values / (_scale(values) or 1)).clip(0, 1), opacity)
 
 
 def _scale(strength: image.Array) -> float:

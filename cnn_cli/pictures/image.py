@@ -59,6 +59,14 @@ def heat(shares: Array) -> Array:
     return np.stack([np.interp(shares, at, anchors[:, c]) for c in range(3)], axis=-1).round().astype(np.uint8)
 
 
+def overlay_heat(shown: Array, shares: Array, opacity: float) -> Array:
+    """A heat map (H, W) in [0, 1] over a picture (H, W, 3) in grayscale; larger values are more opaque."""
+    gray = shown.mean(-1, keepdims=True).repeat(3, -1)
+    alpha = opacity * shares[..., np.newaxis]
+    mixed: Array = ((1 - alpha) * gray + alpha * heat(shares)).round().astype(np.uint8)
+    return mixed
+
+
 def ramp(colored: bool = False) -> Array:
     """(255, 3) uint8: the colors of `signed`, or the grays of `color`, from −scale to +scale, for a color bar."""
     steps = np.linspace(-1, 1, 255)
