@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from cnn_cli.errors import CnnError
 from cnn_cli.files import write_bytes
 from cnn_cli.pictures.fonts import HINT, families, is_drawable
+from cnn_cli.pictures.image import INK, PANEL, SOFT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import Formatter
 
-INK, SOFT, LINE = "#1f2933", "#5f6c7b", "#dde2e8"
 _SMALLEST = 5.0  # points: smaller digits cannot be read
 SERIES = (("train", "training", "#2166ac"), ("val", "validation", "#d6604d"), ("test", "test", "#4d9221"))
 
@@ -30,7 +30,7 @@ STYLE = {
     "font.size": 10,
     "text.color": INK,
     "text.parse_math": False,  # a class may be named $x$
-    "axes.edgecolor": LINE,
+    "axes.edgecolor": PANEL,
     "axes.labelcolor": SOFT,
     "axes.titlecolor": SOFT,
     "axes.titlelocation": "left",
@@ -38,7 +38,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "grid.color": LINE,
+    "grid.color": PANEL,
     "grid.linewidth": 0.7,
     "xtick.color": SOFT,
     "ytick.color": SOFT,
@@ -111,7 +111,7 @@ def _curves(
 ) -> None:
     epochs, values = [line["epoch"] for line in history], []
     for key, name, color, dash in _series(measure, training_only):
-        curve = [_finite(line.get(key)) for line in history]
+        curve = [finite(line.get(key)) for line in history]
         if points := [v for v in curve if not math.isnan(v)]:
             _curve(axes, epochs, curve, color, name, dash)
         values += points
@@ -172,7 +172,8 @@ def _epoch_axis(axes: "Axes", epochs: Sequence[float]) -> None:
     axes.grid(axis="y")
 
 
-def _finite(value: float | None) -> float:
+def finite(value: float | None) -> float:
+    """NaN, which is not drawn, for what is not finite."""
     return math.nan if value is None or not math.isfinite(value) else float(value)
 
 
@@ -301,7 +302,7 @@ def robustness_curve(
     epsilons = [row["epsilon"] for row in rows]
     curves = {"accuracy": [row["accuracy"] for row in rows]}
     if target is not None:
-        curves[f"predicted as {target}"] = [_finite(row["taken"]) for row in rows]
+        curves[f"predicted as {target}"] = [finite(row["taken"]) for row in rows]
     with saved_figure(path, 7, 4.4, title) as figure:
         axes = figure.subplots()
         for (label, values), (_, _, color) in zip(curves.items(), SERIES, strict=False):

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.pictures.plots import LINE, SERIES, SOFT, percent_format, saved_figure
+from cnn_cli.pictures.image import PANEL, SOFT
+from cnn_cli.pictures.plots import SERIES, percent_format, saved_figure
 
 
 def reliability_diagram(
@@ -29,7 +30,7 @@ def reliability_diagram(
             above.set_ylim(0, 1.02)
             above.legend(loc="upper left", fontsize=8)
             total = sum(row["n"] for row in full) or 1
-            below.bar(starts, [row["n"] / total for row in full], color=LINE, **look)
+            below.bar(starts, [row["n"] / total for row in full], color=PANEL, **look)
             below.set_ylabel("images")
             below.set_xlabel("confidence: probability of the predicted class")
             below.set_xlim(0, 1)

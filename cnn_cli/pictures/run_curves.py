@@ -1,11 +1,10 @@
 """Learning curves of several runs on one plot."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.pictures.plots import percent_format, saved_figure
+from cnn_cli.pictures.plots import finite, percent_format, saved_figure
 
 _COLORS = ("#2166ac", "#d6604d", "#4d9221", "#762a83", "#b8860b", "#01665e", "#5f6c7b")
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
@@ -29,7 +28,7 @@ def draw_curves(
                 color = _COLORS[number % len(_COLORS)]
                 for seed, history in enumerate(runs):
                     epochs = [line["epoch"] for line in history]
-                    values = [_finite(line.get(f"{split}_{measure}")) for line in history]
+                    values = [finite(line.get(f"{split}_{measure}")) for line in history]
                     marker = "o" if len(epochs) <= 20 else ""
                     label = name if not seed else None
                     one.plot(epochs, values, marker=marker, markersize=4, linewidth=1.6, color=color, label=label)
@@ -39,7 +38,3 @@ def draw_curves(
             one.grid(axis="y")
             one.legend()
         axes[1].yaxis.set_major_formatter(percent_format())
-
-
-def _finite(value: float | None) -> float:
-    return math.nan if value is None or not math.isfinite(value) else float(value)
