@@ -174,6 +174,10 @@ class Setting(NamedTuple):
     source: str
 
 
+def values_of(settings: Mapping[str, Setting]) -> dict[str, Any]:
+    return {name: setting.value for name, setting in settings.items()}
+
+
 def as_typed(value: Any) -> str:
     """A value in one word where it can be, as it is typed for an option: `none`, `channels-last,crop-unused`."""
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
@@ -225,44 +229,44 @@ def resolve(
     recipe: a checked recipe, which overrides it. A value that spec or recipe wrote for another optimizer or schedule
     than the one chosen is not taken over. UsageError for a value of the wrong kind, or one that would have no effect.
     """
-    found = {name: _first(name, options, environ, spec, recipe or {}) for name in SETTINGS}
-    values = {name: setting.value for name, setting in found.items()}
-    for name, (_, source) in found.items():
+    settings = {name: _first(name, options, environ, spec, recipe or {}) for name in SETTINGS}
+    values = values_of(settings)
+    for name, (_, source) in settings.items():
         if not _applies(name, values) and source != "default":
             raise UsageError(f"{_spelled(name, source)}: {_out_of_place(name, values)}; leave it out")
-    found = {name: setting for name, setting in found.items() if _applies(name, values)}
+    settings = {name: setting for name, setting in settings.items() if _applies(name, values)}
     for name in BY_OPTIMIZER:
-        if name in found and found[name].value is None:
-            found[name] = Setting(by_optimizer(name, values["optimizer"]), "default")
-    if "nesterov" in found and found["nesterov"].source == "default" and not found["momentum"].value:
-        found["nesterov"] = Setting(False, "default")
-    for why in _contradictions({name: setting.value for name, setting in found.items()}).values():
+        if name in settings and settings[name].value is None:
+            settings[name] = Setting(by_optimizer(name, values["optimizer"]), "default")
+    if "nesterov" in settings and settings["nesterov"].source == "default" and not settings["momentum"].value:
+        settings["nesterov"] = Setting(False, "default")
+    for why in _contradictions(values_of(settings)).values():
         raise UsageError(why)
-    return found
+    return settings
 
 
 def _contradictions(values: Mapping[str, Any]) -> dict[str, str]:
     """Settings that exclude each other, by the name of one of them."""
-    found = {}
+    reasons = {}
     if values.get("nesterov") and values.get("momentum") == 0:
-        found["nesterov"] = "nesterov needs a momentum above 0; write momentum 0.9"
+        reasons["nesterov"] = "nesterov needs a momentum above 0; write momentum 0.9"
     if values.get("warmup") and values.get("schedule") in ("onecycle", "triangular"):
-        found["warmup"] = f"schedule {values['schedule']} has its own warm-up; leave out warmup"
+        reasons["warmup"] = f"schedule {values['schedule']} has its own warm-up; leave out warmup"
     if values.get("balanced_sampling") and values.get("shuffle") is False:
-        found["balanced_sampling"] = "balanced_sampling samples images at random; leave out --no-shuffle"
+        reasons["balanced_sampling"] = "balanced_sampling samples images at random; leave out --no-shuffle"
     if values.get("warmup", 0) >= values.get("epochs", SETTINGS["epochs"].default):
-        found["warmup"] = "warmup must be shorter than epochs"
+        reasons["warmup"] = "warmup must be shorter than epochs"
     if values.get("momentum") == 1 and values.get("optimizer") == "muon":
-        found["momentum"] = "muon with momentum 1 ignores every gradient; write 0.95"
+        reasons["momentum"] = "muon with momentum 1 ignores every gradient; write 0.95"
     if values.get("padding_mode", "constant") != "constant" and not values.get("shift"):
-        found["padding_mode"] = "padding_mode applies only to shifted images; write shift 2, or leave it out"
+        reasons["padding_mode"] = "padding_mode applies only to shifted images; write shift 2, or leave it out"
     if values.get("ema") is not None and values.get("lookahead") is not None:
-        found["lookahead"] = "ema and lookahead both average the weights; leave one out"
+        reasons["lookahead"] = "ema and lookahead both average the weights; leave one out"
     if values.get("weights_partial") and not values.get("weights"):
-        found["weights_partial"] = "weights_partial needs weights; write --weights SOURCE"
+        reasons["weights_partial"] = "weights_partial needs weights; write --weights SOURCE"
     if values.get("ema") == 1:
-        found["ema"] = "with ema 1 the average never changes; write 0.999"
-    return found
+        reasons["ema"] = "with ema 1 the average never changes; write 0.999"
+    return reasons
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -275,8 +279,8 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 def asked_for(options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Setting]:
     """The settings that the command line or the environment names, and no others."""
-    found = {name: _first(name, options, environ, {}, {}) for name in SETTINGS}
-    return {name: setting for name, setting in found.items() if setting.source != "default"}
+    settings = {name: _first(name, options, environ, {}, {}) for name in SETTINGS}
+    return {name: setting for name, setting in settings.items() if setting.source != "default"}
 
 
 def _first(
@@ -310,7 +314,7 @@ def _choice(name: str) -> str | None:
 
 def not_inherited(settings: Mapping[str, Setting], spec: Mapping[str, Any]) -> list[str]:
     """`lr 0.001 (for optimizer adam)`: the spec's values that a default replaces, since they are for another choice."""
-    values = {name: setting.value for name, setting in settings.items()}
+    values = values_of(settings)
     texts = []
     for name, value in spec.items():
         choice = _choice(name) if name in settings and settings[name].source == "default" else None

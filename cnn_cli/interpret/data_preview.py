@@ -23,10 +23,10 @@ from cnn_cli.pictures import image
 from cnn_cli.pictures.box_drawing import DrawnBox
 from cnn_cli.pictures.grid import picture
 from cnn_cli.pictures.sample_sheet import Sample, compose_sheet
-from cnn_cli.settings import Setting, resolve
+from cnn_cli.settings import Setting, resolve, values_of
 from cnn_cli.tasks.selection import task_of
 from cnn_cli.training.initial_weights import find_initial_weights, prepared
-from cnn_cli.training.request import Request, complete, recipe_of
+from cnn_cli.training.request import Request, complete, resolve_settings
 
 _EMPTY = "no objects"
 _LONGEST = 224  # px of images of various sizes, where no network says how large they are
@@ -118,13 +118,12 @@ def _settings(request: PreviewRequest) -> tuple[dict[str, Setting], Plan | None]
         return resolve(request.settings, os.environ, {}), None
     training = complete(request.network)
     plan = training.plan()
-    recipe = {**training.settings, **recipe_of(plan, training.recipe)}
-    return resolve(training.options, os.environ, plan.train, recipe), plan
+    return resolve_settings(training, plan), plan
 
 
 def _dataset(request: PreviewRequest, settings: dict[str, Setting], plan: Plan | None) -> Dataset:
     """Split as for training; UsageError for a task that the network is not made for."""
-    values = {name: setting.value for name, setting in settings.items()}
+    values = values_of(settings)
     task = task_of(plan) if plan else request.task
     folder = resolve_data_dir(request.data_dir)
     dataset = load_dataset(request.data, folder, values["skip_unreadable"], task, values["annotations"])
@@ -141,7 +140,7 @@ def _view(request: PreviewRequest, settings: dict[str, Setting], plan: Plan | No
     else:
         resize, normalize = (settings[name].value for name in ("resize", "normalize"))
         preprocessing = Preprocessing.from_settings(_size(request, split), resize, normalize)
-    values = {name: setting.value for name, setting in settings.items()}
+    values = values_of(settings)
     is_training = request.split == "train"
     augmentation = Augmentation.from_settings(values, preprocessing.mean) if is_training else Augmentation()
     return _View(values, plan, preprocessing, augmentation)

@@ -21,7 +21,7 @@ from cnn_cli.data.preparation import PreparedData, PreparedSplit, prepare
 from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder, write_text
 from cnn_cli.progress import progress_bar
-from cnn_cli.settings import SETTINGS, asked_for
+from cnn_cli.settings import SETTINGS, asked_for, values_of
 from cnn_cli.tables import Table
 from cnn_cli.tasks.base import Measure, Task, TaskResult, document_of
 from cnn_cli.tasks.classification import Classification
@@ -103,7 +103,7 @@ def evaluation_setup(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     assert loaded.metadata is not None and loaded.weights is not None
     metadata = loaded.metadata
     options = {"batch_size": request.batch_size, "workers": request.workers, "data": request.data}
-    asked = {name: setting.value for name, setting in asked_for(options, os.environ).items()}
+    asked = values_of(asked_for(options, os.environ))
     own = str(metadata.data.get("name", ""))
     if not (asked.get("data") or own):
         raise UsageError("these weights do not record a data set; name one with --data")

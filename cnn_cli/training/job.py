@@ -17,7 +17,7 @@ from cnn_cli.data.preparation import PreparedData
 from cnn_cli.distributed.world import World
 from cnn_cli.language.freezing import has_frozen_statistics
 from cnn_cli.language.plan import Plan
-from cnn_cli.settings import Setting
+from cnn_cli.settings import Setting, values_of
 from cnn_cli.tasks.base import Task, rank
 from cnn_cli.training.evaluation import Inference
 from cnn_cli.training.initialization import IMAGES
@@ -44,7 +44,7 @@ class Job:
 
     @property
     def values(self) -> dict[str, Any]:
-        return {name: setting.value for name, setting in self.settings.items()}
+        return values_of(self.settings)
 
     @property
     def training_loss_only(self) -> list[str]:

@@ -23,7 +23,7 @@ from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.language.freezing import disable_gradients, trainable_params
 from cnn_cli.language.plan import Plan
 from cnn_cli.network.builder import build_plan
-from cnn_cli.settings import Setting
+from cnn_cli.settings import Setting, values_of
 from cnn_cli.tasks.selection import task_for, training_task
 from cnn_cli.training import speedups
 from cnn_cli.training.initialization import initialize
@@ -69,7 +69,7 @@ def make_job(
     folder: SharedFolder,
 ) -> Job:
     """Fit the data, choose the task, and check everything that would otherwise fail at the first step."""
-    values, world = {name: setting.value for name, setting in settings.items()}, folder.world
+    values, world = values_of(settings), folder.world
     if device.type == "cpu" and "keep-memory" in values["fast"]:
         keep_freed_memory()
     task_for(plan, dataset.classes, dataset.task)

@@ -1,5 +1,6 @@
 """A request to train, and the network and recipe that it names."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from cnn_cli.checkpoints.run_folder import CONFIG, is_stored
 from cnn_cli.errors import CnnError, UsageError, closest
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document
-from cnn_cli.settings import BY_OPTIMIZER, SETTINGS, by_optimizer
+from cnn_cli.settings import BY_OPTIMIZER, SETTINGS, Setting, by_optimizer, resolve
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,12 @@ def _comes_again(name: str, setting: Mapping[str, Any], config: Mapping[str, Any
     return setting["source"] == "weights" or (setting["source"] in ("spec", "default") and setting["value"] == usual)
 
 
-def recipe_of(plan: Plan, name: str) -> dict[str, Any]:
-    """The settings of a recipe of the network; UsageError where it has none of that name."""
+def resolve_settings(request: Request, plan: Plan) -> dict[str, Setting]:
+    """Every setting of the run that is requested; UsageError where the network has no recipe of that name."""
+    name, recipe = request.recipe, plan.recipes.get(request.recipe, {})
+    if name and not plan.recipes:
+        raise UsageError(f"{plan.network} has no recipes; leave out --recipe")
     if name and name not in plan.recipes:
-        if not plan.recipes:
-            raise UsageError(f"{plan.network} has no recipes; leave out --recipe")
         known = ", ".join(plan.recipes)
         raise UsageError(f"{plan.network} has no recipe {name!r}.{closest(name, plan.recipes)} Its recipes: {known}")
-    return plan.recipes[name] if name else {}
+    return resolve(request.options, os.environ, plan.train, {**request.settings, **recipe})

@@ -25,14 +25,14 @@ from cnn_cli.language.freezing import frozen_tensors
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_document
 from cnn_cli.pictures.film import begin_film, check_film
-from cnn_cli.settings import Setting, resolve, unknown_variables
+from cnn_cli.settings import Setting, unknown_variables
 from cnn_cli.tasks.selection import task_of
 from cnn_cli.training import resumption
 from cnn_cli.training.completion import RunResult, read_run, train_to_completion
 from cnn_cli.training.initial_weights import find_initial_weights, fitting, full_path, prepared, remarks
 from cnn_cli.training.loop import save, write_log
 from cnn_cli.training.preparation import choose_device, initial_state, make_job, settle
-from cnn_cli.training.request import Request, complete, recipe_of
+from cnn_cli.training.request import Request, complete, resolve_settings
 from cnn_cli.training.run_report import data_facts, run_facts, run_header, write_config
 from cnn_cli.training.shared_folder import existing_folder, new_folder
 from cnn_cli.training.signals import watch_signals
@@ -127,8 +127,7 @@ def resume(request: Request, run: Path) -> RunResult | None:
 def _plan_and_settings(request: Request) -> tuple[Plan, dict[str, Setting]]:
     """The network and the settings, with the mistakes that need neither data nor device found."""
     plan = request.plan()
-    recipe = {**request.settings, **recipe_of(plan, request.recipe)}
-    settings = resolve(request.options, os.environ, plan.train, recipe)
+    settings = resolve_settings(request, plan)
     if settings["data"].value is None:
         raise UsageError(f"{plan.network} names no data set; add --data NAME_OR_FOLDER ({', '.join(DATASETS)})")
     if request.film:

@@ -17,7 +17,7 @@ from cnn_cli.data.fingerprint import compute_fingerprint
 from cnn_cli.device import describe
 from cnn_cli.files import write_text
 from cnn_cli.language.freezing import describe_frozen
-from cnn_cli.settings import Setting, as_typed, not_inherited
+from cnn_cli.settings import Setting, as_typed, not_inherited, values_of
 from cnn_cli.tables import terminal_width
 from cnn_cli.training.job import Job
 from cnn_cli.training.state import State
@@ -39,9 +39,8 @@ def data_facts(dataset: Dataset, settings: Mapping[str, Setting], folder: Path) 
 def run_facts(device: torch.device, settings: Mapping[str, Setting]) -> dict[str, Any]:
     """Settings, versions and machine: for people, in plain values."""
     versions = {"cnn": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
-    values = {name: setting.value for name, setting in settings.items()}
     return {
-        "settings": values,
+        "settings": values_of(settings),
         "versions": versions,
         "device": describe(device),
         "on": str(device),

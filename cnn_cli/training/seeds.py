@@ -1,7 +1,6 @@
 """The same training with several seeds: mean and standard deviation of the results."""
 
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +17,12 @@ from cnn_cli.distributed.world import current_world
 from cnn_cli.errors import StoppedError, UsageError
 from cnn_cli.files import make_folder, make_numbered_folder, write_text
 from cnn_cli.language.registry import plan_document
-from cnn_cli.settings import resolve
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import run
 from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network, write_evaluation
-from cnn_cli.training.request import Request, complete, recipe_of
+from cnn_cli.training.request import Request, complete, resolve_settings
 
 SUMMARY = "seeds.json"
 
@@ -98,9 +96,7 @@ def train_seeds(request: Request, count: int, folder: Path | None = None, resume
         raise UsageError("--seeds runs in a single process; under torchrun, train each seed with --seed")
     request = complete(request)
     plan = request.plan()
-    recipe = {**request.settings, **recipe_of(plan, request.recipe)}
-    settings = resolve(request.options, os.environ, plan.train, recipe)
-    first = int(settings["seed"].value)
+    first = int(resolve_settings(request, plan)["seed"].value)
     folder = _folder(request, plan.network, folder, resume)
     before = _same_experiment(request, folder) if resume else request
     runs: list[SeedRun] = []
