@@ -299,17 +299,26 @@ def _first(
     for source, block, below in (("recipe", recipe, spec), ("spec", spec, {})):
         if name not in block:
             continue
-        choice = _choice(name)
+        choice, value = _choice(name), block[name]
         if choice and {**below, **block}.get(choice, SETTINGS[choice].default) != _first(choice, *sources).value:
-            continue  # it was written for another choice
-        return _checked(name, block[name], source)
+            value = _independent(value) if name == "groups" else None  # the rest was written for another choice
+            if not value:
+                continue
+        return _checked(name, value, source)
     return Setting(SETTINGS[name].default, "default")
 
 
 def _choice(name: str) -> str | None:
     """The setting that decides what this one means, or what its default is."""
     only = SETTINGS[name].only
-    return only[0] if only else "optimizer" if name in BY_OPTIMIZER else None
+    return only[0] if only else "optimizer" if name in BY_OPTIMIZER or name == "groups" else None
+
+
+def _independent(groups: Any) -> list[dict[str, Any]]:
+    """Parameter groups without what depends on the optimizer, such as their lr; those of which nothing is left go."""
+    dependent = {"optimizer", *BY_OPTIMIZER}
+    kept = [{key: value for key, value in group.items() if key not in dependent} for group in groups]
+    return [group for group in kept if len(group) > 1]
 
 
 def not_inherited(settings: Mapping[str, Setting], spec: Mapping[str, Any]) -> list[str]:
@@ -317,9 +326,11 @@ def not_inherited(settings: Mapping[str, Setting], spec: Mapping[str, Any]) -> l
     values = values_of(settings)
     texts = []
     for name, value in spec.items():
-        choice = _choice(name) if name in settings and settings[name].source == "default" else None
+        replaced = name in settings and settings[name].source in ("default", "spec" if name == "groups" else "")
+        choice = _choice(name) if replaced else None
         if choice and (meant := spec.get(choice, SETTINGS[choice].default)) != values[choice]:
-            texts.append(f"{name} {as_typed(value)} (for {choice} {meant})")
+            shown_value = "settings" if name == "groups" else as_typed(value)
+            texts.append(f"{name} {shown_value} (for {choice} {meant})")
     return texts
 
 

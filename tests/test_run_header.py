@@ -90,6 +90,12 @@ def test_the_header_names_what_it_does_not_inherit() -> None:
     assert not_inherited(settings, ADAM) == ["lr 0.003 (for optimizer adam)", "weight_decay 0.1 (for optimizer adam)"]
     assert not_inherited(resolve({}, {}, ADAM), ADAM) == []
     assert not_inherited(resolve({"optimizer": "sgd", "lr": 1, "weight_decay": 0}, {}, ADAM), ADAM) == []
+    grouped = {"optimizer": "muon", "groups": [{"parameters": "*.bias", "lr": 0.01, "epochs": 2}]}
+    own = {"optimizer": "sgd", "groups": [{"parameters": "*.bias", "lr": 0.1}]}
+    assert not_inherited(resolve({"optimizer": "sgd"}, {}, grouped), grouped) == [
+        "groups settings (for optimizer muon)"
+    ]
+    assert not_inherited(resolve(own, {}, grouped), grouped) == []
 
 
 def test_variables_that_nothing_reads_are_named() -> None:

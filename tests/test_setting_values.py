@@ -66,6 +66,27 @@ ADAM = {"optimizer": "adam", "lr": 0.003, "weight_decay": 0.1, "epochs": 7}
             {"schedule": "cosine"},
             {"gamma": (0.5, "spec")},
         ),
+        (
+            {"optimizer": "adamw"},
+            {},
+            {"optimizer": "muon", "groups": [{"parameters": "*.bias", "optimizer": "adamw", "lr": 0.01}]},
+            {},
+            {"groups": ((), "default")},
+        ),
+        (
+            {"optimizer": "sgd"},
+            {},
+            {"optimizer": "muon", "groups": [{"parameters": "*.bias", "lr": 0.01, "epochs": 2}]},
+            {},
+            {"groups": (({"parameters": ("*.bias",), "epochs": 2},), "spec")},
+        ),
+        (
+            {},
+            {"CNN_OPTIMIZER": "sgd"},
+            {"optimizer": "muon"},
+            {"optimizer": "muon", "groups": [{"parameters": "*.bias", "lr": 0.01}]},
+            {"groups": ((), "default"), "lr": (0.01, "default")},
+        ),
     ],
 )
 def test_a_value_written_for_another_choice_is_not_inherited(
