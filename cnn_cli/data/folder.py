@@ -101,6 +101,12 @@ def subfolders(folder: Path) -> dict[str, Path]:
     return _subfolders(folder, defaultdict(list))
 
 
+def split_folders(folder: Path) -> dict[str, Path]:
+    """The folders in `folder` that are named as splits, by split."""
+    folders = {SPLITS[name.lower()]: path for name, path in subfolders(folder).items() if name.lower() in SPLITS}
+    return {split: folders[split] for split in ("train", "val", "test") if split in folders}
+
+
 def _subfolders(folder: Path, skipped: Skipped) -> dict[str, Path]:
     subfolders = {}
     for entry in _entries(folder, skipped):

@@ -12,7 +12,7 @@ from pathlib import Path
 from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, BoxError, pair_files, read_lines
 from cnn_cli.data.boxes import DIFFICULT
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
-from cnn_cli.data.folder import SPLITS, list_files, list_images, subfolders
+from cnn_cli.data.folder import list_files, list_images, split_folders, subfolders
 from cnn_cli.data.mask_layout import IMAGE_FOLDERS
 from cnn_cli.data.xml_file import Element, XmlError, read_xml
 from cnn_cli.device import usable_cpus
@@ -29,12 +29,12 @@ def find_voc(root: Path) -> Places:
     folders = {name.lower(): path for name, path in subfolders(root).items()}
     if whole := _pair_in(root, folders):
         images, files = whole
-        inside = [_by_split(folder) for folder in whole]
+        inside = [split_folders(folder) for folder in whole]
         if inside[0] and inside[0].keys() == inside[1].keys():
             return {s: (list_images(inside[0][s]), list_files(inside[1][s], ".xml")) for s in inside[0]}
         return {"all": (list_images(images), list_files(files, ".xml"))}
     places = {}
-    for split, path in _by_split(root).items():
+    for split, path in split_folders(root).items():
         own = _pair_in(path, {name.lower(): inner for name, inner in subfolders(path).items()}) or (path, path)
         if any(p.is_file() for p in own[1].glob("*.xml")):
             places[split] = (list_images(own[0]), list_files(own[1], ".xml"))
@@ -68,11 +68,6 @@ def _pair_in(root: Path, folders: dict[str, Path]) -> tuple[Path, Path] | None:
     images = [folders[name] for name in IMAGE_FOLDERS if name in folders]
     files = [folders[name] for name in _XML_FOLDERS if name in folders and list_files(folders[name], ".xml")]
     return (images[0], files[0]) if images and files else None
-
-
-def _by_split(root: Path) -> dict[str, Path]:
-    found = {SPLITS[name.lower()]: path for name, path in subfolders(root).items() if name.lower() in SPLITS}
-    return {split: found[split] for split in ("train", "val", "test") if split in found}
 
 
 def _lists(root: Path) -> dict[str, Path]:
@@ -149,7 +144,7 @@ def _box(element: Element) -> Box | str:
 
 def _numbers(element: Element, tags: Sequence[str]) -> list[float] | None:
     try:
-        values = [float(found.text) for tag in tags if (found := element.find(tag))]
+        values = [float(child.text) for tag in tags if (child := element.find(tag))]
     except ValueError:
         return None
     return values if len(values) == len(tags) and all(map(math.isfinite, values)) else None

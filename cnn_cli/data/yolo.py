@@ -16,7 +16,7 @@ import yaml
 
 from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, BoxError, pair_files, read_lines
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
-from cnn_cli.data.folder import SPLITS, list_files, list_images, subfolders
+from cnn_cli.data.folder import list_files, list_images, split_folders, subfolders
 from cnn_cli.data.mask_layout import IMAGE_FOLDERS
 from cnn_cli.errors import UsageError
 
@@ -43,11 +43,11 @@ def find_yolo(root: Path) -> YoloFiles | None:
             return YoloFiles(path, _described(path, content))
     folders = {name.lower(): path for name, path in subfolders(root).items()}
     if pair := _pair_in(folders):
-        inside = [_by_split(path) for path in pair]
+        inside = [split_folders(path) for path in pair]
         if inside[0] and inside[1]:
             return YoloFiles(None, {s: (inside[0][s], inside[1].get(s, pair[1] / s)) for s in inside[0]})
         return YoloFiles(None, {"all": pair})
-    inner = {split: {n.lower(): p for n, p in subfolders(path).items()} for split, path in _by_split(root).items()}
+    inner = {split: {n.lower(): p for n, p in subfolders(path).items()} for split, path in split_folders(root).items()}
     splits = {split: pair for split, own in inner.items() if (pair := _pair_in(own))}
     return YoloFiles(None, splits) if splits else None
 
@@ -78,11 +78,6 @@ def _pair_in(folders: dict[str, Path]) -> tuple[Path, Path] | None:
     images = next((folders[name] for name in IMAGE_FOLDERS if name in folders), None)
     labels = next((folders[name] for name in ("labels", "label") if name in folders), None)
     return (images, labels) if images and labels and list_files(labels, ".txt") else None
-
-
-def _by_split(root: Path) -> dict[str, Path]:
-    found = {SPLITS[name.lower()]: path for name, path in subfolders(root).items() if name.lower() in SPLITS}
-    return {split: found[split] for split in ("train", "val", "test") if split in found}
 
 
 def _key(images: Path, labels: Path, path: Path) -> str:
@@ -154,11 +149,11 @@ def _names(root: Path, files: YoloFiles) -> tuple[str, ...] | None:
     if files.description:
         return _described_names(files.description, _parsed(files.description) or {})
     places = [root, *(labels for _, labels in files.splits.values())]
-    found = next((place / name for place in places for name in _NAME_FILES if (place / name).is_file()), None)
-    if not found:
+    file = next((place / name for place in places for name in _NAME_FILES if (place / name).is_file()), None)
+    if not file:
         return None
-    lines = [line.strip() for line in read_lines(found)]
-    return _checked([line for line in lines if line], f"{found}:1")
+    lines = [line.strip() for line in read_lines(file)]
+    return _checked([line for line in lines if line], f"{file}:1")
 
 
 def _described_names(path: Path, content: dict[str, Any]) -> tuple[str, ...]:
