@@ -48,8 +48,8 @@ def explain(plan: Plan, name: str | None = None) -> list[Explanation]:
         raise UsageError(
             f"{plan.network} has no layer {name!r}.{closest(name, names)} `cnn summary {plan.network}` shows all"
         )
-    found = sights(plan)
-    return [_explanation(plan, layer, found) for layer in chosen]
+    seen = sights(plan)
+    return [_explanation(plan, layer, seen) for layer in chosen]
 
 
 def text(explanations: Sequence[Explanation]) -> str:
@@ -91,7 +91,7 @@ def never_used(plan: Plan) -> list[str]:
     return lines
 
 
-def _explanation(plan: Plan, layer: Layer, found: dict[str, Sight]) -> Explanation:
+def _explanation(plan: Plan, layer: Layer, seen: dict[str, Sight]) -> Explanation:
     rule, s = layer.rule, layer.settings
     parts = {"size": derivation(layer.sizes)}
     parts["parameters"] = derivation([rule.parameters(s)]) if layer.params else ()
@@ -102,7 +102,7 @@ def _explanation(plan: Plan, layer: Layer, found: dict[str, Sight]) -> Explanati
     parts["MACs"] = derivation([rule.macs(s, layer.input_shape, layer.output_shape)]) if layer.macs else ()
     if schemes := rule.schemes(s, layer.input_shape):
         parts["padding"] = (schemes,)
-    parts["receptive field"] = _receptive_field(plan, layer, found)
+    parts["receptive field"] = _receptive_field(plan, layer, seen)
     parts["cells"] = _cells(plan, layer)
     if dropped := _dropped(layer):
         parts["unused"] = (f"{dropped} of the {sizes(layer.input_shape[1:])} input",)
@@ -114,10 +114,10 @@ def _explanation(plan: Plan, layer: Layer, found: dict[str, Sight]) -> Explanati
     return Explanation(layer, text, {heading: lines for heading, lines in parts.items() if lines})
 
 
-def _receptive_field(plan: Plan, layer: Layer, found: dict[str, Sight]) -> tuple[str, ...]:
+def _receptive_field(plan: Plan, layer: Layer, seen: dict[str, Sight]) -> tuple[str, ...]:
     """Size, stride and offset in pixels of the image, and where a window enlarges the size, by how much."""
-    now = field(found[layer.name], plan.input[1:])
-    before = field(found[producer(layer.takes[0], found)], plan.input[1:]) if layer.takes else None
+    now = field(seen[layer.name], plan.input[1:])
+    before = field(seen[producer(layer.takes[0], seen)], plan.input[1:]) if layer.takes else None
     if now is None or now == before:
         return ()
     if now.whole:

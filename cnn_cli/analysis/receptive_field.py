@@ -71,17 +71,17 @@ def sights(plan: Plan) -> dict[str, Sight]:
     """The sight of the input and of every row, by its name."""
     channels, *image = plan.input or (1, 1, 1)
     sides = [Side(((0, 0),), 1, tuple(1 << n for n in range(size))) for size in image]
-    found = {"input": Sight((((None, channels),), *(((n, size),) for n, size in enumerate(image))), tuple(sides))}
+    sight_of = {"input": Sight((((None, channels),), *(((n, size),) for n, size in enumerate(image))), tuple(sides))}
     for layer in plan.layers:
         inputs = zip(layer.reads, layer.input_shapes, strict=False)
-        found[layer.name] = _sight(layer, [_taken(name, shape, found) for name, shape in inputs], len(sides))
-    return found
+        sight_of[layer.name] = _sight(layer, [_taken(name, shape, sight_of) for name, shape in inputs], len(sides))
+    return sight_of
 
 
-def _taken(name: str, shape: Shape, found: dict[str, Sight]) -> Sight:
+def _taken(name: str, shape: Shape, sight_of: dict[str, Sight]) -> Sight:
     """The sight of a value; a piece, whose row is that of all pieces, has channels of its own."""
-    row = producer(name, found)
-    return found[row] if row == name else replace(found[row], axes=(((None, shape[0]),), *found[row].axes[1:]))
+    row = producer(name, sight_of)
+    return sight_of[row] if row == name else replace(sight_of[row], axes=(((None, shape[0]),), *sight_of[row].axes[1:]))
 
 
 def producer(name: str, rows: Any) -> str:
@@ -111,9 +111,9 @@ def _starts(side: Side, o: int) -> int | None:
     return next_[0] - one[0] if one and next_ else None
 
 
-def unused(plan: Plan, found: dict[str, Sight]) -> tuple[list[int], ...]:
+def unused(plan: Plan, sight_of: dict[str, Sight]) -> tuple[list[int], ...]:
     """The rows and the columns of the image on which no output depends; the values of a one-dimensional input."""
-    ends = [found[name] for name in _ends(plan)]
+    ends = [sight_of[name] for name in _ends(plan)]
     missing = []
     for n, size in enumerate(plan.input[1:]):
         seen = 0

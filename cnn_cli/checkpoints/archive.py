@@ -34,8 +34,8 @@ def unpickle(path: Path, *, kind: str = "a cnn checkpoint", fix: str = SAVE_WEIG
         raise
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
-        found = f"executable code ({code[1]})" if code else "executable code"
-        raise CnnError(f"{path} was rejected: the file contains {found}; {fix}") from None
+        content = f"executable code ({code[1]})" if code else "executable code"
+        raise CnnError(f"{path} was rejected: the file contains {content}; {fix}") from None
     except Exception as error:  # an invalid pickle can make PyTorch raise anything
         if isinstance(error, OSError) and error.strerror:
             raise CnnError(f"cannot read {path}: {error.strerror}") from None

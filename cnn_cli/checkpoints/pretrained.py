@@ -45,7 +45,7 @@ def find_pretrained(text: str, network: str) -> Pretrained:
     family, _, name = text.rpartition(".")
     own = entries.get(network, {})
     if family:
-        known = {f"{e.__class__.__name__}.{n}": e for found in entries.values() for n, e in found.items()}
+        known = {f"{e.__class__.__name__}.{n}": e for members in entries.values() for n, e in members.items()}
         if text in known:
             return _pretrained(known[text])
         raise UsageError(f"--weights {text}: torchvision has no weights with that name.{closest(text, known)}")
@@ -63,8 +63,8 @@ def find_pretrained(text: str, network: str) -> Pretrained:
 
 def find_by_file(file: str, network: str) -> Pretrained | None:
     """The entry of torchvision for this network that has this file name, hash and all."""
-    found = _entries().get(network, {}) if _HASH.search(file) else {}
-    return next((e for e in map(_pretrained, found.values()) if e.file == file), None)
+    members = _entries().get(network, {}) if _HASH.search(file) else {}
+    return next((e for e in map(_pretrained, members.values()) if e.file == file), None)
 
 
 def local_file(entry: Pretrained) -> Path:
@@ -87,11 +87,11 @@ def check_hash(path: Path) -> None:
     stated = _HASH.search(path.name)
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CnnError(f"cannot read {path}: {error.strerror}") from None
-    if stated and not found.startswith(stated[1]):
-        raise CnnError(f"{path} is damaged: its SHA-256 begins with {found[:8]}; delete it and run again")
+    if stated and not digest.startswith(stated[1]):
+        raise CnnError(f"{path} is damaged: its SHA-256 begins with {digest[:8]}; delete it and run again")
 
 
 def _download(entry: Pretrained, path: Path) -> None:
@@ -123,7 +123,7 @@ def _pretrained(entry: Any) -> Pretrained:
     mean, std = tuple(preset.mean), tuple(preset.std)
     if type(entry).__name__ in _TRANSFORM_INPUT:
         mean, std = _composed(mean, std)
-    how = Preprocessing(
+    preprocessing = Preprocessing(
         input=(3, preset.crop_size[0], preset.crop_size[0]),
         resize="crop",
         mean=mean,
@@ -132,7 +132,7 @@ def _pretrained(entry: Any) -> Pretrained:
         interpolation=preset.interpolation.value,
     )
     classes = tuple(entry.meta["categories"] or ())  # VGG16's IMAGENET1K_FEATURES have none, and no head
-    return Pretrained(f"{type(entry).__name__}.{entry.name}", entry.url, classes, how)
+    return Pretrained(f"{type(entry).__name__}.{entry.name}", entry.url, classes, preprocessing)
 
 
 def _composed(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -52,11 +52,11 @@ def fit(plan: Plan, tensors: Mapping[str, Tensor], origin: str, *, whole: bool =
     head = {} if whole else _other_head(plan, own, tensors)
     missing = _left_out(plan, own, tensors)
     names = [name for name in dict.fromkeys((*own, *tensors)) if name not in head and name not in missing]
-    found = [d for name in names if (d := _difference(name, own.get(name), tensors.get(name)))]
-    if found:
-        more = f"; {len(found) - 2} more differ" if len(found) > 2 else ""
+    differences = [d for name in names if (d := _difference(name, own.get(name), tensors.get(name)))]
+    if differences:
+        more = f"; {len(differences) - 2} more differ" if len(differences) > 2 else ""
         text = f"{origin} does not fit {plan.network}"
-        raise UsageError(f"{text}: {'; '.join(found[:2])}{more}")
+        raise UsageError(f"{text}: {'; '.join(differences[:2])}{more}")
     new = {name: f"{_sizes(own[name])} (file: {_sizes(tensors[name].shape)})" for name in head}
     new |= {name: f"{_sizes(own[name])} (not in the file)" for name in missing}
     if not whole:
@@ -95,11 +95,11 @@ def fit_part(plan: Plan, part: str, tensors: Mapping[str, Tensor], origin: str) 
     own = {name: t.shape for name, t in plan.tensors.items()}
     inside = {name.removeprefix(f"{part}."): name for name in own if name.startswith(f"{part}.") or not part}
     tensors = translated(tensors, inside)
-    found = [d for name, full in inside.items() if (d := _difference(name, own[full], tensors.get(name)))]
-    if found:
-        more = f"; {len(found) - 2} more differ" if len(found) > 2 else ""
+    differences = [d for name, full in inside.items() if (d := _difference(name, own[full], tensors.get(name)))]
+    if differences:
+        more = f"; {len(differences) - 2} more differ" if len(differences) > 2 else ""
         fix = f"end the part before the layers that differ, with `until`, or name the weights of {plan.parts[part]}"
-        raise UsageError(f"{origin} does not fit: {'; '.join(found[:2])}{more}; {fix}")
+        raise UsageError(f"{origin} does not fit: {'; '.join(differences[:2])}{more}; {fix}")
     unusable = {full: "(not finite in the file)" for name, full in inside.items() if not_finite({"": tensors[name]})}
     copied = {full: tensors[name] for name, full in inside.items() if full not in unusable}
     others = {name: "(of no part)" for name in own if name not in copied and name not in unusable}
@@ -134,12 +134,12 @@ def translated(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str,
     """The same under current names: without wrappers' prefixes, DenseNet's without dots, with all counters."""
     prefix = _prefix(tensors, own)
     named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    found = {_OLD_DENSENET.sub(r"\1\2", name) if name not in own else name: t for name, t in named.items()}
+    renamed = {_OLD_DENSENET.sub(r"\1\2", name) if name not in own else name: t for name, t in named.items()}
     for name in own:
         layer, _, last = name.rpartition(".")
-        if last == _COUNTER and name not in found and f"{layer}.running_mean" in found:
-            found[name] = torch.tensor(0)
-    return found
+        if last == _COUNTER and name not in renamed and f"{layer}.running_mean" in renamed:
+            renamed[name] = torch.tensor(0)
+    return renamed
 
 
 def _prefix(tensors: Collection[str], own: Collection[str]) -> str:

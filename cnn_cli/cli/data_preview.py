@@ -42,14 +42,14 @@ def data_preview_command(
 
     path = picture.output or Path(file_name("preview", Path(data).name, split))
     check_target(path, picture.force)
-    given = settings.given | {"data": data}
+    chosen = settings.given | {"data": data}
     asked = None
     if network:
         name = find_run(network, spec.files)
-        asked = Request(name, given, models=spec.files, args=spec.args, input=spec.size, recipe=recipe)
+        asked = Request(name, chosen, models=spec.files, args=spec.args, input=spec.size, recipe=recipe)
     elif spec.args or recipe:
         raise UsageError("--set and --recipe need a network; name one after the data set")
-    result = preview_data(PreviewRequest(data, given, asked, data_dir, task, split, images, epoch, spec.size), path)
+    result = preview_data(PreviewRequest(data, chosen, asked, data_dir, task, split, images, epoch, spec.size), path)
     for line in result.notes:
         note(line)
     emit_json(result.document()) if json else emit(result.text())

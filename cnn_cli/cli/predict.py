@@ -42,12 +42,12 @@ def predict_command(
     selection = images.selection(data)
     result: BoxPredictions | MaskPredictions | Predictions | Pictured[Predictions]
     task = task_of(loaded.plan)
-    for name, given, meant in (
+    for name, is_set, meant in (
         ("--top", top is not None, CLASSIFICATION),
         ("--tiles", tiles, SEGMENTATION),
         ("--min-score", min_score is not None, DETECTION),
     ):
-        if given and task != meant:
+        if is_set and task != meant:
             raise UsageError(f"{name} is for {meant}; leave it out")
     if task == DETECTION:
         from cnn_cli.interpret.box_prediction import LEAST_SCORE, predict_boxes

@@ -50,15 +50,15 @@ def train_command(
     """
     if run and not options.resume:
         raise UsageError(f"unexpected {str(run)!r}; to resume a run, add --resume")
-    given = settings.given
-    if options.plain and "fast" in given:
+    chosen = settings.given
+    if options.plain and "fast" in chosen:
         raise UsageError("--plain means --fast none; leave out one of them")
     from cnn_cli.checkpoints.run_folder import find_run
     from cnn_cli.training.request import Request
 
     request = Request(
         network=find_run(network, spec.files),
-        options=given | ({"fast": "none"} if options.plain else {}),
+        options=chosen | ({"fast": "none"} if options.plain else {}),
         recipe=options.recipe,
         data_dir=data_dir,
         device=options.device,

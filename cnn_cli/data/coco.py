@@ -106,21 +106,21 @@ class _Reader:
         return [str(self.categories[number]["name"]) for number in sorted(self.categories)]
 
     def _categories(self) -> dict[int, Item]:
-        found: dict[int, Item] = {}
+        categories: dict[int, Item] = {}
         for i, category in enumerate(self.document["categories"]):
             number, name = category.get("id"), category.get("name")
             if not _is_whole(number) or not isinstance(name, str) or not name.strip():
                 raise UsageError(f"{self.at('categories', i)}: a category needs a whole number `id` and a `name`")
-            if number in found:
-                other = found[number]["name"]
+            if number in categories:
+                other = categories[number]["name"]
                 raise UsageError(
                     f"{self.at('categories', i)}: categories {other!r} and {name!r} have the same id {number}; "
                     "give each a unique id"
                 )
-            if any(name == other["name"] for other in found.values()):
+            if any(name == other["name"] for other in categories.values()):
                 raise UsageError(f"{self.at('categories', i)}: two categories are named {name!r}; rename or merge them")
-            found[number] = category
-        return found
+            categories[number] = category
+        return categories
 
     def at(self, key: str, index: int) -> str:
         return f"{self.path}:{item_lines(self.path, key)[index]}"
@@ -173,15 +173,15 @@ class _Reader:
             number, name = image.get("id"), image.get("file_name")
             if not _is_whole(number) or not isinstance(name, str) or not name:
                 raise CnnError(f"{self.at('images', i)}: an image needs a whole number `id` and a `file_name`")
-            found = next((place / name for place in places if is_file(place / name)), None)
-            path = found or places[0] / name
+            existing = next((place / name for place in places if is_file(place / name)), None)
+            path = existing or places[0] / name
             size = (image.get("width"), image.get("height"))
             known = (float(size[0]), float(size[1])) if all(map(_is_number, size)) else None
             if number in entries or name in names:
                 twice = f"id {number}" if number in entries else f"the file {name}"
                 text = f"a second image with {twice}; remove it, or give it its own"
                 self.errors.append(BoxError(f"{self.at('images', i)}: {text}", path))
-            elif not found:
+            elif not existing:
                 self.errors.append(BoxError(f"{self.at('images', i)}: {self._missing(name, places)}", path))
             names[name] = number
             if number not in entries:

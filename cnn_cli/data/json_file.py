@@ -53,5 +53,5 @@ def item_lines(path: Path, key: str) -> tuple[int, ...]:
 
 
 def _after_space(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    return found.end() if found else position
+    space = _SPACE.match(text, position)
+    return space.end() if space else position

@@ -44,22 +44,22 @@ def read_pixels(path: Path) -> MaskPixels:
                 f"{path} has more than {_MOST_COLORS} colors: a photo, or a mask that was resized with interpolation; "
                 "masks have a color per class"
             )
-        found = {code: n for n, code in counts}
+        by_code = {code: n for n, code in counts}
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
         if image.mode == "RGB":
-            colors = {(r << 16) + (g << 8) + b: n for (r, g, b), n in found.items()}
-            gray = all(r == g == b for r, g, b in found)
+            colors = {(r << 16) + (g << 8) + b: n for (r, g, b), n in by_code.items()}
+            gray = all(r == g == b for r, g, b in by_code)
             return MaskPixels(
-                path, image.size, {r: n for (r, _, _), n in found.items()} if gray else None, colors, digest
+                path, image.size, {r: n for (r, _, _), n in by_code.items()} if gray else None, colors, digest
             )
-        return MaskPixels(path, image.size, found, _colors(image, found), digest)
+        return MaskPixels(path, image.size, by_code, _colors(image, by_code), digest)
 
 
-def _colors(image: "Image.Image", found: Mapping[int, int]) -> dict[int, int]:
+def _colors(image: "Image.Image", counts: Mapping[int, int]) -> dict[int, int]:
     """The same pixels by their colors, of a palette or gray."""
     palette = image.getpalette("RGB") if image.mode == "P" else None
     colors: dict[int, int] = {}
-    for value, n in found.items():
+    for value, n in counts.items():
         r, g, b = palette[3 * value : 3 * value + 3] if palette and len(palette) >= 3 * value + 3 else (value,) * 3
         code = (r << 16) + (g << 8) + b
         colors[code] = colors.get(code, 0) + n

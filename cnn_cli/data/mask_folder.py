@@ -51,8 +51,8 @@ def read_mask_folder(root: Path, layout: Layout) -> Dataset:
             _check_size(path, mask, pixels[mask], (width, height))
     masks = list(pixels.values())
     coding = _coding(masks, find_class_list([root, layout.root, pairs[0][1].parent]), root / FILE)
-    for found in masks:
-        _check_pixels(found, coding)
+    for mask_pixels in masks:
+        _check_pixels(mask_pixels, coding)
     splits = {name: _split(split, pixels, coding) for name, split in layout.splits.items()}
     notes = (f"masks: {coding.meaning}", *_check_classes(root, splits, coding.classes))
     return Dataset(str(root), coding.classes, splits, notes, SEGMENTATION, layout.name)
@@ -153,8 +153,8 @@ def _present(split: Split) -> set[int]:
 def _split(pairs: Sequence[tuple[Path, Path]], pixels: Mapping[Path, MaskPixels], coding: Coding) -> Split:
     counts = torch.zeros(len(pairs), 256, dtype=torch.int64)
     for row, (_, mask) in enumerate(pairs):
-        found = pixels[mask].colors if coding.colors else pixels[mask].values or {}
-        for code, n in found.items():
+        by_code = pixels[mask].colors if coding.colors else pixels[mask].values or {}
+        for code, n in by_code.items():
             counts[row, coding.numbers[code]] += n
     codes = sorted(coding.numbers)
     numbers = tuple(coding.numbers[code] for code in codes)

@@ -159,10 +159,10 @@ def _paired(split: str, images: list[Path], masks: list[Path]) -> list[tuple[Pat
                 by_name[mask.stem.removesuffix(suffix)].append(mask)
     pairs = []
     for path in images:
-        found = by_name.get(path.stem, [])
-        if len(found) > 1:
-            raise CnnError(f"{path} has several masks: {found[0]} and {found[1]}; keep one")
-        pairs += [(path, mask) for mask in found]
+        candidates = by_name.get(path.stem, [])
+        if len(candidates) > 1:
+            raise CnnError(f"{path} has several masks: {candidates[0]} and {candidates[1]}; keep one")
+        pairs += [(path, mask) for mask in candidates]
     lacking = [path for path in images if path.stem not in by_name]
     if lacking:
         more = f" ({len(lacking):,} images without a mask in all)" if len(lacking) > 1 else ""

@@ -58,7 +58,7 @@ class Preview:
     task: str
     split: str
     shown: dict[str, tuple[str, ...]]
-    how: str
+    preparation: str
     notes: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Preview:
             "split": self.split,
             "picture": str(self.path),
             "body": list(self.body),
-            "images": self.how,
+            "images": self.preparation,
             "classes": [{"class": name, "images": list(images)} for name, images in self.shown.items()],
             "notes": list(self.notes),
         }
@@ -78,7 +78,7 @@ class Preview:
         images = len({name for names in self.shown.values() for name in names})
         classes = len(self.shown.keys() - {_EMPTY})
         counted = f"{images:,} image{'s' * (images != 1)} of {classes:,} class{'es' * (classes != 1)}"
-        return f"{self.path}\n{counted}; {self.how}"
+        return f"{self.path}\n{counted}; {self.preparation}"
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,15 @@ def preview_data(request: PreviewRequest, path: Path) -> Preview:
     samples = _samples(request, view, dataset, sorted({i for numbers in chosen.values() for i in numbers}))
     columns = [(name, [samples[i] for i in numbers]) for name, numbers in chosen.items()]
     title = f"{Path(dataset.name).name}, {request.split} split" + (f", as {plan.network} sees it" if plan else "")
-    how = f"{view.preprocessing}; {_described(view.augmentation, request.epoch)}"
+    preparation = f"{view.preprocessing}; {_described(view.augmentation, request.epoch)}"
     void = any(s.labels is not None and (s.labels == VOID).any() for s in samples.values())
-    sheet, count = compose_sheet(columns, dataset.classes, void, title, [how])
+    sheet, count = compose_sheet(columns, dataset.classes, void, title, [preparation])
     image.save(sheet.image, path)
     shown = {name: tuple(sample.name for sample in column) for name, column in columns[:count]}
     hidden = [name for name, _ in columns[count:]]
     left = [f"not shown, for lack of space: {listed(hidden)}"] if hidden else []
     facts = (dataset.name, plan.network if plan else None, dataset.task, request.split)
-    return Preview(path, sheet.body, *facts, shown, how, (*dataset.notes, *left))
+    return Preview(path, sheet.body, *facts, shown, preparation, (*dataset.notes, *left))
 
 
 def _settings(request: PreviewRequest) -> tuple[dict[str, Setting], Plan | None]:

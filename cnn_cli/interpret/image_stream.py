@@ -80,8 +80,8 @@ def stream_images(
     for path in (folder / SHEET, *(path for group in written for path in group)):
         image.check_target(path, target.force, (path.suffix,))
     make_folder(folder)
-    found = _images(loaded, selection, files, true, skipped)
-    for group, shot in zip(written, progress_bar(found, len(names), "predicting"), strict=True):
+    images = _images(loaded, selection, files, true, skipped)
+    for group, shot in zip(written, progress_bar(images, len(names), "predicting"), strict=True):
         if shot is not None:
             yield ImageToPredict(*shot, group)
     if len(skipped) == len(names):

@@ -136,15 +136,15 @@ def _written(shot: ImageToPredict, labels: Tensor, classes: Sequence[str]) -> Ma
 
 def _row(loaded: LoadedNetwork, shot: ImageToPredict, labels: Tensor, result: MaskPrediction) -> list[Cell]:
     """Image, truth, prediction, and where they differ, at the size of the network's input."""
-    how = replace(loaded.preprocessing, resize="stretch", resize_size=None)
-    pixels = picture(preprocess(shot.pixels.unsqueeze(0), how)[0].float() / 255)
-    predicted = preprocess_masks(labels.unsqueeze(0), how)[0].numpy()
+    stretched = replace(loaded.preprocessing, resize="stretch", resize_size=None)
+    pixels = picture(preprocess(shot.pixels.unsqueeze(0), stretched)[0].float() / 255)
+    predicted = preprocess_masks(labels.unsqueeze(0), stretched)[0].numpy()
     cells = [Cell(pixels, (Path(shot.name).name,))]
     words = "prediction" if result.miou is None else f"prediction: mIoU {percent(result.miou)}"
     if shot.true is None:
         overlay = class_map.overlaid(pixels, predicted, class_map.background(class_names(loaded)))
         return [*cells, Cell(class_map.colored(predicted), (words,)), Cell(overlay, ("overlay",))]
-    true = preprocess_masks(shot.true.unsqueeze(0), how)[0].numpy()
+    true = preprocess_masks(shot.true.unsqueeze(0), stretched)[0].numpy()
     wrong = float(((true != predicted) & (true != VOID)).sum() / max(1, (true != VOID).sum()))
     difference = Cell(class_map.differing(pixels, true, predicted, VOID), (f"{percent(wrong)} of pixels differ",))
     return [

@@ -43,8 +43,8 @@ def describe(
     layers = [layer for layer in plan.layers if layer.name.split(".")[0] not in plan.only_in_training]
     numbers = {layer.name: n for n, layer in enumerate(layers)} | {"input": -1}
     explained = {e.layer.name: e for e in explain(plan)}
-    found = sights(plan)
-    rows = [_row(layer, explained[layer.name], field(found[layer.name], plan.input[1:]), numbers) for layer in layers]
+    seen = sights(plan)
+    rows = [_row(layer, explained[layer.name], field(seen[layer.name], plan.input[1:]), numbers) for layer in layers]
     names = [name for row in rows for name in row["tensors"].values()]
     chosen = {name: tensors[name].detach().cpu().float() for name in dict.fromkeys(names)}
     places = np.cumsum([0, *(t.numel() for t in chosen.values())]).tolist()

@@ -94,8 +94,8 @@ def draw_film(layer: str, frames: Sequence[Frame], network: str, color: bool) ->
 
     `color`: the channels are the red, green and blue of the image; else the first of them is shown.
     """
-    some = [frames[i] for i in _spread(len(frames), _COLUMNS)]
-    values = np.stack([f.weights for f in some], 1)  # (O, T, I, H, W)
+    shown = [frames[i] for i in _spread(len(frames), _COLUMNS)]
+    values = np.stack([f.weights for f in shown], 1)  # (O, T, I, H, W)
     change = np.linalg.norm((values[:, -1] - values[:, 0]).reshape(len(values), -1), axis=1)
     order = np.argsort(-change, kind="stable")[:_ROWS]
     scale = float(np.abs(values[order]).max())
@@ -103,7 +103,7 @@ def draw_film(layer: str, frames: Sequence[Frame], network: str, color: bool) ->
     count, times, height, width, _ = tiles.shape
     folds = image.columns_for(count, (height, (times + 1) * width), most=4)
     grid = image.fit(math.ceil(count / folds), times, (height, width), folds)
-    epochs = tuple(str(f.epoch) for f in some)
+    epochs = tuple(str(f.epoch) for f in shown)
     columns, panels = Axis("epoch", epochs[0], epochs[-1], epochs), []
     for first in range(0, count, grid.rows):
         numbers = tuple(map(str, order[first : first + grid.rows].tolist()))

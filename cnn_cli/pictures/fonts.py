@@ -22,9 +22,9 @@ def families(texts: Iterable[str]) -> list[str]:
     lacking = _letters("".join(texts)) - _coverage(OWN, "".join(texts))
     chosen = [OWN]
     for family in sorted(_files(), key=lambda name: ("Sans" not in name, name)) if lacking else ():
-        if found := _coverage(family, "".join(sorted(lacking))):
+        if covered := _coverage(family, "".join(sorted(lacking))):
             chosen.append(family)
-            lacking -= found
+            lacking -= covered
     return chosen
 
 

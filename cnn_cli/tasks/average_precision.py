@@ -91,22 +91,22 @@ class AveragePrecision:
 def compute_average_precision(detections: Detections, objects: Objects, classes: int) -> AveragePrecision:
     """Boxes in any unit that is the same for both, areas in pixels of the original image."""
     kept = _highest(detections, classes)
-    found = Detections(*(getattr(detections, name)[kept] for name in Detections.__dataclass_fields__))
-    groups = found.images * classes + found.labels
+    limited = Detections(*(getattr(detections, name)[kept] for name in Detections.__dataclass_fields__))
+    groups = limited.images * classes + limited.labels
     order = (objects.images * classes + objects.labels).argsort(kind="stable")
     true = Objects(*(getattr(objects, name)[order] for name in Objects.__dataclass_fields__))
     ignored = (true.flags > 0) | ~_of_sizes(true.areas)  # (sizes, n)
-    matched, excused, taken = _matches(found, groups, true, ignored, classes)
-    excused |= ~matched & ~_of_sizes(found.areas)[:, None]
+    matched, excused, taken = _matches(limited, groups, true, ignored, classes)
+    excused |= ~matched & ~_of_sizes(limited.areas)[:, None]
     counts = np.stack([np.bincount(true.labels[~one], minlength=classes) for one in ignored])
     hits = np.full(len(detections.labels), NOT_COUNTED)
     taken = np.append(order, NO_OBJECT)[taken]
     hits[kept] = np.where(excused[0, 0], NOT_COUNTED, taken)
-    order = np.lexsort((-found.scores, found.labels))  # stable: equal scores by image, and by their order in it
-    labels = found.labels[order]
+    order = np.lexsort((-limited.scores, limited.labels))  # stable: equal scores by image, and by their order in it
+    labels = limited.labels[order]
     right, wrong = (matched & ~excused)[..., order], (~matched & ~excused)[..., order]
     counted = ~ignored[0]
-    matches = Matches(found.images[order], labels, right[0], wrong[0], true.images[counted], true.labels[counted])
+    matches = Matches(limited.images[order], labels, right[0], wrong[0], true.images[counted], true.labels[counted])
     return AveragePrecision(_precision(labels, right, wrong, counts), counts, hits, matches)
 
 
@@ -144,14 +144,14 @@ def _of_sizes(areas: Array) -> Array:
 
 
 def _matches(
-    found: Detections, groups: Array, true: Objects, ignored: Array, classes: int
+    detections: Detections, groups: Array, true: Objects, ignored: Array, classes: int
 ) -> tuple[Array, Array, Array]:
     """Which detections have an object, and which of these one that does not count: both (sizes, thresholds, n); and
     the object of each at the first size and threshold, (n,), or −1."""
     shape = (len(SIZES), len(THRESHOLDS))
     detection, target = pairs_of(groups, true.images * classes + true.labels)
     crowd = true.flags == CROWD
-    iou = overlaps(found.boxes[detection], true.boxes[target], crowd[target])
+    iou = overlaps(detections.boxes[detection], true.boxes[target], crowd[target])
     near = iou >= THRESHOLDS[0]
     detection, target, iou = detection[near], target[near], iou[near]
     # What a pair is worth, at each size and threshold: objects that do not count come after all that do.

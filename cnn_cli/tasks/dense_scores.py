@@ -22,36 +22,36 @@ _BATCH = 8
 def scores_of_pixels(
     network: Callable[[Tensor], Tensor],
     task: Segmentation,
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     pixels: Tensor,
     tiles: bool,
     device: torch.device,
 ) -> Tensor:
     """(c, h, w) bytes → (K, h, w) scores on the CPU. tiles: at the image's own resolution, rather than fitted."""
-    _, height, width = how.input
+    _, height, width = preprocessing.input
     h, w = pixels.shape[-2:]
 
     def run(batch: Tensor) -> Tensor:
         x = batch.to(device).float().div_(255)
         return task.scores(network(x), torch.Size((height, width))).cpu()
 
-    if tiles or how.resize == "crop":
+    if tiles or preprocessing.resize == "crop":
         scaled = pixels.unsqueeze(0)
         if not tiles:
             scale = max(height / h, width / w)
             size = max(height, round(h * scale)), max(width, round(w * scale))
             scaled = F.interpolate(scaled, size=size, mode="bilinear", antialias=True)
-        scores = _windowed(run, preprocess(scaled, _unchanged(how, scaled)), height, width)
+        scores = _windowed(run, preprocess(scaled, _unchanged(preprocessing, scaled)), height, width)
     else:
-        scores = run(preprocess(pixels.unsqueeze(0), how))
-        if how.resize == "pad":
+        scores = run(preprocess(pixels.unsqueeze(0), preprocessing))
+        if preprocessing.resize == "pad":
             scores = _without_padding(scores, h, w)
     return fitted(scores, torch.Size((h, w)))[0]
 
 
-def _unchanged(how: Preprocessing, images: Tensor) -> Preprocessing:
+def _unchanged(preprocessing: Preprocessing, images: Tensor) -> Preprocessing:
     """Converts the channels alone."""
-    return Preprocessing((how.input[0], images.shape[-2], images.shape[-1]))
+    return Preprocessing((preprocessing.input[0], images.shape[-2], images.shape[-1]))
 
 
 def _without_padding(scores: Tensor, h: int, w: int) -> Tensor:

@@ -73,18 +73,20 @@ def prepared(
         taken["resize"] = theirs.resize
     inherited = {k: Setting(v, "weights") for k, v in taken.items() if settings[k].source == "default"}
     settings = settings | inherited
-    how = Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
+    preprocessing = Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
     if "resize" in inherited:
-        how = replace(how, resize_size=theirs.resize_size, interpolation=theirs.interpolation)
-    return settings, how
+        preprocessing = replace(preprocessing, resize_size=theirs.resize_size, interpolation=theirs.interpolation)
+    return settings, preprocessing
 
 
-def remarks(weights: Weights | None, moved: Transfer | None, how: Preprocessing, classes: tuple[str, ...]) -> list[str]:
+def remarks(
+    weights: Weights | None, moved: Transfer | None, preprocessing: Preprocessing, classes: tuple[str, ...]
+) -> list[str]:
     """For the start of a run: the weights, what of them was copied, how images are prepared, and what they expect."""
     if weights is None:
         return []
     renamed = moved.renamed if moved else ""
-    lines = [str(weights), *filter(None, (weights.inside, renamed)), str(moved), f"images: {how}"]
+    lines = [str(weights), *filter(None, (weights.inside, renamed)), str(moved), f"images: {preprocessing}"]
     if moved and not moved.new and weights.classes and set(weights.classes) != set(classes):
         lines.insert(
             -1,
@@ -92,6 +94,6 @@ def remarks(weights: Weights | None, moved: Transfer | None, how: Preprocessing,
         )
     if weights.preprocessing is None:
         lines[-1] += "; the file does not record how images were prepared in training"
-    elif how != weights.preprocessing:
+    elif preprocessing != weights.preprocessing:
         lines.append(f"the weights were trained with: {weights.preprocessing}")
     return lines
