@@ -218,11 +218,14 @@ def test_errors_by_hand() -> None:
     hits = compute_average_precision(detections, objects, 2).hits
     assert hits.tolist() == [0, -1, -1, -1, -1, -1]
     hits[-1] = 2  # so that the best score takes all of them
-    errors = classify_errors(detections, objects, hits)
+    errors = classify_errors(detections, objects, hits).count()
     assert errors.score == 0.9 or errors.score == 0.1
-    everything = classify_errors(
+    classified = classify_errors(
         Detections(zeros[:5], found[:5], labels[:5], np.full(5, 0.5), np.full(5, 400.0)), objects, hits[:5]
     )
+    assert classified.kinds.tolist() == [0, 1, 2, 3, 4] and classified.objects.tolist() == [0, 0, 1, 2, -1]
+    assert classified.overlaps.tolist() == pytest.approx([1, 0.95, 1, 12 / 28, 0])
+    everything = classified.count()
     assert (everything.hits, everything.doubled, everything.wrong_class) == (1, 1, 1)
     assert (everything.badly_placed, everything.background, everything.missed) == (1, 1, 0)
 

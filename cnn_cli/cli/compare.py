@@ -32,8 +32,9 @@ def compare_command(
 ) -> None:
     """Compare trained networks on the same images, with significance tests.
 
-    Reports the difference with its confidence interval and McNemar's exact test (mIoU: a bootstrap; seeds: Welch's t
-    test), and the settings that differ. Draws learning curves, and the images that only one network gets right.
+    Reports the difference with its confidence interval and McNemar's exact test (mIoU, AP: a bootstrap; seeds:
+    Welch's t test), and the settings that differ. Draws learning curves, and the images that only one network gets
+    right.
     """
     from cnn_cli.checkpoints.checkpoint import load_trained
     from cnn_cli.checkpoints.run_folder import find_run
@@ -79,7 +80,7 @@ def _draw(comparison: "RunComparison", folder: Path, limit: int) -> list[Path]:
     curves = {name: lines for name, lines in logs.items() if lines}
     if curves:
         paths.append(folder / "curves.png")
-        draw_curves(curves, comparison.metric.lower(), paths[-1], "learning curves")
+        draw_curves(curves, comparison.metric, paths[-1], "learning curves")
     for other in comparison.candidates[1:] if len(comparison.candidates[0].runs) == 1 else ():
         if sheet := draw_sides(comparison, other, limit):
             paths.append(folder / f"{comparison.candidates[0].letter}-{other.letter}.png")

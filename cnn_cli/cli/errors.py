@@ -21,12 +21,14 @@ def errors_command(
 
     Lists images by loss and by confidence, confused pairs of classes, and mistakes per class; draws a sheet of
     predictions with their true classes. --json and --csv print all mistakes. Segmentation: lists images by mean IoU.
+    Detection: lists missed objects and wrong detections by type of error, and draws them.
     """
+    from cnn_cli.interpret.box_mistakes import BoxMistakes, draw_box_mistakes
     from cnn_cli.interpret.mask_mistakes import MaskMistakes, draw_mask_mistakes
     from cnn_cli.interpret.mistakes import Mistakes, draw_mistakes
     from cnn_cli.interpret.pictured import Pictured, write_page
     from cnn_cli.training.eval_report import SPLITS, EvaluationRequest
-    from cnn_cli.training.outcomes import ClassOutcomes, compute_outcomes
+    from cnn_cli.training.outcomes import ClassOutcomes, MaskOutcomes, compute_outcomes
 
     if split not in (None, *SPLITS):
         raise UsageError(f"--split must be test, val or train, not {split!r}")
@@ -34,13 +36,16 @@ def errors_command(
     loaded = weights.load(network, spec)
     path = picture.target.path(loaded, "errors")
     found = compute_outcomes(loaded, EvaluationRequest(data.data, data.data_dir, split), weights.torch_device)
-    pictured: Pictured[Mistakes] | Pictured[MaskMistakes]
+    pictured: Pictured[Mistakes] | Pictured[MaskMistakes] | Pictured[BoxMistakes]
     if isinstance(found, ClassOutcomes):
         mistakes = Mistakes(loaded, found, limit)
         pictured = write_page(loaded, mistakes, draw_mistakes(mistakes), path)
-    else:
+    elif isinstance(found, MaskOutcomes):
         masks = MaskMistakes(loaded, found, limit)
         pictured = write_page(loaded, masks, draw_mask_mistakes(masks), path)
+    else:
+        boxes = BoxMistakes(loaded, found, limit)
+        pictured = write_page(loaded, boxes, draw_box_mistakes(boxes), path)
     picture.preview(path, pictured.body)
     note_weights(network, loaded)
     format.emit(pictured)

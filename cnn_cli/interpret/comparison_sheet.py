@@ -2,12 +2,22 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from cnn_cli.interpret.box_mistakes import COLORS
 from cnn_cli.pictures import image
+from cnn_cli.pictures.box_drawing import DrawnBox, enlargement, with_boxes
 from cnn_cli.pictures.grid import Cell, contact_sheet, picture
 from cnn_cli.pictures.page import Page, Panel, compose_page
 from cnn_cli.tables import percent
-from cnn_cli.training.outcomes import ClassOutcomes, MaskOutcomes, Outcomes
+from cnn_cli.training.outcomes import BoxOutcomes, ClassOutcomes, MaskOutcomes, Outcomes
 from cnn_cli.training.run_comparison import Candidate, RunComparison, sides
+
+_BETTER = {
+    "accuracy": "only {} is right",
+    "mIoU": "{} has the higher mean IoU",
+    "AP": "only {} detects an object, drawn with its class",
+}
 
 
 def draw_sides(comparison: RunComparison, other: Candidate, limit: int) -> Page | None:
@@ -19,8 +29,7 @@ def draw_sides(comparison: RunComparison, other: Candidate, limit: int) -> Page 
     ):
         if indices:
             cells = [_cell(winner, loser, i) for i in indices[:limit]]
-            better = "only {} is right" if comparison.metric == "accuracy" else "{} has the higher mean IoU"
-            heading = f"{better.format(winner.letter)}: {len(indices):,} images"
+            heading = f"{_BETTER[comparison.metric].format(winner.letter)}: {len(indices):,} images"
             panel, _ = contact_sheet(cells)
             stack.append(Panel(panel.body, panel.rows, panel.columns, heading, panel.captions))
     if not stack:
@@ -33,12 +42,28 @@ def _cell(winner: Candidate, loser: Candidate, index: int) -> Cell:
     right, wrong = winner.outcomes[0], loser.outcomes[0]
     words = (_said(winner.letter, right, index), _said(loser.letter, wrong, index))
     name = Path(right.images.names[index]).name
-    return Cell(picture(right.images.pixels(index)), (*words, name), image.INK)
+    shown = picture(right.images.pixels(index))
+    if isinstance(right, BoxOutcomes) and isinstance(wrong, BoxOutcomes):
+        shown = _with_objects(shown, right, wrong, index)
+    return Cell(shown, (*words, name), image.INK)
+
+
+def _with_objects(shown: image.Array, right: BoxOutcomes, wrong: BoxOutcomes, index: int) -> image.Array:
+    """The true boxes of an image: named where only the first run detects the object."""
+    objects, boxes = right.objects, []
+    for i in np.flatnonzero((objects.images == index) & (objects.flags == 0)).tolist():
+        only = right.detected[i] and not wrong.detected[i]
+        name = right.images.classes[objects.labels[i]] if only else ""
+        boxes.append(DrawnBox(objects.boxes[i].tolist(), 0, name, COLORS["hits"] if only else image.PANEL))
+    return with_boxes(shown, boxes, enlargement(*shown.shape[:2]))
 
 
 def _said(letter: str, one: Outcomes, index: int) -> str:
     if isinstance(one, MaskOutcomes):
         return f"{letter}: mean IoU {percent(float(one.ious[index]))}"
+    if isinstance(one, BoxOutcomes):
+        own = (one.objects.images == index) & (one.objects.flags == 0)
+        return f"{letter}: {one.detected[own].sum()} of {own.sum()} objects detected"
     assert isinstance(one, ClassOutcomes)
     name = one.images.classes[one.predicted[index]]
     return f"{letter}: {name} {percent(float(one.confidence[index]))}"

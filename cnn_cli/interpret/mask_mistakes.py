@@ -9,12 +9,23 @@ import torch
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.masks import VOID
-from cnn_cli.interpret.pictured import network_facts, provenance
+from cnn_cli.interpret.mistake_lists import (
+    IMAGE,
+    INDEX,
+    LOSS,
+    PREDICTED,
+    SHARE,
+    TRUE,
+    split_facts,
+    split_name,
+    text_of,
+)
+from cnn_cli.interpret.pictured import provenance
 from cnn_cli.interpret.scores import scores_of
 from cnn_cli.pictures import class_map
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
 from cnn_cli.pictures.page import Page, compose_page
-from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tables import Column, Table, percent
 from cnn_cli.training.outcomes import MaskOutcomes
 
 _MOST_ROWS = 8
@@ -63,11 +74,7 @@ class MaskMistakes:
 
     def document(self) -> dict[str, Any]:
         o = self.outcomes
-        return network_facts(self.loaded) | {
-            "task": "segmentation",
-            "data": o.images.data,
-            "split": o.images.split.name,
-            "n": len(o.images),
+        return split_facts(self.loaded, o.images, "segmentation") | {
             "images": [self.row(i) for i in self.worst],
             "confused_pairs": self.pairs(),
         }
@@ -78,32 +85,26 @@ class MaskMistakes:
 
     def _table(self, indices: list[int]) -> Table:
         columns = (
-            Column("index", "index", number=True, show=str),
-            Column("image", "image", wraps=True),
+            INDEX,
+            IMAGE,
             Column("miou", "mean IoU", number=True, show=percent),
-            Column("loss", "loss", number=True, show="{:.3f}".format),
+            LOSS,
             Column("true", "confused most: true", wraps=True),
-            Column("predicted", "predicted", wraps=True),
+            PREDICTED,
             Column("share", "of its pixels", number=True, show=percent),
         )
         return Table(columns, [self.row(i) for i in indices])
 
     def headline(self) -> str:
-        o = self.outcomes
-        return f"{len(o.images):,} images of {Path(o.images.data).name} {o.images.split.name}"
+        return f"{len(self.outcomes.images):,} images of {split_name(self.outcomes.images)}"
 
     def text(self) -> str:
-        columns = (
-            Column("true", "true", wraps=True),
-            Column("predicted", "predicted", wraps=True),
-            Column("pixels", "pixels", number=True),
-            Column("share", "of the true class", number=True, show=percent),
-            Column("worst", "most of them in", wraps=True),
-        )
-        pairs = Table(columns, self.pairs()[: self.limit])
-        parts = [f"worst images, by mean IoU\n{render(self._table(self.worst[: self.limit]))}"]
-        parts += [f"most frequent confusions\n{render(pairs)}"] if pairs.rows else []
-        return "\n\n".join([self.headline(), *parts])
+        pixels, worst = Column("pixels", "pixels", number=True), Column("worst", "most of them in", wraps=True)
+        lists = {
+            "worst images, by mean IoU": self._table(self.worst[: self.limit]),
+            "most frequent confusions": Table((TRUE, PREDICTED, pixels, SHARE, worst), self.pairs()[: self.limit]),
+        }
+        return text_of(self.headline(), lists)
 
 
 @torch.no_grad()

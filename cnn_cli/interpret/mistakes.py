@@ -7,11 +7,22 @@ from typing import Any
 import numpy as np
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
-from cnn_cli.interpret.pictured import network_facts, provenance
+from cnn_cli.interpret.mistake_lists import (
+    IMAGE,
+    INDEX,
+    LOSS,
+    PREDICTED,
+    SHARE,
+    TRUE,
+    split_facts,
+    split_name,
+    text_of,
+)
+from cnn_cli.interpret.pictured import provenance
 from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import ACCENT, Cell, contact_sheet, picture
 from cnn_cli.pictures.page import Page, Panel, compose_page
-from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tables import Column, Table, percent
 from cnn_cli.training.outcomes import ClassOutcomes
 
 
@@ -88,11 +99,7 @@ class Mistakes:
 
     def document(self) -> dict[str, Any]:
         o = self.outcomes
-        return network_facts(self.loaded) | {
-            "task": "classification",
-            "data": o.images.data,
-            "split": o.images.split.name,
-            "n": len(o.images),
+        return split_facts(self.loaded, o.images, "classification") | {
             "errors": int((~o.right).sum()),
             "mistakes": [self.row(i) for i in self.worst],
             "confused_pairs": self.pairs(),
@@ -103,23 +110,16 @@ class Mistakes:
 
     def headline(self) -> str:
         images, wrong = self.outcomes.images, int((~self.outcomes.right).sum())
-        where, share = f"{Path(images.data).name} {images.split.name}", percent(wrong / max(1, len(images)))
-        return f"{wrong:,} of {len(images):,} images of {where} are misclassified ({share})"
+        share = percent(wrong / max(1, len(images)))
+        return f"{wrong:,} of {len(images):,} images of {split_name(images)} are misclassified ({share})"
 
     def table(self) -> Table:
         """All mistakes, the largest loss first."""
         return self._table(self.worst)
 
     def _table(self, indices: list[int]) -> Table:
-        columns = (
-            Column("index", "index", number=True, show=str),
-            Column("image", "image", wraps=True),
-            Column("true", "true class", wraps=True),
-            Column("predicted", "predicted", wraps=True),
-            Column("confidence", "confidence", number=True, show=percent),
-            Column("loss", "loss", number=True, show="{:.3f}".format),
-        )
-        return Table(columns, [self.row(i) for i in indices])
+        confidence = Column("confidence", "confidence", number=True, show=percent)
+        return Table((INDEX, IMAGE, TRUE, PREDICTED, confidence, LOSS), [self.row(i) for i in indices])
 
     def text(self) -> str:
         lists = {
@@ -128,15 +128,14 @@ class Mistakes:
             "least confident": self._table(self.least_confident),
             "per class": self._class_table(),
         }
-        parts = [f"{title}\n{render(table)}" for title, table in lists.items() if table.rows]
-        return "\n\n".join([self.headline(), *parts])
+        return text_of(self.headline(), lists)
 
     def _pair_table(self) -> Table:
         columns = (
-            Column("true", "true class", wraps=True),
-            Column("predicted", "predicted", wraps=True),
+            TRUE,
+            PREDICTED,
             Column("n", "images", number=True),
-            Column("share", "of the true class", number=True, show=percent),
+            SHARE,
             Column("indices", "indices", wraps=True, show=lambda indices: ", ".join(map(str, indices[:6]))),
         )
         return Table(columns, self.pairs()[: self.limit])

@@ -18,11 +18,17 @@ _LEAST = 480  # px of the longer side: a smaller image is enlarged, so that the 
 
 @dataclass(frozen=True)
 class DrawnBox:
-    """x0, y0, x1, y1 in pixels of the image, the number of the class, and the words at the box."""
+    """x0, y0, x1, y1 in pixels of the image, the number of the class, the words at the box, and its color if that is
+    not the one of the class."""
 
     corners: Sequence[float]
     label: int
     words: str = ""
+    ink: str = ""
+
+    @property
+    def color(self) -> str:
+        return self.ink or class_color(self.label)
 
 
 def class_color(label: int) -> str:
@@ -43,14 +49,13 @@ def with_boxes(pixels: image.Array, boxes: Sequence[DrawnBox], zoom: int = 1) ->
     line, size = max(1, round(longest / 300)), max(9, round(longest / 40))
     for box in boxes:
         x0, y0, x1, y1 = (round(value * zoom) for value in box.corners)
-        ink = class_color(box.label)
-        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=ink, width=line)
-    for box in boxes if any(box.words for box in boxes) else ():
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=box.color, width=line)
+    for box in (one for one in boxes if one.words):
         letters = font(size, text=box.words)
         wide, high = round(letters.getlength(box.words)) + 4, round(1.25 * size)
         x, y = (round(value * zoom) for value in box.corners[:2])
         x, y = max(0, min(x, canvas.width - wide)), y - high if y >= high else y
-        color = image.rgb(class_color(box.label))
+        color = image.rgb(box.color)
         draw.rectangle((x, y, x + wide, y + high), fill=color)
         bright = np.dot(color, (0.299, 0.587, 0.114)) > 130
         draw.text((x + 2, y + high / 2), box.words, image.INK if bright else image.PAPER, letters, anchor="lm")

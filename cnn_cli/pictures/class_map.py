@@ -1,6 +1,6 @@
 """Maps of classes as pictures: a color per class, overlays on images, and a legend."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -52,9 +52,14 @@ def legend(classes: Sequence[str], void: bool) -> Panel:
     """A panel with the color of each class."""
     names = [*classes[:40], *(["void"] if void else [])]
     colors = [*palette()[: len(names) - void].tolist(), *([list(VOID_COLOR)] if void else [])]
-    body = np.full((_ROW * len(names), _WIDTH, 3), image.rgb(image.PAPER), np.uint8)
+    return legend_of(dict(zip(names, colors, strict=True)))
+
+
+def legend_of(colors: Mapping[str, Sequence[int]]) -> Panel:
+    """A panel with named colors."""
+    body = np.full((_ROW * len(colors), _WIDTH, 3), image.rgb(image.PAPER), np.uint8)
     captions = []
-    for i, (name, color) in enumerate(zip(names, colors, strict=True)):
+    for i, (name, color) in enumerate(colors.items()):
         body[i * _ROW : i * _ROW + _SWATCH, :_SWATCH] = color
         captions.append(Caption(_SWATCH + 10, i * _ROW, name, 18, image.INK, "la"))
     return Panel(body, captions=tuple(captions))

@@ -15,12 +15,13 @@ def draw_curves(
 ) -> None:
     """Loss and metric over the epochs, a color for each name: of the first split that all runs measured.
 
-    histories: by name the lines of metrics.jsonl, of each seed. CnnError where the file cannot be written.
+    histories: by name the lines of metrics.jsonl, of each seed. metric: its name, `mIoU`, and in lower case its key.
+    CnnError where the file cannot be written.
     """
     from matplotlib.ticker import MaxNLocator
 
     lines = [line for runs in histories.values() for history in runs for line in history[:1]]
-    split = next((s for s in _SPLITS if all(line.get(f"{s}_{metric}") is not None for line in lines)), "train")
+    split = next((s for s in _SPLITS if all(line.get(f"{s}_{metric.lower()}") is not None for line in lines)), "train")
     with saved_figure(path, 10, 4.4, title, list(histories)) as figure:
         axes = figure.subplots(1, 2)
         for one, measure in zip(axes, ("loss", metric), strict=True):
@@ -28,11 +29,11 @@ def draw_curves(
                 color = _COLORS[number % len(_COLORS)]
                 for seed, history in enumerate(runs):
                     epochs = [line["epoch"] for line in history]
-                    values = [finite(line.get(f"{split}_{measure}")) for line in history]
+                    values = [finite(line.get(f"{split}_{measure.lower()}")) for line in history]
                     marker = "o" if len(epochs) <= 20 else ""
                     label = name if not seed else None
                     one.plot(epochs, values, marker=marker, markersize=4, linewidth=1.6, color=color, label=label)
-            one.set_title(f"{_SPLITS[split]} {'mIoU' if measure == 'miou' else measure}")
+            one.set_title(f"{_SPLITS[split]} {measure}")
             one.set_xlabel("epoch")
             one.xaxis.set_major_locator(MaxNLocator(integer=True))
             one.grid(axis="y")

@@ -18,6 +18,16 @@ from cnn_cli.tasks.average_precision import (
 
 NEAR = 0.1  # the IoU from which on a detection is a badly placed one of an object, rather than of the background
 HIT = 0.5
+KINDS = ("hits", "doubled", "wrong_class", "badly_placed", "background")
+LEFT_OUT = -1
+# of the fields of DetectionErrors: name and explanation
+ERROR_TITLES = {
+    "missed": ("missed", "objects without a detection"),
+    "doubled": ("duplicate", "of an object that is already detected"),
+    "wrong_class": ("wrong class", "of an object of another class"),
+    "badly_placed": ("localization", "IoU with the object below 0.5"),
+    "background": ("background", "of no object"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,34 +56,55 @@ class DetectionErrors:
         return asdict(self)
 
 
-def classify_errors(detections: Detections, objects: Objects, hits: Array) -> DetectionErrors:
-    """hits: those of compute_average_precision(). Detections of crowds and of difficult objects are in no count."""
+@dataclass(frozen=True)
+class ClassifiedDetections:
+    """What each of n detections is: `kinds` (n,) are indices of KINDS, or LEFT_OUT where the score is below `score`,
+    or the object is difficult or a crowd. `objects` (n,) is the object that a detection is meant for, or NO_OBJECT, and
+    `overlaps` (n,) the IoU with it. `missed` are the objects that no detection is meant for.
+    """
+
+    score: float
+    kinds: Array
+    objects: Array
+    overlaps: Array
+    missed: Array
+
+    def count(self) -> DetectionErrors:
+        numbers = {name: int((self.kinds == i).sum()) for i, name in enumerate(KINDS)}
+        return DetectionErrors(score=self.score, missed=len(self.missed), **numbers)
+
+
+def classify_errors(detections: Detections, objects: Objects, hits: Array) -> ClassifiedDetections:
+    """hits: those of compute_average_precision()."""
     score = best_score(detections.scores, hits, int((objects.flags == 0).sum()))
     chosen = (detections.scores >= score) & (hits != NOT_COUNTED)
     counted = np.flatnonzero(objects.flags == 0)
-    false = np.flatnonzero(chosen & (hits == NO_OBJECT))
     order = counted[objects.images[counted].argsort(kind="stable")]
-    which, number = pairs_of(detections.images[false], objects.images[order])
+    which, number = pairs_of(detections.images, objects.images[order])
     other = order[number]
-    iou = overlaps(detections.boxes[false[which]], objects.boxes[other], np.zeros(len(other), bool))
-    same = detections.labels[false[which]] == objects.labels[other]
-    own, foreign = (np.zeros(len(false)) for _ in range(2))
-    np.maximum.at(own, which[same], iou[same])
-    np.maximum.at(foreign, which[~same], iou[~same])
-    doubled = own >= HIT
-    wrong = ~doubled & (foreign >= HIT)
-    placed = ~doubled & ~wrong & (own >= NEAR)
-    blamed = (wrong[which] & ~same & (iou >= HIT)) | (placed[which] & same & (iou >= NEAR))
-    explained = set(other[blamed].tolist()) | set(hits[chosen & (hits >= 0)].tolist())
-    return DetectionErrors(
-        score=score,
-        hits=int((chosen & (hits >= 0)).sum()),
-        missed=len(set(counted.tolist()) - explained),
-        doubled=int(doubled.sum()),
-        wrong_class=int(wrong.sum()),
-        badly_placed=int(placed.sum()),
-        background=int((~doubled & ~wrong & ~placed).sum()),
-    )
+    iou = overlaps(detections.boxes[which], objects.boxes[other], np.zeros(len(other), bool))
+    same = detections.labels[which] == objects.labels[other]
+    own, own_object = _closest(len(chosen), which[same], other[same], iou[same])
+    foreign, foreign_object = _closest(len(chosen), which[~same], other[~same], iou[~same])
+    hit = hits >= 0
+    doubled = ~hit & (own >= HIT)
+    wrong = ~hit & ~doubled & (foreign >= HIT)
+    placed = ~hit & ~doubled & ~wrong & (own >= NEAR)
+    kinds = np.select([~chosen, hit, doubled, wrong, placed], [LEFT_OUT, 0, 1, 2, 3], 4)
+    meant = np.select([hit, doubled | placed, wrong], [hits, own_object, foreign_object], NO_OBJECT)
+    pair = meant[which] == other
+    shared = np.zeros(len(chosen))
+    shared[which[pair]] = iou[pair]
+    missed = np.setdiff1d(counted, meant[chosen])
+    return ClassifiedDetections(score, kinds, meant, shared, missed)
+
+
+def _closest(count: int, detections: Array, objects: Array, iou: Array) -> tuple[Array, Array]:
+    """From pairs: of each of `count` detections the largest IoU, and the object that has it; 0 and NO_OBJECT."""
+    largest, closest = np.zeros(count), np.full(count, NO_OBJECT)
+    order = iou.argsort(kind="stable")
+    largest[detections[order]], closest[detections[order]] = iou[order], objects[order]
+    return largest, closest
 
 
 def best_score(scores: Array, hits: Array, objects: int) -> float:

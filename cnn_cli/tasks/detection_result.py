@@ -23,20 +23,12 @@ from cnn_cli.tasks.average_precision import (
     compute_average_precision,
 )
 from cnn_cli.tasks.base import Draw, Outputs, TaskResult
-from cnn_cli.tasks.detection_errors import DetectionErrors, classify_errors
+from cnn_cli.tasks.detection_errors import ERROR_TITLES, DetectionErrors, classify_errors
 from cnn_cli.tasks.precision_resampling import precision_intervals
 from cnn_cli.tasks.suppression import Found
 from cnn_cli.tasks.uncertainty import show
 
 _TITLES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
-# by the fields of DetectionErrors: name and explanation
-_ERRORS = {
-    "missed": ("missed", "objects without a detection"),
-    "doubled": ("duplicate", "of an object that is already detected"),
-    "wrong_class": ("wrong class", "of an object of another class"),
-    "badly_placed": ("localization", "IoU with the object below 0.5"),
-    "background": ("background", "of no object"),
-}
 
 
 class DetectionMeasure:
@@ -72,23 +64,9 @@ class DetectionMeasure:
 
     def _result(self, split: str, parts: "list[tuple[list[Array], list[Array], Array]]") -> "DetectionResult":
         """parts: of each process, which has every size-th image."""
-        count = sum(len(part[0]) for part in parts)
-        found, true = _by_image([part[0] for part in parts], count), _by_image([part[1] for part in parts], count)
+        found, true = [part[0] for part in parts], [part[1] for part in parts]
+        detections, objects = assemble(_in_order(found), _in_order(true))
         loss, weight = np.sum([part[2] for part in parts], 0)
-        objects = Objects(
-            images=true[:, 7].astype(np.int64),
-            boxes=true[:, :4],
-            labels=true[:, 4].astype(np.int64),
-            flags=true[:, 5].astype(np.int64),
-            areas=(true[:, 2:4] - true[:, :2]).prod(1) * true[:, 6],
-        )
-        detections = Detections(
-            images=found[:, 7].astype(np.int64),
-            boxes=found[:, :4],
-            labels=found[:, 4].astype(np.int64),
-            scores=found[:, 5],
-            areas=found[:, 6],
-        )
         precision = compute_average_precision(detections, objects, len(self.classes))
         rows = tuple(
             ClassFigures(
@@ -104,7 +82,7 @@ class DetectionMeasure:
         return DetectionResult(
             split=split,
             loss=float(loss / max(1.0, weight)),
-            n=count,
+            n=sum(map(len, found)),
             ap=precision.mean(),
             ap50=precision.mean(threshold=0.5),
             ap75=precision.mean(threshold=0.75),
@@ -112,17 +90,33 @@ class DetectionMeasure:
             ignored=int((objects.flags > 0).sum()),
             detections=len(detections.scores),
             per_class=rows,
-            errors=classify_errors(detections, objects, precision.hits),
+            errors=classify_errors(detections, objects, precision.hits).count(),
             matches=precision.matches,
         )
 
 
-def _by_image(parts: list[list[Array]], count: int) -> Array:
-    """(n, 8): the rows of all images, with the number of the image, in the order of the images."""
-    rows = [parts[i % len(parts)][i // len(parts)] for i in range(count)]
-    numbers = np.arange(count).repeat([len(one) for one in rows])
-    table: Array = np.concatenate([np.zeros((0, 7)), *rows])
-    return np.concatenate([table, numbers[:, None]], 1)
+def assemble(found: list[Array], true: list[Array]) -> tuple[Detections, Objects]:
+    """Of each image (n, 7) detections and (m, 7) boxes, as DetectionMeasure has them."""
+    (boxes, images), (true_boxes, true_images) = _numbered(found), _numbered(true)
+    objects = Objects(
+        images=true_images,
+        boxes=true_boxes[:, :4],
+        labels=true_boxes[:, 4].astype(np.int64),
+        flags=true_boxes[:, 5].astype(np.int64),
+        areas=(true_boxes[:, 2:4] - true_boxes[:, :2]).prod(1) * true_boxes[:, 6],
+    )
+    labels = boxes[:, 4].astype(np.int64)
+    return Detections(images, boxes[:, :4], labels, scores=boxes[:, 5], areas=boxes[:, 6]), objects
+
+
+def _in_order(parts: list[list[Array]]) -> list[Array]:
+    """The images of all processes, of which each has every size-th."""
+    return [parts[i % len(parts)][i // len(parts)] for i in range(sum(map(len, parts)))]
+
+
+def _numbered(rows: list[Array]) -> tuple[Array, Array]:
+    """The rows of all images, and the number of the image of each."""
+    return np.concatenate([np.zeros((0, 7)), *rows]), np.arange(len(rows)).repeat([len(one) for one in rows])
 
 
 def _curve(precision: Array) -> tuple[float, ...] | None:
@@ -233,15 +227,18 @@ class DetectionResult:
 
     def _errors(self) -> list[str]:
         errors = self.errors
-        counts = {name: getattr(errors, name) for name in _ERRORS}
+        counts = {name: getattr(errors, name) for name in ERROR_TITLES}
         found = sum(counts.values()) - errors.missed + errors.hits
         head = f"at a score threshold of {errors.score:.2f} (best F1): {errors.hits:,} of {found:,} detections correct"
         kinds = sorted(counts, key=lambda name: -counts[name])
-        width = max(len(title) for title, _ in _ERRORS.values())
+        width = max(len(title) for title, _ in ERROR_TITLES.values())
         digits = max(len(f"{n:,}") for n in counts.values())
         return [
             head,
-            *(f"  {_ERRORS[name][0]:<{width}}  {counts[name]:>{digits},}  {_ERRORS[name][1]}" for name in kinds),
+            *(
+                f"  {ERROR_TITLES[name][0]:<{width}}  {counts[name]:>{digits},}  {ERROR_TITLES[name][1]}"
+                for name in kinds
+            ),
         ]
 
     def pictures(self) -> dict[str, Draw]:

@@ -16,7 +16,7 @@ _RESAMPLES = 2000
 class Difference:
     """B − A of a metric, with its interval and the p-value of no difference. `test` names the test.
 
-    only_a, only_b: images that one alone classifies rightly.
+    only_a, only_b: images that one alone classifies rightly, or objects that one alone detects.
     """
 
     value: float

@@ -8,12 +8,17 @@ import torch
 from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.data.boxes import BoxFiles
 from cnn_cli.data.masks import VOID
 from cnn_cli.data.preparation import PreparedSplit
 from cnn_cli.distributed.world import ALONE
 from cnn_cli.errors import UsageError
+from cnn_cli.tasks.average_precision import AveragePrecision, Detections, Objects, compute_average_precision
 from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.classification import Classification
+from cnn_cli.tasks.detection import Detection
+from cnn_cli.tasks.detection_errors import ClassifiedDetections, classify_errors
+from cnn_cli.tasks.detection_result import DetectionMeasure, assemble
 from cnn_cli.tasks.segmentation import Segmentation
 from cnn_cli.tasks.segmentation_result import image_counts, image_ious, pixel_confusion
 from cnn_cli.tasks.uncertainty import Array
@@ -78,11 +83,30 @@ class MaskOutcomes:
     matrix: Array
 
 
-Outcomes = ClassOutcomes | MaskOutcomes
+@dataclass(frozen=True)
+class BoxOutcomes:
+    """The detections and objects of all images, in pixels of the network's input, their average precision, and what
+    each detection is. sizes: (n, 2) height and width of the original images."""
+
+    images: Images
+    detections: Detections
+    objects: Objects
+    precision: AveragePrecision
+    classified: ClassifiedDetections
+    sizes: Array
+
+    @property
+    def detected(self) -> Array:
+        """(m,) bool: the objects that are hit by a detection with a score above the threshold."""
+        hits = self.classified.objects[self.classified.kinds == 0]
+        return np.isin(np.arange(len(self.objects.labels)), hits)
+
+
+Outcomes = ClassOutcomes | MaskOutcomes | BoxOutcomes
 
 
 def compute_outcomes(loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> Outcomes:
-    """Run the network over the split. UsageError for another task than classification and segmentation."""
+    """Run the network over the split."""
     return _outcomes_of(loaded, evaluation_setup(loaded, request, device))
 
 
@@ -103,7 +127,8 @@ def _outcomes_of(loaded: LoadedNetwork, setup: Setup) -> Outcomes:
         return _class_outcomes(setup, setup.task, images)
     if isinstance(setup.task, Segmentation):
         return _mask_outcomes(setup, setup.task, images)
-    raise UsageError(f"{loaded.plan.network} is for detection; this is for classification and segmentation")
+    assert isinstance(setup.task, Detection)
+    return _box_outcomes(setup, setup.task, images)
 
 
 def _names(setup: Setup) -> tuple[str, ...]:
@@ -140,6 +165,23 @@ def _mask_outcomes(setup: Setup, task: Segmentation, images: Images) -> MaskOutc
         matrix += matrices.sum(0).cpu()
     means, mean_losses, counts, cells, confused, pixels = _arrays(columns)
     return MaskOutcomes(images, means, mean_losses, counts, cells, confused, pixels, matrix.numpy())
+
+
+def _box_outcomes(setup: Setup, task: Detection, images: Images) -> BoxOutcomes:
+    measure = DetectionMeasure(task.classes, task.measured)
+    for outputs, targets in setup.run(images.split):
+        measure.add(outputs, targets)
+    detections, objects = assemble(measure.found, measure.true)
+    precision = compute_average_precision(detections, objects, len(task.classes))
+    original = setup.dataset.splits[setup.split]
+    if isinstance(original.targets, BoxFiles):
+        sizes = original.targets.sizes.cpu().numpy()
+    else:
+        assert isinstance(original.images, Tensor)
+        sizes = np.tile(original.images.shape[-2:], (len(original), 1))
+    return BoxOutcomes(
+        images, detections, objects, precision, classify_errors(detections, objects, precision.hits), sizes
+    )
 
 
 def _arrays(batches: list[tuple[Tensor, ...]]) -> list[Array]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -14,11 +14,14 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.checkpoints.runs import list_runs
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.tables import Column, Table, percent, render
-from cnn_cli.tasks.paired import Difference, compare_groups, compare_right, compare_sums
+from cnn_cli.tasks.paired import Difference, compare_groups, compare_right, compare_sums, compare_weighted
+from cnn_cli.tasks.precision_resampling import weighted_precision
 from cnn_cli.tasks.segmentation_result import mean_ious
-from cnn_cli.tasks.uncertainty import LEVEL
+from cnn_cli.tasks.uncertainty import LEVEL, Array
 from cnn_cli.training.eval_report import EvaluationRequest
-from cnn_cli.training.outcomes import ClassOutcomes, MaskOutcomes, Outcomes, compute_outcomes
+from cnn_cli.training.outcomes import BoxOutcomes, ClassOutcomes, MaskOutcomes, Outcomes, compute_outcomes
+
+_METRICS = {ClassOutcomes: "accuracy", MaskOutcomes: "mIoU", BoxOutcomes: "AP"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class RunComparison:
 
     @property
     def metric(self) -> str:
-        return "accuracy" if isinstance(self.candidates[0].outcomes[0], ClassOutcomes) else "mIoU"
+        return _METRICS[type(self.candidates[0].outcomes[0])]
 
     def is_different(self, difference: Difference) -> bool:
         """Whether chance is no good explanation."""
@@ -136,7 +139,10 @@ class RunComparison:
             lines.append(self.verdict(other, d))
             if d.only_a is not None:
                 a, b = self.candidates[0].letter, other.letter
-                lines.append(f"only {a} is right on {d.only_a:,} images, only {b} on {d.only_b:,}")
+                if self.metric == "AP":
+                    lines.append(f"only {a} detects {d.only_a:,} objects, only {b} {d.only_b:,}")
+                else:
+                    lines.append(f"only {a} is right on {d.only_a:,} images, only {b} on {d.only_b:,}")
         if self.settings:
             names = [candidate.letter for candidate in self.candidates]
             columns = (Column("setting", "setting"), *(Column(name, name, wraps=True) for name in names))
@@ -172,19 +178,30 @@ def compare_candidates(found: Sequence[Candidate]) -> RunComparison:
 
 
 def sides(a: Outcomes, b: Outcomes) -> tuple[list[int], list[int]]:
-    """The images that only A gets right, and those that only B does, the clearest first; of masks by mean IoU."""
+    """The images that only A gets right, and those that only B does, the clearest first; of masks by mean IoU, of boxes
+    by the number of objects that only one detects."""
     if isinstance(a, ClassOutcomes) and isinstance(b, ClassOutcomes):
         by_loss = np.argsort(-np.abs(a.losses - b.losses), kind="stable")
         return [int(i) for i in by_loss if a.right[i] and not b.right[i]], [
             int(i) for i in by_loss if b.right[i] and not a.right[i]
         ]
+    if isinstance(a, BoxOutcomes) and isinstance(b, BoxOutcomes):
+        return _images_with(a, a.detected & ~b.detected), _images_with(b, b.detected & ~a.detected)
     assert isinstance(a, MaskOutcomes) and isinstance(b, MaskOutcomes)
     gain = b.ious - a.ious
     order = np.argsort(-np.abs(gain), kind="stable")
     return [int(i) for i in order if gain[i] < 0], [int(i) for i in order if gain[i] > 0]
 
 
+def _images_with(one: BoxOutcomes, objects: Array) -> list[int]:
+    """The images that have any of these objects (m,), the most first."""
+    counts = np.bincount(one.objects.images[objects], minlength=len(one.images))
+    return [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+
+
 def _score(one: Outcomes) -> float:
+    if isinstance(one, BoxOutcomes):
+        return one.precision.mean() or 0.0
     return float(one.right.mean()) if isinstance(one, ClassOutcomes) else float(mean_ious(one.counts.sum(0)))
 
 
@@ -194,6 +211,10 @@ def _difference(a: Candidate, b: Candidate) -> Difference:
     one, two = a.outcomes[0], b.outcomes[0]
     if isinstance(one, ClassOutcomes) and isinstance(two, ClassOutcomes):
         return compare_right(one.right, two.right)
+    if isinstance(one, BoxOutcomes) and isinstance(two, BoxOutcomes):
+        only_a, only_b = (int(side.sum()) for side in (one.detected & ~two.detected, two.detected & ~one.detected))
+        figures = [lambda w, m=x.precision.matches: weighted_precision(m, w).mean(1) for x in (one, two)]
+        return replace(compare_weighted(len(one.images), *figures), only_a=only_a, only_b=only_b)
     assert isinstance(one, MaskOutcomes) and isinstance(two, MaskOutcomes)
     return compare_sums(one.counts, two.counts, mean_ious)
 

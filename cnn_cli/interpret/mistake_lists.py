@@ -1,0 +1,32 @@
+"""What lists of mistakes have in common, whatever the task: columns, facts of the split, tables below a headline."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.interpret.pictured import network_facts
+from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.training.outcomes import Images
+
+INDEX = Column("index", "index", number=True, show=str)
+IMAGE = Column("image", "image", wraps=True)
+TRUE = Column("true", "true class", wraps=True)
+PREDICTED = Column("predicted", "predicted", wraps=True)
+SHARE = Column("share", "of the true class", number=True, show=percent)
+LOSS = Column("loss", "loss", number=True, show="{:.3f}".format)
+
+
+def split_name(images: Images) -> str:
+    """`digits test`."""
+    return f"{Path(images.data).name} {images.split.name}"
+
+
+def split_facts(loaded: LoadedNetwork, images: Images, task: str) -> dict[str, Any]:
+    facts = {"task": task, "data": images.data, "split": images.split.name, "n": len(images)}
+    return network_facts(loaded) | facts
+
+
+def text_of(headline: str, lists: Mapping[str, Table]) -> str:
+    """The tables that are not empty, each under its title."""
+    return "\n\n".join([headline, *(f"{title}\n{render(table)}" for title, table in lists.items() if table.rows)])
