@@ -340,6 +340,16 @@ def test_strides_that_alternate_are_averages() -> None:
     assert [line.split("  ")[-1].strip() for line in table.splitlines()[5:7]] == ["0.5x0.5 on average", "1x1"]
 
 
+@pytest.mark.parametrize(("scale", "stride"), [(1, [1, 1]), (1.05, [None, None])])
+def test_a_chain_of_resizings_has_no_endless_period(scale: float, stride: list[int | None]) -> None:
+    """Grids of 9, 10, … 38 positions in turn would repeat together only after 10^14 of them."""
+    chain = {"repeat": 30, "layers": [{"ZeroPad2d": [0, 1, 0, 1]}, {"Upsample": {"scale_factor": scale}}]}
+    plan = plan_document({"chain": {"input": [1, 8, 8], "layers": [chain]}}, "test")
+    last = field(sights(plan)[plan.layers[-1].name], plan.input[1:])
+    assert last is not None
+    assert (last.size, list(last.stride)) == ((1, 1), stride)
+
+
 def test_a_gate_sees_the_whole_image_everywhere() -> None:
     gate = {"from": "conv", "layers": [{"AdaptiveAvgPool2d": 1}, {"Conv2d": {"out_channels": 4, "kernel_size": 1}}]}
     plan = planned({"conv": MENU[0], "gate": gate, "scale": {"Multiply": ["conv", "gate"]}}, (8, 8))

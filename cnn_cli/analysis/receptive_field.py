@@ -17,6 +17,7 @@ from cnn_cli.layers import Shape
 from cnn_cli.layers.taps import EACH, EVERYTHING, Taps
 from cnn_cli.values import product
 
+MOST_SPANS = 1000  # that repeat; resizing again and again can make a period that is longer than any image
 Span = tuple[int, int] | None  # the first and the last pixel; None for what depends on no pixel
 Factor = tuple[int | None, int]  # an axis of the image (0 rows, 1 columns; None: channels), and how many positions
 
@@ -214,6 +215,8 @@ def _through(side: Side, taps: Taps, count: int) -> Side:
         return Side(tuple(_hull(side.at(i) for i in taps.at(o)) for o in range(count)), None, seen)
     period = len(side.spans)
     rounds = lcm(period, taps.step) // taps.step  # of the layer's own phases, until all begins anew
+    if rounds * len(taps.phases) > max(count, MOST_SPANS):
+        return Side(tuple(_hull(side.at(i) for i in taps.at(o)) for o in range(count)), None, seen)
     spans = tuple(_hull(side.at(i) for i in taps.at(o)) for o in range(rounds * len(taps.phases)))
     return Side(spans, rounds * taps.step // period * side.step, seen)
 
@@ -256,9 +259,10 @@ def _union(a: Side, b: Side) -> Side:
     seen = tuple(x | y for x, y in zip(_spread(a.seen, count), _spread(b.seen, count), strict=True))
     if 0 in (a.step, b.step) and len(set(seen)) == 1:
         return Side((_bounds(seen[0]),), 0, seen[:1])
-    if a.step is None or b.step is None or a.step * len(b.spans) != b.step * len(a.spans):
-        return Side(tuple(_hull((a.at(o), b.at(o))) for o in range(count)), None, seen)
     period = lcm(len(a.spans), len(b.spans))
+    uneven = a.step is None or b.step is None or a.step * len(b.spans) != b.step * len(a.spans)
+    if a.step is None or uneven or period > max(count, MOST_SPANS):
+        return Side(tuple(_hull((a.at(o), b.at(o))) for o in range(count)), None, seen)
     return Side(tuple(_hull((a.at(o), b.at(o))) for o in range(period)), a.step * period // len(a.spans), seen)
 
 

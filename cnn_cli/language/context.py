@@ -34,6 +34,7 @@ class Scope:
     values: dict[str, Any]
     index: int | None = None
     sibling: "Callable[[str], Output | None]" = lambda name: None  # what the mapping has by a name so far
+    cache: dict[str, int | None] = field(default_factory=dict, init=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,14 @@ class Context:
         if new and self.shape_error is None and isinstance(error, TooSmall | Uneven):
             self.shape_error = (self.problems[-1], isinstance(error, TooSmall))
 
+    def has_room(self, count: int) -> bool:
+        """Whether so many more parts are allowed."""
+        return self.steps + count <= MOST_STEPS
+
     def step(self, node: Node, site: Site, count: int = 1) -> None:
         """Count parts of the network; LimitReached if there are too many."""
         self.steps += count
-        if self.steps > MOST_STEPS:
+        if not self.has_room(0):
             self.problem(node, site.label, f"the network has more than {MOST_STEPS:,} parts; reduce its repeats")
             raise LimitReached
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from cnn_cli.errors import closest, unknown
 from cnn_cli.language.again import use_again
+from cnn_cli.language.block_cache import expand_block
 from cnn_cli.language.children import before_copies, check_alone, check_name, list_items, named_children
 from cnn_cli.language.context import (
     UNKNOWN,
@@ -32,7 +33,7 @@ from cnn_cli.language.network_part import ended, read_network_part, without_head
 from cnn_cli.language.outputs import choose_outputs, warn_no_scores
 from cnn_cli.language.plan import Child, Group, Layer, Plan
 from cnn_cli.language.siblings import Siblings, sibling, value_at
-from cnn_cli.language.spec import Block, Spec
+from cnn_cli.language.spec import Block, Spec, used_blocks
 from cnn_cli.language.unused import note_unused, warn_unused_args, warn_unused_outputs
 from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.layers import JOINS, LAYERS, Shape
@@ -344,8 +345,7 @@ def _unknown_layer(context: Context, name: str) -> str:
 
 def _block(context: Context, block: Block, argument: Node, place: tuple[int, int], site: Site) -> Part:
     """The layers of a block, which adds no level of names."""
-    if context.spec is context.root:
-        context.blocks.add(block.name)
+    context.blocks.add(block.name)
     where = f"{site.label} ({block.name})"
     passed: dict[str, Any] = {}
     mistakes: list[tuple[tuple[int, int], str]] = []
@@ -366,7 +366,8 @@ def _block(context: Context, block: Block, argument: Node, place: tuple[int, int
         context.problem(at, where, message)
     if mistakes or any(v is UNKNOWN for v in passed.values()):
         return unknown_part(site)
-    return _part(context, block.layers, site.at(bind_arguments(context, block.name, block.args, passed, site)))
+    inner = site.at(bind_arguments(context, block.name, block.args, passed, site))
+    return expand_block(context, block, inner, lambda: _part(context, block.layers, inner))
 
 
 def _network(context: Context, node: Node, site: Site) -> Part:
@@ -374,16 +375,19 @@ def _network(context: Context, node: Node, site: Site) -> Part:
     call = read_network_part(context, node, site)
     if call is None:
         return unknown_part(site)
-    saved = context.spec, context.until, context.until_reached, context.part_place
+    saved = context.spec, context.until, context.until_reached, context.part_place, context.blocks
     context.parts[site.path] = call.spec.name
     context.networks.append(call.spec.name)
     context.part_place = context.part_place or node.place
-    context.spec = call.spec
+    context.spec, context.blocks = call.spec, set()
     context.until, context.until_reached = call.until and (f"{site.path}.{call.until}").strip("."), False
     scope = bind_arguments(context, "", call.spec.args, call.args, site)
-    part, output = _part(context, call.layers, site.at(scope))
-    context.networks.pop()
-    context.spec, context.until, context.until_reached, context.part_place = saved
+    try:
+        part, output = _part(context, call.layers, site.at(scope))
+    finally:
+        context.networks.pop()
+        context.spec, context.until, context.until_reached, context.part_place, context.blocks = saved
+    context.blocks.update(used_blocks(context.spec, node.value.get("args")) if "args" in node.value else ())
     return ended(context, node, call, site, without_heads(context, call, site, part, output))
 
 

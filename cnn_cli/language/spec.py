@@ -146,6 +146,7 @@ def _network(name: str, node: Node, key: Place, shared: dict[str, Block], origin
         notes.add(node.keys["outputs"], "`detects` names the outputs of a detector; remove `outputs`", "outputs")
         outputs = None
     several = outputs is not None and isinstance(outputs.value, list)
+    own = _blocks(parts.get("blocks"), notes)
     return Spec(
         name=name,
         origin=origin,
@@ -155,7 +156,7 @@ def _network(name: str, node: Node, key: Place, shared: dict[str, Block], origin
         input=_input(parts.get("input"), notes),
         args=_args(parts.get("args"), notes, "args"),
         layers=parts.get("layers"),
-        blocks=shared | _blocks(parts.get("blocks"), notes),
+        blocks=shared | own if own else shared,
         outputs=_outputs(None if several else outputs, notes),
         named_outputs=_named_outputs(outputs, notes) if outputs and several else tuple(sum(detects, ())),
         detects=detects,
@@ -320,10 +321,10 @@ def _recipes(node: Node | None, train: dict[str, Any], notes: _Notes) -> dict[st
     return recipes
 
 
-def used_blocks(spec: Spec) -> dict[str, Block]:
-    """The blocks that the network names, and those that these name: what must travel with it."""
+def used_blocks(spec: Spec, within: Node | None = None) -> dict[str, Block]:
+    """The blocks that a network, or a part of its text, names, and those that these name: they must travel with it."""
     blocks: dict[str, Block] = {}
-    waiting = [spec.layers, *spec.args.values()]
+    waiting = [within] if within else [spec.layers, *spec.args.values()]
     while waiting:
         node = waiting.pop()
         for word in words(node):

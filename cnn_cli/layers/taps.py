@@ -94,4 +94,4 @@ def resized(i: int, o: int, scale: Fraction, mode: str, corners: bool) -> Taps:
             reads = (first, first + 1) if mode == "bilinear" else tuple(range(first - 1, first + 3))
         return tuple(sorted({min(max(r, 0), i - 1) for r in reads}))
 
-    return Taps(tuple(taps(n) for n in range(o)), i)
+    return EACH if i == o and scale == 1 else Taps(tuple(taps(n) for n in range(o)), i)
