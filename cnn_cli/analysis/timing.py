@@ -6,6 +6,7 @@ lose by running one after the other (caches, overlap) shows in the time of the n
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -77,13 +78,10 @@ def _inputs(network: nn.Module, images: Tensor) -> dict[str, list[Tensor]]:
     def record(name: str) -> Callable[[nn.Module, Any], None]:
         return lambda module, inputs: arguments.__setitem__(name, [i.detach() for i in inputs])
 
-    handles = [module.register_forward_pre_hook(record(name)) for name, module in network.named_modules()]
-    try:
-        with torch.no_grad():
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in network.named_modules():
+            hooks.enter_context(module.register_forward_pre_hook(record(name)))
+        network(images)
     return arguments
 
 

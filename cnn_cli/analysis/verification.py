@@ -1,6 +1,7 @@
 """`cnn summary --verify`: build and run the network, and compare every number of its rows with PyTorch's."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,14 +74,11 @@ def _run(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, tuple[int,
 
         return hook
 
-    handles = [module.register_forward_hook(record(name)) for name, module in network.named_modules()]
-    counter = FlopCounterMode(display=False)
-    try:
-        with counter:  # gradients stay on: without them, fused kernels would be counted as nothing
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    # Gradients stay on: without them, fused kernels would be counted as nothing.
+    with ExitStack() as hooks, FlopCounterMode(display=False) as counter:
+        for name, module in network.named_modules():
+            hooks.enter_context(module.register_forward_hook(record(name)))
+        network(images)
     root = type(network).__name__
     counts = counter.get_flop_counts()
     return shapes, {
