@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,10 +15,10 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.data.catalog import DATASETS, load_named
 from cnn_cli.data.loading import resolve_data_dir
 from cnn_cli.data.preprocessing import preprocess
-from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.errors import CnnError
 from cnn_cli.interpret.inputs import ImageSelection, load_inputs, whole_split
 from cnn_cli.interpret.scores import class_names
-from cnn_cli.pictures.film import FRAMES
+from cnn_cli.pictures.film import FRAMES, frames_of
 from cnn_cli.training.loop import LOG
 
 _BYTES = 1_500_000  # of the gallery
@@ -139,11 +139,11 @@ def filters_by_epoch(loaded: LoadedNetwork) -> dict[str, Any] | None:
     path = loaded.run / FRAMES if loaded.run else None
     if path is None or not path.is_file():
         return None
-    frames = {float(name): tensor for name, tensor in safetensors.torch.load(path.read_bytes()).items()}
-    epochs = sorted(frames)
-    stack = torch.stack([frames[epoch] for epoch in epochs])
+    _, frames = frames_of(path.parent)
+    stack = torch.from_numpy(np.stack([frame.weights for frame in frames]))
     bound = float(stack.abs().max()) or 1.0
     levels = (stack / bound * 127).round().to(torch.int8)
+    epochs = [float(frame.epoch) for frame in frames]
     return {"epochs": epochs, "shape": list(levels.shape[1:]), "values": _encoded(levels.view(torch.uint8))}
 
 
@@ -152,13 +152,6 @@ def classes_of(loaded: LoadedNetwork, shown: Gallery) -> list[str]:
     if not loaded.classes and len(shown.outputs) == loaded.plan.output[0]:
         return list(shown.outputs)
     return list(class_names(loaded))
-
-
-def check_images(loaded: LoadedNetwork) -> None:
-    """UsageError for a network that takes neither grayscale nor color images."""
-    channels = loaded.preprocessing.input[0]
-    if channels not in (1, 3):
-        raise UsageError(f"the network takes {channels} channels, but images have 1 (grayscale) or 3 (color)")
 
 
 def _encoded(values: Tensor | Sequence[int]) -> str:

@@ -12,9 +12,9 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder, write_text
 from cnn_cli.interpret.activations import trunk
-from cnn_cli.interpret.inputs import ImageSelection
+from cnn_cli.interpret.inputs import ImageSelection, check_channels
 from cnn_cli.interpret.pictured import network_facts, provenance, restored
-from cnn_cli.page.content import check_images, classes_of, digits_to_train_on, filters_by_epoch, gallery, history
+from cnn_cli.page.content import classes_of, digits_to_train_on, filters_by_epoch, gallery, history
 from cnn_cli.page.description import describe
 from cnn_cli.page.sources import compact, computing, page_script, read_source
 from cnn_cli.pictures.image import check_target
@@ -47,7 +47,7 @@ def page_path(loaded: LoadedNetwork, output: Path | None, force: bool) -> Path:
     UsageError for another suffix than .html, for a file that exists, unless `force`, and for a network that no page
     shows: one that takes no images, or has more parameters than a browser takes.
     """
-    check_images(loaded)
+    check_channels(loaded)
     if loaded.plan.params > MOST_PARAMETERS:
         raise UsageError(
             f"{loaded.plan.network} has {loaded.plan.params:,} parameters, more than the {MOST_PARAMETERS:,} that a "
