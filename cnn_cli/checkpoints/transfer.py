@@ -1,7 +1,7 @@
 """Copying weights from a file into a network: all of them, all but the head, or those that match."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,9 +54,7 @@ def fit(plan: Plan, tensors: Mapping[str, Tensor], origin: str, *, whole: bool =
     names = [name for name in dict.fromkeys((*own, *tensors)) if name not in head and name not in missing]
     differences = [d for name in names if (d := _difference(name, own.get(name), tensors.get(name)))]
     if differences:
-        more = f"; {len(differences) - 2} more differ" if len(differences) > 2 else ""
-        text = f"{origin} does not fit {plan.network}"
-        raise UsageError(f"{text}: {'; '.join(differences[:2])}{more}")
+        raise UsageError(f"{origin} does not fit {plan.network}: {_summary(differences)}")
     new = {name: f"{_sizes(own[name])} (file: {_sizes(tensors[name].shape)})" for name in head}
     new |= {name: f"{_sizes(own[name])} (not in the file)" for name in missing}
     if not whole:
@@ -97,9 +95,8 @@ def fit_part(plan: Plan, part: str, tensors: Mapping[str, Tensor], origin: str) 
     tensors = translated(tensors, inside)
     differences = [d for name, full in inside.items() if (d := _difference(name, own[full], tensors.get(name)))]
     if differences:
-        more = f"; {len(differences) - 2} more differ" if len(differences) > 2 else ""
         fix = f"end the part before the layers that differ, with `until`, or name the weights of {plan.parts[part]}"
-        raise UsageError(f"{origin} does not fit: {'; '.join(differences[:2])}{more}; {fix}")
+        raise UsageError(f"{origin} does not fit: {_summary(differences)}; {fix}")
     unusable = {full: "(not finite in the file)" for name, full in inside.items() if not_finite({"": tensors[name]})}
     copied = {full: tensors[name] for name, full in inside.items() if full not in unusable}
     others = {name: "(of no part)" for name in own if name not in copied and name not in unusable}
@@ -197,6 +194,10 @@ def _difference(name: str, own: Shape | None, other: Tensor | None) -> str:
         return ""
     type_ = "" if other.dtype == torch.float32 else f" of {str(other.dtype).removeprefix('torch.')}"
     return f"{name} is {_sizes(other.shape)}{type_}, but should be {_sizes(own)}"
+
+
+def _summary(differences: Sequence[str]) -> str:
+    return "; ".join([*differences[:2], *[f"{len(differences) - 2} more differ"] * (len(differences) > 2)])
 
 
 def _sizes(shape: Shape) -> str:
