@@ -6,7 +6,7 @@ from typing import Any
 from cnn_cli.cli.app import command
 from cnn_cli.cli.data import Name, check_task
 from cnn_cli.cli.options import DATA_DIR, JSON, NETWORK_HELP, Picture, Spec, argument, option
-from cnn_cli.cli.output import emit, emit_json, note
+from cnn_cli.cli.output import emit_result, note
 from cnn_cli.cli.training_options import settings_group
 from cnn_cli.errors import UsageError
 
@@ -52,5 +52,5 @@ def data_preview_command(
     result = preview_data(PreviewRequest(data, chosen, asked, data_dir, task, split, images, epoch, spec.size), path)
     for line in result.notes:
         note(line)
-    emit_json(result.document()) if json else emit(result.text())
+    emit_result(result, json)
     picture.preview(result.path, result.body)

@@ -12,6 +12,7 @@ from cnn_cli.errors import CnnError
 
 if TYPE_CHECKING:
     from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+    from cnn_cli.tables import Result
 
 
 def clean(text: str) -> str:
@@ -42,6 +43,11 @@ def emit(text: str) -> None:
 def emit_json(document: Any) -> None:
     """One JSON document on stdout; a number that is not finite becomes null, since JSON has none."""
     _write(json.dumps(_finite(document), indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def emit_result(result: "Result", json: bool) -> None:
+    """A result as text, or as one JSON document."""
+    emit_json(result.document()) if json else emit(result.text())
 
 
 def _write(text: str) -> None:

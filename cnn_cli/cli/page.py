@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cnn_cli.cli.app import command
 from cnn_cli.cli.options import JSON, Data, Images, Network, Spec, Untrained, Weights, flag, option
-from cnn_cli.cli.output import emit, emit_json, note, note_weights
+from cnn_cli.cli.output import emit_result, note, note_weights
 
 _OUTPUT_HELP = "HTML file [page.html in the run folder, or NETWORK.html]."
 
@@ -36,8 +36,4 @@ def page_command(
     if loaded.weights is None and not untrained.untrained:
         note(f"{loaded.plan.network} has no run, so the page shows it untrained; train it: cnn train {network}")
     note_weights(network, loaded)
-    written = write_page(loaded, images.selection(data), path, untrained.seed or 0)
-    if json:
-        emit_json(written.document())
-    else:
-        emit(written.text())
+    emit_result(write_page(loaded, images.selection(data), path, untrained.seed or 0), json)

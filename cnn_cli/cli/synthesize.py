@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cnn_cli.cli.app import command
 from cnn_cli.cli.options import JSON, SEED, Network, Picture, Spec, Weights, flag, option
-from cnn_cli.cli.output import emit, emit_json
+from cnn_cli.cli.output import emit_result
 
 _CHANNELS_HELP = "Channels of the layer: 3, 0-15 or 3,5,8-10."
 _PARAMETRIZATION_HELP = "Parametrization of the image: fourier or pixels."
@@ -51,5 +51,5 @@ def synthesize_command(
     request = UnitRequest(objective.target or (), objective.all_classes, objective.layer, objective.channels)
     loaded, device = weights.load(network, spec), weights.torch_device
     result = show_synthesis(loaded, request, ascent, picture.target, optimization.size, device)
-    emit_json(result.document()) if json else emit(result.text())
+    emit_result(result, json)
     picture.preview(result.path, result.body)

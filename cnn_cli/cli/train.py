@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cnn_cli.cli.app import command
 from cnn_cli.cli.options import DATA_DIR, DEVICE, JSON, Network, Spec, argument, flag, option
-from cnn_cli.cli.output import emit, emit_json, note
+from cnn_cli.cli.output import emit_result, note
 from cnn_cli.cli.training_options import Settings
 from cnn_cli.errors import UsageError
 
@@ -74,7 +74,7 @@ def train_command(
     )
     result = _run(request, options, Path(find_run(str(run))) if run else None)
     if result:
-        emit_json(result.document()) if options.json else emit(result.text())
+        emit_result(result, options.json)
 
 
 def _run(request: "Request", options: RunOptions, folder: Path | None) -> "Result | None":

@@ -2,7 +2,7 @@
 
 from cnn_cli.cli.app import command
 from cnn_cli.cli.options import JSON, Data, Images, Network, Picture, Spec, Untrained, Weights, flag, option
-from cnn_cli.cli.output import emit, emit_json
+from cnn_cli.cli.output import emit_result
 
 
 @command("visualize-features", "Interpretation")
@@ -25,6 +25,6 @@ def visualize_features_command(
     inputs = images.load(loaded, data, limit=64)
     seed, device = untrained.seed or 0, weights.torch_device
     result = show_features(loaded, inputs, layer or (), picture.target, seed, per_channel, device)
-    emit_json(result.document()) if json else emit(result.text())
+    emit_result(result, json)
     for image in result.images:
         picture.preview(image.path, image.drawing.page.body)

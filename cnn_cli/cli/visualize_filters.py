@@ -5,7 +5,7 @@ from typing import Any
 
 from cnn_cli.cli.app import command
 from cnn_cli.cli.options import JSON, Network, Picture, Spec, Untrained, Weights, flag, option
-from cnn_cli.cli.output import emit, emit_json
+from cnn_cli.cli.output import emit_result
 from cnn_cli.errors import UsageError
 
 _COMPARE_HELP = "Compare with the initial weights (untrained), a run or a checkpoint."
@@ -61,5 +61,5 @@ def visualize_filters_command(
     else:
         view = LayerView(filters.layer, filters.per_filter, filters.sort == "norm", filters.compare)
         result = show_filters(loaded, view, picture.target, seed)
-    emit_json(result.document()) if json else emit(result.text())
+    emit_result(result, json)
     picture.preview(result.path, result.body)
