@@ -40,6 +40,7 @@ ORDER = [
     "training",
     "interpret",
     "page",
+    "report",
     "cli",
     "__main__",
 ]

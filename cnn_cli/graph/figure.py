@@ -74,13 +74,13 @@ def arrange(sizes: Sequence[Size], arrows: Sequence[Arrow]) -> Arrangement:
 
 
 def box_size(box: Box) -> Size:
-    lines = _texts(box)
+    lines = box_texts(box)
     wide = max(_text_width(text, size, bold) for text, size, bold, _ in lines)
     padding = 26 if box.kind in ("join", "input") else 22
     return max(wide + padding, 70), sum(size * 1.35 for _, size, _, _ in lines) + 13
 
 
-def _texts(box: Box) -> list[tuple[str, float, bool, str]]:
+def box_texts(box: Box) -> list[tuple[str, float, bool, str]]:
     """(text, size, bold, color) of the lines in a box."""
     named = box.kind not in ("input", "block", "join") and box.name != box.title
     above = [(box.name, SMALL, False, SOFT)] if named else []
@@ -107,7 +107,7 @@ def _draw_box(axes: "Axes", box: Box, center: Point, size: Size) -> None:
         patch.set(facecolor=fill, edgecolor=border)
         axes.add_patch(patch)
     baseline = y - height / 2 + 6.5
-    for text, points, bold, color in _texts(box):
+    for text, points, bold, color in box_texts(box):
         baseline += points * 1.35
         weight = "bold" if bold else "normal"
         _write(axes, (x, baseline - points * 0.3), text, points, color, centered=True, fontweight=weight)

@@ -99,7 +99,7 @@ def table(source: Table, caption: str, hidden_caption: bool = False) -> Html:
     foot = element("tfoot", _row(columns, source.total)) if source.total is not None else None
     title = element("caption", caption, class_="hidden" if hidden_caption else None)
     whole = element("table", title, element("thead", head), element("tbody", body), foot)
-    return element("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    return element("div", whole, class_="scroll", tabindex=0, role="group", aria_label=caption)
 
 
 def _row(columns: Sequence[Column], row: dict[str, object]) -> Html:
@@ -152,15 +152,15 @@ class Section:
         return element("li", element("a", self.title, href=f"#{self.id}"), inner)
 
 
-def document(title: str, lead: Child, sections: Sequence[Section], footer: str) -> str:
-    """A whole document: title and lead, contents, sections. The footer says what the file holds."""
+def document(title: str, lead: Child, sections: Sequence[Section], footer: str, style: str = "") -> str:
+    """A whole document: title and lead, contents, sections. The footer says what the file holds. style: more CSS."""
     contents = element("ul", (section.link() for section in sections))
     head = join(
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         element("title", title),
-        element("style", Html(_style())),
+        element("style", Html(_style() + style)),
     )
     body = join(
         element("a", "Skip to the content", href="#content", class_="skip"),

@@ -1,0 +1,46 @@
+"""`cnn report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnn_cli.cli.app import command
+from cnn_cli.cli.options import DEVICE, JSON, Data, flag, option
+from cnn_cli.cli.output import emit, emit_json
+from cnn_cli.errors import UsageError
+
+_RUNS_HELP = "Run folders; several are compared with the first."
+Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help=_RUNS_HELP)]
+_OUTPUT_HELP = "HTML file [report.html in the run folder; of several runs, in the working directory]."
+
+
+@command("report", "Training")
+def report_command(
+    runs: Runs,
+    data: Data,
+    split: str | None = option("Data", "NAME", "Split to evaluate: test, val or train [test, else val, else train]."),
+    device: str = DEVICE,
+    output: Path | None = option("Output", "FILE", _OUTPUT_HELP, "-o", "--output"),
+    force: bool = flag("Output", "Overwrite an existing file."),
+    json: bool = JSON,
+) -> None:
+    """Write a self-contained HTML report of a run, or of several with their comparison first.
+
+    Shows the result with confidence intervals, settings and their sources, the network, learning curves, a confusion
+    matrix that opens images, the worst mistakes, calibration, filters, speed and environment. The file contains images
+    of the data set and makes no request.
+    """
+    from cnn_cli.device import pick
+    from cnn_cli.report.document import report_path, write_report
+    from cnn_cli.report.run_facts import load_run
+    from cnn_cli.training.eval_report import SPLITS, EvaluationRequest
+
+    if split not in (None, *SPLITS):
+        raise UsageError(f"--split must be test, val or train, not {split!r}")
+    if len(runs) > 8:
+        raise UsageError(f"cnn report takes at most 8 runs, not {len(runs)}; `cnn runs` lists any number")
+    loaded = [load_run(name) for name in runs]
+    path = report_path(loaded, output, force)
+    written = write_report(loaded, path, EvaluationRequest(data.data, data.data_dir, split), pick(device))
+    emit_json(written.document()) if json else emit(written.text())

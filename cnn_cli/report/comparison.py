@@ -1,0 +1,139 @@
+"""Several runs: their results side by side, whether they differ, curves on one plot, settings that differ."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cnn_cli.pictures.charts import interval_chart
+from cnn_cli.pictures.grid import picture
+from cnn_cli.pictures.html import Html, Section, element, embedded, table, thumbnail
+from cnn_cli.report.confusion import SIDE, Album
+from cnn_cli.report.curves import common_curves
+from cnn_cli.report.run_facts import RunFacts
+from cnn_cli.report.run_settings import setting_rows
+from cnn_cli.tables import Column, Table, format_count, percent
+from cnn_cli.tasks.uncertainty import show as show_interval
+from cnn_cli.training.epoch_log import clock
+from cnn_cli.training.outcomes import ClassOutcomes
+from cnn_cli.training.run_comparison import Candidate, RunComparison, compare_candidates, sides
+
+_IMAGES = 12  # on each side
+
+
+def compare(runs: Sequence[RunFacts]) -> RunComparison | None:
+    """The runs on the same images; None where one has no outcomes. UsageError for runs that cannot be compared."""
+    candidates = [
+        Candidate(facts.letter, facts.name, (facts.loaded,), (facts.outcomes,)) for facts in runs if facts.outcomes
+    ]
+    return compare_candidates(candidates) if len(candidates) == len(runs) else None
+
+
+def comparison_section(runs: Sequence[RunFacts], comparison: RunComparison | None, album: Album) -> Section:
+    parts = [
+        Section("verdict", "Result", [_verdicts(runs, comparison), _results(runs)]),
+        *([Section("common-curves", "Learning curves", curves)] if (curves := common_curves(runs)) else []),
+        Section("differing", "Settings that differ", _settings(runs)),
+        *([_images(comparison, album)] if comparison and isinstance(runs[0].outcomes, ClassOutcomes) else []),
+    ]
+    return Section("comparison", "Comparison", None, parts)
+
+
+def _verdicts(runs: Sequence[RunFacts], comparison: RunComparison | None) -> list[Html]:
+    if comparison is None:
+        missing = ", ".join(facts.title for facts in runs if not facts.outcomes)
+        words = f"The predictions for each image are not known of {missing}, so that differences cannot be tested."
+        return [element("p", words, class_="note")]
+    parts, rows = [], []
+    for other, d in zip(comparison.candidates[1:], comparison.differences, strict=True):
+        parts.append(element("p", f"{comparison.verdict(other, d)}.", class_="verdict"))
+        if d.only_a is not None:
+            a = comparison.candidates[0].letter
+            words = f"Only {a} is right on {d.only_a:,} images, only {other.letter} on {d.only_b:,}."
+            parts.append(element("p", words, class_="soft"))
+        low, high = d.interval
+        rows.append((f"{other.letter} − {comparison.candidates[0].letter}", 100 * d.value, (100 * low, 100 * high)))
+    title = f"Difference in {comparison.metric}, with its 95% interval"
+    return [*parts, interval_chart(title, rows, "percentage points", "{:+.2f}".format, zero=True)]
+
+
+def _results(runs: Sequence[RunFacts]) -> Html:
+    rows: list[dict[str, Any]] = []
+    for facts in runs:
+        score = facts.result.score if facts.result else None
+        intervals = (facts.result.document().get("intervals") or {}) if facts.result else {}
+        interval = intervals.get(facts.result.metric if facts.result else "")
+        rows.append(
+            {
+                "run": element("a", facts.title, href=f"#{facts.id('run')}"),
+                "network": facts.loaded.plan.network,
+                "score": score,
+                "interval": show_interval(interval) if interval else None,
+                "epochs": facts.run.epochs,
+                "params": facts.loaded.plan.params,
+                "macs": facts.loaded.plan.macs,
+                "time": clock(facts.run.seconds),
+                "state": facts.run.state,
+            }
+        )
+    columns = (
+        Column("run", "run"),
+        Column("network", "network"),
+        Column("score", runs[0].metric, number=True, show=lambda v: percent(v, 2)),
+        Column("interval", "95% interval", number=True),
+        Column("epochs", "epochs", number=True),
+        Column("params", "parameters", number=True),
+        Column("macs", "MACs", number=True, show=format_count),
+        Column("time", "training time", number=True),
+        Column("state", "state"),
+    )
+    return table(Table(columns, rows), "Runs")
+
+
+def _settings(runs: Sequence[RunFacts]) -> Html:
+    values = {facts.letter: {row["name"]: row["value"] for row in setting_rows(facts)} for facts in runs}
+    for facts in runs:
+        values[facts.letter]["network"] = facts.loaded.plan.network
+    names = dict.fromkeys(["network", *(name for own in values.values() for name in own)])
+    rows = [{"name": name, **{k: own.get(name) for k, own in values.items()}} for name in names]
+    rows = [row for row in rows if len({row[letter] for letter in values}) > 1]
+    if not rows:
+        return element("p", "All settings are the same.", class_="soft")
+    columns = (Column("name", "setting"), *(Column(f.letter, f.title, wraps=True) for f in runs))
+    return table(Table(columns, rows), "Settings that differ")
+
+
+def _images(comparison: RunComparison, album: Album) -> Section:
+    """What only one of the first and another run gets right."""
+    parts: list[Html] = []
+    first = comparison.candidates[0]
+    for other in comparison.candidates[1:]:
+        both = sides(first.outcomes[0], other.outcomes[0])
+        for winner, loser, indices in zip((first, other), (other, first), both, strict=True):
+            if indices:
+                parts.append(
+                    element("h4", f"Right in {winner.letter}, wrong in {loser.letter}: {len(indices):,} images")
+                )
+                cells = [_image(winner, loser, i) for i in indices[:_IMAGES]]
+                album.count += len(cells)
+                parts.append(element("ul", cells, class_="thumbs"))
+    text = parts or element("p", "All runs are right on the same images.", class_="soft")
+    return Section("only-one", "Images that only one gets right", text)
+
+
+def _image(winner: Candidate, loser: Candidate, index: int) -> Html:
+    right, wrong = winner.outcomes[0], loser.outcomes[0]
+    assert isinstance(right, ClassOutcomes) and isinstance(wrong, ClassOutcomes)
+    names = right.images.classes
+    predicted = wrong.images.classes[wrong.predicted[index]]
+    shown = embedded(thumbnail(picture(right.images.pixels(index)), SIDE), f"{names[right.true[index]]}")
+    return element(
+        "li",
+        shown,
+        f"{winner.letter}: ",
+        element("span", names[right.predicted[index]], class_="right"),
+        element("br"),
+        f"{loser.letter}: ",
+        element("span", predicted, class_="wrong"),
+        element("br"),
+        element("small", Path(right.images.names[index]).name),
+    )

@@ -1,0 +1,172 @@
+"""What a report says of a run: its folder read, and its network evaluated once. Nothing here draws or writes."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cnn_cli.checkpoints.checkpoint import LoadedNetwork, load_trained
+from cnn_cli.checkpoints.run_folder import BEST, CONFIG, DIVERGED, LAST, find_run
+from cnn_cli.checkpoints.runs import Run, list_runs
+from cnn_cli.errors import CnnError, UsageError
+from cnn_cli.tasks.base import TaskResult, metric_title
+from cnn_cli.tasks.selection import read_result
+from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network
+from cnn_cli.training.outcomes import Outcomes, measured_outcomes
+
+LOG, RESULT = "metrics.jsonl", "eval.json"
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run under its letter (none where it is the only one): `config` is config.yaml, `history` metrics.jsonl.
+
+    result, outcomes: on the split that was asked for; of a run whose data cannot be read, the result in eval.json, and
+    no outcomes. seconds: of the evaluation. notes: what is left out, and why.
+    """
+
+    letter: str
+    name: str
+    loaded: LoadedNetwork
+    run: Run
+    config: dict[str, Any]
+    history: tuple[dict[str, Any], ...]
+    result: TaskResult | None
+    outcomes: Outcomes | None
+    seconds: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.letter}: {self.name}" if self.letter else self.name
+
+    def id(self, name: str) -> str:
+        """An id of this run's own in the document."""
+        return f"{self.letter.lower()}-{name}" if self.letter else name
+
+    @property
+    def data(self) -> str:
+        return Path(str(self.loaded.metadata.data.get("name", "")) if self.loaded.metadata else "").name
+
+    @property
+    def metric(self) -> str:
+        """The name of the task's metric, for people."""
+        return metric_title(self.result.metric if self.result else self.run.metric or "accuracy")
+
+    def document(self) -> dict[str, Any]:
+        score = {self.result.metric: self.result.score, "split": self.result.split} if self.result else {}
+        return {"run": str(self.run.path), "network": self.loaded.plan.network, **score, "notes": list(self.notes)}
+
+
+def load_run(name: str) -> LoadedNetwork:
+    """The run in a folder, or the newest of a network. UsageError for what is not a run, CnnError for one that has no
+    weights yet."""
+    folder = Path(find_run(name))
+    if (folder / CONFIG).is_file() and not any((folder / file).is_file() for file in (BEST, LAST)):
+        raise CnnError(f"{folder} has no weights yet: no epoch is complete; run this again after its first epoch")
+    loaded = load_trained(str(folder) if folder.is_dir() else name)
+    if loaded.run is None:
+        raise UsageError(f"{name} is not a run folder; a report needs the folder that `cnn train` wrote")
+    return loaded
+
+
+def read_run(
+    letter: str, loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device, checkpoint_only: bool = False
+) -> RunFacts:
+    """Read the folder of a run and evaluate its network.
+
+    Where the data of the run cannot be read, notes say so; CnnError where other data or a split were asked for.
+    checkpoint_only: do not evaluate.
+    """
+    folder = loaded.run
+    assert folder is not None
+    notes = [*_state_notes(folder)]
+    config, history = _read_config(folder, notes), _read_log(folder, notes)
+    result, outcomes, seconds = None, None, None
+    try:
+        began = time.monotonic()
+        result, outcomes = _evaluated(loaded, request, device)
+        seconds = time.monotonic() - began
+    except CnnError as error:
+        if request.data or request.split:
+            raise
+        result = _stored_result(folder, notes)
+        stored = f"the result is that of {RESULT}" if result else "there is no result"
+        notes.append(f"The network could not be evaluated, so {stored}, and there are no images: {error}")
+    run = list_runs(folder).runs
+    assert run, folder
+    return RunFacts(
+        letter, folder.name, loaded, run[0], config, tuple(history), result, outcomes, seconds, tuple(notes)
+    )
+
+
+def _evaluated(
+    loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device
+) -> tuple[TaskResult, Outcomes | None]:
+    if loaded.plan.detects:
+        return evaluate_network(loaded, request, device).result, None
+    outcomes, result = measured_outcomes(loaded, request, device)
+    return result, outcomes
+
+
+def _state_notes(folder: Path) -> list[str]:
+    """What a reader must know of a run that is not finished."""
+    run = next(iter(list_runs(folder).runs), None)
+    if run is None or run.state == "finished":
+        return []
+    done = f"{run.epochs} of {run.total} epochs"
+    if run.state == "running":
+        return [f"This run is in progress: {done} are complete. The report shows its best weights so far."]
+    if run.state == "diverged":
+        path = folder / DIVERGED
+        reason = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+        return [f"Training diverged after {done}. {reason}".strip()]
+    return [f"This run was interrupted after {done}. Resume it with: cnn train {folder} --resume"]
+
+
+def _read_config(folder: Path, notes: list[str]) -> dict[str, Any]:
+    """config.yaml; empty where it is damaged, and the notes say so."""
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        if isinstance(config, dict) and isinstance(config.get("settings"), dict):
+            return config
+    except (OSError, ValueError, yaml.YAMLError):
+        pass
+    notes.append(f"{CONFIG} cannot be read: the settings are those stored with the weights, without their sources.")
+    return {}
+
+
+def _read_log(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The epochs of metrics.jsonl; the notes say how many lines are damaged."""
+    path = folder / LOG
+    if not path.is_file():
+        notes.append(f"There is no {LOG}, so there are no learning curves.")
+        return []
+    rows, damaged = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("epoch"), int | float):
+            rows.append(row)
+        else:
+            damaged += 1
+    if damaged:
+        lines = "1 line" if damaged == 1 else f"{damaged} lines"
+        notes.append(f"{lines} of {LOG} cannot be read; the curves leave out those epochs.")
+    return rows
+
+
+def _stored_result(folder: Path, notes: list[str]) -> TaskResult | None:
+    try:
+        return read_result(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        notes.append(f"There is no {RESULT}; `cnn eval {folder}` writes it where the data are.")
+    except (OSError, ValueError, TypeError, KeyError):
+        notes.append(f"{RESULT} cannot be read; `cnn eval {folder}` writes it anew where the data are.")
+    return None
