@@ -200,7 +200,7 @@ def _counts() -> tuple[Column, ...]:
 def draw_box_mistakes(mistakes: BoxMistakes) -> Page:
     """The worst images, each with its true boxes and its detections, in the colors of what is wrong with them."""
     shown = mistakes.worst[: min(mistakes.limit, _ACROSS * _MOST_ROWS)]
-    cells = [cell for index in shown or [0] for cell in _pair(mistakes, index)]
+    cells = [cell for index in shown or [0] for cell in draw_pair(mistakes, index)]
     across = 2 * (_ACROSS if len(shown) > 1 else 1)
     headings = ("true boxes", "detections") * (across // 2)
     panel, _ = captioned_grid([cells[i : i + across] for i in range(0, len(cells), across)], headings)
@@ -211,7 +211,8 @@ def draw_box_mistakes(mistakes: BoxMistakes) -> Page:
     return compose_page([panel, legend], f"{mistakes.loaded.plan.network}: detection errors", lines, None)
 
 
-def _pair(mistakes: BoxMistakes, index: int) -> list[Cell]:
+def draw_pair(mistakes: BoxMistakes, index: int) -> list[Cell]:
+    """An image with its true boxes, and with its detections."""
     o, classes, row = mistakes.outcomes, mistakes.outcomes.images.classes, mistakes.row(index)
     own = np.flatnonzero((o.objects.images == index) & (o.objects.flags == 0))
     chosen = np.flatnonzero((o.detections.images == index) & (o.classified.kinds >= 0))

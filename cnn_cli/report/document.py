@@ -13,6 +13,7 @@ from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder, write_text
 from cnn_cli.pictures.html import Html, Section, document, element, join
 from cnn_cli.pictures.image import check_target
+from cnn_cli.report.boxes import boxes_section
 from cnn_cli.report.calibration import calibration_section
 from cnn_cli.report.comparison import compare, comparison_section
 from cnn_cli.report.confusion import Album, confusion_section, mistakes_section
@@ -107,6 +108,7 @@ def run_sections(facts: RunFacts, album: Album) -> list[Section]:
         confusion_section(facts, album),
         mistakes_section(facts, album),
         masks_section(facts, album),
+        boxes_section(facts, album),
         classes_section(facts),
         detection_section(facts),
         calibration_section(facts),

@@ -15,7 +15,7 @@ from cnn_cli.checkpoints.runs import Run, list_runs
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.tasks.base import TaskResult, metric_title
 from cnn_cli.tasks.selection import read_result
-from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network
+from cnn_cli.training.eval_report import EvaluationRequest
 from cnn_cli.training.outcomes import Outcomes, measured_outcomes
 
 LOG, RESULT = "metrics.jsonl", "eval.json"
@@ -74,13 +74,10 @@ def load_run(name: str) -> LoadedNetwork:
     return loaded
 
 
-def read_run(
-    letter: str, loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device, checkpoint_only: bool = False
-) -> RunFacts:
+def read_run(letter: str, loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> RunFacts:
     """Read the folder of a run and evaluate its network.
 
     Where the data of the run cannot be read, notes say so; CnnError where other data or a split were asked for.
-    checkpoint_only: do not evaluate.
     """
     folder = loaded.run
     assert folder is not None
@@ -89,7 +86,7 @@ def read_run(
     result, outcomes, seconds = None, None, None
     try:
         began = time.monotonic()
-        result, outcomes = _evaluated(loaded, request, device)
+        outcomes, result = measured_outcomes(loaded, request, device)
         seconds = time.monotonic() - began
     except CnnError as error:
         if request.data or request.split:
@@ -97,20 +94,8 @@ def read_run(
         result = _stored_result(folder, notes)
         stored = f"the result is that of {RESULT}" if result else "there is no result"
         notes.append(f"The network could not be evaluated, so {stored}, and there are no images: {error}")
-    run = list_runs(folder).runs
-    assert run, folder
-    return RunFacts(
-        letter, folder.name, loaded, run[0], config, tuple(history), result, outcomes, seconds, tuple(notes)
-    )
-
-
-def _evaluated(
-    loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device
-) -> tuple[TaskResult, Outcomes | None]:
-    if loaded.plan.detects:
-        return evaluate_network(loaded, request, device).result, None
-    outcomes, result = measured_outcomes(loaded, request, device)
-    return result, outcomes
+    (run,) = list_runs(folder).runs
+    return RunFacts(letter, folder.name, loaded, run, config, tuple(history), result, outcomes, seconds, tuple(notes))
 
 
 def _state_notes(folder: Path) -> list[str]:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 MOST = 100  # detections of an image
 _CANDIDATES = 1000  # that suppression looks at
@@ -30,6 +29,8 @@ def detections_of(scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[
 
 
 def _of_image(scores: Tensor, boxes: Tensor) -> Found:
+    from torchvision.ops import batched_nms  # takes seconds to load, and only detectors need it
+
     cells = scores.shape[1]
     score, place = scores.flatten().topk(min(_CANDIDATES, scores.numel()))
     box = boxes[place % cells]

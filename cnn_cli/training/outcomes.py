@@ -168,9 +168,12 @@ def _mask_outcomes(setup: Setup, task: Segmentation, images: Images) -> MaskOutc
 
 
 def _box_outcomes(setup: Setup, task: Detection, images: Images) -> BoxOutcomes:
-    measure = DetectionMeasure(task.classes, task.measured)
-    for outputs, targets in setup.run(images.split):
-        measure.add(outputs, targets)
+    measure = next((m for m in setup.measures if isinstance(m, DetectionMeasure)), None)
+    if measure is None:
+        measure = DetectionMeasure(task.classes, task.measured)
+        setup = replace(setup, measures=(*setup.measures, measure))
+    for _ in setup.run(images.split):
+        pass
     detections, objects = assemble(measure.found, measure.true)
     precision = compute_average_precision(detections, objects, len(task.classes))
     original = setup.dataset.splits[setup.split]
