@@ -66,6 +66,15 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 
+def enumerated(names: Sequence[str], word: str = "and") -> str:
+    """The names as a sentence has them.
+
+    >>> enumerated(["mixup", "CutMix", "class weights"])
+    'mixup, CutMix and class weights'
+    """
+    return f" {word} ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One mistake in a spec at its place; `warning` where the network works all the same."""

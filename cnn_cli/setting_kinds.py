@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cnn_cli.errors import closest
+from cnn_cli.errors import unknown
 from cnn_cli.values import Choice, Flag, Integer, Kind, ListOf, Number, Text, shown
 
 
@@ -98,15 +98,16 @@ class ParameterGroup:
 
     def read(self, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or "parameters" not in value or len(value) < 2:
-            raise ValueError(f"must be {{parameters: GLOB, lr: 0.001}} with what is to differ, not {shown(value)}")
+            form = "{parameters: GLOB, lr: 0.001}"
+            raise ValueError(f"must be {form} with the settings that differ, not {shown(value)}")
         read = {}
         for key, item in value.items():
             if key not in _GROUP:
-                raise ValueError(f"must not have {key!r}.{closest(key, _GROUP)} A group has {', '.join(_GROUP)}")
+                raise ValueError(f"has an {unknown('key', str(key), _GROUP)}")
             try:
                 read[key] = _GROUP[key].read(item)
             except ValueError as error:
-                raise ValueError(f"{key} {error}".replace("must", "in it must", 1)) from None
+                raise ValueError(f"has an invalid {key}: it {error}") from None
         return read
 
     def schema(self) -> dict[str, Any]:

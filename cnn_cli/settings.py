@@ -39,7 +39,7 @@ _SCHEDULES = ("constant", "cosine", "onecycle", "step", "linear", "triangular")
 _FLIPS, _PADDING = Choice(("none", "random", "alternating")), Choice(("constant", "reflect"))
 _BOXES = ("voc", "coco", "yolo")
 _POSITIVE, _FRACTION, _PART = Number(0, above=True), Number(0, 1), Number(0, 1, above=True)
-_GROUPS = ListOf(ParameterGroup(), least=0, most=100)
+_GROUPS = ListOf(ParameterGroup(), least=0, most=100, single=True)
 _PATTERNS = ListOf(Text(), least=0, most=100, single=True)
 LOSSES = ("cross-entropy", "focal", "dice", "cross-entropy+dice", "focal+dice")
 _CLASS_WEIGHTS = OneOf((Null(), Choice(("balanced", "sqrt")), ListOf(Number(0), least=2, most=100_000)))
@@ -85,7 +85,7 @@ SETTINGS: dict[str, Field] = {
         init=(
             maybe(Initialization()),
             None,
-            "initialization of convolutions: {GLOB: dirac} or {GLOB: whitening} [PyTorch's]",
+            "initialization of convolutions: {GLOB: dirac}, whitening or prior [PyTorch's]",
         ),
         weights_partial=(Flag(), False, "copy only weights that match by name and shape [false: all must match]"),
         freeze=(_PATTERNS, (), "layers or parameters to freeze, such as features.* [none]"),
@@ -254,8 +254,9 @@ def _contradictions(values: Mapping[str, Any]) -> dict[str, str]:
         reasons["warmup"] = f"schedule {values['schedule']} has its own warm-up; leave out warmup"
     if values.get("balanced_sampling") and values.get("shuffle") is False:
         reasons["balanced_sampling"] = "balanced_sampling samples images at random; leave out --no-shuffle"
-    if values.get("warmup", 0) >= values.get("epochs", SETTINGS["epochs"].default):
-        reasons["warmup"] = "warmup must be shorter than epochs"
+    epochs = values.get("epochs", SETTINGS["epochs"].default)
+    if values.get("warmup", 0) >= epochs:
+        reasons["warmup"] = f"warmup {values['warmup']:g} must be less than epochs {epochs:g}"
     if values.get("momentum") == 1 and values.get("optimizer") == "muon":
         reasons["momentum"] = "muon with momentum 1 ignores every gradient; write 0.95"
     if values.get("padding_mode", "constant") != "constant" and not values.get("shift"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from cnn_cli.errors import closest
+from cnn_cli.errors import closest, enumerated
 
 
 class Kind(Protocol):
@@ -37,7 +37,7 @@ def _flow(value: Any, depth: int) -> str:
     if value is None or isinstance(value, bool):
         return {None: "nothing", True: "true", False: "false"}[value]
     if not isinstance(value, dict | list | tuple):
-        return str(value)
+        return f"{value:g}" if isinstance(value, float) and abs(value) >= 1e6 else str(value)
     if depth == 0:
         return "…"
     if isinstance(value, dict):
@@ -108,7 +108,8 @@ class Number:
             words = (
                 re.sub("from|of at least", "above", bounds).replace(" to ", " and at most ") if self.above else bounds
             )
-            raise ValueError(f"must be a number{words}, not {shown(value)}{_instead(value, number=True)}")
+            finite = "finite " * (isinstance(value, str) and value.lower().lstrip("+-") in ("inf", "infinity", "nan"))
+            raise ValueError(f"must be a {finite}number{words}, not {shown(value)}{_instead(value, number=True)}")
         return value  # type: ignore[no-any-return]  # 1 stays 1: PyTorch treats both alike, and it prints as written
 
     def schema(self) -> dict[str, Any]:
@@ -192,8 +193,8 @@ class ListOf:
         if self.single and not isinstance(value, list | tuple):
             return (self.item.read(value),)
         if not isinstance(value, list | tuple) or not self.least <= len(value) <= self.most:
-            count = f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
-            count = count if self.least else f"at most {self.most}"
+            count = f"{self.least}" if self.least == self.most else f"{self.least} to {self.most:,}"
+            count = count if self.least else f"at most {self.most:,}"
             raise ValueError(f"must be a list of {count} values, not {shown(value)}")
         return tuple(self.item.read(v) for v in value)
 
@@ -216,8 +217,12 @@ class OneOf:
                 return kind.read(value)
             except ValueError as error:
                 if not isinstance(kind, Null):
-                    reasons.append(str(error).removeprefix("must be ").rsplit(", not ", 1)[0])
-        raise ValueError(f"must be {' or '.join(reasons)}, not {shown(value)}{_instead(value)}")
+                    reasons.append(str(error))
+        hint = _instead(value)
+        if len(reasons) == 1:  # it says more than what the value must be
+            raise ValueError(reasons[0] + (hint if hint not in reasons[0] else ""))
+        words = " or ".join(reason.removeprefix("must be ").rsplit(", not ", 1)[0] for reason in reasons)
+        raise ValueError(f"must be {enumerated(words.split(' or '), 'or')}, not {shown(value)}{hint}")
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [k.schema() for k in self.kinds]}

@@ -218,6 +218,8 @@ def test_cnn_data_describes_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[
     rows = {row.pop("class"): row for row in json.loads(capsys.readouterr().out)["classes"]}
     assert rows["dog"] == {"images": 3, "boxes": 4, "train_boxes": 3, "val_boxes": 1}
     assert small_networks.cnn("data", str(tmp_path), "--task", "detect") == 2
+    assert small_networks.cnn("data", str(tmp_path), "--task", "segmentation") == 2
+    assert "--task segmentation: " in (said := capsys.readouterr().err) and "is for detection; leave out --task" in said
 
 
 def test_the_format_chosen_for_training_is_that_of_evaluation(tmp_path: Path) -> None:

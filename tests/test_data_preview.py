@@ -107,7 +107,7 @@ def test_masks_are_shown_with_what_augmentation_makes_void(tmp_path: Path, colum
         (("cells", "--set", "classes=3"), 2, "--set and --recipe need a network"),
         (("cells", "-o", "there.png"), 2, "there.png exists"),
         (("cells", "--task", "boxes"), 2, "--task must be"),
-        (("nothing",), 2, "no such data set or folder"),
+        (("nothing",), 2, "error: data nothing: no such data set or folder"),
         (("invalid",), 1, "0.txt:1: 3 columns"),
     ],
 )

@@ -83,11 +83,11 @@ def test_dirac_passes_the_inputs_on() -> None:
             {"*": "dirac", "0": "whitening"},
             "init: '0' matches none of the remaining convolutions",
         ),
-        ([nn.Conv2d(3, 6, 1, groups=3)], {"0": "dirac"}, "dirac needs a convolution without groups, but 0 has 3"),
-        ([nn.Conv2d(3, 6, 1, groups=3)], {"0": "whitening"}, "whitening needs a Conv2d without groups, but 0 is"),
-        ([nn.Conv1d(3, 6, 1)], {"0": "whitening"}, "whitening needs a Conv2d without groups, but 0 is not one"),
+        ([nn.Conv2d(3, 6, 1, groups=3)], {"0": "dirac"}, "dirac needs a convolution without groups, but layer 0 has 3"),
+        ([nn.Conv2d(3, 6, 1, groups=3)], {"0": "whitening"}, "whitening needs a Conv2d without groups, but layer 0 is"),
+        ([nn.Conv1d(3, 6, 1)], {"0": "whitening"}, "whitening needs a Conv2d without groups, but layer 0 is not one"),
         ([nn.Conv2d(3, 8, 1)], {"0": "whitening"}, "an even number of at most 6 out_channels"),
-        ([nn.Conv2d(3, 5, 2)], {"0": "whitening"}, "but 0 has 5"),
+        ([nn.Conv2d(3, 5, 2)], {"0": "whitening"}, "but layer 0 has 5"),
     ],
 )
 def test_what_cannot_be_initialized_is_named(layers: list[nn.Module], init: dict[str, str], error: str) -> None:

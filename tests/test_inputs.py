@@ -135,7 +135,7 @@ def _no_network(entry: NamedDataset, *_: object) -> None:
         ([], {"index": [-1]}, UsageError, "--index -1: the test split of digits has images 0 to 359"),
         ([], {"index": [0], "split": "tset"}, UsageError, "--split must be test, val or train, not 'tset'"),
         ([], {"index": range(9), "limit": 8}, UsageError, "9 images, but one picture holds 8; name fewer"),
-        ([], {"index": [0], "data": "digit"}, UsageError, "--data digit: no such data set or folder. {near}"),
+        ([], {"index": [0], "data": "digit"}, UsageError, "data digit: no such data set or folder. {near}"),
     ],
 )
 def test_what_is_no_image_is_said(

@@ -119,4 +119,4 @@ def test_a_half_unpacked_file_is_noticed(tmp_path: Path) -> None:
 def test_an_unknown_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         load_dataset("fashion-minst", tmp_path)
-    assert str(error.value) == "--data fashion-minst: no such data set or folder. Did you mean 'fashion-mnist'?"
+    assert str(error.value) == "data fashion-minst: no such data set or folder. Did you mean 'fashion-mnist'?"

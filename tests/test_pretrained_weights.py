@@ -216,7 +216,7 @@ def test_training_begins_with_published_weights(tmp_path: Path, monkeypatch: pyt
     assert "new: fc.weight 2x1024 (file: 1000x1024), fc.bias 2 (file: 1000)" in " ".join(said.split())
     assert "images: shorter side resized to 256, center crop of 96x96; mean 0.485" in " ".join(said.split())
     assert "input 3x96x96" in said and "\nweights    ShuffleNet" in said and "\nfrozen     341,792 of 343,842" in said
-    assert re.search(r"weights' +resize crop, normalize \{mean: \[0\.485", said)
+    assert re.search(r"checkpoint +resize crop, normalize \{mean: \[0\.485", said)
     loaded = load_network(str(run))
     assert loaded.preprocessing == find_pretrained("torchvision", "shufflenet_v2_x0_5").preprocessing
     assert loaded.classes == ("cat", "dog")

@@ -58,10 +58,18 @@ def test_a_repeated_run_shows_what_its_config_changes(tmp_path: Path) -> None:
 
 def test_an_epoch_without_evaluation_leaves_no_gap() -> None:
     row = {"epoch": 1, "train_loss": 4.147e8, "train_accuracy": 0.5, "lr": 0.1, "images_per_second": 9, "seconds": 1}
-    lines = [epoch_header(""), epoch_line(row, 1, "")]
+    lines = [epoch_header(1, ""), epoch_line(row, 1, "")]
     assert lines[0].split() == ["epoch", "train", "loss", "accuracy", "lr", "images/s", "time"]
     assert [line.index(end) + len(end) for line, end in zip(lines, ("accuracy", "50.00%"), strict=True)] == [29, 29]
     assert len(lines[0]) == len(lines[1]) and "4.147e+08" in lines[1]
+
+
+@pytest.mark.parametrize(("epoch", "epochs"), [(1, 9), (20, 100), (0.001, 0.001), (7, 12000)])
+def test_the_titles_of_the_epochs_stay_above_their_figures(epoch: float, epochs: float) -> None:
+    row = {"epoch": epoch, "train_loss": 2, "train_accuracy": 0.5, "lr": 0.1, "images_per_second": 9, "seconds": 1}
+    lines = [epoch_header(epochs, ""), epoch_line(row, epochs, "")]
+    assert len(lines[0]) == len(lines[1])
+    assert lines[0].index("accuracy") + len("accuracy") == lines[1].index("50.00%") + len("50.00%")
 
 
 def test_threads_are_set_and_shown(tmp_path: Path) -> None:

@@ -65,6 +65,14 @@ def test_the_best_epoch_is_the_same_for_all() -> None:
     assert rank(0.9, None) == rank(0.9, math.inf)
 
 
+@pytest.mark.parametrize(("patience", "ended"), [(1, "in the last epoch\n"), (2, "in the last 2 epochs\n")])
+def test_the_log_says_why_training_ended(
+    patience: int, ended: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small.begin(tmp_path, epochs=30, lr=0.5, val_fraction=0.2, patience=patience)
+    assert f"stopped early: no improvement {ended}" in capsys.readouterr().err
+
+
 def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     options = {"epochs": 30, "lr": 0.5, "val_fraction": 0.2, "patience": 2}
     run = small.begin(tmp_path, **options)

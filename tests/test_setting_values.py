@@ -26,7 +26,7 @@ def test_lists_and_mappings_are_typed_as_in_a_spec(text: str) -> None:
         ({"nesterov": True, "optimizer": "sgd", "momentum": 0}, "nesterov needs a momentum above 0"),
         ({"balanced_sampling": True, "shuffle": False}, "balanced_sampling samples images at random"),
         ({"ema": 1}, "with ema 1 the average never changes"),
-        ({"warmup": 2, "epochs": 2}, "warmup must be shorter than epochs"),
+        ({"warmup": 2, "epochs": 2}, "warmup 2 must be less than epochs 2"),
         ({"optimizer": "muon", "momentum": 1}, "muon with momentum 1 ignores every gradient"),
         ({"ns_steps": 3}, "ns_steps applies only to optimizer muon, not adam"),
         ({"nesterov": True}, "nesterov applies only to optimizer sgd or muon, not adam"),
@@ -115,13 +115,28 @@ def test_every_setting_reads_what_its_schema_says() -> None:
         ("gamma", "2", "--gamma must be a number above 0 and at most 1, not 2"),
         ("workers", "-1", "--workers must be an integer from 0 to 256, not -1"),
         ("loss", "mse", "--loss must be cross-entropy, focal,"),
-        ("groups", "foo", "--groups must be a list of at most 100 values, not 'foo'"),
+        ("lr", "inf", "--lr must be a finite number above 0, not 'inf'"),
+        ("lr", "-1000000000.0", "--lr must be a number above 0, not -1e+09"),
+        ("init", "{a: zero}", "--init must be dirac, whitening or prior for 'a', not 'zero'"),
+        ("class_weights", "heavy", "--class-weights must be balanced, sqrt or a list of 2 to 100,000 values, not"),
+        (
+            "loss",
+            "focall",
+            "--loss must be cross-entropy, focal, dice, cross-entropy+dice or focal+dice, not 'focall'. Did",
+        ),
+        ("groups", "[{parameters: a, rate: 1}]", "--groups has an unknown key 'rate'. Expected one of parameters,"),
+        ("groups", "[{parameters: a, lr: 0}]", "--groups has an invalid lr: it must be a number above 0, not 0"),
+        ("groups", "foo", "--groups must be {parameters: GLOB, lr: 0.001} with the settings that differ, not 'foo'"),
     ],
 )
 def test_what_a_setting_takes_is_said(name: str, text: str, error: str) -> None:
     with pytest.raises(UsageError) as failed:
         resolve({name: text}, {}, {})
     assert str(failed.value).startswith(error)
+
+
+def test_a_single_group_needs_no_list() -> None:
+    assert resolve({"groups": "{parameters: a, lr: 1}"}, {}, {})["groups"].value == ({"parameters": ("a",), "lr": 1},)
 
 
 def test_a_list_is_typed_with_commas_alone() -> None:

@@ -39,6 +39,8 @@ def data_command(
     except InvalidAnnotationsError as error:
         format.emit(BoxErrorReport(data, error.errors))
         raise typer.Exit(1) from None
+    if task not in (None, dataset.task):
+        raise UsageError(f"--task {task}: {Path(dataset.name).name} is for {dataset.task}; leave out --task")
     format.emit(DataSummary(dataset))
 
 

@@ -42,7 +42,7 @@ def load_dataset(
         dataset = _read_folder(root, skip_unreadable, task, annotations)
         return without_unreadable(dataset) if skip_unreadable and dataset.task != SEGMENTATION else dataset
     known = f" The data sets are {', '.join(DATASETS)}." if "/" not in name else ""
-    raise UsageError(f"--data {name}: no such data set or folder.{closest(name, DATASETS) or known}")
+    raise UsageError(f"data {name}: no such data set or folder.{closest(name, DATASETS) or known}")
 
 
 def _read_folder(root: Path, skip_invalid: bool, task: str | None, annotations: str | None) -> Dataset:

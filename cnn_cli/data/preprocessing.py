@@ -57,7 +57,8 @@ class Preprocessing:
         mean, std = (tuple(normalize[k]) * (input[0] if len(normalize[k]) == 1 else 1) for k in ("mean", "std"))
         if len(mean) != input[0]:
             raise UsageError(
-                f"normalize has {len(mean)} values but the network takes {input[0]} channels; give one per channel"
+                f"normalize has {len(mean)} values, but the input has {input[0]} channel{'s' * (input[0] != 1)}; "
+                "give one value per channel"
             )
         return Preprocessing(input, resize, mean, std)
 

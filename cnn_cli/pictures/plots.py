@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_cli.errors import CnnError
+from cnn_cli.errors import CnnError, enumerated
 from cnn_cli.files import write_bytes
 from cnn_cli.pictures.fonts import HINT, families, is_drawable
 from cnn_cli.pictures.image import INK, PANEL, SOFT
@@ -135,7 +135,7 @@ def _curves(
 def _series(measure: str, training_only: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
     """The curves of a measure: the key in the history, the name, the color and the line style."""
     if measure == "loss" and training_only:
-        yield "train_loss", f"training (with {' and '.join(training_only)})", SERIES[0][2], "--"
+        yield "train_loss", f"training (with {enumerated(training_only)})", SERIES[0][2], "--"
         yield "train_plain_loss", f"training (without {'it' if len(training_only) == 1 else 'them'})", SERIES[0][2], "-"
     for split, name, color in SERIES[bool(measure == "loss" and training_only) :]:
         yield f"{split}_{measure}", name, color, "-"

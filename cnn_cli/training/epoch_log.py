@@ -29,7 +29,7 @@ class Progress:
         self.bar: rich.progress.Progress | None = None
 
     def __enter__(self) -> Self:
-        self.line(colored(header(self.evaluated, self.metric), BOLD, sys.stderr))
+        self.line(colored(header(self.epochs, self.evaluated, self.metric), BOLD, sys.stderr))
         if self.is_main and sys.stderr.isatty():
             self.bar = _bar()
             self.task = self.bar.add_task("", total=self.total, completed=self.done, facts=" " * 50)
@@ -93,11 +93,12 @@ class Progress:
         return clock((self.total - self.done) / speed) if speed else "?"
 
 
-def header(evaluated: str, metric: str = "accuracy") -> str:
+def header(epochs: float, evaluated: str, metric: str = "accuracy") -> str:
     """The titles of the epochs' lines. `evaluated` is val, test or nothing."""
     title = metric_title(metric)
     split = f"  {evaluated:>5} loss  {title:>8}" if evaluated else ""
-    return f"{'epoch':>7}  {'train loss':>10}  {title:>8}{split}  {'lr':>8}  {'images/s':>8}  {'time':>7}"
+    epoch = f"{'epoch':>{sum(_widths(epochs)) + 1}}"
+    return f"{epoch}  {'train loss':>10}  {title:>8}{split}  {'lr':>8}  {'images/s':>8}  {'time':>7}"
 
 
 def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str = "accuracy", color: str = "") -> str:
@@ -105,11 +106,17 @@ def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str =
     split = f"{_number(row[f'{evaluated}_loss']):>10}  {row[f'{evaluated}_{metric}']:>8.2%}" if evaluated else ""
     split = f"  {colored(split, color, sys.stderr) if color else split}" if split else ""
     score = row[f"train_{metric}"]
+    left, right = _widths(epochs)
     train = f"{_number(row['train_loss']):>10}  {'–' if score is None else f'{score:.2%}':>8}"
     return (
-        f"{row['epoch']:>4g}/{epochs:<2g}  {train}{split}"
+        f"{row['epoch']:>{left}g}/{epochs:<{right}g}  {train}{split}"
         f"  {row['lr']:>8.3g}  {row['images_per_second']:>8,.0f}  {clock(row['seconds']):>7}"
     )
+
+
+def _widths(epochs: float) -> tuple[int, int]:
+    """Columns before and after the `/` of `10/20`."""
+    return max(4, len(f"{epochs:g}")), max(2, len(f"{epochs:g}"))
 
 
 def clock(seconds: float) -> str:

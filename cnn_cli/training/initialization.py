@@ -42,7 +42,7 @@ def initialize(network: nn.Module, init: Mapping[str, str], batches: Callable[[]
             continue
         if init[pattern] == "prior":
             if layer.bias is None:
-                raise UsageError(f"init: prior needs a convolution with a bias, and {name} has none")
+                raise UsageError(f"init: prior needs a convolution with a bias, and layer {name} has none")
             layer.bias.fill_(-math.log(1 / _PRIOR - 1))
             continue
         weight = _whitening(network, name, batches) if init[pattern] == "whitening" else _identity(name, layer)
@@ -54,7 +54,7 @@ def initialize(network: nn.Module, init: Mapping[str, str], batches: Callable[[]
 def _identity(name: str, layer: nn.Conv1d | nn.Conv2d) -> Tensor:
     """The first outputs pass the inputs on, one each (torch.nn.init.dirac_); those beyond keep PyTorch's weights."""
     if layer.groups > 1:
-        raise UsageError(f"init: dirac needs a convolution without groups, but {name} has {layer.groups}")
+        raise UsageError(f"init: dirac needs a convolution without groups, but layer {name} has {layer.groups}")
     weight = layer.weight.clone()
     nn.init.dirac_(weight[: layer.in_channels])
     return weight
@@ -68,12 +68,12 @@ def _whitening(network: nn.Module, name: str, batches: Callable[[], Iterable[Ten
     """
     layer = network.get_submodule(name)
     if not isinstance(layer, nn.Conv2d) or layer.groups > 1:
-        raise UsageError(f"init: whitening needs a Conv2d without groups, but {name} is not one")
+        raise UsageError(f"init: whitening needs a Conv2d without groups, but layer {name} is not one")
     half, size = layer.out_channels // 2, layer.weight[0].numel()
     if layer.out_channels % 2 or half > size:
         raise UsageError(
             f"init: whitening needs an even number of at most {2 * size} out_channels (two for each value of a patch), "
-            f"but {name} has {layer.out_channels}"
+            f"but layer {name} has {layer.out_channels}"
         )
     kind = sum_type(layer.weight.device)
     moments, count = torch.zeros(size, size, dtype=kind, device=layer.weight.device), 0

@@ -49,10 +49,15 @@ class Job:
     @property
     def training_loss_only(self) -> list[str]:
         """What the training loss includes and that of evaluation does not."""
-        settings = ("label_smoothing", "class_weights", "mixup", "cutmix")
+        settings = {
+            "label_smoothing": "label smoothing",
+            "class_weights": "class weights",
+            "mixup": "mixup",
+            "cutmix": "CutMix",
+        }
         other = [self["loss"]] if self["loss"] not in (None, "cross-entropy") else []
         heads = ["auxiliary outputs"] if len(self.plan.outputs or ()) > 1 else []
-        return [name.replace("_", " ") for name in settings if self[name]] + other + heads
+        return [title for name, title in settings.items() if self[name]] + other + heads
 
     @property
     def freeze(self) -> tuple[str, ...]:

@@ -105,7 +105,8 @@ def _train_epochs(job: Job, state: State, signals: Signals, progress: Progress) 
         if not job.done(state):
             saved = _pause(job, state, signals, saved, poll, now=True)
     if state.step < job.total:
-        progress.line(f"stopped early: no improvement in the last {job['patience']} epochs")
+        epochs = "epoch" if job["patience"] == 1 else f"{job['patience']} epochs"
+        progress.line(f"stopped early: no improvement in the last {epochs}")
 
 
 def _steps(job: Job, state: State, network: nn.Module, graph: StepGraph | None) -> Iterator[None]:

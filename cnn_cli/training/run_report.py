@@ -15,6 +15,7 @@ from cnn_cli.checkpoints.run_folder import CONFIG
 from cnn_cli.data.dataset import Dataset
 from cnn_cli.data.fingerprint import compute_fingerprint
 from cnn_cli.device import describe
+from cnn_cli.errors import enumerated
 from cnn_cli.files import write_text
 from cnn_cli.language.freezing import describe_frozen
 from cnn_cli.settings import Setting, as_typed, not_inherited, values_of
@@ -96,11 +97,7 @@ def run_header(
         *(("", remark) for remark in job.data.notes),
         *([("", f"last batch of {unseen} dropped in every epoch (BatchNorm needs at least 2)")] if unseen else []),
         ("loss", job.task.criterion),
-        *(
-            [("", f"training loss with {' and '.join(extras)}, evaluation without (train_plain_loss)")]
-            if extras
-            else []
-        ),
+        *([("", f"training loss with {enumerated(extras)}, evaluation without (train_plain_loss)")] if extras else []),
         *(("optimizer", str(group)) for group in state.optimizer.groups),
         ("device", describe(state.device) + (f", {job.world.size} processes" if job.world.size > 1 else "")),
         *_by_source(job.settings, verbose, repeated),
@@ -109,12 +106,13 @@ def run_header(
     ]
     if state.step:
         epoch, step = job.place(state)
-        rows.append(("resumed", f"at epoch {epoch}, after step {step} of {job.steps}"))
+        after = f", after step {step} of {job.steps}" if step else ""
+        rows.append(("resumed", f"at {'' if step else 'the start of '}epoch {epoch}{after}"))
     return "\n".join(_wrapped(title, text) for title, text in rows) + "\n"
 
 
 _PURPOSE = {"train": "training images", "val": "for validation", "test": "for testing"}
-_SOURCES = {"option": "options", "recipe": "recipe", "spec": "spec", "weights": "weights'", "default": "defaults"}
+_SOURCES = {"option": "options", "recipe": "recipe", "spec": "spec", "weights": "checkpoint", "default": "defaults"}
 
 
 def _by_source(settings: Mapping[str, Setting], verbose: bool, repeated: bool) -> list[tuple[str, str]]:
@@ -122,7 +120,7 @@ def _by_source(settings: Mapping[str, Setting], verbose: bool, repeated: bool) -
     groups: dict[str, list[str]] = {}
     for name, (value, source) in settings.items():
         groups.setdefault(_SOURCES.get(source, "variables"), []).append(f"{name} {as_typed(value)}")
-    order = ("options", "variables", "recipe", "spec", "weights'", *(["defaults"] if verbose else []))
+    order = ("options", "variables", "recipe", "spec", "checkpoint", *(["defaults"] if verbose else []))
     titles = {"recipe": "config"} if repeated else {}
     return [(titles.get(source, source), ", ".join(groups[source])) for source in order if source in groups]
 
