@@ -56,7 +56,7 @@ def test_commands_run(page: Path, material: Path, tmp_path: Path) -> None:
     marked = [b for b in blocks(page) if b.language == "sh" and "network" not in b.words]
     lines = [(b, line) for b in marked for line in commands(b) if "pip install" not in line and "pytest" not in line]
     for block, line in lines:
-        if "distributed" in block.words and not os.environ.get("CNN_SLOW_TESTS"):
+        if "slow" in block.words and not os.environ.get("CNN_SLOW_TESTS"):
             continue
         result = run(line, tmp_path)
         assert result.returncode == 0, f"{page.name}:{block.start}: {line}\n{result.stderr}"
