@@ -155,11 +155,11 @@ def highest(scores: Tensor) -> Tensor:
     """(N, K, H, W) → (N, H, W) int64, as argmax(1); on a CPU that takes many times as long as this loop."""
     if scores.device.type != "cpu" or scores.shape[1] > 64:
         return scores.argmax(1)
-    best, index = scores[:, 0], torch.zeros(scores[:, 0].shape, dtype=torch.int64)
-    for k in range(1, scores.shape[1]):
-        index.masked_fill_(scores[:, k] > best, k)
-        best = torch.maximum(best, scores[:, k])
-    return index
+    best, index = scores[:, 0], torch.zeros(scores[:, 0].shape, dtype=torch.uint8)
+    for k in range(1, scores.shape[1]):  # k is higher than any index before, so that maximum() is where()
+        higher = (scores[:, k] > best).view(torch.uint8)
+        index, best = torch.maximum(index, higher.mul_(k)), torch.maximum(best, scores[:, k])
+    return index.long()
 
 
 def segmentation_task(plan: Plan, classes: tuple[str, ...]) -> Segmentation:
