@@ -53,11 +53,11 @@ def pixels_of(path: Path) -> Array:
         return np.asarray(picture.convert("RGB"))
 
 
-def values_of(colours: Array, scale: float) -> Array:
-    """Colours of the diverging map (…, 3) back to values; a colour that is not in the map fails."""
+def values_of(colors: Array, scale: float) -> Array:
+    """Colors of the diverging map (…, 3) back to values; a color that is not in the map fails."""
     levels = {tuple(c): i for i, c in enumerate(image.diverging().tolist())}
-    flat = [levels[tuple(c)] for c in colours.reshape(-1, 3).tolist()]
-    return (np.array(flat).reshape(colours.shape[:-1]) - 127) / 127 * scale
+    flat = [levels[tuple(c)] for c in colors.reshape(-1, 3).tolist()]
+    return (np.array(flat).reshape(colors.shape[:-1]) - 127) / 127 * scale
 
 
 def save_image(path: Path, array: Array) -> Path:

@@ -51,7 +51,7 @@ def publish(
 
 
 def photograph(path: Path, width: int, height: int, seed: int = 0) -> Path:
-    """A colour image with edges and smooth parts."""
+    """A color image with edges and smooth parts."""
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
     Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path)

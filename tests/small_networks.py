@@ -16,9 +16,9 @@ from cnn_cli.language.registry import find
 from cnn_cli.network.builder import build_plan
 
 SPECS = """
-grey: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, ReLU, {Conv2d: {out_channels: 6,
+gray: {input: [1, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, ReLU, {Conv2d: {out_channels: 6,
   kernel_size: 3}}, ReLU, {MaxPool2d: 2}, Flatten, {Linear: 10}, ReLU, {Linear: 10}]}
-colour: {input: [3, 8, 8], layers: {conv1: {Conv2d: {out_channels: 4, kernel_size: 3, padding: 1}}, norm: BatchNorm2d,
+color: {input: [3, 8, 8], layers: {conv1: {Conv2d: {out_channels: 4, kernel_size: 3, padding: 1}}, norm: BatchNorm2d,
   relu1: ReLU, conv2: {Conv2d: {out_channels: 4, kernel_size: 3, padding: 1}}, add: {Add: [conv2, relu1]}, relu2: ReLU,
   pool: {AdaptiveAvgPool2d: 1}, flat: Flatten, head: {Linear: 5}}}
 one: {input: [3, 8, 8], layers: [{Conv2d: {out_channels: 4, kernel_size: 3}}, ReLU, Flatten, {Linear: 1}]}
@@ -54,8 +54,8 @@ def loaded(folder: Path, name: str, mean: tuple[float, ...] = (), std: tuple[flo
     return load_network(str(run))
 
 
-def scored(folder: Path, name: str, **normalise: tuple[float, ...]) -> Scores:
-    return scores_of(loaded(folder, name, **normalise))
+def scored(folder: Path, name: str, **normalize: tuple[float, ...]) -> Scores:
+    return scores_of(loaded(folder, name, **normalize))
 
 
 def images(count: int, channels: int = 1, seed: int = 1) -> Tensor:

@@ -61,7 +61,7 @@ def accuracy(scores: nn.Module, pixels: Tensor, labels: Tensor) -> float:
 def test_epsilon_0_changes_nothing_bit_for_bit(how: Attack, tmp_path: Path) -> None:
     pixels = images(4)
     pixels[0, 0, 0] = torch.tensor([0.0, -0.0, 1.0, 1 / 3, 1e-40, 0.1, 0.7, 0.2])
-    changed = run(scored(tmp_path, "grey"), pixels, torch.tensor([1, 2, 3, 4]), 0, how)
+    changed = run(scored(tmp_path, "gray"), pixels, torch.tensor([1, 2, 3, 4]), 0, how)
     assert changed.view(torch.int32).equal(pixels.view(torch.int32))
 
 
@@ -69,7 +69,7 @@ def test_epsilon_0_changes_nothing_bit_for_bit(how: Attack, tmp_path: Path) -> N
 @pytest.mark.parametrize("epsilon", [1e-6, 0.03, 0.4, 3.0])
 def test_the_result_is_in_the_ball_and_between_0_and_1(how: Attack, epsilon: float, tmp_path: Path) -> None:
     pixels = images(5).mul(1.4).clamp(0, 1)  # with many values at the bounds
-    changed = run(scored(tmp_path, "grey"), pixels, torch.arange(5), epsilon, how)
+    changed = run(scored(tmp_path, "gray"), pixels, torch.arange(5), epsilon, how)
     change = (changed - pixels).double().flatten(1)
     lengths = change.abs().amax(1) if how.norm == "linf" else change.norm(dim=1)
     assert changed.min() >= 0 and changed.max() <= 1
@@ -77,7 +77,7 @@ def test_the_result_is_in_the_ball_and_between_0_and_1(how: Attack, epsilon: flo
 
 
 def test_fgsm_is_the_sign_of_the_gradient(tmp_path: Path) -> None:
-    scores, pixels, labels = scored(tmp_path, "grey"), images(6), torch.arange(6)
+    scores, pixels, labels = scored(tmp_path, "gray"), images(6), torch.arange(6)
     x = pixels.clone().requires_grad_()
     nn.CrossEntropyLoss(reduction="sum")(scores.network(x), labels).backward()
     assert x.grad is not None
@@ -88,8 +88,8 @@ def test_fgsm_is_the_sign_of_the_gradient(tmp_path: Path) -> None:
     torch.testing.assert_close(run(scores, pixels, labels, 0.5, Attack("fgsm", "l2")), expected)
 
 
-def test_epsilon_is_in_pixels_whatever_the_normalisation(tmp_path: Path) -> None:
-    """A network that normalises, and the same network with the normalization folded into its first layer."""
+def test_epsilon_is_in_pixels_whatever_the_normalization(tmp_path: Path) -> None:
+    """A network that normalizes, and the same network with the normalization folded into its first layer."""
     scores = scored(tmp_path, "linear", mean=(0.3,), std=(0.05,))
     folded = scored(tmp_path / "plain", "linear").network
     linear = folded[1] if isinstance(folded, nn.Sequential) else None
@@ -166,14 +166,14 @@ def test_a_target_is_reached(digits: tuple[Scores, Tensor, Tensor]) -> None:
 
 
 def test_the_random_start_is_that_of_the_seed(tmp_path: Path) -> None:
-    scores, pixels, labels = scored(tmp_path, "grey"), images(3), torch.arange(3)
+    scores, pixels, labels = scored(tmp_path, "gray"), images(3), torch.arange(3)
     for norm in ("linf", "l2"):
         one, two, other = (run(scores, pixels, labels, 0.1, Attack("pgd", norm, 1), s) for s in (4, 4, 5))
         assert one.equal(two) and not one.equal(other)
 
 
 def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
-    scores, pixels = scored(tmp_path, "colour"), images(3, 3)
+    scores, pixels = scored(tmp_path, "color"), images(3, 3)
     scores.network.train()
     for p in list(scores.network.parameters())[:2]:
         p.requires_grad_(False)
@@ -214,7 +214,7 @@ def test_what_was_wrong_already_is_not_fooled(digits: tuple[Scores, Tensor, Tens
 
 
 def test_memory_returns(tmp_path: Path) -> None:
-    scores, pixels = scored(tmp_path, "grey"), images(3)
+    scores, pixels = scored(tmp_path, "gray"), images(3)
     attack_images(scores, pixels, [None] * 3, [0.1], Attack())
     before = living()
     attack_images(scores, pixels, [None] * 3, [0.1], Attack("pgd", "l2"))
@@ -223,7 +223,7 @@ def test_memory_returns(tmp_path: Path) -> None:
 
 def test_images_without_a_gradient_are_counted(tmp_path: Path) -> None:
     """A dead network cannot be attacked by gradients, which is no robustness."""
-    scores = scored(tmp_path, "grey")
+    scores = scored(tmp_path, "gray")
     with torch.no_grad():
         scores.network.get_parameter("0.bias").fill_(-1e3)
     pixels = images(3)
@@ -260,8 +260,8 @@ def test_a_difference_is_magnified_to_its_largest_value() -> None:
     assert magnification(change) == ("×50: within ±0.02", "L2 norm 0.0229")
     assert magnification(0 * change) == ("no difference", "")
     assert magnitude(change)[..., 0].tolist() == [[0, 128], [255, 64]]
-    colours = difference(change.expand(3, -1, -1))
-    assert colours[1, 0].tolist() == [1, 1, 1] and colours[0, 0].tolist() == [128, 128, 128]
+    colors = difference(change.expand(3, -1, -1))
+    assert colors[1, 0].tolist() == [1, 1, 1] and colors[0, 0].tolist() == [128, 128, 128]
 
 
 def test_class_names_come_before_numbers() -> None:
@@ -384,7 +384,7 @@ def test_errors_say_what_to_do(
 def test_weights_that_are_not_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from cnn_cli.checkpoints.checkpoint import restore, save_weights
 
-    found = loaded(tmp_path, "grey")
+    found = loaded(tmp_path, "gray")
     network = restore(found)
     with torch.no_grad():
         network.get_parameter("2.weight").fill_(float("nan"))

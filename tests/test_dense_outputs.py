@@ -73,12 +73,12 @@ def test_a_page_of_a_dense_network_and_a_region_without_one(tmp_path: Path) -> N
     assert shown.result.layer == "1"  # the last feature map before the scores
     assert shown.path.is_file() and shown.text().startswith("one: ")
     with pytest.raises(UsageError, match="--region is for networks with scores of each pixel"):
-        show_saliency(loaded(tmp_path, "grey"), inputs, request, Target(tmp_path / "t.png"))
+        show_saliency(loaded(tmp_path, "gray"), inputs, request, Target(tmp_path / "t.png"))
 
 
 def test_grad_cam_of_a_classifier_keeps_its_last_map(tmp_path: Path) -> None:
-    network = loaded(tmp_path, "grey")
-    assert choose_layer(network, scored(tmp_path, "grey").network) == "4"
+    network = loaded(tmp_path, "gray")
+    assert choose_layer(network, scored(tmp_path, "gray").network) == "4"
 
 
 def test_an_attack_raises_the_mean_loss_of_the_valid_pixels(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from cnn_cli.language.registry import find
 from cnn_cli.pictures import film, image
 
 
-def layer_of(weights: Array, groups: int = 1, colour: bool = False) -> filters.Filters:
-    return filters.Filters("conv", "Conv2d", np.asarray(weights, np.float32), groups, colour)
+def layer_of(weights: Array, groups: int = 1, color: bool = False) -> filters.Filters:
+    return filters.Filters("conv", "Conv2d", np.asarray(weights, np.float32), groups, color)
 
 
 def random(*shape: int, seed: int = 0) -> Array:

@@ -1,4 +1,4 @@
-"""Images as bytes: decoded as Pillow does, fitted to any input, and normalised inside the network."""
+"""Images as bytes: decoded as Pillow does, fitted to any input, and normalized inside the network."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "CMYK"])
-def test_colours_are_pillows(tmp_path: Path, mode: str) -> None:
+def test_colors_are_pillows(tmp_path: Path, mode: str) -> None:
     path = small.picture(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"), mode=mode)
     for channels, target in ((1, "L"), (3, "RGB")):
         expected = np.array(Image.open(path).convert(target)).reshape(4, 6, channels)
@@ -56,15 +56,15 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
 # --- Fitting to the input -------------------------------------------------------------------------------------------
 
 
-def test_grey_is_pillows_luma() -> None:
-    colours = torch.randint(0, 256, (1, 3, 50, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    expected = np.array(Image.fromarray(colours[0].permute(1, 2, 0).numpy()).convert("L"))
-    assert (preprocess(colours, Preprocessing((1, 50, 50)))[0, 0].numpy() == expected).all()
+def test_gray_is_pillows_luma() -> None:
+    colors = torch.randint(0, 256, (1, 3, 50, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = np.array(Image.fromarray(colors[0].permute(1, 2, 0).numpy()).convert("L"))
+    assert (preprocess(colors, Preprocessing((1, 50, 50)))[0, 0].numpy() == expected).all()
 
 
-def test_grey_is_repeated_for_colour() -> None:
-    grey = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4)
-    assert preprocess(grey, Preprocessing((3, 4, 4))).equal(grey.repeat(1, 3, 1, 1))
+def test_gray_is_repeated_for_color() -> None:
+    gray = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4)
+    assert preprocess(gray, Preprocessing((3, 4, 4))).equal(gray.repeat(1, 3, 1, 1))
 
 
 @pytest.mark.parametrize(("resize", "across"), [("stretch", 0), ("crop", 0), ("pad", 2)])
@@ -131,7 +131,7 @@ def test_networks_of_other_channels_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_normalising_happens_inside_the_network() -> None:
+def test_normalizing_happens_inside_the_network() -> None:
     how = Preprocessing.from_settings((3, 2, 2), "stretch", {"mean": [0.5], "std": [0.25]})
     network = add_normalization(torch.nn.Identity(), how)
     x = torch.rand(2, 3, 2, 2)

@@ -20,36 +20,36 @@ from cnn_cli.interpret.ascent import choose_units
 from cnn_cli.interpret.inputs import ImageSelection, files_of, load_inputs, whole_split
 from cnn_cli.language.registry import find
 
-GREY = "grey: {input: [1, 8, 8], layers: [Conv2d: {out_channels: 2, kernel_size: 3}, Flatten, Linear: 10]}"
-COLOUR = GREY.replace("1, 8", "3, 8").replace("grey", "colour")
+GRAY = "gray: {input: [1, 8, 8], layers: [Conv2d: {out_channels: 2, kernel_size: 3}, Flatten, Linear: 10]}"
+COLOR = GRAY.replace("1, 8", "3, 8").replace("gray", "color")
 
 
 @pytest.fixture
-def grey(tmp_path: Path) -> LoadedNetwork:
-    return opened_run(tmp_path, GREY)[0]
+def gray(tmp_path: Path) -> LoadedNetwork:
+    return opened_run(tmp_path, GRAY)[0]
 
 
 def random_image(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def test_a_file_enters_as_in_training(tmp_path: Path, grey: LoadedNetwork) -> None:
+def test_a_file_enters_as_in_training(tmp_path: Path, gray: LoadedNetwork) -> None:
     array = random_image(8, 8)
-    inputs = load_inputs(grey, ImageSelection([str(save_image(tmp_path / "a.png", array))]))
+    inputs = load_inputs(gray, ImageSelection([str(save_image(tmp_path / "a.png", array))]))
     np.testing.assert_array_equal(inputs.pixels[0, 0].numpy(), array.astype(np.float32) / 255)
     assert inputs.names == (str(tmp_path / "a.png"),) and inputs.labels == (None,)
 
 
-def test_colours_and_sizes_are_adapted(tmp_path: Path, grey: LoadedNetwork) -> None:
-    """Grey as Pillow makes it, then resized as PyTorch does with antialiasing."""
+def test_colors_and_sizes_are_adapted(tmp_path: Path, gray: LoadedNetwork) -> None:
+    """Gray as Pillow makes it, then resized as PyTorch does with antialiasing."""
     path = save_image(tmp_path / "a.png", random_image(20, 12, 3))
-    inputs = load_inputs(grey, ImageSelection([str(path)]))
+    inputs = load_inputs(gray, ImageSelection([str(path)]))
     with Image.open(path) as picture:
         luma = torch.from_numpy(np.array(picture.convert("L")))[None, None]
     wanted = nn.functional.interpolate(luma, size=(8, 8), mode="bilinear", antialias=True)
     assert torch.equal(inputs.pixels, wanted.float() / 255)
-    colour = load_inputs(opened_run(tmp_path / "c", COLOUR)[0], ImageSelection([str(path)]))
-    assert colour.pixels.shape == (1, 3, 8, 8) and colour.pixels.max() <= 1
+    color = load_inputs(opened_run(tmp_path / "c", COLOR)[0], ImageSelection([str(path)]))
+    assert color.pixels.shape == (1, 3, 8, 8) and color.pixels.max() <= 1
 
 
 def test_files_folders_and_patterns(tmp_path: Path) -> None:
@@ -65,19 +65,19 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
     assert len(files_of([str(tmp_path / "**" / "*.jpg")])) == 1
 
 
-def test_images_of_the_data_set_by_number(tmp_path: Path, grey: LoadedNetwork) -> None:
+def test_images_of_the_data_set_by_number(tmp_path: Path, gray: LoadedNetwork) -> None:
     save_image(tmp_path / "a.png", random_image(8, 8))
-    inputs = load_inputs(grey, ImageSelection([str(tmp_path / "a.png")], index=[359, 0]))
+    inputs = load_inputs(gray, ImageSelection([str(tmp_path / "a.png")], index=[359, 0]))
     test = load_dataset("digits", tmp_path).splits["test"]
     assert torch.equal(inputs.pixels[1:], test.images[[359, 0]].float() / 255)
     assert inputs.names[1:] == ("digits test 359", "digits test 0")
     assert inputs.labels == (None, int(test.targets[359]), int(test.targets[0]))
 
 
-def test_val_is_divided_as_it_was_in_training(tmp_path: Path, grey: LoadedNetwork) -> None:
+def test_val_is_divided_as_it_was_in_training(tmp_path: Path, gray: LoadedNetwork) -> None:
     val = split_dataset(load_dataset("digits", tmp_path), 0.2, 0).splits["val"]
     assert torch.equal(
-        load_inputs(grey, ImageSelection([], index=[5], split="val")).pixels, val.images[5:6].float() / 255
+        load_inputs(gray, ImageSelection([], index=[5], split="val")).pixels, val.images[5:6].float() / 255
     )
 
 
@@ -89,14 +89,14 @@ def folder_of(root: Path, classes: str) -> Path:
 
 
 def test_weights_of_a_run_bring_its_data_set(tmp_path: Path) -> None:
-    opened_run(tmp_path, GREY)
+    opened_run(tmp_path, GRAY)
     named = load_network(str(tmp_path / "spec.yaml"), weights=str(tmp_path / "run"))
     assert named.metadata is not None and named.metadata.data["name"] == "digits"
     assert load_inputs(named, ImageSelection(index=(3,))).names == ("digits test 3",)
 
 
 def test_labels_follow_the_names_of_the_network(tmp_path: Path) -> None:
-    loaded = opened_run(tmp_path, GREY.replace("10]", "3]"), data="elsewhere", classes=("c", "b", "x"))[0]
+    loaded = opened_run(tmp_path, GRAY.replace("10]", "3]"), data="elsewhere", classes=("c", "b", "x"))[0]
     root = folder_of(tmp_path / "images", "bc")
     inputs = load_inputs(loaded, ImageSelection([], index=[0, 5], data=str(root)))
     assert inputs.labels == (1, 0) and inputs.names[0] == "images test 0"
@@ -142,7 +142,7 @@ def test_what_is_no_image_is_said(
     images: list[str], options: dict, kind: type, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    loaded = opened_run(tmp_path, GREY)[0]
+    loaded = opened_run(tmp_path, GRAY)[0]
     (tmp_path / "empty").mkdir()
     (tmp_path / "t.txt").write_text("words")
     with pytest.raises(CnnError) as error:
@@ -155,7 +155,7 @@ def test_what_is_no_image_is_said(
 
 
 def test_a_network_of_two_channels_takes_no_images(tmp_path: Path) -> None:
-    loaded = opened_run(tmp_path, GREY.replace("1, 8", "2, 8"))[0]
+    loaded = opened_run(tmp_path, GRAY.replace("1, 8", "2, 8"))[0]
     with pytest.raises(UsageError, match="takes 2 channels, but images have 1"):
         load_inputs(loaded, ImageSelection([], index=[0]))
 

@@ -57,7 +57,7 @@ def test_one_output_stands_for_two_classes(last: str, tmp_path: Path) -> None:
     assert found == pytest.approx({"no": 1 - yes, "yes": yes}, abs=1e-6)
 
 
-def test_normalisation_is_the_checkpoints_own(tmp_path: Path) -> None:
+def test_normalization_is_the_checkpoints_own(tmp_path: Path) -> None:
     loaded, network = opened_run(tmp_path, spec_of(""), classes=("a", "b", "c"))
     how = Preprocessing((1, 8, 8), "stretch", (0.3,), (0.2,))
     save_weights(tmp_path / "n.safetensors", network, Metadata(loaded.plan.document(), ("a", "b", "c"), how))

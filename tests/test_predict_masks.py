@@ -99,12 +99,12 @@ def test_options_of_the_other_task_are_refused(run: Path, capsys: pytest.Capture
     small.picture(Path("a.png"))
     assert small_networks.cnn("predict", str(run), "a.png", "--top", "3") == 2
     assert "--top is for classification" in capsys.readouterr().err
-    small_networks.loaded(Path.cwd(), "grey")
-    assert small_networks.cnn("predict", "runs/grey-1", "a.png", "--tiles") == 2
+    small_networks.loaded(Path.cwd(), "gray")
+    assert small_networks.cnn("predict", "runs/gray-1", "a.png", "--tiles") == 2
     assert "--tiles is for segmentation" in capsys.readouterr().err
     for i in range(2):
         small.picture(Path(f"set/{'ab'[i]}/0.png"), 28, 28)
-    assert small_networks.cnn("eval", "runs/grey-1", "--data", "set", "--tiles") == 2
+    assert small_networks.cnn("eval", "runs/gray-1", "--data", "set", "--tiles") == 2
     assert "--tiles is for segmentation" in capsys.readouterr().err
 
 

@@ -67,7 +67,7 @@ def test_published_weights_say_what_they_say_in_torchvision(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loaded by torchvision itself, from the same file, behind its own preset. Bit for bit, where an image need not be
-    resized and torchvision does not normalise twice."""
+    resized and torchvision does not normalize twice."""
     path = publish(monkeypatch, tmp_path, name, **PUBLISHED[name])
     theirs, preset = models.get_model(name, weights="DEFAULT").eval(), entry_of(name).transforms()
     side = preset.resize_size[0]

@@ -1,4 +1,4 @@
-"""Pictures in the terminal: half blocks hold the pixels, and only a terminal with colours gets them."""
+"""Pictures in the terminal: half blocks hold the pixels, and only a terminal with colors gets them."""
 
 import io
 import os
@@ -33,8 +33,8 @@ def pixels_in(text: str) -> Array:
     for line in text.splitlines():
         upper: list[tuple[int, ...]] = []
         lower: list[tuple[int, ...]] = []
-        for *colours, blocks in _CELL.findall(line):
-            numbers = [int(c) for c in colours if c]
+        for *colors, blocks in _CELL.findall(line):
+            numbers = [int(c) for c in colors if c]
             upper += [tuple(numbers[:3])] * len(blocks)
             lower += [tuple(numbers[3:])] * len(blocks) if numbers[3:] else []
         rows += [upper, *([lower] if lower else [])]
@@ -56,12 +56,12 @@ def test_a_larger_one_is_averaged() -> None:
     assert pixels_in(printed(array, 80, 5)).shape == (10, 20, 3)  # as high as there is room
 
 
-def test_fewer_colours_do_too() -> None:
+def test_fewer_colors_do_too() -> None:
     array = np.full((2, 2, 3), (255, 0, 0), np.uint8)
     assert "38;5;" in printed(array, 9, 9, "256") and "\x1b[" in printed(array, 9, 9, "standard")
 
 
-def test_without_colours_there_is_no_preview(
+def test_without_colors_there_is_no_preview(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

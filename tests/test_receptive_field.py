@@ -132,7 +132,7 @@ def reached(value: Tensor, x: Tensor) -> list[int]:
     """The rows and the columns of x on which value depends, as bits."""
     if not value.requires_grad:
         return [0, 0]
-    weights = torch.rand_like(value) + 0.5  # the sum of what was normalised is constant
+    weights = torch.rand_like(value) + 0.5  # the sum of what was normalized is constant
     (grad,) = torch.autograd.grad((value * weights).sum(), x, retain_graph=True, allow_unused=True)
     hit = torch.zeros(x.shape[2:]) if grad is None else grad[0].abs().sum(0) != 0
     return [sum(1 << i for i, on in enumerate(hit.any(1 - n).tolist()) if on) for n in (0, 1)]

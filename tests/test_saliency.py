@@ -34,11 +34,11 @@ def gradient(scores: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
 
 
 def asked(name: str, layer: str | None = None) -> tuple[Tensor, Query]:
-    pixels = images(3, 3 if name in ("colour", "one", "sigmoid") else 1)
+    pixels = images(3, 3 if name in ("color", "one", "sigmoid") else 1)
     return pixels, Query(pixels, CLASSES if name not in ("one", "sigmoid") else CLASSES.clamp(0, 1), layer)
 
 
-@pytest.mark.parametrize("name", ["grey", "colour", "one", "logs"])
+@pytest.mark.parametrize("name", ["gray", "color", "one", "logs"])
 def test_gradient(name: str, tmp_path: Path) -> None:
     scores, (pixels, question) = scored(tmp_path, name), asked(name)
     expected = gradient(scores, pixels, question.classes).sum(1)
@@ -46,7 +46,7 @@ def test_gradient(name: str, tmp_path: Path) -> None:
 
 
 def test_smoothgrad_with_the_same_noise(tmp_path: Path) -> None:
-    scores, (pixels, question) = scored(tmp_path, "colour"), asked("colour")
+    scores, (pixels, question) = scored(tmp_path, "color"), asked("color")
     found = attribute(scores, "smoothgrad", question)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -61,7 +61,7 @@ def test_smoothgrad_with_the_same_noise(tmp_path: Path) -> None:
     assert not attribute(scores, "smoothgrad", Query(pixels, CLASSES, seed=1)).equal(found)
 
 
-@pytest.mark.parametrize("name", ["grey", "colour", "tanh"])
+@pytest.mark.parametrize("name", ["gray", "color", "tanh"])
 def test_integrated_gradients_are_a_riemann_sum_and_add_up_to_the_score(name: str, tmp_path: Path) -> None:
     scores, (pixels, question) = scored(tmp_path, name), asked(name)
     found = attribute(scores, "integrated-gradients", question)
@@ -74,7 +74,7 @@ def test_integrated_gradients_are_a_riemann_sum_and_add_up_to_the_score(name: st
 
 
 def test_guided_backprop_by_hooks_of_our_own(tmp_path: Path) -> None:
-    scores, (pixels, question) = scored(tmp_path, "colour"), asked("colour")
+    scores, (pixels, question) = scored(tmp_path, "color"), asked("color")
     found = attribute(scores, "guided-backprop", question)
     hooks = [
         m.register_full_backward_hook(lambda m, grads, outs: (grads[0].clamp_min(0),))
@@ -88,7 +88,7 @@ def test_guided_backprop_by_hooks_of_our_own(tmp_path: Path) -> None:
     assert not torch.allclose(found, gradient(scores, pixels, CLASSES).sum(1))
 
 
-@pytest.mark.parametrize(("name", "layer"), [("grey", "2"), ("grey", "1"), ("colour", "add")])
+@pytest.mark.parametrize(("name", "layer"), [("gray", "2"), ("gray", "1"), ("color", "add")])
 def test_grad_cam_by_hand(name: str, layer: str, tmp_path: Path) -> None:
     scores, (pixels, question) = scored(tmp_path, name), asked(name, layer)
     caught: list[Tensor] = []
@@ -109,7 +109,7 @@ def test_grad_cam_by_hand(name: str, layer: str, tmp_path: Path) -> None:
 
 def test_occlusion_by_hand(tmp_path: Path) -> None:
     """Squares of 2x2 (a seventh of 8, rounded up), moved by 1; each pixel gets the mean over the squares on it."""
-    scores, (pixels, question) = scored(tmp_path, "colour"), asked("colour")
+    scores, (pixels, question) = scored(tmp_path, "color"), asked("color")
     fall, count = torch.zeros(3, 8, 8), torch.zeros(8, 8)
     with torch.no_grad():
         whole = scores(pixels)[range(3), CLASSES]
@@ -142,7 +142,7 @@ def test_the_two_classes_of_one_output_are_opposite(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_network_is_left_as_it_was(method: str, tmp_path: Path) -> None:
-    scores = scored(tmp_path, "colour")
+    scores = scored(tmp_path, "color")
     scores.network.train()
     next(scores.network.parameters()).requires_grad_(False)
     before = photograph(scores)
@@ -154,7 +154,7 @@ def test_the_network_is_left_as_it_was(method: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_memory_returns(method: str, tmp_path: Path) -> None:
-    scores, question = scored(tmp_path, "grey"), asked("grey", "2")[1]
+    scores, question = scored(tmp_path, "gray"), asked("gray", "2")[1]
     attribute(scores, method, question)
     before = living()
     attribute(scores, method, question)
@@ -162,7 +162,7 @@ def test_memory_returns(method: str, tmp_path: Path) -> None:
 
 
 def test_hooks_are_removed_also_after_an_error(tmp_path: Path) -> None:
-    scores = scored(tmp_path, "grey")
+    scores = scored(tmp_path, "gray")
     before = photograph(scores)
     for method in METHODS:
         with pytest.raises(RuntimeError):
@@ -177,19 +177,19 @@ def test_guided_backprop_without_relu_is_refused(tmp_path: Path) -> None:
     assert saliency.remark(scored(tmp_path, "mixed"), "guided-backprop") == (
         "guided backpropagation affects ReLU only; SiLU pass plain gradients"
     )
-    assert saliency.remark(scored(tmp_path, "grey"), "guided-backprop") == ""
+    assert saliency.remark(scored(tmp_path, "gray"), "guided-backprop") == ""
 
 
 def test_captum_missing_is_an_instruction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(UsageError) as error:
-        attribute(scored(tmp_path, "grey"), "gradient", asked("grey")[1])
+        attribute(scored(tmp_path, "gray"), "gradient", asked("gray")[1])
     assert str(error.value) == "this needs captum, which is not installed: pip install 'cnn-cli[explain]'"
 
 
 def test_why_a_map_is_flat(tmp_path: Path) -> None:
     pixels = images(1)
-    dead = scored(tmp_path, "grey")
+    dead = scored(tmp_path, "gray")
     with torch.no_grad():
         dead.network.get_parameter("2.bias").fill_(-1e3)
     question = Query(pixels, torch.tensor([0]), "2")
@@ -246,12 +246,12 @@ def test_deletion_and_insertion() -> None:
 
 
 def test_randomised_weights_are_other_ones(tmp_path: Path) -> None:
-    run = loaded(tmp_path, "grey")
+    run = loaded(tmp_path, "gray")
     before = torch.random.get_rng_state()
     one, two = randomized(run, 3), randomized(run, 3)
     assert torch.random.get_rng_state().equal(before)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    trained = scored(tmp_path, "grey")
+    trained = scored(tmp_path, "gray")
     assert not any(torch.equal(a, b) for a, b in zip(one.parameters(), trained.parameters(), strict=True))
 
 
@@ -276,7 +276,7 @@ def test_an_overlay_colors_what_matters_and_keeps_the_rest() -> None:
         SaliencyRequest(overlay=2)
 
 
-@pytest.mark.parametrize("name", ["grey", "colour", "one", "sigmoid", "logs"])
+@pytest.mark.parametrize("name", ["gray", "color", "one", "sigmoid", "logs"])
 def test_a_picture_of_every_kind_of_network(name: str, tmp_path: Path) -> None:
     run, (pixels, _) = loaded(tmp_path, name), asked(name)
     inputs = Inputs(pixels, ("a b.png", "c.png", "test 7"), (None, 1, 0))
@@ -299,15 +299,15 @@ def test_a_picture_of_every_kind_of_network(name: str, tmp_path: Path) -> None:
 def shot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The working directory has runs and an image file, whose name is given."""
     monkeypatch.chdir(tmp_path)
-    for name in ("grey", "tanh", "linear", "colour"):
+    for name in ("gray", "tanh", "linear", "color"):
         loaded(tmp_path, name)
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4).save("shot.png")
     return "shot.png"
 
 
 def test_the_command(shot: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cnn("visualize-saliency", "runs/grey-1", shot, "--class", "c", "--method", "grad-cam", "--layer", "1") == 0
-    assert capsys.readouterr().out.endswith("runs/grey-1/saliency-shot.png\n")
+    assert cnn("visualize-saliency", "runs/gray-1", shot, "--class", "c", "--method", "grad-cam", "--layer", "1") == 0
+    assert capsys.readouterr().out.endswith("runs/gray-1/saliency-shot.png\n")
     assert cnn("visualize-saliency", "runs/tanh-1", shot, "--json", "-o", "t.png") == 0
     found = capsys.readouterr()
     methods = [m["method"] for m in json.loads(found.out)["images"][0]["maps"]]
@@ -324,7 +324,7 @@ def test_the_command(shot: str, capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "code", "message"),
     [
         (
-            "grey-1 --method grad-kam",
+            "gray-1 --method grad-kam",
             2,
             "no method 'grad-kam'. Did you mean 'grad-cam'? Methods: gradient, smoothgrad, integrated-gradients, "
             "guided-backprop, grad-cam, occlusion",
@@ -340,17 +340,17 @@ def test_the_command(shot: str, capsys: pytest.CaptureFixture[str]) -> None:
             2,
             "linear has no spatial feature map that every path passes through, so there is nothing to show",
         ),
-        ("grey-1 --layer 9", 2, "no layer '9'. Layers with feature maps: 0, 1, 2, 3, 4"),
-        ("grey-1 --layer 6", 2, "layer 6 outputs 10, not feature maps. Layers with feature maps: 0, 1, 2, 3, 4"),
+        ("gray-1 --layer 9", 2, "no layer '9'. Layers with feature maps: 0, 1, 2, 3, 4"),
+        ("gray-1 --layer 6", 2, "layer 6 outputs 10, not feature maps. Layers with feature maps: 0, 1, 2, 3, 4"),
         (
-            "grey-1 --layer 2 --method gradient",
+            "gray-1 --layer 2 --method gradient",
             2,
             "--layer is for Grad-CAM; add --method grad-cam, or leave --layer out",
         ),
-        ("grey-1 --class k", 2, "no class 'k'. Classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
-        ("grey-1 --class 10", 2, "no class '10'. Classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
-        ("grey-1 text.png", 1, "text.png is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it"),
-        ("grey-1 -o a.jpg", 2, "a.jpg: the picture is written as .png; choose such a name with -o"),
+        ("gray-1 --class k", 2, "no class 'k'. Classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
+        ("gray-1 --class 10", 2, "no class '10'. Classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
+        ("gray-1 text.png", 1, "text.png is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it"),
+        ("gray-1 -o a.jpg", 2, "a.jpg: the picture is written as .png; choose such a name with -o"),
     ],
 )
 def test_errors_say_what_to_do(

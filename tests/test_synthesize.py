@@ -46,7 +46,7 @@ def test_the_favourite_of_a_linear_unit_is_the_sign_of_its_weights(
     monkeypatch.setattr(s, "_PLAIN", 0.0)
     weights = torch.randn(2, channels, 6, 7, generator=generator(5))
     if channels == 3:
-        weights[:] = weights[:, :1]  # of one sign in all colours, which share their parameters
+        weights[:] = weights[:, :1]  # of one sign in all colors, which share their parameters
 
     def objective(x: Tensor) -> Tensor:
         return torch.einsum("nchw,kchw->nk", x, weights)
@@ -64,7 +64,7 @@ def test_the_favourite_of_a_linear_unit_is_the_sign_of_its_weights(
 def test_the_score_rises_above_that_of_any_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s, "_SMOOTH", 0.0)
     monkeypatch.setattr(s, "_PLAIN", 0.0)
-    scores = scored(tmp_path, "grey")
+    scores = scored(tmp_path, "gray")
     found = maximize(scores, scores, range(10), Canvas((1, 8, 8), (0.0,), CPU), Ascent(steps=100))
     with torch.no_grad():
         others = scores(torch.cat([images(200), torch.zeros(1, 1, 8, 8)])).amax(0)
@@ -75,7 +75,7 @@ def test_the_score_rises_above_that_of_any_image(tmp_path: Path, monkeypatch: py
 def test_penalties_make_an_image_smooth_and_near_its_background(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = scored(tmp_path, "grey")
+    scores = scored(tmp_path, "gray")
     found = []
     for smooth, plain in ((0.0, 0.0), (20.0, 0.0), (0.0, 20.0)):
         monkeypatch.setattr(s, "_SMOOTH", smooth)
@@ -87,10 +87,10 @@ def test_penalties_make_an_image_smooth_and_near_its_background(
 
 
 @pytest.mark.parametrize("kind", ["fourier", "pixels"])
-@pytest.mark.parametrize("name", ["grey", "colour", "one"])
+@pytest.mark.parametrize("name", ["gray", "color", "one"])
 def test_a_seed_gives_the_same_image(kind: str, name: str, tmp_path: Path) -> None:
     scores = scored(tmp_path, name)
-    shape, ground = ((1, 8, 8), (0.0,)) if name == "grey" else ((3, 8, 8), (0.5,) * 3)
+    shape, ground = ((1, 8, 8), (0.0,)) if name == "gray" else ((3, 8, 8), (0.5,) * 3)
     one, two, other = (
         maximize(scores, scores, [0, 1], Canvas(shape, ground, CPU), Ascent(kind, steps=8, seed=seed)).pixels
         for seed in (3, 3, 4)
@@ -100,7 +100,7 @@ def test_a_seed_gives_the_same_image(kind: str, name: str, tmp_path: Path) -> No
 
 
 def test_an_image_does_not_depend_on_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = scored(tmp_path, "grey")
+    scores = scored(tmp_path, "gray")
     together = maximize(scores, scores, range(10), Canvas((1, 8, 8), (0.0,), CPU), SHORT)
     monkeypatch.setattr(s, "_BATCH_PIXELS", 64 * 3)
     parts = maximize(scores, scores, range(10), Canvas((1, 8, 8), (0.0,), CPU), SHORT)
@@ -136,14 +136,14 @@ def test_blur_is_gaussian() -> None:
     assert s.blurred(x, 0.0).equal(x)
 
 
-def test_variation_is_the_mean_difference_of_neighbours() -> None:
+def test_variation_is_the_mean_difference_of_neighbors() -> None:
     x = torch.tensor([[[[0.0, 1.0, 1.0], [0.0, 0.0, 0.5]]]])
     assert s.variation(x).tolist() == pytest.approx([(0 + 1 + 0.5) / 3 + (1 + 0 + 0 + 0.5) / 4])
     assert s.variation(torch.ones(2, 1, 1, 1)).tolist() == [0, 0]
 
 
 def test_a_channel_is_the_mean_of_its_map(tmp_path: Path) -> None:
-    run, scores, x = loaded(tmp_path, "grey"), scored(tmp_path, "grey"), images(3)
+    run, scores, x = loaded(tmp_path, "gray"), scored(tmp_path, "gray"), images(3)
     first = scores.network.get_submodule("0")
     torch.testing.assert_close(channels_of(scores, choose_units(run, "0"))(x), first(x).mean((2, 3)))
     torch.testing.assert_close(
@@ -154,15 +154,15 @@ def test_a_channel_is_the_mean_of_its_map(tmp_path: Path) -> None:
 
 def test_the_forward_pass_ends_at_the_layer(tmp_path: Path) -> None:
     """So images of another size do for a convolution, whatever the layers behind it take."""
-    scores = scored(tmp_path, "grey")
-    assert channels_of(scores, choose_units(loaded(tmp_path, "grey"), "2"))(images(2).repeat(1, 1, 3, 3)).shape == (
+    scores = scored(tmp_path, "gray")
+    assert channels_of(scores, choose_units(loaded(tmp_path, "gray"), "2"))(images(2).repeat(1, 1, 3, 3)).shape == (
         2,
         6,
     )
 
 
 def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
-    scores, run = scored(tmp_path, "colour"), loaded(tmp_path, "colour")
+    scores, run = scored(tmp_path, "color"), loaded(tmp_path, "color")
     scores.network.train()
     next(scores.network.parameters()).requires_grad_(False)
     before = photograph(scores)
@@ -172,12 +172,12 @@ def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_memory_returns(tmp_path: Path) -> None:
-    scores = scored(tmp_path, "grey")
+    scores = scored(tmp_path, "gray")
     maximize(scores, scores, [0], Canvas((1, 8, 8), (0.0,), CPU), SHORT)
     before = living()
     maximize(
         scores,
-        channels_of(scores, choose_units(loaded(tmp_path, "grey"), "2")),
+        channels_of(scores, choose_units(loaded(tmp_path, "gray"), "2")),
         [0],
         Canvas((1, 8, 8), (0.0,), CPU),
         SHORT,
@@ -188,7 +188,7 @@ def test_memory_returns(tmp_path: Path) -> None:
 def test_a_dead_unit_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from cnn_cli.checkpoints.checkpoint import restore, save_weights
 
-    run = loaded(tmp_path, "grey")
+    run = loaded(tmp_path, "gray")
     network = restore(run)
     with torch.no_grad():
         network.get_parameter("0.weight")[1] = 0  # no gradient
@@ -229,12 +229,12 @@ def test_a_faint_image_is_stretched_and_a_flat_one_is_not() -> None:
 
 
 def test_the_background_is_what_the_network_takes_for_the_mean(tmp_path: Path) -> None:
-    assert background(loaded(tmp_path / "a", "grey")) == (0,)
-    assert background(loaded(tmp_path / "b", "colour")) == (0.5, 0.5, 0.5)
-    assert background(loaded(tmp_path / "c", "grey", (0.13,), (0.3,))) == (0.13,)
+    assert background(loaded(tmp_path / "a", "gray")) == (0,)
+    assert background(loaded(tmp_path / "b", "color")) == (0.5, 0.5, 0.5)
+    assert background(loaded(tmp_path / "c", "gray", (0.13,), (0.3,))) == (0.13,)
 
 
-def test_digits_are_recognised_by_another_network(tmp_path: Path) -> None:
+def test_digits_are_recognized_by_another_network(tmp_path: Path) -> None:
     """What one network likes best is to another one, of other weights, a digit too, for most classes."""
     from cnn_cli.checkpoints.checkpoint import load_network
     from cnn_cli.interpret.scores import scores_of
@@ -248,24 +248,24 @@ def test_digits_are_recognised_by_another_network(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    loaded(tmp_path, "colour")
-    assert cnn("synthesize", "runs/colour-1", "--all-classes", "--steps", "2", "--json") == 0
+    loaded(tmp_path, "color")
+    assert cnn("synthesize", "runs/color-1", "--all-classes", "--steps", "2", "--json") == 0
     out = json.loads(capsys.readouterr().out)
-    assert out["picture"] == "runs/colour-1/synthesis-classes.png"
+    assert out["picture"] == "runs/color-1/synthesis-classes.png"
     assert [fact["name"] for fact in out["images"]] == ["a", "b", "c", "d", "e"]
     assert all(0 <= fact["confidence"] <= 1 for fact in out["images"])
     options = ["--layer", "conv2", "--channels", "0-2", "--steps", "2", "--size", "40", "--transforms", "none"]
-    assert cnn("synthesize", "runs/colour-1", *options, "--parametrization", "pixels", "--json") == 0
+    assert cnn("synthesize", "runs/color-1", *options, "--parametrization", "pixels", "--json") == 0
     out = json.loads(capsys.readouterr().out)
-    assert out["picture"] == "runs/colour-1/synthesis-conv2-0-2.png" and out["size"] == [3, 40, 40]
+    assert out["picture"] == "runs/color-1/synthesis-conv2-0-2.png" and out["size"] == [3, 40, 40]
     assert (out["ascent"]["transforms"], out["ascent"]["steps"]) == ([], 2)
     with Image.open(out["picture"]) as picture:
         assert max(picture.size) <= 4000
     first = Path(out["picture"]).read_bytes()
-    assert cnn("synthesize", "runs/colour-1", *options, "--parametrization", "pixels", "--force") == 0
+    assert cnn("synthesize", "runs/color-1", *options, "--parametrization", "pixels", "--force") == 0
     assert Path(out["picture"]).read_bytes() == first
-    assert cnn("synthesize", "runs/colour-1", "--class", "b", "--class", "3", "--steps", "1") == 0
-    assert Path("runs/colour-1/synthesis-b-d.png").is_file()
+    assert cnn("synthesize", "runs/color-1", "--class", "b", "--class", "3", "--steps", "1") == 0
+    assert Path("runs/color-1/synthesis-b-d.png").is_file()
 
 
 WHAT = (
@@ -292,7 +292,7 @@ WHAT = (
         ),
         (
             "--class a --size 20",
-            "--size 20: grey takes 1x8x8, and its output cannot be computed for 1x20x20; leave out --size, "
+            "--size 20: gray takes 1x8x8, and its output cannot be computed for 1x20x20; leave out --size, "
             "or choose an earlier layer",
         ),
         (
@@ -305,14 +305,14 @@ def test_errors_say_what_to_do(
     arguments: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    loaded(tmp_path, "grey")
-    assert cnn("synthesize", "runs/grey-1", *arguments.split()) == 2
+    loaded(tmp_path, "gray")
+    assert cnn("synthesize", "runs/gray-1", *arguments.split()) == 2
     assert capsys.readouterr() == ("", f"error: {message}\n")
     assert not list(tmp_path.glob("**/*.png"))
 
 
 def test_titles_name_what_is_maximized(tmp_path: Path) -> None:
-    run = loaded(tmp_path, "colour")
+    run = loaded(tmp_path, "color")
     scores = scores_of(run)
     for request, title in (
         (UnitRequest(all_classes=True), "inputs that maximize class scores"),
@@ -327,6 +327,6 @@ def test_channels_of_layers_and_all_classes_can_be_chosen(tmp_path: Path) -> Non
     run = loaded(tmp_path, "maps")
     assert scored(tmp_path, "maps").dense
     assert choose_units(run, "0").type == "Conv2d"
-    assert units_of(loaded(tmp_path, "grey"), scored(tmp_path, "grey"), UnitRequest(all_classes=True)).names == tuple(
+    assert units_of(loaded(tmp_path, "gray"), scored(tmp_path, "gray"), UnitRequest(all_classes=True)).names == tuple(
         "abcdefghij"
     )

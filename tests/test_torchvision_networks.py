@@ -92,7 +92,7 @@ def step(module: nn.Module, name: str, images: Tensor) -> list[Tensor]:
 
 
 def settings(module: nn.Module) -> dict[str, float]:
-    """What no weight shows: the numbers of the normalisations, and how often the random layers that are in use drop."""
+    """What no weight shows: the numbers of the normalizations, and how often the random layers that are in use drop."""
     found: dict[str, float] = {}
     for name, part in module.named_modules():
         if isinstance(part, nn.BatchNorm2d | nn.LayerNorm):

@@ -37,7 +37,7 @@ def pixels_of(path: Path) -> Array:
 def read_tiles(drawing: filter_pages.Drawing, path: Path, tile: tuple[int, int], count: int, across: int) -> Array:
     """The first `count` tiles of each panel of a written picture, (panels, count, H, W, 3), `across` of them a row.
 
-    Every value must be one square of a single colour: enlarged by a whole number, not smoothed.
+    Every value must be one square of a single color: enlarged by a whole number, not smoothed.
     """
     image.save(drawing.page.image, path)
     pixels, zoom, gap = pixels_of(path), drawing.grid.zoom, drawing.grid.gap
@@ -54,14 +54,14 @@ def read_tiles(drawing: filter_pages.Drawing, path: Path, tile: tuple[int, int],
     return np.stack(found).reshape(len(drawing.page.origins), count, *tile, 3)
 
 
-def weights_of(colours: Array, scale: float) -> Array:
-    """Colours of the diverging map (…, 3) back to weights; a colour that is not in the map fails."""
+def weights_of(colors: Array, scale: float) -> Array:
+    """Colors of the diverging map (…, 3) back to weights; a color that is not in the map fails."""
     levels = {tuple(c): i for i, c in enumerate(image.diverging().tolist())}
-    flat = [levels[tuple(c)] for c in colours.reshape(-1, 3).tolist()]
-    return (np.array(flat).reshape(colours.shape[:-1]) - 127) / 127 * scale
+    flat = [levels[tuple(c)] for c in colors.reshape(-1, 3).tolist()]
+    return (np.array(flat).reshape(colors.shape[:-1]) - 127) / 127 * scale
 
 
-def test_no_colour_stands_for_two_weights() -> None:
+def test_no_color_stands_for_two_weights() -> None:
     table = image.diverging().tolist()
     assert len({tuple(c) for c in table}) == 255
     assert max(table[127]) - min(table[127]) == 0  # zero has no hue
@@ -92,7 +92,7 @@ def test_deeper_filters_can_be_read_back(conv: nn.Conv2d, tmp_path: Path) -> Non
     np.testing.assert_allclose(weights_of(tiles, drawing.scale).reshape(-1), weights, atol=drawing.scale / 254 * 1.001)
 
 
-def test_colour_filters_can_be_read_back(tmp_path: Path) -> None:
+def test_color_filters_can_be_read_back(tmp_path: Path) -> None:
     conv = nn.Conv2d(3, 8, 4)
     chosen, drawing = draw(conv)
     tiles = read_tiles(drawing, tmp_path / "f.png", (4, 4), 8, drawing.grid.columns)[0]

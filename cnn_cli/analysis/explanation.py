@@ -168,7 +168,7 @@ def _growth(layer: Layer, before: Field, now: Field) -> tuple[str, ...]:
 
 
 def _fraction(value: float | None) -> str:
-    """After upsampling, neighbours can be less than a pixel of the image apart: 1/3."""
+    """After upsampling, neighbors can be less than a pixel of the image apart: 1/3."""
     return str(Fraction(value or 0).limit_denominator(9999))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-GAP = 26.0  # px between neighbours of a rank
+GAP = 26.0  # px between neighbors of a rank
 BEND = 16.0  # px that an arrow keeps free around itself
 ROUNDS = 12
 
@@ -75,13 +75,13 @@ def _route(places: list[Place], start: int, end: int) -> list[int]:
 
 
 def _order(ranks: list[list[int]], above: list[list[int]], below: list[list[int]]) -> None:
-    """Sort each rank by the middle of its neighbours, down and up in turn; keep the order with the fewest crossings."""
+    """Sort each rank by the middle of its neighbors, down and up in turn; keep the order with the fewest crossings."""
     best, fewest = [list(rank) for rank in ranks], _crossings(ranks, below)
     for turn in range(ROUNDS):
-        neighbours = above if turn % 2 == 0 else below
+        neighbors = above if turn % 2 == 0 else below
         for rank in ranks[1:] if turn % 2 == 0 else ranks[-2::-1]:
             position = {n: i for r in ranks for i, n in enumerate(r)}
-            keys = {n: _middle([position[m] for m in neighbours[n]], position[n]) for n in rank}
+            keys = {n: _middle([position[m] for m in neighbors[n]], position[n]) for n in rank}
             rank.sort(key=lambda n: keys[n])
         if (crossings := _crossings(ranks, below)) < fewest:
             best, fewest = [list(rank) for rank in ranks], crossings
@@ -102,30 +102,30 @@ def _crossings(ranks: list[list[int]], below: list[list[int]]) -> int:
 
 
 def _spread(places: list[Place], ranks: list[list[int]], above: list[list[int]], below: list[list[int]]) -> None:
-    """x positions: everything towards the middle of its neighbours, as far as the room that all need allows."""
+    """x positions: everything towards the middle of its neighbors, as far as the room that all need allows."""
     for rank in ranks:
         _place(places, rank, [0.0] * len(rank), [1.0] * len(rank))
     for turn in range(20 * ROUNDS):
-        neighbours = above if turn % 2 == 0 else below
+        neighbors = above if turn % 2 == 0 else below
         for rank in ranks if turn % 2 == 0 else ranks[::-1]:
-            wanted = [median(places[m].x for m in neighbours[n]) if neighbours[n] else places[n].x for n in rank]
-            others = below if neighbours is above else above
-            weights = [_weight(places, n, neighbours[n], others) for n in rank]
+            wanted = [median(places[m].x for m in neighbors[n]) if neighbors[n] else places[n].x for n in rank]
+            others = below if neighbors is above else above
+            weights = [_weight(places, n, neighbors[n], others) for n in rank]
             _place(places, rank, wanted, weights)
 
 
-def _weight(places: list[Place], number: int, neighbours: Sequence[int], others: list[list[int]]) -> float:
-    """How much a box insists on its place: most where it and its neighbour have only each other, so that chains run
+def _weight(places: list[Place], number: int, neighbors: Sequence[int], others: list[list[int]]) -> float:
+    """How much a box insists on its place: most where it and its neighbor have only each other, so that chains run
     straight."""
-    if not neighbours:
+    if not neighbors:
         return 0.1
-    if len(neighbours) == 1 and len(others[neighbours[0]]) == 1:
+    if len(neighbors) == 1 and len(others[neighbors[0]]) == 1:
         return 12.0 if places[number].bend else 8.0
     return 4.0 if places[number].bend else 1.0
 
 
 def _place(places: list[Place], rank: list[int], wanted: Sequence[float], weights: Sequence[float]) -> None:
-    """The x closest to those wanted (least squares) that keep the order and the gaps: neighbours that would overlap
+    """The x closest to those wanted (least squares) that keep the order and the gaps: neighbors that would overlap
     move as one."""
     offsets, edge = [], 0.0
     for left, number in zip([None, *rank], rank, strict=False):

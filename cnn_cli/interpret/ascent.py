@@ -188,7 +188,7 @@ def channel_numbers(text: str, count: int) -> tuple[int, ...]:
 
 
 def variation(x: Tensor) -> Tensor:
-    """(N, C, H, W) → (N,): the mean absolute difference of neighbours (total variation per pixel)."""
+    """(N, C, H, W) → (N,): the mean absolute difference of neighbors (total variation per pixel)."""
     vertical, horizontal = (x[..., 1:, :] - x[..., :-1, :]).abs(), (x[..., 1:] - x[..., :-1]).abs()
     return sum((d.mean((1, 2, 3)) for d in (vertical, horizontal) if d.numel()), x.new_zeros(len(x)))
 

@@ -55,8 +55,8 @@ def _ranks(values: Array) -> Array:
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts, dtype=np.float64)
     ranks: Array = (last - (counts - 1) / 2)[which]
-    centred: Array = ranks - ranks.mean()
-    return centred
+    centered: Array = ranks - ranks.mean()
+    return centered
 
 
 def areas(scores: nn.Module, pixels: Tensor, label: int, map: Tensor, seed: int = 0) -> Areas:

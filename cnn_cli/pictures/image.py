@@ -84,7 +84,7 @@ def _level(values: Array, scale: Array | float) -> Array:
 class Grid:
     """Where tiles go: `rows` x `columns` of them, each value enlarged to `zoom` px, `gap` px around every tile.
 
-    `below` is the room under each for a caption, and `wide` the width of the cells in which tiles stand centred, in px.
+    `below` is the room under each for a caption, `wide` the width of the cells in which tiles are centered, in px.
     """
 
     rows: int

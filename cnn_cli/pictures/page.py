@@ -29,7 +29,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Caption:
-    """Words on a panel, in letters of `size` px: centred at `x`, from `y` downward (px in its body).
+    """Words on a panel, in letters of `size` px: centered at `x`, from `y` downward (px in its body).
 
     `anchor` is Pillow's: "la" begins at `x`, "ra" ends there.
     """
