@@ -140,3 +140,8 @@ def test_detectors_are_compared_by_their_ap(folder: Path, capsys: pytest.Capture
     assert (pixels == np.array((0, 158, 115))).all(2).sum() > 1000
     assert cnn("compare", "sees/", "blind/", "-o", "other") == 0
     assert "only A detects 2 objects, only B 0" in capsys.readouterr().out
+
+
+def test_detectors_are_not_calibrated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cnn("eval", str(folder / "sees"), "--calibrate") == 2
+    assert "bright is a detector, whose scores estimate the IoU of a box" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import cnn
+from PIL import Image
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 from small_runs import SPEC, begin, without_pictures
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import cnn_cli
+from cnn_cli.distributed.world import ALONE
 from cnn_cli.pictures.reliability_plot import reliability_diagram
 from cnn_cli.tasks.calibration import (
     BINS,
@@ -25,7 +27,9 @@ from cnn_cli.tasks.calibration import (
     tempered,
 )
 from cnn_cli.tasks.classification_result import ClassificationResult
+from cnn_cli.tasks.segmentation import Segmentation
 from cnn_cli.tasks.segmentation_result import mean_ious
+from cnn_cli.tasks.selection import read_result
 from cnn_cli.tasks.uncertainty import percentiles, resample, wilson
 
 
@@ -76,6 +80,79 @@ def test_temperature_against_scipy(classes: int, sharpness: float) -> None:
     found = fit_temperature(shares, labels)
     assert found == pytest.approx(best.x, rel=1e-6)
     assert likelihood_loss(tempered(shares.double(), found), labels) <= best.fun + 1e-12
+
+
+def test_calibration_error_of_pixels_against_a_loop() -> None:
+    """Over pixels that are not void, in batches, at half the resolution of the masks."""
+    generator = torch.Generator().manual_seed(3)
+    outputs = 3 * torch.randn(5, 3, 6, 8, generator=generator)
+    masks = torch.randint(0, 4, (5, 12, 16), generator=generator, dtype=torch.uint8)
+    masks[masks == 3] = 255
+    task = Segmentation(("a", "b", "c"), {"": (lambda x: x, 1.0)}, temperature=2.0)
+    measure = task.measure(torch.device("cpu"))
+    for part in (slice(0, 2), slice(2, 5)):
+        measure.add(outputs[part], masks[part])
+    result = measure.result("test", ALONE)
+    facts = result.document()
+    for key, sharpness in (("ece", 1.0), ("calibrated_ece", 0.5)):
+        shares = (functional.interpolate(outputs, scale_factor=2, mode="bilinear") * sharpness).softmax(1)
+        confidence, predicted = shares.max(1)
+        counted = masks != 255
+        confidence, right = confidence[counted].numpy(), (predicted == masks)[counted].numpy()
+        error = 0.0
+        for i in range(BINS):
+            inside = (confidence > i / BINS) & (confidence <= (i + 1) / BINS)
+            error += abs(right[inside].sum() - confidence[inside].astype(float).sum()) / len(right)
+        assert facts[key] == pytest.approx(error, abs=1e-6) and error > 0.05
+    assert sum(row["n"] for row in facts["reliability"]) == int((masks != 255).sum())
+    again = read_result(json.loads(json.dumps(facts)))
+    assert again.document()["calibrated_ece"] == pytest.approx(facts["calibrated_ece"], abs=1e-12)
+    assert "at the calibrated temperature 2.000, over pixels" in again.text()
+
+
+MASKS = """
+dense: {input: [3, 16, 16], args: {classes: 3}, layers: [{Conv2d: {out_channels: 6, kernel_size: 3, padding: 1}}, ReLU,
+  {Conv2d: {out_channels: $classes, kernel_size: 1}}], train: {data: masks, epochs: 8, batch_size: 4, optimizer: adam}}
+"""
+
+
+def test_masks_are_calibrated_over_pixels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4), ("test", 4)):
+        for i in range(count):
+            for kind in ("images", "masks"):
+                (tmp_path / "masks" / split / kind).mkdir(parents=True, exist_ok=True)
+            mask = np.kron(drawn.integers(0, 3, (4, 4)), np.ones((4, 4), int)).astype(np.uint8)
+            shown = (mask[..., None] * 60 + drawn.integers(0, 120, (16, 16, 3))).astype(np.uint8)
+            Image.fromarray(shown).save(tmp_path / "masks" / split / "images" / f"{i}.png")
+            mask[:2] = 255
+            Image.fromarray(mask).save(tmp_path / "masks" / split / "masks" / f"{i}.png")
+    (tmp_path / "masks" / "classes.txt").write_text("back\none\ntwo\n")
+    monkeypatch.chdir(tmp_path)
+    without_pictures(monkeypatch)
+    run = begin(tmp_path, spec=MASKS, lr=0.02)
+    assert cnn("eval", str(run), "--calibrate", "--json") == 0
+    output = capsys.readouterr()
+    facts = json.loads(output.out)
+    assert "fitted on 896 pixels of 4 validation images: loss" in output.err  # 14 of 16 rows are not void
+    with torch.no_grad():
+        files = [tmp_path / "masks" / "val" / "images" / f"{i}.png" for i in range(4)]
+        pixels = torch.stack([torch.from_numpy(np.array(Image.open(path))) for path in files])
+        scores = cnn_cli.load(run)(pixels.permute(0, 3, 1, 2).float() / 255).double()
+    masks = [np.array(Image.open(path.parents[1] / "masks" / path.name)) for path in files]
+    labels = torch.from_numpy(np.stack(masks)).long()
+    best = minimize_scalar(
+        lambda t: float(functional.cross_entropy(scores / t, labels, ignore_index=255)),
+        bounds=(0.05, 50),
+        method="bounded",
+        options={"xatol": 1e-10},
+    )
+    assert facts["temperature"] == pytest.approx(best.x, rel=1e-5) and best.x != pytest.approx(1, abs=0.01)
+    assert facts["ece"] > 0 and facts["calibrated_ece"] != facts["ece"] and (run / "reliability.png").is_file()
+    assert cnn("eval", str(run), "--original-size", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["calibrated_ece"] == pytest.approx(facts["calibrated_ece"], abs=1e-9)
 
 
 def test_temperature_has_bounds() -> None:

@@ -9,10 +9,15 @@ from cnn_cli.pictures.plots import SERIES, percent_format, saved_figure
 
 
 def reliability_diagram(
-    diagrams: Mapping[str, Sequence[Mapping[str, Any]]], errors: Mapping[str, float], path: Path, title: str
+    diagrams: Mapping[str, Sequence[Mapping[str, Any]]],
+    errors: Mapping[str, float],
+    path: Path,
+    title: str,
+    counted: str = "images",
 ) -> None:
     """A diagram for each entry: bins (`low`, `high`, `n`, `confidence`, `accuracy`) as bars of accuracy, over how many
-    images they hold. `errors` are the expected calibration errors. CnnError where the file cannot be written."""
+    images they hold, or pixels (`counted`). `errors` are the expected calibration errors. CnnError where the file
+    cannot be written."""
     with saved_figure(path, 1 + 4.6 * len(diagrams), 5.4, title) as figure:
         axes = figure.subplots(2, len(diagrams), squeeze=False, sharex=True, height_ratios=[4, 1])
         for (name, rows), above, below in zip(diagrams.items(), axes[0], axes[1], strict=True):
@@ -31,7 +36,7 @@ def reliability_diagram(
             above.legend(loc="upper left", fontsize=8)
             total = sum(row["n"] for row in full) or 1
             below.bar(starts, [row["n"] / total for row in full], color=PANEL, **look)
-            below.set_ylabel("images")
+            below.set_ylabel(counted)
             below.set_xlabel("confidence: probability of the predicted class")
             below.set_xlim(0, 1)
             for one in (above, below):

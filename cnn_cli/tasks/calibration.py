@@ -5,20 +5,21 @@ Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", 201
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 BINS = 15
-_UNIT = 2**36  # a confidence is added up as a whole number of 1/_UNIT, so that no order of adding matters
+_UNIT = 2**32  # a confidence is added up as a whole number of 1/_UNIT, so that no order of adding matters
 _COLDEST, _HOTTEST = 0.01, 100.0
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """By bins of equal width on (0, 1]: how many images were predicted with such a confidence, the sum of these
-    confidences, and how many predictions were right."""
+    """By bins of equal width on (0, 1]: how many images, or pixels, were predicted with such a confidence, the sum of
+    these confidences, and how many predictions were right."""
 
     counts: tuple[int, ...]
     confidences: tuple[float, ...]
@@ -45,6 +46,45 @@ class Reliability:
         ]
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """The reliability of the probabilities as they are, and of those at `temperature` where there is one."""
+
+    plain: Reliability
+    temperature: float | None = None
+    tempered: Reliability | None = None
+
+    def document(self) -> dict[str, Any]:
+        facts = {"ece": self.plain.error, "reliability": self.plain.document()}
+        if self.tempered:
+            facts |= {"temperature": self.temperature, "calibrated_ece": self.tempered.error}
+            facts["calibrated_reliability"] = self.tempered.document()
+        return facts
+
+    def text(self) -> str:
+        line = f"expected calibration error {self.plain.error:.2%}"
+        if self.tempered:
+            line += f", {self.tempered.error:.2%} at the calibrated temperature {self.temperature:.3f}"
+        return line
+
+    def draw(self, path: Path, title: str, counted: str) -> None:
+        """The reliability diagram. counted: what is predicted, `images`."""
+        from cnn_cli.pictures import reliability_plot
+
+        diagrams, errors = {"confidence": self.plain.document()}, {"confidence": self.plain.error}
+        if self.tempered:
+            name = f"calibrated (temperature {self.temperature:.3f})"
+            diagrams[name], errors[name] = self.tempered.document(), self.tempered.error
+        reliability_plot.reliability_diagram(diagrams, errors, path, title, counted)
+
+
+def read_calibration(document: Mapping[str, Any]) -> Calibration | None:
+    """From eval.json; None where it has no reliability."""
+    plain = read_reliability(document.get("reliability"))
+    tempered = read_reliability(document.get("calibrated_reliability"))
+    return Calibration(plain, document.get("temperature"), tempered) if plain else None
+
+
 def read_reliability(rows: Sequence[Mapping[str, Any]] | None) -> Reliability | None:
     """The inverse of document()."""
     if rows is None:
@@ -54,12 +94,36 @@ def read_reliability(rows: Sequence[Mapping[str, Any]] | None) -> Reliability | 
     return Reliability(counts, confidences, tuple(round(row["n"] * (row["accuracy"] or 0.0)) for row in rows))
 
 
-def count_bins(log_probabilities: Tensor, correct: Tensor) -> Tensor:
-    """(N, K), (N,) → (3, BINS) int64: images, confidences in 1/_UNIT, right predictions. Never waits for the device."""
-    confidence = log_probabilities.float().amax(1).exp().clamp(0, 1)
+def no_bins(device: torch.device) -> Tensor:
+    """(2, 3, BINS) zeros, to which both_bins() are added."""
+    return torch.zeros(2, 3, BINS, dtype=torch.int64, device=device)
+
+
+def both_bins(
+    log_probabilities: Tensor, correct: Tensor, temperature: float | None, valid: Tensor | None = None
+) -> Tensor:
+    """(2, 3, BINS): count_bins() of the probabilities as they are, and at the temperature; zeros without one."""
+    plain = count_bins(log_probabilities, correct, valid)
+    if temperature is None:
+        return torch.stack([plain, torch.zeros_like(plain)])
+    return torch.stack([plain, count_bins(tempered(log_probabilities, temperature), correct, valid)])
+
+
+def count_bins(log_probabilities: Tensor, correct: Tensor, valid: Tensor | None = None) -> Tensor:
+    """(N, K, …), (N, …) → (3, BINS) int64: predictions, confidences in 1/_UNIT, right predictions. Never waits for the
+    device. valid: (N, …) bool, the predictions that count; all by default."""
+    confidence = log_probabilities.float().amax(1).exp().clamp(0, 1).flatten()
     bins = ((confidence * BINS).ceil().long() - 1).clamp(0, BINS - 1)
-    values = torch.stack([torch.ones_like(bins), (confidence * _UNIT).long(), correct.long()])
+    values = torch.stack([torch.ones_like(bins), (confidence * _UNIT).long(), correct.flatten().long()])
+    if valid is not None:
+        values *= valid.flatten()
     return torch.zeros(3, BINS, dtype=torch.int64, device=bins.device).index_add_(1, bins, values)
+
+
+def calibration_of(bins: Tensor, temperature: float | None) -> Calibration:
+    """bins: sums of both_bins()."""
+    plain, calibrated = (reliability_of(one) for one in bins)
+    return Calibration(plain, temperature, None if temperature is None else calibrated)
 
 
 def reliability_of(bins: Tensor) -> Reliability:

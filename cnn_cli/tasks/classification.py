@@ -17,7 +17,7 @@ from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.tasks.base import Measure, Outputs, TaskResult, last_type, sum_type
-from cnn_cli.tasks.calibration import BINS, count_bins, reliability_of, tempered
+from cnn_cli.tasks.calibration import both_bins, calibration_of, no_bins
 from cnn_cli.tasks.classification_result import ClassificationResult
 
 
@@ -115,7 +115,7 @@ class ClassificationMeasure:
         self.task = task
         self.matrix = torch.zeros(len(task.classes), len(task.classes), dtype=torch.int64, device=device)
         self.loss = torch.zeros((), dtype=sum_type(device), device=device)
-        self.bins = torch.zeros(2, 3, BINS, dtype=torch.int64, device=device)  # before and after calibration
+        self.bins = no_bins(device)
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         head = self.task.main
@@ -123,18 +123,14 @@ class ClassificationMeasure:
         predicted = head.predict(outputs)
         self.matrix += confusion(targets, predicted, len(self.task.classes))
         shares, correct = head.log_probabilities(outputs.float()), predicted == targets
-        self.bins[0] += count_bins(shares, correct)
-        if self.task.temperature is not None:
-            self.bins[1] += count_bins(tempered(shares, self.task.temperature), correct)
+        self.bins += both_bins(shares, correct, self.task.temperature)
 
     def result(self, split: str, world: World) -> TaskResult:
         world.sum(self.matrix, self.loss, self.bins)
-        matrix, temperature = self.matrix.tolist(), self.task.temperature
+        matrix = self.matrix.tolist()
         loss = self.loss.item() / max(1, sum(map(sum, matrix)))
-        plain, calibrated = (reliability_of(bins) for bins in self.bins)
-        return ClassificationResult(
-            split, loss, matrix, self.task.classes, plain, temperature, None if temperature is None else calibrated
-        )
+        calibration = calibration_of(self.bins, self.task.temperature)
+        return ClassificationResult(split, loss, matrix, self.task.classes, calibration)
 
 
 def classification_task(plan: Plan, classes: tuple[str, ...]) -> Classification:

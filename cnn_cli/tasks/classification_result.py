@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from cnn_cli.data.dataset import CLASSIFICATION
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.tasks.base import Draw
-from cnn_cli.tasks.calibration import Reliability, read_reliability
+from cnn_cli.tasks.calibration import Calibration, read_calibration
 from cnn_cli.tasks.uncertainty import LEVEL, bootstrap_matrix, show, wilson
 
 MAX_MATRIX = 20  # a confusion matrix of more classes is shown by its largest cells
@@ -19,18 +19,13 @@ MAX_MATRIX = 20  # a confusion matrix of more classes is shown by its largest ce
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """`matrix` has a row for each true class and a column for each predicted one.
-
-    `reliability` is that of the probabilities as they are, `calibrated` that of those at `temperature`.
-    """
+    """`matrix` has a row for each true class and a column for each predicted one."""
 
     split: str
     loss: float
     matrix: list[list[int]]
     classes: tuple[str, ...]
-    reliability: Reliability | None = None
-    temperature: float | None = None
-    calibrated: Reliability | None = None
+    calibration: Calibration | None = None
 
     metric = "accuracy"
 
@@ -50,12 +45,6 @@ class ClassificationResult:
         """
         per_class = class_figures(self.matrix, self.classes)
         predicted = [sum(column) for column in zip(*self.matrix, strict=True)]
-        calibration: dict[str, Any] = {}
-        if self.reliability:
-            calibration = {"ece": self.reliability.error, "reliability": self.reliability.document()}
-        if self.calibrated:
-            calibration |= {"temperature": self.temperature, "calibrated_ece": self.calibrated.error}
-            calibration["calibrated_reliability"] = self.calibrated.document()
         return {
             "task": CLASSIFICATION,
             "split": self.split,
@@ -68,7 +57,7 @@ class ClassificationResult:
             "confusion_matrix": self.matrix,
             "classes": list(self.classes),
             "intervals": self.intervals,
-            **calibration,
+            **(self.calibration.document() if self.calibration else {}),
         }
 
     @cached_property
@@ -96,10 +85,7 @@ class ClassificationResult:
     def _evidence(self) -> list[str]:
         """How far the figures can be trusted, and the probabilities."""
         lines = [f"95% interval of the accuracy: {show(self.intervals['accuracy'])}"]
-        if self.reliability:
-            lines.append(f"expected calibration error {self.reliability.error:.2%}")
-        if self.calibrated:
-            lines[-1] += f", {self.calibrated.error:.2%} at the calibrated temperature {self.temperature:.3f}"
+        lines += [self.calibration.text()] if self.calibration else []
         return lines
 
     def table(self) -> Table:
@@ -120,18 +106,7 @@ class ClassificationResult:
 
     def pictures(self) -> dict[str, Draw]:
         drawn: dict[str, Draw] = {"confusion_matrix": self._draw}
-        return drawn | ({"reliability": self._draw_reliability} if self.reliability else {})
-
-    def _draw_reliability(self, path: Path, title: str) -> None:
-        from cnn_cli.pictures import reliability_plot
-
-        assert self.reliability is not None
-        diagrams = {"confidence": self.reliability.document()}
-        errors = {"confidence": self.reliability.error}
-        if self.calibrated:
-            name = f"calibrated (temperature {self.temperature:.3f})"
-            diagrams[name], errors[name] = self.calibrated.document(), self.calibrated.error
-        reliability_plot.reliability_diagram(diagrams, errors, path, title)
+        return drawn | ({"reliability": partial(self.calibration.draw, counted="images")} if self.calibration else {})
 
     def _draw(self, path: Path, title: str) -> None:
         from cnn_cli.pictures import plots
@@ -147,9 +122,7 @@ def read_result(document: Mapping[str, Any]) -> ClassificationResult:
         loss,
         document["confusion_matrix"],
         tuple(document["classes"]),
-        read_reliability(document.get("reliability")),
-        document.get("temperature"),
-        read_reliability(document.get("calibrated_reliability")),
+        read_calibration(document),
     )
 
 

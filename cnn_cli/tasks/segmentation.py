@@ -19,6 +19,7 @@ from cnn_cli.data.masks import VOID, pixel_counts
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.tasks.base import Measure, Outputs, last_type, sum_type
+from cnn_cli.tasks.calibration import both_bins
 from cnn_cli.tasks.segmentation_result import SegmentationMeasure, mean_iou, pixel_confusion
 
 FOCUS = 2.0  # the exponent of the focal loss (Lin et al. 2017)
@@ -30,6 +31,7 @@ class Segmentation:
     """The task of a network with these outputs: the main one first, each with its kind and its weight in the loss.
 
     `pixel_loss` and `dice` make the training loss; class weights (K,) and label smoothing count in training only.
+    `temperature`: that of calibrated probabilities, which evaluation measures beside the others.
     """
 
     classes: tuple[str, ...]
@@ -38,6 +40,7 @@ class Segmentation:
     dice: bool = False
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
+    temperature: float | None = None
 
     name = "segmentation"
     metric = "miou"
@@ -129,19 +132,21 @@ class Segmentation:
         return totals["plain"].item() / max(1, int(totals["confusion"][:-1].sum()))
 
     def measure(self, device: torch.device) -> Measure:
-        return SegmentationMeasure(self.classes, self.labelled, device)
+        return SegmentationMeasure(self.classes, self.labelled, device, self.temperature)
 
     def measure_of_scores(self) -> SegmentationMeasure:
         """A measure, on the CPU, of what scores() returns."""
-        return SegmentationMeasure(self.classes, _labelled, torch.device("cpu"))
+        return SegmentationMeasure(self.classes, self.labelled_scores, torch.device("cpu"), self.temperature)
 
-    def labelled(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """For the metrics: the predicted classes, (N, H, W), and the sum of the cross-entropies of valid pixels."""
-        return _labelled(self.scores(outputs, targets.shape), targets)
+    def labelled(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For the metrics: the predicted classes, (N, H, W), the sum of the cross-entropies of valid pixels, and their
+        confidences in bins, as both_bins()."""
+        return self.labelled_scores(self.scores(outputs, targets.shape), targets)
 
-
-def _labelled(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    return highest(scores), F.cross_entropy(scores, targets.long(), ignore_index=VOID, reduction="sum")
+    def labelled_scores(self, scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        predicted, shares = highest(scores), scores.log_softmax(1)
+        loss = F.nll_loss(shares, targets.long(), ignore_index=VOID, reduction="sum")
+        return predicted, loss, both_bins(shares, predicted == targets, self.temperature, targets != VOID)
 
 
 def fitted(scores: Tensor, size: torch.Size) -> Tensor:

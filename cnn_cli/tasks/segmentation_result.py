@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from cnn_cli.data.masks import VOID
 from cnn_cli.distributed.world import World
 from cnn_cli.tables import Column, Table, percent, render
 from cnn_cli.tasks.base import Draw, sum_type
+from cnn_cli.tasks.calibration import Calibration, calibration_of, no_bins, read_calibration
 from cnn_cli.tasks.uncertainty import LEVEL, Array, percentiles, resample, show
 
 TOLERANCE = 0.0075  # of the image's diagonal: how far apart boundaries that match may be (Csurka et al. 2013)
@@ -25,25 +26,29 @@ _WORD = 62  # classes in one int64 of bits
 class SegmentationMeasure:
     """Confusion matrices of pixels, the IoU of every image, pixels of boundaries, and a sum of cross-entropies.
 
-    labelled: the network's outputs and the targets → predicted classes and the sum of the losses of valid pixels.
+    labelled: the network's outputs and the targets → predicted classes, the sum of the losses of valid pixels, and
+    their both_bins().
     """
 
     def __init__(
         self,
         classes: tuple[str, ...],
-        labelled: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        labelled: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
         device: torch.device,
+        temperature: float | None = None,
     ) -> None:
-        self.classes, self.labelled = classes, labelled
+        self.classes, self.labelled, self.temperature = classes, labelled, temperature
         k, real = len(classes), sum_type(device)
         self.confusion = torch.zeros(k + 1, k, dtype=torch.int64, device=device)
         self.images = torch.zeros(2, dtype=torch.int64, device=device)  # all, and those with a valid pixel
         self.sums = torch.zeros(2, dtype=real, device=device)  # the loss, and the mean IoU of each image
         self.boundaries = torch.zeros(4, k, dtype=torch.int64, device=device)
+        self.bins = no_bins(device)
         self.per_image: list[Tensor] = []  # (N, 3, K) pixels: right, true, predicted
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
-        predicted, loss = self.labelled(outputs, targets)
+        predicted, loss, bins = self.labelled(outputs, targets)
+        self.bins += bins
         matrices = pixel_confusion(targets, predicted, len(self.classes))
         self.confusion += matrices.sum(0)
         ious, valid = image_ious(matrices[:, :-1])
@@ -53,7 +58,7 @@ class SegmentationMeasure:
         self.boundaries += boundary_counts(targets, predicted, len(self.classes))
 
     def result(self, split: str, world: World) -> "SegmentationResult":
-        world.sum(self.confusion, self.images, self.sums, self.boundaries)
+        world.sum(self.confusion, self.images, self.sums, self.boundaries, self.bins)
         matrix, (n, valid), (loss, ious) = self.confusion.tolist(), self.images.tolist(), self.sums.tolist()
         pixels = sum(map(sum, matrix[:-1]))
         f1 = tuple(_boundary_f1(*counts) for counts in zip(*self.boundaries.tolist(), strict=True))
@@ -67,6 +72,7 @@ class SegmentationMeasure:
             sum(matrix[-1]),
             ious / max(1, valid),
             f1,
+            calibration=calibration_of(self.bins, self.temperature),
             per_image=_interleaved(counts) if counts else None,
         )
 
@@ -88,6 +94,7 @@ class SegmentationResult:
     mean_image_miou: float
     boundary_f1: tuple[float | None, ...]
     original_size: bool = False
+    calibration: Calibration | None = None
     per_image: Array | None = field(default=None, repr=False, compare=False)
     read_intervals: Mapping[str, Any] | None = field(default=None, compare=False)
 
@@ -119,6 +126,7 @@ class SegmentationResult:
             "confusion_matrix": self.matrix,
             "classes": list(self.classes),
             **({"intervals": self.intervals} if self.intervals else {}),
+            **(self.calibration.document() if self.calibration else {}),
         }
 
     @cached_property
@@ -160,6 +168,8 @@ class SegmentationResult:
         d, parts = self.document(), [self.headline(), "", render(self.table())]
         if self.intervals:
             parts[1:1] = [f"95% interval of the mIoU: {show(self.intervals['miou'])}"]
+        if self.calibration:
+            parts.insert(1 + bool(self.intervals), f"{self.calibration.text()}, over pixels")
         if self.original_size:
             parts += ["", "evaluated at the original mask sizes"]
         if absent := d["absent_classes"]:
@@ -204,7 +214,8 @@ class SegmentationResult:
         return Table(columns, cells) if cells else None
 
     def pictures(self) -> dict[str, Draw]:
-        return {"confusion_matrix": self._draw}
+        drawn: dict[str, Draw] = {"confusion_matrix": self._draw}
+        return drawn | ({"reliability": partial(self.calibration.draw, counted="pixels")} if self.calibration else {})
 
     def _draw(self, path: Path, title: str) -> None:
         from cnn_cli.pictures import plots
@@ -224,6 +235,7 @@ def read_result(document: Mapping[str, Any]) -> SegmentationResult:
         document["mean_image_miou"],
         tuple(row["boundary_f1"] for row in document["per_class"]),
         document.get("original_size", False),
+        calibration=read_calibration(document),
         read_intervals=document.get("intervals"),
     )
 

@@ -143,7 +143,7 @@ def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: 
 
 def calibrated(task: Task, loaded: LoadedNetwork) -> Task:
     """The task with the temperature of the checkpoint, if it has one."""
-    if isinstance(task, Classification) and loaded.metadata:
+    if isinstance(task, Classification | Segmentation) and loaded.metadata:
         return replace(task, temperature=loaded.metadata.temperature)
     return task
 
