@@ -71,6 +71,11 @@ def make_folder(path: Path) -> None:
         raise WriteError(f"cannot write to {path}: {error.strerror or error}; name another folder with -o") from None
 
 
+def user_cache(name: str) -> Path:
+    """The folder `name` of this tool in the user's cache, which need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cnn" / name
+
+
 def make_numbered_folder(parent: Path, name: str) -> Path:
     """Make and return `parent/name-N`, N one above the highest there. Two processes never get the same one."""
     make_folder(parent)

@@ -25,8 +25,9 @@ REAL = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture
-def pets(tmp_path: Path) -> Path:
-    """Two classes, 10 and 5 images, not divided."""
+def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two classes, 10 and 5 images, not divided; and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     for i in range(15):
         small.picture(tmp_path / "pets" / ("cat" if i < 10 else "dog") / f"{i:02}.png", seed=i)
     return tmp_path / "pets"
@@ -90,7 +91,7 @@ def test_a_folder_too_large_for_memory_is_streamed(pets: Path, monkeypatch: pyte
     dataset, how = split_dataset(load_dataset(str(pets), pets), test_only=True), Preprocessing((3, 4, 6))
     monkeypatch.setattr(preparation, "free_memory", lambda *_: 0)
     result = prepare(dataset, how, CPU, workers)
-    assert "read again every epoch" in result.notes[0]
+    assert "caching 15 images" in result.notes[0]
     order = epoch_order(15, seed=1, epoch=2)
     torch.manual_seed(5)
     for mine, other in zip(

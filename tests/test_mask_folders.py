@@ -46,8 +46,9 @@ def pair(image: Path, target: Path, seed: int = 0, **options: Any) -> None:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """images/ and masks/ of five photos with three classes."""
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """images/ and masks/ of five photos with three classes; and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     for i in range(5):
         pair(tmp_path / "photos/images" / f"{i}.jpg", tmp_path / "photos/masks" / f"{i}.png", i)
     return tmp_path / "photos"

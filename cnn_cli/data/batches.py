@@ -10,9 +10,12 @@ anybody; epochs count from 1:
 
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -81,7 +84,8 @@ def iterate_batches(
     if isinstance(split.images, Tensor):
         batches: Iterable[Tensor] = (split.images[index.to(split.images.device)] for index in indices)
     else:
-        batches = _stream(split.images, indices, device) if indices else ()
+        read = _cached if split.images.is_cached() else _stream
+        batches = read(split.images, indices, device) if indices else ()
     for index, images in zip(indices, batches, strict=True):
         images = images.to(device, non_blocking=True)
         targets = split.targets[index.to(split.targets.device)].to(device)
@@ -98,6 +102,23 @@ def to_pixels(images: Tensor, device: torch.device, layout: InputLayout = DEFAUL
         images = images[..., :height, :width]
     memory_format = torch.channels_last if layout.channels_last else torch.contiguous_format
     return images.to(torch.float32, memory_format=memory_format).div_(255)
+
+
+def _cached(stream: ImageStream, indices: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Batches from the cache: threads read ahead, since nothing is decoded."""
+    with ThreadPoolExecutor(max(1, stream.workers)) as pool:
+        ahead: deque[Future[Tensor | str]] = deque()
+        remaining = iter(indices)
+        try:
+            for _ in indices:
+                for index in islice(remaining, 1 + 2 * stream.workers - len(ahead)):
+                    ahead.append(pool.submit(stream.__getitems__, index.tolist()))
+                images = ahead.popleft().result()
+                if isinstance(images, str):  # one was damaged, and cannot be decoded anymore
+                    raise ReadError(images)
+                yield images.pin_memory() if device.type == "cuda" else images
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _stream(stream: ImageStream, indices: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:

@@ -35,7 +35,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`task` is what the targets are for, `layout` how a folder was read; `notes` are one-line remarks for the user."""
+    """`task` is what the targets are for, `layout` how a folder was read; `notes` are one-line remarks for the user.
+
+    files: all image files of a folder, however they are split later.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -43,3 +46,4 @@ class Dataset:
     notes: tuple[str, ...] = ()
     task: str = CLASSIFICATION
     layout: str = ""
+    files: "tuple[Path, ...]" = ()

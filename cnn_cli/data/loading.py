@@ -1,6 +1,5 @@
 """From a name or a folder to a data set with train, val and test splits, its labels in the order of the classes."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from cnn_cli.data.mask_layout import find_layout
 from cnn_cli.data.targets import classes_in, strata, with_classes
 from cnn_cli.data.unreadable import readable_pairs, without_unreadable
 from cnn_cli.errors import UsageError, closest
+from cnn_cli.files import user_cache
 
 _TEST_FRACTION = 0.2  # of a folder without splits
 
@@ -40,7 +40,9 @@ def load_dataset(
     if path.is_dir():
         root = path.resolve()
         dataset = _read_folder(root, skip_unreadable, task, annotations)
-        return without_unreadable(dataset) if skip_unreadable and dataset.task != SEGMENTATION else dataset
+        if skip_unreadable and dataset.task != SEGMENTATION:
+            dataset = without_unreadable(dataset)
+        return replace(dataset, files=tuple(path for split in dataset.splits.values() for path in split.images))
     known = f" The data sets are {', '.join(DATASETS)}." if "/" not in name else ""
     raise UsageError(f"data {name}: no such data set or folder.{closest(name, DATASETS) or known}")
 
@@ -109,8 +111,7 @@ def resolve_data_dir(data_dir: Path | None, earlier: str = "") -> Path:
     """Where named data sets are kept: `data_dir`, else the earlier folder if it still exists, else the cache."""
     if data_dir is None and earlier and Path(earlier).is_dir():
         return Path(earlier)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    return (data_dir or cache / "cnn" / "datasets").expanduser()
+    return data_dir.expanduser() if data_dir else user_cache("datasets")
 
 
 def split_dataset(dataset: Dataset, val_fraction: float = 0, seed: int = 0, test_only: bool = False) -> Dataset:

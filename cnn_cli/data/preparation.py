@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,22 +17,29 @@ from torch.utils.data import Dataset as TorchDataset
 from cnn_cli.data.boxes import BoxFiles, are_boxes, box_rows, fit_boxes
 from cnn_cli.data.dataset import SEGMENTATION, Dataset, Split
 from cnn_cli.data.decoding import decode_image, read_shape
+from cnn_cli.data.image_cache import ImageCache, open_cache
 from cnn_cli.data.masks import are_masks
 from cnn_cli.data.preprocessing import Preprocessing, describe_changes, preprocess, preprocess_masks
 from cnn_cli.device import free_memory, usable_cpus
 from cnn_cli.errors import CnnError, StoppedError, UsageError
 from cnn_cli.progress import progress_bar
+from cnn_cli.tables import format_bytes
 
 _CHUNK = 1024
 
 
 @dataclass(frozen=True)
 class ImageStream(TorchDataset[Tensor]):
-    """Images too many for memory: read and preprocessed, batch by batch, in worker processes."""
+    """Images too many for memory: read and preprocessed, batch by batch, in worker processes.
+
+    cache: where those of files are kept; `places` (n,) are their numbers there.
+    """
 
     images: Tensor | tuple[Path, ...]
     preprocessing: Preprocessing
     workers: int
+    cache: ImageCache | None = None
+    places: Any = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -41,11 +49,26 @@ class ImageStream(TorchDataset[Tensor]):
         try:
             if isinstance(self.images, Tensor):
                 return preprocess(self.images[index], self.preprocessing)
-            return torch.cat([read_image(self.images[i], self.preprocessing) for i in index])
+            images = torch.empty(len(index), *self.preprocessing.input, dtype=torch.uint8)
+            for image, number in zip(images, index, strict=True):
+                self._read(number, image)
+            return images
         except StoppedError:
             raise
         except CnnError as error:
             return str(error)
+
+    def is_cached(self) -> bool:
+        """Whether all images are in the cache, so that no workers are needed."""
+        return self.cache is not None and not self.cache.missing()[self.places].any()
+
+    def _read(self, number: int, image: Tensor) -> None:
+        assert not isinstance(self.images, Tensor)
+        if self.cache and self.cache.read(self.places[number], image):
+            return
+        image.copy_(read_image(self.images[number], self.preprocessing)[0])
+        if self.cache:
+            self.cache.write(self.places[number], image)
 
 
 @dataclass(frozen=True)
@@ -94,19 +117,42 @@ def prepare(
     notes = [*dataset.notes, *_changes(dataset, preprocessing)]
     in_memory = size <= free_memory() // 2
     home = device if in_memory and size <= free_memory(device) // 2 else torch.device("cpu")
+    if in_memory:
+        images: dict[str, Any] = {
+            name: _preprocess_all(split, preprocessing, max(1, workers)).to(home)
+            for name, split in dataset.splits.items()
+        }
+    else:
+        images, note = _streams(dataset, preprocessing, workers)
+        notes.append(f"{dataset.name}: {size / 1e9:.1f} GB as bytes; {note}")
     splits = {}
     for name, split in dataset.splits.items():
-        if in_memory:
-            images: Tensor | ImageStream = _preprocess_all(split, preprocessing, max(1, workers)).to(home)
-        else:
-            if not isinstance(split.images, Tensor):
-                _check_headers(split.images, max(1, workers))
-            images = ImageStream(split.images, preprocessing, workers)
         targets = _fitted_targets(split, preprocessing, max(1, workers), in_memory)
-        splits[name] = PreparedSplit(name, images, targets.to(home))
-    if not in_memory:
-        notes.append(f"{dataset.name}: {size / 1e9:.1f} GB as bytes; read again every epoch by {workers} workers")
+        splits[name] = PreparedSplit(name, images[name], targets.to(home))
     return PreparedData(dataset.name, dataset.classes, splits, tuple(notes))
+
+
+def _streams(dataset: Dataset, preprocessing: Preprocessing, workers: int) -> tuple[dict[str, ImageStream], str]:
+    """The images of each split, from the cache as far as they are there; and a note on how they are read.
+
+    The headers of the others are checked.
+    """
+    streams, again = {}, f"read again every epoch by {workers} workers"
+    opened = open_cache(dataset.name, dataset.files, preprocessing) if dataset.files else ""
+    if isinstance(opened, str):
+        for name, split in dataset.splits.items():
+            _check_headers(split.images, max(1, workers))
+            streams[name] = ImageStream(split.images, preprocessing, workers)
+        return streams, f"{again} ({opened})" if opened else again
+    number, missing, absent = {path: i for i, path in enumerate(dataset.files)}, opened.missing(), 0
+    for name, split in dataset.splits.items():
+        assert not isinstance(split.images, Tensor)
+        places = np.array([number[path] for path in split.images], np.int64)
+        unread = missing[places].nonzero()[0].tolist()
+        _check_headers([split.images[i] for i in unread], max(1, workers))
+        streams[name], absent = ImageStream(split.images, preprocessing, workers, opened, places), absent + len(unread)
+    kept = f"{len(dataset.files):,} images ({format_bytes(opened.size)}) in {opened.path.parent}"
+    return streams, f"caching {kept}" if absent else f"cached: {kept}"
 
 
 def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
@@ -172,8 +218,10 @@ def image_sizes(split: Split) -> Tensor:
     return torch.tensor(split.images.shape[-2:]).expand(len(split), 2)
 
 
-def _check_headers(files: Sequence[Path], threads: int) -> None:
+def _check_headers(files: Tensor | Sequence[Path], threads: int) -> None:
     """CnnError names the first file that is not an image."""
+    if isinstance(files, Tensor):
+        return
     with ThreadPoolExecutor(threads) as pool:
         for _ in progress_bar(pool.map(read_shape, files, chunksize=64), len(files), "checking images"):
             pass
