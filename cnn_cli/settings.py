@@ -37,7 +37,6 @@ def _rows(group: str, **rows: tuple[Any, ...]) -> dict[str, Field]:
 
 _SCHEDULES = ("constant", "cosine", "onecycle", "step", "linear", "triangular")
 _FLIPS, _PADDING = Choice(("none", "random", "alternating")), Choice(("constant", "reflect"))
-_BOXES = ("voc", "coco", "yolo")
 _POSITIVE, _FRACTION, _PART = Number(0, above=True), Number(0, 1), Number(0, 1, above=True)
 _GROUPS = ListOf(ParameterGroup(), least=0, most=100, single=True)
 _PATTERNS = ListOf(Text(), least=0, most=100, single=True)
@@ -57,7 +56,7 @@ SETTINGS: dict[str, Field] = {
             False,
             "skip images that cannot be read or have invalid boxes [false: report them as errors]",
         ),
-        annotations=(maybe(Choice(_BOXES)), None, "format of boxes, where a folder has several: voc, coco or yolo"),
+        annotations=(maybe(Text()), None, "which of several annotations: voc, coco or yolo boxes, or the mask folder"),
         workers=(maybe(Integer(0, 256)), None, "data-loading workers [one per CPU, at most 8]"),
     ),
     **_rows(

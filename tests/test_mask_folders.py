@@ -54,8 +54,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photos"
 
 
-def read(root: Path) -> Dataset:
-    return load_dataset(str(root), root)
+def read(root: Path, annotations: str | None = None) -> Dataset:
+    return load_dataset(str(root), root, annotations=annotations)
 
 
 def values(dataset: Dataset, split: str, number: int = 0) -> Any:
@@ -108,6 +108,21 @@ def test_two_layouts_in_one_folder_are_refused(photos: Path) -> None:
     pair(photos / "train" / "a.png", photos / "trainannot" / "a.png")
     with pytest.raises(UsageError, match=r"several ways.*\n.*trainannot.*\n.*images in images/, masks in masks/"):
         read(photos)
+    assert len(read(photos, annotations="trainannot").splits["train"]) == 1
+    assert "all" in read(photos, annotations="masks").splits
+
+
+def test_masks_in_two_folders_are_refused_with_the_options_that_choose(photos: Path) -> None:
+    for i in range(5):
+        mask(photos / "labels" / f"{i}.png", labels(i))
+    with pytest.raises(UsageError, match="choose one: --annotations masks or --annotations labels"):
+        read(photos)
+    for folder in ("masks", "labels"):
+        targets = read(photos, annotations=folder).splits["all"].targets
+        assert isinstance(targets, MaskFiles)
+        assert {path.parent.name for path in targets.files} == {folder}
+    with pytest.raises(UsageError, match=r"--annotations nowhere: .* has no such folder of masks"):
+        read(photos, annotations="nowhere")
 
 
 def test_a_folder_of_classes_stays_one(tmp_path: Path) -> None:

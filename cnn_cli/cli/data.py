@@ -10,7 +10,7 @@ from cnn_cli.cli.options import DATA_DIR, Format, flag, option
 from cnn_cli.errors import UsageError
 
 Name = Annotated[str, typer.Argument(metavar="DATA", help="Data set name, or a folder of images.")]
-_TASKS, _ANNOTATIONS = ("classification", "segmentation", "detection"), ("voc", "coco", "yolo")
+_TASKS = ("classification", "segmentation", "detection")
 
 
 @command("data", "Training")
@@ -19,7 +19,9 @@ def data_command(
     format: Format,
     data_dir: Path | None = DATA_DIR,
     task: str | None = option("Data", "NAME", "Task, for data sets with both masks and boxes."),
-    annotations: str | None = option("Data", "NAME", "Annotation format, for folders with several: voc, coco or yolo."),
+    annotations: str | None = option(
+        "Data", "NAME", "Annotations, for folders with several: voc, coco or yolo boxes, or the folder of the masks."
+    ),
     skip_unreadable: bool = flag("Data", "Skip images that cannot be read or have invalid boxes."),
 ) -> None:
     """Check a data set, and show its task, splits and classes.
@@ -33,7 +35,6 @@ def data_command(
 
     format.check()
     check_task(task)
-    _check("--annotations", annotations, _ANNOTATIONS)
     try:
         dataset = load_dataset(data, resolve_data_dir(data_dir), skip_unreadable, task, annotations)
     except InvalidAnnotationsError as error:
@@ -46,9 +47,5 @@ def data_command(
 
 def check_task(task: str | None) -> None:
     """UsageError for a task that does not exist."""
-    _check("--task", task, _TASKS)
-
-
-def _check(option: str, value: str | None, known: tuple[str, ...]) -> None:
-    if value not in (None, *known):
-        raise UsageError(f"{option} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}")
+    if task not in (None, *_TASKS):
+        raise UsageError(f"--task must be {', '.join(_TASKS[:-1])} or {_TASKS[-1]}, not {task!r}")

@@ -31,7 +31,7 @@ def load_dataset(
     not opened yet.
 
     task: which targets, where a data set has several kinds, such as masks and boxes. annotations: the format of the
-    boxes, where a folder has several.
+    boxes, or the folder of the masks, where a folder has several.
     UsageError for a name that is neither; CnnError for a named data set that is neither there nor can be downloaded.
     """
     if name in DATASETS:
@@ -49,8 +49,9 @@ def load_dataset(
 
 def _read_folder(root: Path, skip_invalid: bool, task: str | None, annotations: str | None) -> Dataset:
     """Masks before boxes, unless for detection; else classes."""
-    masks = None if task == DETECTION else find_layout(root)
-    boxes = find_boxes(root, annotations) if not masks or task is None else None
+    kind, place = (annotations, None) if annotations in FORMATS else (None, annotations)
+    masks = None if task == DETECTION else find_layout(root, place)
+    boxes = find_boxes(root, kind) if (not masks or task is None) and not place else None
     if masks:
         masks, skipped = readable_pairs(root, masks) if skip_invalid else (masks, [])
         dataset = read_mask_folder(root, masks)
@@ -60,8 +61,13 @@ def _read_folder(root: Path, skip_invalid: bool, task: str | None, annotations: 
         return replace(dataset, notes=(*dataset.notes, *skipped, *[note] * bool(note)))
     if boxes:
         return read_box_folder(root, boxes.read(), skip_invalid)
-    if annotations:
-        raise UsageError(f"{root} has no boxes in the format of --annotations {annotations}; leave it out")
+    if kind:
+        raise UsageError(f"{root} has no boxes in the format of --annotations {kind}; leave it out")
+    if place:
+        raise UsageError(
+            f"--annotations {place}: {root} has no such folder of masks next to images, and it is not a format of "
+            f"boxes;\nboxes have the formats {', '.join(FORMATS)}; cnn guide segmentation lists the layouts of masks"
+        )
     if task == DETECTION and (masks := find_layout(root)):
         return read_mask_folder(root, masks)
     return read_folder(root)

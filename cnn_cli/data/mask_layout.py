@@ -32,16 +32,23 @@ class Layout:
     splits: dict[str, list[tuple[Path, Path]]]
 
 
-def find_layout(root: Path) -> Layout | None:
+def find_layout(root: Path, chosen: str | None = None) -> Layout | None:
     """The images and masks of a folder; None where it has no masks.
 
-    UsageError where two layouts fit; CnnError for images without masks and masks without images.
+    chosen: the folder of the masks, such as `masks` or `train/masks`, or how their names end, such as `_mask`, where
+    several fit. UsageError where two layouts fit; CnnError for images without masks and masks without images.
     """
+    name_of_masks = chosen and chosen.rstrip("/").rpartition("/")[2].lower()
     for _ in range(_NESTED):
-        readings = [(name, folders) for name, folders in _readings(root) if folders]
+        readings = [(name, folders) for name, folders in _readings(root, name_of_masks or None) if folders]
+        if len(readings) > 1 and chosen:
+            readings = [r for r in readings if _place(root, r[1]) == chosen.rstrip("/")] or readings
         if len(readings) > 1:
-            listed = "\n".join(f"  {name}: {_described(root, folders)}" for name, folders in readings)
-            raise UsageError(f"{root} can be read in several ways; keep the folders of one of them:\n{listed}")
+            options = "\n".join(
+                f"  {name}, {_described(root, folders)}: --annotations {_place(root, folders)}"
+                for name, folders in readings
+            )
+            raise UsageError(f"{root} can be read in several ways; choose one:\n{options}")
         if readings:
             ((name, folders),) = readings
             order = [split for split in ("all", "train", "val", "test") if split in folders]
@@ -56,18 +63,19 @@ def find_layout(root: Path) -> Layout | None:
 Folders = dict[str, tuple[list[Path], list[Path]]]  # images and masks by split
 
 
-def _readings(root: Path) -> Iterator[tuple[str, Folders]]:
+def _readings(root: Path, chosen: str | None) -> Iterator[tuple[str, Folders]]:
+    """chosen: the name of the folder of masks, or the end of their names, in lower case."""
     folders = {name.lower(): path for name, path in subfolders(root).items()}
-    if "jpegimages" in folders and "segmentationclass" in folders:
+    if "jpegimages" in folders and "segmentationclass" in folders and chosen in (None, "segmentationclass"):
         yield "VOC", _voc(root, folders)
         return
-    yield "train/ with trainannot/", _beside(folders)
-    yield "images/ with masks/", _inside(folders)
+    yield "train/ with trainannot/", _beside(folders, chosen)
+    yield "images/ with masks/", _inside(folders, chosen)
     splits = _by_split(folders)
-    pairs = {split: _pair_in(path) for split, path in splits.items()}
+    pairs = {split: _pair_in(path, chosen) for split, path in splits.items()}
     yield "train/images/ with train/masks/", {split: pair for split, pair in pairs.items() if pair}
     if not any(pairs.values()) and not {*IMAGE_FOLDERS} & {*folders}:
-        together = {split: _together(path) for split, path in (splits or {"all": root}).items()}
+        together = {split: _together(path, chosen) for split, path in (splits or {"all": root}).items()}
         yield "NAME with NAME_mask", {split: pair for split, pair in together.items() if pair}
 
 
@@ -95,24 +103,34 @@ def _lines(path: Path) -> list[str]:
     return [line for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
 
 
-def _beside(folders: dict[str, Path]) -> Folders:
+def _beside(folders: dict[str, Path], chosen: str | None) -> Folders:
     """`train/` and `trainannot/`, `train_images/` and `train_masks/`."""
     result: Folders = {}
     for name, path in folders.items():
         stem = name.removesuffix("_images")
         if stem not in SPLITS:
             continue
-        masks = [folders[stem + end] for end in _BESIDE if stem + end in folders]
-        if masks and (files := list_images(masks[0])):
-            result[SPLITS[stem]] = (list_images(path), files)
+        ends = [end for end in _BESIDE if stem + end in folders and chosen in (None, end, stem + end)]
+        if masks := _one_of([folders[stem + end] for end in ends], ends):
+            result[SPLITS[stem]] = (list_images(path), list_images(masks))
     return result
 
 
-def _inside(folders: dict[str, Path]) -> Folders:
+def _one_of(folders: list[Path], options: list[str]) -> Path | None:
+    """The only one of these folders that has masks. UsageError where several have, with the option for each."""
+    filled = [(path, option) for path, option in zip(folders, options, strict=True) if list_images(path)]
+    if len(filled) > 1:
+        parent, names = filled[0][0].parent, " and ".join(f"{path.name}/" for path, _ in filled)
+        add = " or ".join(f"--annotations {option}" for _, option in filled)
+        raise UsageError(f"{parent} has masks in {names}; choose one: {add}")
+    return filled[0][0] if filled else None
+
+
+def _inside(folders: dict[str, Path], chosen: str | None) -> Folders:
     """`images/` and `masks/`, each with or without folders for the splits."""
-    if (chosen := _image_and_mask_folder(folders)) is None:
+    if (pair := _image_and_mask_folder(folders, chosen)) is None:
         return {}
-    images, masks = chosen
+    images, masks = pair
     inner = [_by_split({n.lower(): p for n, p in subfolders(path).items()}) for path in (images, masks)]
     if inner[0] and inner[0].keys() == inner[1].keys():
         return {split: (list_images(inner[0][split]), list_images(inner[1][split])) for split in inner[0]}
@@ -120,26 +138,26 @@ def _inside(folders: dict[str, Path]) -> Folders:
     return {"all": (list_images(images), files)} if files else {}
 
 
-def _image_and_mask_folder(folders: dict[str, Path]) -> tuple[Path, Path] | None:
+def _image_and_mask_folder(folders: dict[str, Path], chosen: str | None) -> tuple[Path, Path] | None:
     images = [folders[name] for name in IMAGE_FOLDERS if name in folders]
-    masks = [folders[name] for name in MASK_FOLDERS if name in folders]
-    masks = [path for path in masks if next(iter(list_images(path)), None)]
-    if len(masks) > 1:
-        raise UsageError(f"{masks[0].parent} has {masks[0].name}/ and {masks[1].name}/, both with masks; keep one")
-    return (images[0], masks[0]) if images and masks else None
+    if not images:
+        return None
+    candidates = [folders[name] for name in MASK_FOLDERS if name in folders and chosen in (None, name)]
+    masks = _one_of(candidates, [path.name for path in candidates])
+    return (images[0], masks) if masks else None
 
 
-def _pair_in(path: Path) -> tuple[list[Path], list[Path]] | None:
-    chosen = _image_and_mask_folder({name.lower(): p for name, p in subfolders(path).items()})
-    return (list_images(chosen[0]), list_images(chosen[1])) if chosen else None
+def _pair_in(path: Path, chosen: str | None) -> tuple[list[Path], list[Path]] | None:
+    pair = _image_and_mask_folder({name.lower(): p for name, p in subfolders(path).items()}, chosen)
+    return (list_images(pair[0]), list_images(pair[1])) if pair else None
 
 
-def _together(path: Path) -> tuple[list[Path], list[Path]] | None:
+def _together(path: Path, chosen: str | None) -> tuple[list[Path], list[Path]] | None:
     """Images and masks in one folder; None unless most images have a mask."""
     files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES)
     names = {p.stem for p in files}
     masks = [p for p in files if any(p.stem.endswith(s) and p.stem.removesuffix(s) in names for s in _SUFFIXES)]
-    suffixes = {s for p in masks for s in _SUFFIXES if p.stem.endswith(s)}
+    suffixes = {s for p in masks for s in _SUFFIXES if p.stem.endswith(s) and chosen in (None, s.lower())}
     masks = [p for p in files if any(p.stem.endswith(s) for s in suffixes)]
     images = [p for p in files if p not in set(masks)]
     return (images, masks) if masks and 2 * len(masks) >= len(images) else None
@@ -178,6 +196,15 @@ def _paired(split: str, images: list[Path], masks: list[Path]) -> list[tuple[Pat
     if not pairs:
         raise CnnError(f"the {split} split has no images")
     return pairs
+
+
+def _place(root: Path, folders: Folders) -> str:
+    """The first of the layout's folders of masks, as --annotations takes it; or the end of their names, where images
+    and masks are in one folder."""
+    images, masks = next(iter(folders.values()))
+    if images and images[0].parent == masks[0].parent:
+        return next(suffix for suffix in _SUFFIXES if masks[0].stem.endswith(suffix))
+    return masks[0].parent.relative_to(root).as_posix()
 
 
 def _described(root: Path, folders: Folders) -> str:

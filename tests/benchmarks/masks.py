@@ -77,7 +77,7 @@ def in_turns(steps: Iterator[None], turns: Connection) -> Iterator[None]:
         started = time.process_time()
         yield from islice(steps, STEPS)
         turns.send(time.process_time() - started)
-    os._exit(0)  # with the rest of the epoch left out
+    sys.exit(0)  # without the rest of the epoch
 
 
 def main() -> None:
