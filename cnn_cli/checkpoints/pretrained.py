@@ -1,4 +1,4 @@
-"""The weights that torchvision publishes: their names, their files in PyTorch's cache, their preprocessing."""
+"""Pretrained weights of torchvision: their names, files in PyTorch's cache, and preprocessing."""
 
 import hashlib
 import re

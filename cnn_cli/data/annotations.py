@@ -1,4 +1,4 @@
-"""What a reader of VOC, COCO or YOLO files hands over: images with their boxes, and the errors in them."""
+"""Annotations read from VOC, COCO or YOLO files: images with their boxes, and annotation errors."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Which of the formats the boxes of a folder are written in: VOC's XML, COCO's JSON or YOLO's text files."""
+"""The annotation format of a folder with boxes: VOC's XML, COCO's JSON or YOLO's text files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

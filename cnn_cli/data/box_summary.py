@@ -1,4 +1,4 @@
-"""What the boxes of a data set are like: how many, how large, and which images have none."""
+"""Statistics of the boxes of a data set: counts, sizes, and images without boxes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

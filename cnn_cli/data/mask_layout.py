@@ -1,4 +1,4 @@
-"""Folders of images with masks: which image belongs to which mask, by the usual names of folders and files.
+"""Folders of images with masks: pairs of images and masks, by the usual names of folders and files.
 
 The layouts, as they are tried: VOC (`JPEGImages`, `SegmentationClass`, `ImageSets`); `train/` with `trainannot/`;
 `images/` with `masks/`, split inside or outside of them; `NAME` with `NAME_mask` in one folder.

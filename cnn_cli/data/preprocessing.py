@@ -1,4 +1,4 @@
-"""How an image becomes a network's input: its channels and size are changed as bytes, then pixels are normalized.
+"""Preprocessing: conversion of channels and resizing of images as bytes, then normalization of pixels.
 
 Outside a network pixels are in [0, 1]; normalization happens inside, at the start of its forward pass.
 """

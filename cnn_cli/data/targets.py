@@ -1,4 +1,4 @@
-"""What the images of a split are labeled with, of whatever task: classes, masks or boxes."""
+"""The targets of the images of a split: classes, masks or boxes."""
 
 import torch
 from torch import Tensor

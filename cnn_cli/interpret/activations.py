@@ -1,4 +1,4 @@
-"""The outputs of layers, captured by hooks that live inside a `with`; and which layer to look at."""
+"""Activations of layers, captured by forward hooks inside a `with`; and the choice of a layer."""
 
 from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress

@@ -1,4 +1,4 @@
-"""Detect the objects of images: boxes in pixels of the images themselves, drawn on them, as JSON, CSV or YOLO files."""
+"""Detect objects: bounding boxes in pixels of the images, drawn on them, and as JSON, CSV or YOLO files."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a network sees of a data set: images fitted to its input and augmented as in a training epoch."""
+"""Preview of a data set: images resized to the network's input and augmented as in a training epoch."""
 
 import os
 from dataclasses import dataclass, fields, replace

@@ -1,4 +1,4 @@
-"""Score maps as pictures: the image with its winning windows, and for the classes that win a heat map over it."""
+"""Score maps as pictures: the image with the highest-scoring windows, and a heat map for each of their classes."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The images of a prediction that is written image by image: at their own sizes, one in memory at a time."""
+"""Predictions that are written image by image: the images at their own sizes, one in memory at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Predict the class of every pixel: palette masks at the images' own sizes, overlays, and a sheet of all of them."""
+"""Predict segmentation masks: palette PNGs at the images' own sizes, overlays, and a contact sheet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What all pictures of a network have in common: whose weights they show, where they are written, the result behind."""
+"""What all pictures of a network have in common: the weights they show, the files they are written to, the result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Class scores all over an image: a classifier as a fully convolutional network, beside its explicit windows."""
+"""Maps of class scores: a classifier as a fully convolutional network, compared with an explicit sliding window."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

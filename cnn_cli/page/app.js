@@ -1,4 +1,4 @@
-// The page: its state, and how its parts follow each other.
+// The page: its state and its sections.
 
 "use strict";
 

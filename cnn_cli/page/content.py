@@ -1,4 +1,4 @@
-"""What a page holds beside the network: images to look at, digits to train on, and what a run says about its epochs."""
+"""The contents of a page beside the network: sample images, digits to train on, and the training log of the run."""
 
 import base64
 import json

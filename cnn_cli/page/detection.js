@@ -1,4 +1,4 @@
-// From a detector's maps to boxes: the cells' distances, the highest scores, and of overlapping ones the best.
+// From a detector's maps to boxes: distances from the cells, score threshold, non-maximum suppression.
 // The same steps as cnn_cli/tasks/cells.py and suppression.py.
 
 "use strict";

@@ -1,4 +1,4 @@
-// Where a value comes from: the values that it was computed of, and the computation written out with numbers.
+// Explanations: the values that a value was computed from, and the computation written out with numbers.
 //
 // An explanation is {operation, terms, bias, result, text}. operation: "sum" (Σ value · weight + bias), "maximum",
 // "copy", "formula" (text has all of it). terms: {input, position, value, weight}: which of the layer's inputs, where in

@@ -1,4 +1,4 @@
-// How an image becomes the network's input: as cnn_cli/data/preprocessing.py does it, byte for byte.
+// Preprocessing of an image, as in cnn_cli/data/preprocessing.py, byte for byte.
 //
 // Images are {channels, height, width, data}: bytes, one channel after the other.
 

@@ -1,4 +1,4 @@
-// The network as a picture: layers and folded groups as nodes in columns, branches beside each other.
+// The network as a graph: layers and folded groups as nodes in columns, branches side by side.
 
 "use strict";
 

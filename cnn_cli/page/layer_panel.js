@@ -1,4 +1,4 @@
-// What a layer does, its maps, and where the value that one points at comes from.
+// The panel of a layer: its explanation, its feature maps, and the computation of the value under the pointer.
 
 "use strict";
 

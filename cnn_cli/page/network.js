@@ -1,4 +1,4 @@
-// A network: its rows in the order in which they are computed, its weights, and what can be done with both.
+// A network: its layers in the order of computation, its weights, and the forward and backward pass.
 //
 // description: {input, rows, output, mean, std, tensors}, as cnn_cli/page/description.py writes it. A row's `takes` are
 // [row, piece]: −1 is the image, piece null except for what a layer with several outputs gives.

@@ -1,4 +1,4 @@
-// The operations that all layers are made of. Each gives its result and how gradients flow back through it.
+// The operations that layers are composed of. Each returns its result with its backward pass.
 
 "use strict";
 

@@ -1,4 +1,4 @@
-// Tensors, and how gradients flow back through what was computed of them.
+// Tensors with automatic differentiation (reverse mode).
 //
 // A tensor is {shape, data}: shape [N, …] with the batch first, data a Float32Array in PyTorch's (row-major) order. What an
 // operation makes also has `parents` (the tensors that it read) and `back(grad)`, which gives the gradient of each parent.

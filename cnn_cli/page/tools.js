@@ -1,4 +1,4 @@
-// What one can try: saliency, an attack, covering the image, switching filters off, the epochs of the run, training.
+// Interactive tools: saliency, adversarial attack, occlusion, filter ablation, the epochs of the run, training.
 
 "use strict";
 

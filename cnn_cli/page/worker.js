@@ -1,4 +1,4 @@
-// What the page asks for, answered apart from it, so that it never freezes. Runs in a worker, or in the page itself where
+// Computes what the page requests without blocking it. Runs in a web worker, or in the page itself where
 // there are none.
 
 "use strict";

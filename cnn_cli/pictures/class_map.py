@@ -1,4 +1,4 @@
-"""Maps of classes as pictures: a color per class, overlays on images, and a legend."""
+"""Segmentation maps as pictures: a color per class, overlays on images, and a legend."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache

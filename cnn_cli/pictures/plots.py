@@ -1,4 +1,4 @@
-"""What training and evaluation measured, as plots: learning curves and the confusion matrix.
+"""Plots of training and evaluation: learning curves, confusion matrix, precision-recall and robustness curves.
 
 Drawn with matplotlib's objects (no pyplot), so that no display is needed and nothing global is left behind.
 """

@@ -1,4 +1,4 @@
-"""Reliability diagrams: how often predictions of each confidence are right."""
+"""Reliability diagrams: accuracy against confidence."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -56,10 +56,10 @@ class TaskResult(Protocol):
 
 
 class Measure(Protocol):
-    """Accumulates over a split the sums that a result is computed from, without waiting for the device."""
+    """Accumulates the sums that a result is computed from over a split, without synchronizing with the device."""
 
     def add(self, outputs: Any, targets: Tensor) -> None:
-        """Count a batch, by the main output, a tensor; of a detector by all of its outputs."""
+        """Add a batch. outputs: the main output, a tensor; of a detector, all of them by name."""
 
     def result(self, split: str, world: World) -> TaskResult:
         """The result over all processes, each image counted once. Every process must call it."""
@@ -83,10 +83,10 @@ class Task(Protocol):
     def classes(self) -> tuple[str, ...]: ...
 
     def objective(self, outputs: Outputs, targets: Tensor) -> Tensor:
-        """What training minimizes: a mean over the batch."""
+        """The training loss: a mean over the batch."""
 
     def weight(self, targets: Tensor) -> float:
-        """What that mean divides by, so that the means of parts of a batch can be combined."""
+        """The denominator of that mean, so that the means of parts of a batch can be combined."""
 
     def move(self, targets: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor:
         """The targets of a batch after the augmentation drawn for their images, as augment() takes it."""

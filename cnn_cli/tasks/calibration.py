@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: expected calibration error, and the temperature that lowers it.
+"""Calibration of probabilities: the expected calibration error, and the temperature that lowers it.
 
 Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", 2017.
 """

@@ -1,4 +1,4 @@
-"""The cells of a detector: where they are, which objects they are to find, and the boxes that they predict.
+"""The cells of a detector: their centers, the objects assigned to them, and the boxes that they predict.
 
 All of it is computed for every object and every cell, whatever the images hold, so that nothing waits for the device.
 """

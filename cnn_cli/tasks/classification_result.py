@@ -1,4 +1,4 @@
-"""How well images are classified: all figures from a confusion matrix of whole numbers and a sum of losses."""
+"""Metrics of classification: all of them from a confusion matrix of counts and a sum of losses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Scores for every pixel of an image of any size, by a network of one input size.
 
 The image is fitted as in training and the scores are brought back to its own size; where fitting would crop, or with
-`tiles`, the network looks through overlapping windows instead, whose scores are averaged.
+`tiles`, a sliding window with overlap is used instead, and the scores of all windows are averaged.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Whether one network is better than another: tests and intervals of a difference, on the same images or over seeds."""
+"""Significance tests and confidence intervals of the difference of two networks, on the same images or over seeds."""
 
 import math
 from collections.abc import Callable, Sequence

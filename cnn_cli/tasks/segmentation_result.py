@@ -1,4 +1,4 @@
-"""How well masks are predicted: all figures from whole numbers that add up over batches and processes."""
+"""Metrics of segmentation: all of them from counts that add up over batches and processes."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

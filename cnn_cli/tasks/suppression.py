@@ -1,4 +1,4 @@
-"""From scores and boxes of all cells to the detections of an image: the highest scores, without those that overlap."""
+"""Non-maximum suppression: from the scores and boxes of all cells to the detections of an image."""
 
 from dataclasses import dataclass
 

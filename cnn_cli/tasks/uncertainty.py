@@ -1,4 +1,4 @@
-"""How far a figure can be trusted: 95% intervals, by Wilson's formula for shares and by the bootstrap for others.
+"""95% confidence intervals: Wilson's score interval for proportions, the bootstrap for other metrics.
 
 The bootstrap draws as many images as there are, with replacement, computes the figure anew, and repeats (Efron and
 Tibshirani 1993). Its draws come from a fixed seed, so that the same result has the same interval.

@@ -1,4 +1,4 @@
-"""What is printed while a network trains: one line per epoch, and on a terminal a progress bar."""
+"""The printed training log: one line per epoch and, on a terminal, a progress bar."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""A network and a split → the task's result, every image counted exactly once."""
+"""Evaluation: a network and a split → the task's result, every image counted exactly once."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What a run takes over from its initial weights: input size, preprocessing, and the tensors that fit."""
+"""Initial weights of a run: the input size, preprocessing and tensors that it takes over from them."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A training job: everything that does not change while a network trains, and what follows from it for each epoch."""
+"""A training job: everything that is fixed during training, and what follows from it for each epoch."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

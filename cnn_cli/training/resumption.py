@@ -1,4 +1,4 @@
-"""Which run `--resume` means, and which of its settings may change."""
+"""Resuming: the run that `--resume` refers to, and the settings that may change."""
 
 import os
 from collections.abc import Mapping

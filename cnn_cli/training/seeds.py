@@ -1,4 +1,4 @@
-"""The same training with several seeds: mean and standard deviation of the results."""
+"""Training with several seeds: mean and standard deviation of the results."""
 
 import json
 import shlex
