@@ -4,7 +4,7 @@ The training loop, evaluation, resuming, several processes, seeds and checkpoint
 a target counts, what to add up and which epoch is the best.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cnn_cli.data.augmentation import Augmentation
 from cnn_cli.distributed.world import World
+from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.tables import Table
 
@@ -123,6 +124,26 @@ def rank(score: float, loss: float | None) -> list[float]:
     """Higher is better: the metric, and among equals the lower loss. A loss that is not finite comes last."""
     finite = loss is not None and abs(loss) < float("inf")
     return [float(finite), score, -loss if finite and loss is not None else 0.0]
+
+
+def log_of(probabilities: Tensor) -> Tensor:
+    """A probability that rounds to 0 would have an infinite loss; the smallest normal number replaces it."""
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
+
+def class_weight_values(chosen: tuple[float, ...], classes: int, device: torch.device) -> Tensor:
+    """(classes,) float32: the weights as they are given. UsageError for another number, and where all are 0."""
+    if len(chosen) != classes:
+        raise UsageError(f"class_weights has {len(chosen)} values, but there are {classes} classes; give one per class")
+    if not any(chosen):
+        raise UsageError("class_weights are all 0; at least one must be above 0")
+    return torch.tensor(chosen, dtype=torch.float32, device=device)
+
+
+def largest_confusions(matrix: Sequence[Sequence[int]], most: int) -> list[tuple[int, int, int]]:
+    """(count, true class, predicted class) of the largest cells off the diagonal of a confusion matrix."""
+    cells = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if n and i != j]
+    return sorted(cells, key=lambda cell: (-cell[0], cell[1:]))[:most]
 
 
 def sum_type(device: torch.device) -> torch.dtype:

@@ -16,7 +16,7 @@ from cnn_cli.data.augmentation import Augmentation
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
-from cnn_cli.tasks.base import Measure, Outputs, TaskResult, last_type, sum_type
+from cnn_cli.tasks.base import Measure, Outputs, TaskResult, class_weight_values, last_type, log_of, sum_type
 from cnn_cli.tasks.calibration import both_bins, calibration_of, no_bins
 from cnn_cli.tasks.classification_result import ClassificationResult
 
@@ -188,7 +188,7 @@ def _head(last: str, count: int) -> Head:
     if last == "LogSoftmax":
         return Head("negative log-likelihood", F.nll_loss, _largest, _log_softmax)
     if last == "Softmax":
-        return Head("cross-entropy of probabilities", _nll_of_probabilities, _largest, _log)
+        return Head("cross-entropy of probabilities", _nll_of_probabilities, _largest, log_of)
     return Head("cross-entropy", F.cross_entropy, _largest, _log_softmax)
 
 
@@ -197,11 +197,7 @@ def _class_weights(chosen: str | tuple[float, ...], labels: Tensor, classes: int
         counts = torch.bincount(labels, minlength=classes)
         weights = len(labels) / (classes * counts.clamp_min(1)).float()
         return weights.sqrt() if chosen == "sqrt" else weights
-    if len(chosen) != classes:
-        raise UsageError(f"class_weights has {len(chosen)} values, but there are {classes} classes; give one per class")
-    if not any(chosen):
-        raise UsageError("class_weights are all 0; at least one must be above 0")
-    return torch.tensor(chosen, dtype=torch.float32, device=labels.device)
+    return class_weight_values(chosen, classes, labels.device)
 
 
 def _binary(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -213,12 +209,7 @@ def _binary_of_probabilities(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _nll_of_probabilities(outputs: Tensor, labels: Tensor) -> Tensor:
-    """A probability that rounds to 0 would have an infinite loss; the smallest normal number replaces it."""
-    return F.nll_loss(_log(outputs), labels)
-
-
-def _log(probabilities: Tensor) -> Tensor:
-    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+    return F.nll_loss(log_of(outputs), labels)
 
 
 def _log_softmax(outputs: Tensor) -> Tensor:
@@ -231,7 +222,7 @@ def _of_logit(outputs: Tensor) -> Tensor:
 
 
 def _of_probability(outputs: Tensor) -> Tensor:
-    return _log(torch.cat((1 - outputs, outputs), 1))
+    return log_of(torch.cat((1 - outputs, outputs), 1))
 
 
 def _above(threshold: float) -> Callable[[Tensor], Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnn_cli.data.dataset import CLASSIFICATION
 from cnn_cli.tables import Column, Table, render
-from cnn_cli.tasks.base import Draw
+from cnn_cli.tasks.base import Draw, largest_confusions
 from cnn_cli.tasks.calibration import Calibration, read_calibration
 from cnn_cli.tasks.uncertainty import LEVEL, bootstrap_matrix, show, wilson
 
@@ -156,11 +156,8 @@ def _confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
 
 
 def _largest_confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Table:
-    cells = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if n and i != j]
-    rows = [
-        {"true": classes[i], "predicted": classes[j], "n": n}
-        for n, i, j in sorted(cells, key=lambda cell: (-cell[0], cell[1:]))[:MAX_MATRIX]
-    ]
+    cells = largest_confusions(matrix, MAX_MATRIX)
+    rows = [{"true": classes[i], "predicted": classes[j], "n": n} for n, i, j in cells]
     columns = (Column("true", "true", wraps=True), Column("predicted", "predicted", wraps=True))
     return Table((*columns, Column("n", "images", number=True)), rows)
 

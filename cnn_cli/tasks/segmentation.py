@@ -18,7 +18,7 @@ from cnn_cli.data.augmentation import Augmentation, augment_masks
 from cnn_cli.data.masks import VOID, pixel_counts
 from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Plan
-from cnn_cli.tasks.base import Measure, Outputs, last_type, sum_type
+from cnn_cli.tasks.base import Measure, Outputs, class_weight_values, last_type, log_of, sum_type
 from cnn_cli.tasks.calibration import both_bins
 from cnn_cli.tasks.segmentation_result import SegmentationMeasure, mean_iou, pixel_confusion
 
@@ -236,7 +236,7 @@ def _conversion(last: str, count: int) -> Callable[[Tensor], Tensor]:
     """What makes scores of the output of a network that ends in this layer."""
     if count == 1:
         return _from_probability if last == "Sigmoid" else _from_logit
-    return _from_probabilities if last in ("Softmax", "Softmax2d") else _unchanged
+    return log_of if last in ("Softmax", "Softmax2d") else _unchanged
 
 
 def _unchanged(outputs: Tensor) -> Tensor:
@@ -248,16 +248,7 @@ def _from_logit(outputs: Tensor) -> Tensor:
 
 
 def _from_probability(outputs: Tensor) -> Tensor:
-    return torch.cat([_log(1 - outputs), _log(outputs)], 1)
-
-
-def _from_probabilities(outputs: Tensor) -> Tensor:
-    return _log(outputs)
-
-
-def _log(probabilities: Tensor) -> Tensor:
-    """A probability that rounds to 0 would have an infinite loss; the smallest normal number replaces it."""
-    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+    return torch.cat([log_of(1 - outputs), log_of(outputs)], 1)
 
 
 def _dice_losses(scores: Tensor, labels: Tensor) -> Tensor:
@@ -275,8 +266,4 @@ def _class_weights(chosen: str | tuple[float, ...], masks: Tensor, classes: int)
         weights = counts.sum() / (classes * counts.clamp_min(1))
         weights = torch.where(counts > 0, weights, 1.0)
         return (weights.sqrt() if chosen == "sqrt" else weights).float().to(masks.device)
-    if len(chosen) != classes:
-        raise UsageError(f"class_weights has {len(chosen)} values, but there are {classes} classes; give one per class")
-    if not any(chosen):
-        raise UsageError("class_weights are all 0; at least one must be above 0")
-    return torch.tensor(chosen, dtype=torch.float32, device=masks.device)
+    return class_weight_values(chosen, classes, masks.device)

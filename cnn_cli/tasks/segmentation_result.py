@@ -14,7 +14,7 @@ from torch import Tensor
 from cnn_cli.data.masks import VOID
 from cnn_cli.distributed.world import World
 from cnn_cli.tables import Column, Table, percent, render
-from cnn_cli.tasks.base import Draw, sum_type
+from cnn_cli.tasks.base import Draw, largest_confusions, sum_type
 from cnn_cli.tasks.calibration import Calibration, calibration_of, no_bins, read_calibration
 from cnn_cli.tasks.uncertainty import LEVEL, Array, percentiles, resample, show
 
@@ -195,15 +195,10 @@ class SegmentationResult:
 
     def _confusions(self) -> Table | None:
         """The pairs of classes that take the most pixels from their true class."""
-        pairs = [(n, i, j) for i, row in enumerate(self.matrix) for j, n in enumerate(row) if n and i != j]
+        names = self.classes
         cells = [
-            {
-                "true": self.classes[i],
-                "predicted": self.classes[j],
-                "pixels": n,
-                "share": n / sum(self.matrix[i]),
-            }
-            for n, i, j in sorted(pairs, reverse=True)[:_MOST_CONFUSIONS]
+            {"true": names[i], "predicted": names[j], "pixels": n, "share": n / sum(self.matrix[i])}
+            for n, i, j in largest_confusions(self.matrix, _MOST_CONFUSIONS)
         ]
         columns = (
             Column("true", "true", wraps=True),
