@@ -1,13 +1,14 @@
 """`cnn list`: the networks that ship with the tool, and those of further files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cnn_cli.analysis.answer_cache import keep_answer
 from cnn_cli.errors import Problem
-from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_spec, read_file, shipped
+from cnn_cli.language.spec import SpecFile
 from cnn_cli.layers import sizes
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, format_count, render
@@ -15,14 +16,13 @@ from cnn_cli.tables import Column, Table, format_count, render
 
 @dataclass(frozen=True)
 class NetworkList:
-    """Plans without mistakes, and the mistakes of the networks that are left out."""
+    """The networks without mistakes, as plain data, and the mistakes of those that are left out."""
 
-    plans: tuple[Plan, ...]
+    networks: tuple[dict[str, Any], ...]
     problems: tuple[Problem, ...] = ()
 
     def document(self) -> list[dict[str, Any]]:
-        keys = ("network", "input", "params", "description", "reference", "args")
-        return [{key: getattr(plan, key) for key in keys} for plan in self.plans]
+        return list(self.networks)
 
     def table(self) -> Table:
         columns = (
@@ -32,7 +32,9 @@ class NetworkList:
             Column("description", "description", wraps=True),
         )
         keys = {"name": "network", "params": "params", "description": "description"}
-        rows = [{k: getattr(p, v) for k, v in keys.items()} | {"input": sizes(p.input)} for p in self.plans]
+        rows = [
+            {k: network[v] for k, v in keys.items()} | {"input": sizes(network["input"])} for network in self.networks
+        ]
         return Table(columns, rows)
 
     def text(self) -> str:
@@ -41,10 +43,22 @@ class NetworkList:
 
 def list_networks(models: Sequence[Path] = ()) -> NetworkList:
     """Every network by name; those of each further file in turn override earlier ones."""
-    files = [shipped(), *(read_file(path) for path in models)]
+    if not models:
+        networks, problems = keep_answer("list", lambda: _plain(_listed([shipped()])))
+        return NetworkList(tuple(networks), tuple(Problem(**problem) for problem in problems))
+    return _listed([shipped(), *(read_file(path) for path in models)])
+
+
+def _plain(found: NetworkList) -> Any:
+    return found.networks, [asdict(problem) for problem in found.problems]
+
+
+def _listed(files: Sequence[SpecFile]) -> NetworkList:
     specs = {name: spec for file in files for name, spec in file.networks.items()}
     bar = progress_bar(specs.values(), len(specs), "reading specs")
     plans = [plan_spec(spec, None, None) for spec in bar]
     problems = [p for file in files for p in file.problems if not p.warning]
     problems += [problem for plan in plans for problem in plan.errors]
-    return NetworkList(tuple(plan for plan in plans if not plan.errors), tuple(dict.fromkeys(problems)))
+    keys = ("network", "input", "params", "description", "reference", "args")
+    networks = [{key: getattr(plan, key) for key in keys} for plan in plans if not plan.errors]
+    return NetworkList(tuple(networks), tuple(dict.fromkeys(problems)))

@@ -48,6 +48,7 @@ class _Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if ctx.resilient_parsing and args and args[-1].startswith("-"):  # its value is what the shell completes
             args = args[:-1]
+        _convert_lazily(self.get_params(ctx))
         try:
             return super().parse_args(ctx, args)
         except typer.TyperException as error:
@@ -97,6 +98,26 @@ def _metavar(argument: Any) -> str:
     return argument.metavar or (argument.name or "").upper()
 
 
+def _convert_lazily(params: list[Any]) -> None:
+    """Leave values that need no conversion to themselves: Typer converts all by pydantic, which takes long to load."""
+    for param in params:
+        if getattr(param, "_runtime_param", ...) is None:
+            param._runtime_param = _Conversion()
+
+
+class _Conversion:
+    """Takes the place of Typer's own conversion of a parameter until it is needed."""
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        several = param.multiple or param.nargs == -1
+        if value is None:
+            return () if several else None
+        if type(value) is str and not several and param.type_descriptor.annotation in (str, str | None):
+            return value
+        param._runtime_param = None
+        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
 class _Group(TyperGroup):
     """Commands in titled sections."""
 
@@ -105,6 +126,7 @@ class _Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         empty = not args  # then this is no error, but the help
+        _convert_lazily(self.get_params(ctx))
         try:
             return super().parse_args(ctx, args)
         except typer.TyperException as error:

@@ -105,14 +105,19 @@ def with_registry(file: SpecFile, models: Sequence[Path]) -> SpecFile:
     return replace(file, networks={name: replace(spec, networks=known) for name, spec in file.networks.items()})
 
 
-@lru_cache(maxsize=1)
-def shipped() -> SpecFile:
+def shipped_path() -> Path:
     """The models.yaml of this installation: in the package, or beside it in a checkout, where nothing copies it."""
     package = Path(__file__).parents[1]
     path = next((p for p in (package / "models.yaml", package.parent / "models.yaml") if p.is_file()), None)
     if path is None:
         raise CnnError("models.yaml is missing from this installation; install cnn-cli again")
-    return parse(path.read_bytes(), "models.yaml")
+    return path
+
+
+@lru_cache(maxsize=1)
+def shipped() -> SpecFile:
+    """The networks that ship with the tool."""
+    return parse(shipped_path().read_bytes(), "models.yaml")
 
 
 def read_file(path: Path) -> SpecFile:
