@@ -225,6 +225,25 @@ def test_training_begins_with_published_weights(tmp_path: Path, monkeypatch: pyt
     assert own["fc.weight"].shape == (2, 1024)
 
 
+def test_the_encoder_of_a_segmentation_network_begins_with_published_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder is frozen, so the run ends with the file's weights in it; the file's fc has no place there."""
+    path = publish(monkeypatch, tmp_path, "resnet18", without_counters)
+    for i in range(4):
+        photograph(tmp_path / "street/images" / f"{i}.png", 32, 32, seed=i)
+        (tmp_path / "street/masks").mkdir(exist_ok=True)
+        mask = Image.new("L", (32, 32), 0)
+        mask.paste(1, (0, 0, 16 + i, 32))
+        mask.save(tmp_path / "street/masks" / f"{i}.png")
+    options: dict[str, Any] = {"weights": "encoder=torchvision", "freeze": ["encoder"]}
+    run, said = begin("unet-resnet18", tmp_path / "street", size=(3, 32, 32), **options)
+    assert f"ResNet18_Weights.IMAGENET1K_V1({path})" in "".join(said.split()) and "mean 0.485" in said
+    own, published = cnn_cli.load(run).state_dict(), torch.load(path)
+    assert all(own[f"encoder.{k}"].equal(v) for k, v in published.items() if not k.startswith("fc."))
+    assert own["segmentation_head.0.weight"].shape[0] == 2
+
+
 def test_what_is_set_is_obeyed_and_said(net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(monkeypatch, tmp_path, NET)
     pets = folder_of_images(tmp_path / "pets")
