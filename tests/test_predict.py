@@ -235,3 +235,11 @@ def test_outputs_that_are_not_those_of_the_classes_are_refused(tmp_path: Path) -
     loaded, _ = opened_run(tmp_path, spec_of(""))
     with pytest.raises(UsageError, match="net outputs 3 scores, but the data has 10 classes"):
         predict(loaded, [], index=[0])
+
+
+def test_third_party_weights_say_once_how_images_are_fitted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("net.yaml").write_text("net: {input: [1, 8, 8], layers: [Flatten, {Linear: 3}]}")
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).state_dict(), "net.pth")
+    assert cnn("predict", "net.yaml", "a.png", "b.png", "--weights", "net.pth") == 0
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("stretch to 8x8") == 1

@@ -104,7 +104,7 @@ def test_several_seeds_are_as_many_runs(tmp_path: Path) -> None:
     assert document["accuracy"]["deviation"] == pytest.approx(statistics.stdev(figures))
     assert json.loads((tmp_path / "many" / "seeds.json").read_text()) == document
     text = result.text()
-    assert "small on digits, test, 3 seeds" in text and f"± {statistics.stdev(figures):.2%}" in text
+    assert "small on digits, test, 3 seeds" in text and f"± {statistics.stdev(figures):.2%} (mean ± standard" in text
     assert max(map(len, text.splitlines()[:-1])) <= 80
 
 

@@ -323,7 +323,7 @@ def test_settings_that_make_no_sense_are_refused(few: Path, options: dict[str, A
     [
         ("[{Conv2d: {out_channels: 5, kernel_size: 1}}]", "scores for 5 classes, but the masks have 7"),
         ("[{Conv2d: {out_channels: 7, kernel_size: 5}}]", "neither their size nor an integer fraction"),
-        ("[{AdaptiveAvgPool2d: 1}, {Conv2d: {out_channels: 7, kernel_size: 1}}]", "neither their size"),
+        ("[{AdaptiveAvgPool2d: 1}, {Conv2d: {out_channels: 7, kernel_size: 1}}]", "at a single position"),
         ("[{AdaptiveAvgPool2d: 1}, Flatten, {Linear: 7}]", "needs scores for each pixel, KxHxW"),
     ],
 )

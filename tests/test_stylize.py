@@ -179,7 +179,7 @@ def test_published_weights_in_torchvisions_format(photos: tuple[str, str], capsy
         (["photo.png", "paint.png", "--content-layer", "fc"], "layer fc outputs 10, not feature maps"),
         (["photo.png", "paint.png", "--style-weight", "0"], "--style-weight must be a positive number, not 0"),
         (["photo.png", "paint.png", "--start", "style"], "--start must be content or noise, not 'style'"),
-        (["photo.png", "missing.png"], "missing.png"),
+        (["photo.png", "missing.png"], "error: missing.png: no such file; looked in /"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

@@ -86,6 +86,8 @@ def open_image(path: Path) -> "Image.Image":
             image = Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError:
         raise ReadImageError(f"{path} is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it") from None
+    except FileNotFoundError:
+        raise ReadImageError(f"{path}: no such file; looked in {path.absolute().parent}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ReadImageError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):

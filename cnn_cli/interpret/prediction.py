@@ -166,7 +166,8 @@ def predict_images(
     if not images:
         raise CnnError(f"none of the {len(skipped):,} images can be read\n{skipped[0]}")
     size = "x".join(map(str, loaded.preprocessing.input))
-    fitted = f"images fitted to {size}: {loaded.preprocessing}" if files else ""
+    known = any(note.startswith("images: ") for note in loaded.notes)  # third-party weights: printed with their source
+    fitted = f"images fitted to {size}: {loaded.preprocessing}" if files and not known else ""
     return Predictions(loaded, tuple(images), torch.cat(pixels), fitted, tuple(skipped))
 
 

@@ -197,7 +197,7 @@ def draw_stylization(result: Stylization, content: Tensor | None, style: Tensor)
     settings = f"style weight {request.weight:g}; " if content is not None else ""
     lines = [
         f"{content_names}style layers {style_names}; {settings}{request.steps} steps of L-BFGS",
-        "relative losses: style 1 = as at the start; content 1 = as a blank feature map",
+        f"losses: style 1 at the start{'; content 1 for a blank feature map' * (content is not None)}",
         provenance(result.loaded, request.seed),
     ]
     return compose_page([captioned_grid([cells])[0]], f"{result.loaded.plan.network}: {kind}", lines, None)

@@ -186,6 +186,11 @@ def segmentation_task(plan: Plan, classes: tuple[str, ...]) -> Segmentation:
             else f"give its last layer {len(classes)} output channels"
         )
         raise UsageError(f"{plan.network} outputs scores for {count} classes, but the masks have {len(classes)}; {fix}")
+    if math.prod(plan.output[1:]) == 1 < math.prod(plan.input[1:]):
+        raise UsageError(
+            f"{plan.network} outputs {shape}, scores at a single position, for images of "
+            f"{plan.input[1]}x{plan.input[2]}; choose a larger --input, or end it with Flatten to classify images"
+        )
     if not _covers(plan.output[1:], plan.input[1:]):
         raise UsageError(
             f"{plan.network} outputs {shape} for images of {plan.input[1]}x{plan.input[2]}: neither their size nor "
@@ -225,8 +230,6 @@ def with_objective(task: Segmentation, settings: Mapping[str, Any], masks: Tenso
 
 def _covers(output: tuple[int, ...], input: tuple[int, ...]) -> bool:
     """Whether maps of this size lie evenly on the image: one score per pixel, or per square of n x n pixels."""
-    if math.prod(output) == 1 and math.prod(input) > 1:
-        return False
     steps = range(1, max(input) + 1)
     reduced = any(all(abs(side - whole / n) < 1 for side, whole in zip(output, input, strict=True)) for n in steps)
     return reduced or all(side % whole == 0 for side, whole in zip(output, input, strict=True))

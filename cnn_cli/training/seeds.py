@@ -18,7 +18,7 @@ from cnn_cli.errors import StoppedError, UsageError
 from cnn_cli.files import make_folder, make_numbered_folder, write_text
 from cnn_cli.language.registry import plan_document
 from cnn_cli.tables import Column, Table, render
-from cnn_cli.tasks.base import TaskResult
+from cnn_cli.tasks.base import TaskResult, metric_title
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import run
 from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network, write_evaluation
@@ -71,14 +71,17 @@ class SeedsResult:
     def text(self) -> str:
         document, metric = self.document(), self.runs[0].result.metric
         head = f"{self.network} on {Path(self.data).name}, {document['split']}, {len(self.runs)} seeds"
-        figures = f"{metric} {document[metric]['mean']:.2%} ± {document[metric]['deviation']:.2%}"
+        figures = (
+            f"{metric_title(metric)} {document[metric]['mean']:.2%} ± {document[metric]['deviation']:.2%} "
+            "(mean ± standard deviation)"
+        )
         return f"{head}\n\n{render(self.table())}\n\n{figures}\n\n{document['folder']}"
 
     def table(self) -> Table:
         metric = self.runs[0].result.metric
         columns = (
             Column("seed", "seed", number=True),
-            Column(metric, metric, number=True, show="{:.2%}".format),
+            Column(metric, metric_title(metric), number=True, show="{:.2%}".format),
             Column("loss", "loss", number=True, show="{:.4f}".format),
             Column("epoch", "epoch", number=True),
         )
