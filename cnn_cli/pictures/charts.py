@@ -9,7 +9,7 @@ from cnn_cli.pictures.html import Html, element, folded, join, table
 from cnn_cli.tables import Column, Table
 
 _WIDTH, _HEIGHT = 440.0, 260.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54.0, 428.0, 12.0, 222.0  # px of the part with the data
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 428.0, 12.0, 222.0  # px of the part with the data
 _COLORS = 8  # --s0 to --s7 in html.css
 Show = Callable[[float], str]
 

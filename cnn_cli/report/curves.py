@@ -14,14 +14,14 @@ _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
 def curves_section(facts: RunFacts) -> Section | None:
-    """Loss, metric and learning rate over the epochs; None without any."""
+    """Loss, metric and, unless it is constant, learning rate over the epochs; None without any."""
     if not facts.history:
         return None
     metric, best = _metric(facts), facts.run.best_epoch if facts.run.metric else None
     mark = (float(best), f"best epoch ({best:g})") if best is not None else None
     charts = [_chart([facts], "loss", mark), _chart([facts], metric, mark)]
     rates = _points(facts.history, "lr")
-    if rates:
+    if len({rate for _, rate in rates}) > 1:
         charts.append(line_chart("Learning rate", [Line("learning rate", rates, 7)], "epoch"))
     return Section(facts.id("curves"), "Learning curves", element("div", charts, class_="charts"))
 
