@@ -12,7 +12,7 @@ from PIL import Image
 from cnn_cli.pictures import html
 from cnn_cli.tables import Column, Table
 
-VOID = {"img", "input", "meta"}
+VOID = {"br", "img", "input", "meta"}
 
 
 class Balance(HTMLParser):

@@ -13,7 +13,7 @@ from cnn_cli.tables import percent
 from cnn_cli.training.outcomes import BoxOutcomes, ClassOutcomes, MaskOutcomes, Outcomes
 from cnn_cli.training.run_comparison import Candidate, RunComparison, sides
 
-_BETTER = {
+BETTER = {
     "accuracy": "only {} is right",
     "mIoU": "{} has the higher mean IoU",
     "AP": "only {} detects an object, drawn with its class",
@@ -28,8 +28,8 @@ def draw_sides(comparison: RunComparison, other: Candidate, limit: int) -> Page 
         (first, other), (other, first), sides(first.outcomes[0], other.outcomes[0]), strict=True
     ):
         if indices:
-            cells = [_cell(winner, loser, i) for i in indices[:limit]]
-            heading = f"{_BETTER[comparison.metric].format(winner.letter)}: {len(indices):,} images"
+            cells = [draw_cell(winner, loser, i) for i in indices[:limit]]
+            heading = f"{BETTER[comparison.metric].format(winner.letter)}: {len(indices):,} images"
             panel, _ = contact_sheet(cells)
             stack.append(Panel(panel.body, panel.rows, panel.columns, heading, panel.captions))
     if not stack:
@@ -38,7 +38,8 @@ def draw_sides(comparison: RunComparison, other: Candidate, limit: int) -> Page 
     return compose_page([stack], f"{first.letter} and {other.letter} on the same images", lines, None)
 
 
-def _cell(winner: Candidate, loser: Candidate, index: int) -> Cell:
+def draw_cell(winner: Candidate, loser: Candidate, index: int) -> Cell:
+    """An image with what both runs predict, and its name."""
     right, wrong = winner.outcomes[0], loser.outcomes[0]
     words = (_said(winner.letter, right, index), _said(loser.letter, wrong, index))
     name = Path(right.images.names[index]).name

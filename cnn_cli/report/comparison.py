@@ -1,11 +1,10 @@
 """Several runs: their results side by side, whether they differ, curves on one plot, settings that differ."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from cnn_cli.interpret.comparison_sheet import BETTER, draw_cell
 from cnn_cli.pictures.charts import interval_chart
-from cnn_cli.pictures.grid import picture
 from cnn_cli.pictures.html import Html, Section, element, embedded, table, thumbnail
 from cnn_cli.report.confusion import SIDE, Album
 from cnn_cli.report.curves import common_curves
@@ -14,7 +13,6 @@ from cnn_cli.report.run_settings import setting_rows
 from cnn_cli.tables import Column, Table, format_count, percent
 from cnn_cli.tasks.uncertainty import show as show_interval
 from cnn_cli.training.epoch_log import clock
-from cnn_cli.training.outcomes import ClassOutcomes
 from cnn_cli.training.run_comparison import Candidate, RunComparison, compare_candidates, sides
 
 _IMAGES = 12  # on each side
@@ -33,7 +31,7 @@ def comparison_section(runs: Sequence[RunFacts], comparison: RunComparison | Non
         Section("verdict", "Result", [_verdicts(runs, comparison), _results(runs)]),
         *([Section("common-curves", "Learning curves", curves)] if (curves := common_curves(runs)) else []),
         Section("differing", "Settings that differ", _settings(runs)),
-        *([_images(comparison, album)] if comparison and isinstance(runs[0].outcomes, ClassOutcomes) else []),
+        *([_images(comparison, album)] if comparison else []),
     ]
     return Section("comparison", "Comparison", None, parts)
 
@@ -106,34 +104,23 @@ def _images(comparison: RunComparison, album: Album) -> Section:
     """What only one of the first and another run gets right."""
     parts: list[Html] = []
     first = comparison.candidates[0]
+    side = SIDE if comparison.metric == "accuracy" else 2 * SIDE
     for other in comparison.candidates[1:]:
         both = sides(first.outcomes[0], other.outcomes[0])
         for winner, loser, indices in zip((first, other), (other, first), both, strict=True):
             if indices:
                 parts.append(
-                    element("h4", f"Right in {winner.letter}, wrong in {loser.letter}: {len(indices):,} images")
+                    element("h4", f"{BETTER[comparison.metric].format(winner.letter)}: {len(indices):,} images")
                 )
-                cells = [_image(winner, loser, i) for i in indices[:_IMAGES]]
+                cells = [_image(winner, loser, i, side) for i in indices[:_IMAGES]]
                 album.count += len(cells)
                 parts.append(element("ul", cells, class_="thumbs"))
-    text = parts or element("p", "All runs are right on the same images.", class_="soft")
-    return Section("only-one", "Images that only one gets right", text)
+    text = parts or element("p", "The runs do not differ on any image.", class_="soft")
+    return Section("only-one", "Images on which they differ", text)
 
 
-def _image(winner: Candidate, loser: Candidate, index: int) -> Html:
-    right, wrong = winner.outcomes[0], loser.outcomes[0]
-    assert isinstance(right, ClassOutcomes) and isinstance(wrong, ClassOutcomes)
-    names = right.images.classes
-    predicted = wrong.images.classes[wrong.predicted[index]]
-    shown = embedded(thumbnail(picture(right.images.pixels(index)), SIDE), f"{names[right.true[index]]}")
-    return element(
-        "li",
-        shown,
-        f"{winner.letter}: ",
-        element("span", names[right.predicted[index]], class_="right"),
-        element("br"),
-        f"{loser.letter}: ",
-        element("span", predicted, class_="wrong"),
-        element("br"),
-        element("small", Path(right.images.names[index]).name),
-    )
+def _image(winner: Candidate, loser: Candidate, index: int, side: int) -> Html:
+    cell = draw_cell(winner, loser, index)
+    *words, name = cell.words
+    shown = embedded(thumbnail(cell.body, side), ", ".join(words))
+    return element("li", shown, ((word, element("br")) for word in words), element("small", name))
