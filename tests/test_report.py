@@ -84,7 +84,7 @@ def test_several_runs_begin_with_the_verdict_of_compare(
     comparison = json.loads(capsys.readouterr().out)["comparisons"][0]
     assert comparison["verdict"] in text
     assert f"only B on {comparison['only_b']:,}" in text
-    assert text.index("Comparison</h2>") < text.index("Run A: one") and 'id="b-confusion"' in text
+    assert text.index("Comparison</h2>") < text.index("Run A: one</h2>") and 'id="b-confusion"' in text
     assert "0.01" in text and "0.001" in text
 
 

@@ -143,9 +143,8 @@ class Section:
         heading = element(f"h{level}", self.title, id=f"{self.id}-title")
         parts = [part.markup(level + 1) for part in self.parts]
         kind = "group" if self.parts else "card"
-        return element(
-            "section", heading, self.content, parts, id=self.id, class_=kind, aria_labelledby=f"{self.id}-title"
-        )
+        name = f"{self.id}-title" if level == 2 else None  # a landmark, whose name must be the only one
+        return element("section", heading, self.content, parts, id=self.id, class_=kind, aria_labelledby=name)
 
     def link(self) -> Html:
         inner = element("ul", (part.link() for part in self.parts)) if self.parts else None
