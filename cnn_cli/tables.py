@@ -94,6 +94,12 @@ def format_bytes(count: int) -> str:
     return f"{count} B"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 image`, `2,000 images`, `3 classes`."""
+    plural = "" if count == 1 else "es" if noun.endswith(("s", "x")) else "s"
+    return f"{count:,} {noun}{plural}"
+
+
 def percent(share: float, digits: int = 1) -> str:
     """A share as people read it: 91.7%, and never 100% for less than all."""
     return f"{min(share, 1 - 10 ** -(digits + 2)) if share < 1 else 1:.{digits}%}"

@@ -10,7 +10,7 @@ from cnn_cli.analysis.rows import Row, layer_rows, totals
 from cnn_cli.analysis.summary import Setup, estimates
 from cnn_cli.language.plan import Plan
 from cnn_cli.layers import sizes
-from cnn_cli.tables import Column, Table, format_bytes, format_count, render
+from cnn_cli.tables import Column, Table, counted, format_bytes, format_count, render
 
 SAME, CHANGED, ADDED, REMOVED = "same", "changed", "added", "removed"
 _MARKS = {SAME: "=", CHANGED: "~", ADDED: "+", REMOVED: "−"}
@@ -80,8 +80,7 @@ class Comparison:
         lines: list[dict[str, Any]] = []
         for equal, group in groupby(self.pairs, lambda pair: pair.change == SAME):
             pairs = list(group)
-            count = f"{len(pairs)} equal layer{'s' if len(pairs) > 1 else ''}"
-            lines += [{"layer": count}] if equal else [_line(pair) for pair in pairs]
+            lines += [{"layer": counted(len(pairs), "equal layer")}] if equal else [_line(pair) for pair in pairs]
         columns = (
             Column("mark", "", show=_MARKS.__getitem__),
             Column("a", "A"),

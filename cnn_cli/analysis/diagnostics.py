@@ -14,6 +14,7 @@ from cnn_cli.errors import Problem, SpecError, UsageError
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find_spec, plan_spec, read_file, shipped, with_registry
 from cnn_cli.language.spec import Block, SpecFile, words
+from cnn_cli.tables import counted
 
 MOST_LAYERS = 100_000  # in one file: five times what ships with this tool
 ENDINGS = (".yaml", ".yml")
@@ -32,9 +33,9 @@ class Diagnostics:
 
     def verdict(self) -> str:
         warnings = len(self.problems) - len(self.errors)
-        parts = [_count(len(self.errors), "mistake") if self.errors else "no mistakes"]
-        parts += [_count(warnings, "warning")] * bool(warnings)
-        return f"{_count(self.networks, 'network')} checked: {', '.join(parts)}"
+        parts = [counted(len(self.errors), "mistake") if self.errors else "no mistakes"]
+        parts += [counted(warnings, "warning")] * bool(warnings)
+        return f"{counted(self.networks, 'network')} checked: {', '.join(parts)}"
 
     def text(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
@@ -42,10 +43,6 @@ class Diagnostics:
     def document(self) -> dict[str, Any]:
         keys = ("file", "line", "column", "where", "message", "warning")
         return {"networks": self.networks, "problems": [{k: getattr(p, k) for k in keys} for p in self.problems]}
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def diagnose(

@@ -6,6 +6,7 @@ from cnn_cli.cli.app import command
 from cnn_cli.cli.options import Data, Format, Images, Network, Picture, Spec, Weights, flag, option
 from cnn_cli.cli.output import note, note_weights
 from cnn_cli.errors import UsageError
+from cnn_cli.tables import counted
 
 if TYPE_CHECKING:
     from cnn_cli.checkpoints.checkpoint import LoadedNetwork
@@ -64,7 +65,7 @@ def predict_command(
         skipped = result.skipped
     else:
         result, skipped = _classes(loaded, selection, picture, 5 if top is None else top, weights)
-    heading = [f"{len(skipped):,} unreadable image{'s' * (len(skipped) > 1)} skipped:"] * bool(skipped)
+    heading = [f"{counted(len(skipped), 'unreadable image')} skipped:"] * bool(skipped)
     note_weights(network, loaded)
     for line in (*heading, *skipped):
         note(line)

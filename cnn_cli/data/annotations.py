@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cnn_cli.data.json_file import item_lines
 from cnn_cli.errors import CnnError
+from cnn_cli.tables import counted
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class InvalidAnnotationsError(CnnError):
     def __init__(self, root: Path, errors: Sequence[BoxError]) -> None:
         self.errors = tuple(errors)
         images = len({error.image for error in errors if error.image})
-        fix = f"; --skip-unreadable skips {_images(images)}" if images else ""
-        count = f"cnn data {root} lists all {len(errors):,} annotation errors" if len(errors) > 1 else ""
+        fix = f"; --skip-unreadable skips {counted(images, 'image')}" if images else ""
+        count = f"cnn data {root} lists all {counted(len(errors), 'annotation error')}" if len(errors) > 1 else ""
         more = f"{count}{fix}".removeprefix("; ")
         super().__init__(f"{errors[0]}\n{more}".rstrip())
 
@@ -141,11 +142,7 @@ def without_invalid(annotations: Annotations, errors: Sequence[BoxError]) -> tup
     notes = []
     if bad:
         names = ", ".join([*sorted(path.name for path in bad)[:3], *["…"] * (len(bad) > 3)])
-        notes.append(f"{_images(len(bad))} with annotation errors skipped ({names})")
+        notes.append(f"{counted(len(bad), 'image')} with annotation errors skipped ({names})")
     if alone := sum(error.image is None for error in errors):
-        notes.append(f"{alone:,} annotation{'s' * (alone > 1)} without an image skipped")
+        notes.append(f"{counted(alone, 'annotation')} without an image skipped")
     return replace(annotations, splits=splits), notes
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'s' * (count != 1)}"

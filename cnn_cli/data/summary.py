@@ -12,7 +12,7 @@ from cnn_cli.data.box_summary import box_figures, boxes_per_class
 from cnn_cli.data.dataset import DETECTION, SEGMENTATION, Dataset, Split
 from cnn_cli.data.masks import VOID, are_masks, pixel_counts
 from cnn_cli.data.preparation import sample_shapes
-from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tables import Column, Table, counted, percent, render
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class BoxErrorReport:
 
     def text(self) -> str:
         images = len({error.image for error in self.errors if error.image})
-        count = f"{len(self.errors):,} annotation error{'s' * (len(self.errors) > 1)}"
-        skip = f"; --skip-unreadable skips {images:,} image{'s' * (images > 1)}" if images else ""
+        count = counted(len(self.errors), "annotation error")
+        skip = f"; --skip-unreadable skips {counted(images, 'image')}" if images else ""
         return "\n".join([*map(str, self.errors), "", f"{count}{skip}"])
 
     def table(self) -> Table:
@@ -119,4 +119,4 @@ class DataSummary:
         if len(sizes) == 1:
             return f"{channels}x{sizes[0][0]}x{sizes[0][1]}"
         (low, high) = sizes[0], sizes[-1]
-        return f"{channels} channel{'s' * (channels > 1)}, from {low[0]}x{low[1]} to {high[0]}x{high[1]}"
+        return f"{counted(channels, 'channel')}, from {low[0]}x{low[1]} to {high[0]}x{high[1]}"

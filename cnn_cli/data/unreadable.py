@@ -14,6 +14,7 @@ from cnn_cli.data.mask_layout import Layout
 from cnn_cli.device import usable_cpus
 from cnn_cli.errors import CnnError
 from cnn_cli.progress import progress_bar
+from cnn_cli.tables import counted
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def readable_pairs(root: Path, layout: Layout) -> tuple[Layout, list[str]]:
 
 def _skipped(name: str, bad: Sequence[Path]) -> str:
     names = ", ".join([*(path.name for path in bad[:3]), *["…"] * (len(bad) > 3)])
-    return f"{name}: {len(bad):,} unreadable image{'s' * (len(bad) > 1)} skipped ({names})"
+    return f"{name}: {counted(len(bad), 'unreadable image')} skipped ({names})"
 
 
 def _are_readable(paths: Sequence[Path], description: str) -> list[bool]:

@@ -25,7 +25,7 @@ from cnn_cli.pictures import image
 from cnn_cli.pictures.box_drawing import DrawnBox, enlargement, with_boxes
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
 from cnn_cli.pictures.page import Panel
-from cnn_cli.tables import Column, Table, render
+from cnn_cli.tables import Column, Table, counted, render
 from cnn_cli.tasks.detection import Detection, detection_task
 
 LEAST_SCORE = 0.4
@@ -186,11 +186,7 @@ def _row(loaded: LoadedNetwork, shot: ImageToPredict, result: BoxPrediction) -> 
     if shot.true is not None:
         names = class_names(loaded)
         true = [DrawnBox(row[:4], int(row[4]), names[int(row[4])]) for row in shot.true.tolist() if row[4] >= 0]
-        cells.append(
-            Cell(
-                _placed(shot.pixels, true, (height, width), scale), (f"{len(true)} true box{'es' * (len(true) != 1)}",)
-            )
-        )
+        cells.append(Cell(_placed(shot.pixels, true, (height, width), scale), (counted(len(true), "true box"),)))
     drawn = [box.drawn for box in reversed(result.boxes)]
     caption = result.summary if cells else f"{Path(shot.name).name}: {result.summary}"
     return [*cells, Cell(_placed(shot.pixels, drawn, (height, width), scale), (caption,))]

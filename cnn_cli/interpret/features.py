@@ -24,7 +24,7 @@ from cnn_cli.pictures.fonts import font
 from cnn_cli.pictures.grid import picture
 from cnn_cli.pictures.page import Bar, Caption, Page, Panel, compose_page, cut
 from cnn_cli.progress import progress_bar
-from cnn_cli.tables import percent
+from cnn_cli.tables import counted, percent
 
 _LARGEST = 320  # px a side of one map; larger ones are reduced
 _TALLEST = 1700  # px for the maps of one row of each layer, so that any number of layers stays within a picture
@@ -182,7 +182,7 @@ def _grid(count: int, tile: tuple[int, int], sections: int) -> image.Grid:
 def heading(maps: Maps, shown: int, scale: float, n: int = 1) -> str:
     """`relu1 (ReLU): 32 maps of 26x26, the 13 strongest; scale 2.31; 3 zero everywhere`."""
     count, height, width = maps.values.shape
-    text = f"{maps.layer} ({maps.type}): {count} map{'s' * (count > 1)} of {height}x{width}"
+    text = f"{maps.layer} ({maps.type}): {counted(count, 'map')} of {height}x{width}"
     text += f", the {shown} strongest" if shown < count else ""
     text += f", at 1/{n} of their size" if n > 1 else ""
     marks = ((maps.zero, "zero everywhere"), (maps.constant, "constant"), (maps.saturated, "saturated"))

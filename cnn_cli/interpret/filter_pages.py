@@ -13,6 +13,7 @@ from cnn_cli.errors import UsageError
 from cnn_cli.interpret.filters import Filters, Health, cosine_similarity, describe, health, ordered
 from cnn_cli.pictures import image
 from cnn_cli.pictures.page import Axis, Bar, Caption, Page, Panel, compose_page
+from cnn_cli.tables import counted
 
 SIMILAR_INKS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito: safe for color blindness
 _NUMBER = 17  # px under a filter for its number
@@ -184,7 +185,7 @@ def draw_atlas(layers: Sequence[Filters], title: str, provenance: str) -> tuple[
     sections = [_section(layer, box) for layer in shown_layers]
     marks = [health(layer) for layer in shown_layers]
     dead, similar = sum(len(h.dead) for h in marks), sum(len(g) for h in marks for g in h.similar)
-    count = f"{len(layers)} convolution{'s' * (len(layers) > 1)}"
+    count = counted(len(layers), "convolution")
     count += f", the first {_MAX_LAYERS} are shown" if len(shown_layers) < len(layers) else ""
     frames = f"{dead} filters dead (framed in black), {similar} similar (one color per group)"
     label = "weight, one scale per layer; rows of maps are filters, columns are channels"

@@ -9,6 +9,7 @@ from torch import nn
 from cnn_cli.errors import CnnError, UsageError, closest, listed
 from cnn_cli.network.modules import Again
 from cnn_cli.pictures import image
+from cnn_cli.tables import counted
 
 DEAD = 0.05  # of the largest norm of the layer: next to the others, such a filter adds nothing
 SIMILAR = 0.95  # cosine similarity
@@ -139,13 +140,9 @@ def _groups(members: Sequence[int], cosines: image.Array) -> list[tuple[int, ...
 def describe(filters: Filters, shown: tuple[int, int]) -> str:
     """`layer 0 (Conv2d): 32 filters of 3x3 on 1 channel`, and how many of them are shown."""
     outputs, inputs, height, width = filters.weights.shape
-    seen = "red, green and blue" if filters.color else _counted(inputs, "channel")
+    seen = "red, green and blue" if filters.color else counted(inputs, "channel")
     seen += f" each, in {filters.groups} groups" if filters.groups > 1 else ""
-    text = f"layer {filters.layer} ({filters.type}): {_counted(outputs, 'filter')} of {height}x{width} on {seen}"
+    text = f"layer {filters.layer} ({filters.type}): {counted(outputs, 'filter')} of {height}x{width} on {seen}"
     if shown != (outputs, inputs):
         text += f"; shown: the first {shown[0]} of {outputs} filters, {shown[1]} of {inputs} channels"
     return text
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

@@ -24,6 +24,7 @@ from cnn_cli.language.freezing import disable_gradients, trainable_params
 from cnn_cli.language.plan import Plan
 from cnn_cli.network.builder import build_plan
 from cnn_cli.settings import Setting, values_of
+from cnn_cli.tables import counted
 from cnn_cli.tasks.selection import task_for, training_task
 from cnn_cli.training import speedups
 from cnn_cli.training.initialization import initialize
@@ -133,7 +134,7 @@ def _same_images(dataset: Dataset, count: int) -> Dataset:
     train = dataset.splits["train"]
     count = min(count, len(train))
     few = train.subset(torch.arange(count) * len(train) // count)
-    note = f"overfit: trained and evaluated on the same {count:,} image{'s' * (count > 1)}"
+    note = f"overfit: trained and evaluated on the same {counted(count, 'image')}"
     return replace(dataset, splits={"train": few, "val": few}, notes=(*dataset.notes, note))
 
 

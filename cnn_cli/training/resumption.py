@@ -12,6 +12,7 @@ from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
 from cnn_cli.pictures.film import FRAMES
 from cnn_cli.settings import Setting, as_typed, asked_for
+from cnn_cli.tables import counted
 from cnn_cli.training.initial_weights import full_path
 from cnn_cli.training.request import Request
 
@@ -59,7 +60,7 @@ def check_processes(file: Path, before: int, now: int) -> None:
     if before == now:
         return
     hint = World(size=before).resume_hint(file.parent, *([str(file)] if file.name == PREVIOUS else []))
-    raise UsageError(f"{file.parent} was trained with {before} process{'es' * (before > 1)}, not {now}; {hint}")
+    raise UsageError(f"{file.parent} was trained with {counted(before, 'process')}, not {now}; {hint}")
 
 
 def resumed_settings(saved: Mapping[str, Any], request: Request, run: Path, steps: int) -> dict[str, Setting]:
