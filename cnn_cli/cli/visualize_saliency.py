@@ -10,6 +10,8 @@ from cnn_cli.cli.output import note
 _MAPS = "Saliency maps"
 _METHOD_HELP = f"Method: {', '.join(SALIENCY_METHODS[:-1])} or {SALIENCY_METHODS[-1]}; may be repeated [all]."
 
+_BOX_HELP = "Detection: number of the box to explain, highest score first; with --class, among those of the class [0]."
+
 
 @dataclass(frozen=True)
 class Saliency:
@@ -22,6 +24,12 @@ class Saliency:
     overlay: float = option(_MAPS, "ALPHA", "Opacity of the maps over the image; 0 draws no overlays.", default=0.7)
     region: str | None = option(
         _MAPS, "X0,Y0,X1,Y1", "Segmentation: region to explain [the pixels predicted as the class]."
+    )
+    box: int | None = option(
+        _MAPS,
+        "N",
+        "Detection: number of the box to explain, highest score first; with --class, of that class [0].",
+        min=0,
     )
     seed: int = SEED
 
@@ -37,7 +45,7 @@ def visualize_saliency_command(
     picture: Picture,
     format: Format,
 ) -> None:
-    """Draw saliency maps: pixels that drive a class score.
+    """Draw saliency maps: pixels that drive a class score, for detectors that of one box.
 
     Needs the extra `explain`: pip install cnn-cli[explain].
     """
@@ -55,6 +63,7 @@ def visualize_saliency_command(
         saliency.overlay,
         saliency.seed,
         saliency.region,
+        saliency.box,
     )
     loaded = weights.load(network, spec)
     inputs = images.load(loaded, data)

@@ -10,6 +10,7 @@ import torch
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.activations import choose_layer
+from cnn_cli.interpret.box_scores import BoxScores, ChosenBox, box_scores_of, choose_box, layer_before
 from cnn_cli.interpret.inputs import Inputs
 from cnn_cli.interpret.pictured import CPU, Pictured, Target, provenance, single_word, write_page
 from cnn_cli.interpret.saliency import (
@@ -24,6 +25,7 @@ from cnn_cli.interpret.saliency import (
 )
 from cnn_cli.interpret.sanity import Areas, areas, randomized, rank_correlation
 from cnn_cli.interpret.scores import (
+    Prediction,
     Scores,
     class_index,
     class_names,
@@ -34,6 +36,7 @@ from cnn_cli.interpret.scores import (
     scores_of,
 )
 from cnn_cli.pictures import image
+from cnn_cli.pictures.box_drawing import with_boxes
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture, tinted
 from cnn_cli.pictures.page import Bar, Page, compose_page
 from cnn_cli.progress import progress_bar
@@ -55,7 +58,8 @@ class SaliencyRequest:
 
     Without `methods` all that suit the network. `target`: the class to explain, else the predicted one of each image.
     `overlay`: opacity of the maps over the image, 0 to leave the overlays out. `region` (x0,y0,x1,y1): for a dense
-    network, the pixels whose scores are explained, else those that are predicted as the class.
+    network, the pixels whose scores are explained, else those that are predicted as the class. `box`: of a detector,
+    the number of the detected box whose score is explained.
     """
 
     methods: Sequence[str] = ()
@@ -65,6 +69,7 @@ class SaliencyRequest:
     overlay: float = 0.7
     seed: int = 0
     region: str | None = None
+    box: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlay <= 1:
@@ -96,7 +101,7 @@ class Map:
 class Explanation:
     """The maps of image number `index`, its scores (K,) and the index of the class that is explained.
 
-    `region` (H, W) bool: the pixels of a dense network whose scores these are.
+    `region` (H, W) bool: the pixels of a dense network whose scores these are. `box`: that of a detector.
     """
 
     index: int
@@ -104,6 +109,10 @@ class Explanation:
     target: int
     maps: tuple[Map, ...]
     region: torch.Tensor | None = None
+    box: ChosenBox | None = None
+
+    def prediction(self, classes: tuple[str, ...]) -> Prediction:
+        return Prediction(self.box.name, self.box.score) if self.box else predicted(self.scores, classes)
 
 
 @dataclass(frozen=True)
@@ -119,17 +128,19 @@ class SaliencyMaps:
     def document(self) -> dict[str, Any]:
         images = []
         for e in self.explanations:
-            label, share = self.inputs.labels[e.index], float(e.scores.softmax(0)[e.target])
+            label = self.inputs.labels[e.index]
+            share = e.box.score if e.box else float(e.scores.softmax(0)[e.target])
             facts = {
                 "image": self.inputs.names[e.index],
                 "true": None if label is None else self.classes[label],
-                "predicted": predicted(e.scores, self.classes).document(),
+                "predicted": e.prediction(self.classes).document(),
                 "class": self.classes[e.target],
                 "confidence": share,
                 "score": float(e.scores[e.target]),
             }
             region = {} if e.region is None else {"region": float(e.region.float().mean())}
-            images.append(facts | region | {"maps": [m.document() for m in e.maps]})
+            box = {} if e.box is None else {"box": e.box.document()}
+            images.append(facts | region | box | {"maps": [m.document() for m in e.maps]})
         return {"layer": self.layer, "notes": list(self.notes), "images": images}
 
     def text(self) -> str:
@@ -176,24 +187,35 @@ def show_saliency(
 ) -> Pictured[SaliencyMaps]:
     """Compute the maps of images and draw them. UsageError for a method, class or layer that does not exist."""
     need_captum()
-    scores = scores_of(loaded).to(device)
+    scores = (box_scores_of(loaded) if loaded.plan.detects else scores_of(loaded)).to(device)
     label = None if request.target is None else class_index(request.target, class_names(loaded))
-    layer = _layer(loaded, scores, request)
+    box = _box(scores, inputs, label, request)
+    layer = _layer(loaded, scores, request, box)
     methods, notes = _suitable(scores, request.methods, layer)
     path = target.path(loaded, "saliency", *single_word(inputs.names))
-    query = replace(_query(scores, inputs.pixels.to(device), class_names(loaded), label, request), layer=layer)
+    pixels = inputs.pixels.to(device)
+    query = _query_of_box(scores, pixels, box) if box else _query(scores, pixels, class_names(loaded), label, request)
+    query = replace(query, layer=layer, seed=request.seed)
     with torch.no_grad():
         values = torch.cat([_scores(scores, part) for part in query.parts])
     targets = query.classes
     fresh = randomized(loaded, request.seed).to(device) if request.sanity else None
     maps = [_maps(scores, m, query, fresh) for m in progress_bar(methods, len(methods), "computing maps")]
     explanations = tuple(
-        Explanation(i, values[i].cpu(), int(targets[i]), tuple(of_method[i] for of_method in maps), query.region(i))
+        Explanation(
+            i,
+            values[i].cpu(),
+            int(targets[i]),
+            tuple(of_method[i] for of_method in maps),
+            None if box else query.region(i),
+            box,
+        )
         for i in range(len(targets))
     )
     used = layer if "grad-cam" in methods else None
     result = SaliencyMaps(inputs, class_names(loaded), explanations, used, tuple(notes))
     explained = "the predicted class" if label is None else f"class {result.classes[label]}"
+    explained = f"box {box.number}, {box}" if box else explained
     title = f"{loaded.plan.network}: saliency maps of {explained}"
     return write_page(loaded, result, draw_saliency(result, title, provenance(loaded), request.overlay), path)
 
@@ -208,11 +230,34 @@ def _query(
         box = None if request.region is None else parse_region(request.region, (pixels.shape[2], pixels.shape[3]))
         targets = torch.tensor([main_class(z, classes) if label is None else label for z in logits])
         regions = [region_of(z, int(k), box) for z, k in zip(logits, targets, strict=True)]
-        return Query(pixels, targets.to(pixels.device), None, request.seed, torch.stack(regions))
+        return Query(pixels, targets.to(pixels.device), regions=torch.stack(regions))
     if request.region is not None:
         raise UsageError("--region is for networks with scores of each pixel, for segmentation; leave it out")
     targets = logits.argmax(1) if label is None else torch.full_like(logits.argmax(1), label)
-    return Query(pixels, targets, None, request.seed)
+    return Query(pixels, targets)
+
+
+def _box(scores: Scores, inputs: Inputs, label: int | None, request: SaliencyRequest) -> ChosenBox | None:
+    """The box of a detector; None for other networks. UsageError for options that do not apply."""
+    if not isinstance(scores, BoxScores):
+        if request.box is not None:
+            raise UsageError("--box is for detectors; leave it out")
+        return None
+    for name, value in (("--sanity", request.sanity), ("--region", request.region)):
+        if value:
+            raise UsageError(f"{name} does not apply to detectors; leave it out")
+    if len(inputs.names) > 1:
+        raise UsageError(f"a detector is explained box by box; name one image, not {len(inputs.names)}")
+    pixels = inputs.pixels.to(next(scores.parameters()).device)
+    return choose_box(scores, pixels, request.box or 0, label, inputs.names[0])
+
+
+def _query_of_box(scores: Scores, pixels: torch.Tensor, box: ChosenBox) -> Query:
+    """The class of the box, at its cell."""
+    with torch.no_grad():
+        cells = torch.zeros(1, *scores.logits(pixels).shape[2:], dtype=torch.bool, device=pixels.device)
+    cells[..., box.cell] = True
+    return Query(pixels, torch.tensor([box.label], device=pixels.device), regions=cells)
 
 
 def _scores(scores: Scores, query: Query) -> torch.Tensor:
@@ -221,10 +266,13 @@ def _scores(scores: Scores, query: Query) -> torch.Tensor:
     return values
 
 
-def _layer(loaded: LoadedNetwork, scores: Scores, request: SaliencyRequest) -> str | None:
+def _layer(loaded: LoadedNetwork, scores: Scores, request: SaliencyRequest, box: ChosenBox | None) -> str | None:
     """Grad-CAM's layer; None where the network has no suitable one and Grad-CAM was not asked for by name."""
     if request.layer is not None and request.methods and "grad-cam" not in request.methods:
         raise UsageError("--layer is for Grad-CAM; add --method grad-cam, or leave --layer out")
+    if box and request.layer is None:
+        assert isinstance(scores, BoxScores)
+        return layer_before(scores, box.cell)
     try:
         return choose_layer(loaded, scores.network, request.layer)
     except UsageError:
@@ -275,14 +323,14 @@ def draw_saliency(result: SaliencyMaps, title: str, provenance: str, overlay: fl
         pixels = result.inputs.pixels[e.index]
         shown = picture(pixels)
         blank = marked = Cell(np.full_like(shown, 255))
-        first = Cell(shown, (str(predicted(e.scores, result.classes)), captions[e.index]))
+        first = Cell(_boxed(shown, e), (str(e.box or e.prediction(result.classes)), captions[e.index]))
         if e.region is not None:
             share = float(e.region.float().mean())
             first = replace(first, words=(f"class {result.classes[e.target]}", captions[e.index]))
             marked = Cell(tinted(shown, e.region.cpu().numpy()), ("region explained", f"{percent(share)} of pixels"))
         cells.append([first, *(Cell(shade(m.values), _areas_caption(m)) for m in e.maps)])
         if overlay:
-            cells.append([marked, *(Cell(overlaid(shown, m, overlay)) for m in e.maps)])
+            cells.append([marked, *(Cell(_boxed(overlaid(shown, m, overlay), e)) for m in e.maps)])
         if any(m.random is not None for m in e.maps):
             cells.append([blank, *(Cell(shade(m.random), _random_caption(m)) for m in e.maps if m.random is not None)])
     headings = ("image", *(METHODS[m.method].title for m in result.explanations[0].maps))
@@ -291,6 +339,10 @@ def draw_saliency(result: SaliencyMaps, title: str, provenance: str, overlay: fl
     lines = [*_legend(result, overlay), provenance, *left_out]
     label = f"effect on the class score; full color at the {_CLIP:g}th percentile of each map"
     return compose_page([panel], title, lines, Bar(image.ramp(), "lowers", "0", "raises", label))
+
+
+def _boxed(shown: image.Array, explanation: Explanation) -> image.Array:
+    return with_boxes(shown, [explanation.box.drawn]) if explanation.box else shown
 
 
 def shade(values: image.Array) -> image.Array:

@@ -74,6 +74,14 @@ class Scores(nn.Module):
 
 def scores_of(loaded: LoadedNetwork) -> Scores:
     """The scores of an opened network, in evaluation mode on the CPU; CnnError where a weight is not finite."""
+    scores = Scores(finite_network(loaded), loaded.plan).eval()
+    if loaded.metadata and loaded.metadata.temperature is not None:
+        scores.temperature = loaded.metadata.temperature
+    return scores
+
+
+def finite_network(loaded: LoadedNetwork) -> nn.Module:
+    """The network; CnnError where a weight is not finite."""
     network = restore(loaded)
     for name, values in network.state_dict().items():
         if values.is_floating_point() and (bad := int((~values.isfinite()).sum())):
@@ -81,10 +89,7 @@ def scores_of(loaded: LoadedNetwork) -> Scores:
                 f"{name}: {bad} of {values.numel()} values are not finite numbers, so the outputs are meaningless; "
                 "the training diverged: train again with a smaller --lr"
             )
-    scores = Scores(network, loaded.plan).eval()
-    if loaded.metadata and loaded.metadata.temperature is not None:
-        scores.temperature = loaded.metadata.temperature
-    return scores
+    return network
 
 
 def class_names(loaded: LoadedNetwork) -> tuple[str, ...]:

@@ -13,11 +13,13 @@ _OVERLAP = 0.6  # of two detections of a class, the IoU above which the one with
 
 @dataclass(frozen=True)
 class Found:
-    """The detections of an image, the highest score first: boxes (n, 4), labels (n,) int64, scores (n,); on the CPU."""
+    """The detections of an image, the highest score first: boxes (n, 4), labels (n,) int64, scores (n,), and the cells
+    (n,) int64 that made them; on the CPU."""
 
     boxes: Tensor
     labels: Tensor
     scores: Tensor
+    cells: Tensor
 
 
 def detections_of(scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[Found]:
@@ -33,8 +35,9 @@ def _of_image(scores: Tensor, boxes: Tensor) -> Found:
 
     cells = scores.shape[1]
     score, place = scores.flatten().topk(min(_CANDIDATES, scores.numel()))
-    box = boxes[place % cells]
+    cell = place % cells
+    box = boxes[cell]
     kept = ((score > _LEAST_SCORE) & (box[:, 2:] > box[:, :2]).all(1)).nonzero().flatten()
     score, label, box = score[kept], place[kept] // cells, box[kept]
     best = batched_nms(box, score, label, _OVERLAP)[:MOST]
-    return Found(box[best].cpu(), label[best].cpu(), score[best].cpu())
+    return Found(box[best].cpu(), label[best].cpu(), score[best].cpu(), cell[kept][best].cpu())
