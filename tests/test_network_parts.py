@@ -86,6 +86,15 @@ def seg(tmp_path: Path) -> str:
     return str(tmp_path / "seg.yaml")
 
 
+def test_layers_after_the_end_of_a_part_are_left_out() -> None:
+    """The number in `skip` is the name of a later child too, whose pieces only a head of `inner` joins."""
+    layers = {"skip": {"Add": 1}, "aux": {"ReLU": None}, "1": {"Chunk": 2}, "join": {"Concat": ["1.0", "1.1"]}}
+    inner = {"input": [2, 4, 4], "layers": layers, "outputs": {"skip": 1.0, "aux": 0.3}}
+    outer = {"input": [2, 4, 4], "layers": [{"Network": "inner"}, {"Conv2d": {"out_channels": 1, "kernel_size": 3}}]}
+    plan = plan_document({"outer": outer, "inner": inner}, "test")
+    assert [layer.name for layer in plan.layers] == ["0.skip", "1"]
+
+
 def test_equal_to_pytorch(seg: str) -> None:
     plan, theirs = find(seg), Seg()
     ours = build_plan(plan)

@@ -148,6 +148,22 @@ def test_what_is_never_used() -> None:
     assert never_used(find("resnet18")) == []
 
 
+def test_one_channel_is_not_a_plural() -> None:
+    """A sentence that counts says `the one channel`, never `each of the 1 channels`."""
+    layers = [
+        {"Conv2d": {"out_channels": 1, "kernel_size": 4}},
+        {"GroupNorm": 1},
+        {"ChannelShuffle": 1},
+        "Flatten",
+        {"Linear": 1},
+        {"Linear": 1},
+    ]
+    plan = plan_document({"n": {"input": [1, 5, 5], "layers": layers}}, "test")
+    what = text(explain(plan))
+    assert not re.search(r"\b1 (output|input|group|channel|value|position)s\b", what), what
+    assert "The one output channel is a weighted sum over a 4x4 window of the one channel" in " ".join(what.split())
+
+
 def test_a_part_of_a_network_is_explained_by_its_name() -> None:
     plan = find("resnet18")
     assert [e.layer.name for e in explain(plan, "layer1.0.conv1")] == ["layer1.0.conv1"]

@@ -108,7 +108,9 @@ def _explanation(plan: Plan, layer: Layer, seen: dict[str, Sight]) -> Explanatio
         parts["unused"] = (f"{dropped} of the {sizes(layer.input_shape[1:])} input",)
     if output_bytes(layer) and layer.output_shape != layer.input_shape:
         count = Formula(lambda n: n, {"n": layer.output_shape}).numbers
-        parts["memory"] = (f"{count} values, {format_bytes(output_bytes(layer))} per image in float32",)
+        parts["memory"] = (
+            f"{count} value{'s' * (count != '1')}, {format_bytes(output_bytes(layer))} per image in float32",
+        )
     text = rule.explain if isinstance(rule.explain, str) else rule.explain(s, layer.arrives, layer.output_shape)
     text = text.format(**s) if isinstance(rule.explain, str) else text
     return Explanation(layer, text, {heading: lines for heading, lines in parts.items() if lines})

@@ -67,7 +67,8 @@ def _needed_layers(spec: Spec, layers: Node, until: str | None) -> Node:
         if key in takes and key not in needed:
             needed.add(key)
             waiting += takes[key]
-    return replace(layers, value={key: child for key, child in children.items() if key in needed})
+    upto = list(children)[: list(children).index(end) + 1]  # later ones cannot lead to it
+    return replace(layers, value={key: children[key] for key in upto if key in needed})
 
 
 def _mistake(context: Context, name: Any, spec: Spec | None) -> str:

@@ -7,7 +7,7 @@ from cnn_cli.errors import closest, listed
 from cnn_cli.language.context import Context, Output
 from cnn_cli.language.detection_scales import check_scales
 from cnn_cli.language.plan import Group, Layer
-from cnn_cli.language.siblings import paths, value_at
+from cnn_cli.language.siblings import may_be, paths, value_at
 from cnn_cli.language.spec import DETECTOR, scales
 from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.layers import sizes
@@ -30,10 +30,11 @@ def choose_outputs(context: Context, root: Layer | Group, output: Output) -> tup
     valid, weighted = True, bool(spec.outputs)
     inside = output.inside if isinstance(root, Group) and (root.named or not weighted) else {}
     for place, name in zip(_places(node, key, names), names, strict=True):
-        message = _mistake(name, names[0], inside, weighted)
+        refused = _is_refused(name, inside)
+        message = "" if refused else _mistake(name, names[0], inside, weighted)
         if message:
             context.problem(place, key, message)
-            valid = False
+        valid = valid and not (message or refused)
     if not valid or not isinstance(root, Group):
         return root, {"": output}
     context.taken.update(names)
@@ -41,6 +42,12 @@ def choose_outputs(context: Context, root: Layer | Group, output: Output) -> tup
     if spec.detects:
         check_scales(context, outputs)
     return replace(root, output=names[0]), outputs
+
+
+def _is_refused(name: str, inside: Mapping[str, Output]) -> bool:
+    """Whether this may be one of the copies `layer{1}` whose number is not known, because of an earlier mistake."""
+    head = name.partition(".")[0]
+    return value_at(inside, name) is None and any("{" in key and may_be(key, head) for key in inside)
 
 
 def _places(node: Node, key: str, names: list[str]) -> list[Node | tuple[int, int]]:

@@ -44,7 +44,7 @@ class Siblings:
     def is_refused(self, name: str) -> bool:
         """Whether a name is, or begins with, that of a child with a mistake; `layer{1}` may be any number of layers."""
         head = name.partition(".")[0]
-        return any(re.fullmatch(re.sub(r"\\\{\d+\\\}", r"\\d+", re.escape(key)), head) for key in self.refused)
+        return any(may_be(key, head) for key in self.refused)
 
     def child(self, path: str) -> Child | None:
         """The part at a path such as `encoder.layer1.0`; None for none."""
@@ -63,6 +63,11 @@ class Siblings:
     def inside(self) -> dict[str, Output]:
         """The values that may be named from outside, by their paths from here."""
         return {name: output for name, output in self.outputs.items() if name.partition(".")[0] != "input"}
+
+
+def may_be(key: str, name: str) -> bool:
+    """Whether a key as it is written stands for this name: `layer{1}` may be layer1, layer2, …"""
+    return bool(re.fullmatch(re.sub(r"\\\{\d+\\\}", r"\\d+", re.escape(key)), name))
 
 
 def value_at(values: Mapping[str, Output], path: str) -> Output | None:

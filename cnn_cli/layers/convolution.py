@@ -97,8 +97,11 @@ def _explain(s: Settings, i: Shape, o: Shape) -> str:
     else:
         channels = f"the {i[0]} channels" if i[0] > 1 else "the one channel"
         channels = channels if groups == 1 else f"{per_group} of {channels}, in {groups} groups"
-        text = f"Each of the {o[0]} output channels is a weighted sum over a {kernel} window of {channels}"
-    text += (", plus a bias" if s["bias"] else "") + f", at each of {sizes(o[1:])} positions."
+        outputs = f"Each of the {o[0]} output channels" if o[0] > 1 else "The one output channel"
+        text = f"{outputs} is a weighted sum over a {kernel} window of {channels}"
+    text += (", plus a bias" if s["bias"] else "") + (
+        f", at each of {sizes(o[1:])} positions." if product(o[1:]) > 1 else "."
+    )
     if max(s["dilation"]) > 1:
         spans = sizes(tuple(d * (k - 1) + 1 for k, d in zip(s["kernel_size"], s["dilation"], strict=True)))
         text += f" With dilation {sizes(s['dilation'])}, the window spans {spans}."

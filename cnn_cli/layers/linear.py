@@ -4,13 +4,15 @@ from collections.abc import Collection
 
 from cnn_cli.layers.base import LayerType, Saved, Setting, Settings, Shape, Tensor, image, register, sizes
 from cnn_cli.layers.taps import everything
-from cnn_cli.values import Choice, Flag, Integer
+from cnn_cli.values import Choice, Flag, Integer, product
 
 
 def _explain(s: Settings, i: Shape, o: Shape) -> str:
     bias = ", plus a bias" if s["bias"] else ""
-    positions = f", at each of {sizes(o[:-1])} positions" if len(o) > 1 else ""
-    return f"Each of the {o[-1]} outputs is a weighted sum of all {i[-1]} inputs{bias}{positions}."
+    positions = f", at each of {sizes(o[:-1])} positions" if product(o[:-1]) > 1 else ""
+    outputs = f"Each of the {o[-1]} outputs" if o[-1] > 1 else "The one output"
+    inputs = f"all {i[-1]} inputs" if i[-1] > 1 else "the one input"
+    return f"{outputs} is a weighted sum of {inputs}{bias}{positions}."
 
 
 def _tensors(s: Settings) -> tuple[Tensor, ...]:

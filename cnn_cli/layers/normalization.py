@@ -122,7 +122,7 @@ def _group(s: Settings, shape: Shape) -> Shape:
 
 _register(
     "GroupNorm",
-    _TEXT.format("each group of channels of each image ({num_groups} groups)"),
+    _TEXT.format("each group of channels of each image ({num_groups} in all)"),
     {"num_groups": Setting(Integer(1)), "num_channels": _CHANNELS, "eps": _EPS, "affine": Setting(Flag(), True)},
     output=_group,
     infer=lambda shape: {"num_channels": shape[0]},

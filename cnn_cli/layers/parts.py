@@ -87,7 +87,7 @@ def _range(s: Settings, shape: Shape) -> tuple[int, int, int]:
     for n in (start, end):
         if n is not None and not -size <= n <= size:
             raise TooSmall(
-                f"position {n} needs at least {abs(n)} positions along axis {s['dim']}", f"write {-size} to {size}"
+                f"position {n} needs a size of at least {abs(n)} along axis {s['dim']}", f"write {-size} to {size}"
             )
     start, end = start + size * (start < 0), size if end is None else end + size * (end < 0)
     if start >= end:

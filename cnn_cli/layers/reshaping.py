@@ -166,7 +166,7 @@ _register(
     "ChannelShuffle",
     {"groups": Setting(Integer(1))},
     _channel_shuffle,
-    "Interleaves the channels of {groups} groups. Nothing is computed.",
+    "Interleaves the channels of its groups ({groups} in all). Nothing is computed.",
     taps=lambda s, i, o: everything(0),
 )
 

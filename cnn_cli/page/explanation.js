@@ -147,7 +147,7 @@ function explainNormalization(x, out, p, at) {
   const word = center ? "mean and variance" : "mean of squares";
   const source = out.statistics.kept
     ? `${word}: running statistics from training`
-    : `${word}: of ${out.statistics.sizes[set]} values of this image`;
+    : `${word}: of ${out.statistics.sizes[set]} value${out.statistics.sizes[set] === 1 ? "" : "s"} of this image`;
   return { ...formula([term(0, x, at)], result, text), note: source };
 }
 
@@ -264,7 +264,7 @@ const EXPLANATIONS = {
       .map((c) => term(0, x, [c, ...at.slice(1)]));
     const mean = terms.reduce((sum, t) => sum + t.value ** 2, 0) / s.size,
       own = term(0, x, at).value;
-    const text = `${shown(own)} / (${s.k} + ${s.alpha} · ${shown(mean)})^${s.beta}, with the mean of x² over ${s.size} channels`;
+    const text = `${shown(own)} / (${s.k} + ${s.alpha} · ${shown(mean)})^${s.beta}, with the mean of x² over ${s.size} channel${s.size === 1 ? "" : "s"}`;
     return formula(terms, own / (s.k + s.alpha * mean) ** s.beta, text);
   },
   SqueezeExcitation: (x, row, p, at, out) => {

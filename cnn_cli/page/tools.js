@@ -248,7 +248,7 @@ function drawOff(page, area) {
       return;
     }
     const off = page.off.get(page.row) || new Set();
-    grid.replaceChildren(el("h3", {}, `${row.name}: ${row.shape[0]} channels`));
+    grid.replaceChildren(el("h3", {}, `${row.name}: ${row.shape[0]} channel${row.shape[0] === 1 ? "" : "s"}`));
     for (let c = 0; c < Math.min(row.shape[0], 128); c++) {
       grid.append(
         el(
