@@ -26,9 +26,6 @@ class Verification:
     tensors: str
     disagreements: tuple[str, ...]
 
-    def document(self) -> dict[str, Any]:
-        return {"compared": self.compared, "tensors": self.tensors, "disagreements": list(self.disagreements)}
-
     def text(self) -> str:
         head = f"verified with PyTorch {torch.__version__} on {self.tensors}"
         if not self.disagreements:
