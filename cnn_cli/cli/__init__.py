@@ -9,7 +9,7 @@ from io import StringIO
 
 # isort: off
 from cnn_cli.cli import list, check, summary, shapes, diff, schema  # noqa: F401
-from cnn_cli.cli import data, data_preview, data_cache, train, eval, errors, predict, runs, compare, report  # noqa: F401
+from cnn_cli.cli import data, data_check, data_preview, data_cache, train, eval, errors, predict, runs, compare, report  # noqa: F401
 from cnn_cli.cli import visualize_filters, visualize_features, visualize_saliency, attack, synthesize, stylize, convolve  # noqa: F401
 from cnn_cli.cli import page  # noqa: F401
 from cnn_cli.cli import guide  # noqa: F401

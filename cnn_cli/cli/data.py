@@ -11,6 +11,10 @@ from cnn_cli.errors import UsageError
 
 Name = Annotated[str, typer.Argument(metavar="DATA", help="Data set name, or a folder of images.")]
 _TASKS = ("classification", "segmentation", "detection")
+TASK = option("Data", "NAME", "Task, for data sets with both masks and boxes.")
+ANNOTATIONS = option(
+    "Data", "NAME", "Annotations, for folders with several: voc, coco or yolo boxes, or the folder of the masks."
+)
 
 
 @command("data", "Training")
@@ -18,10 +22,8 @@ def data_command(
     data: Name,
     format: Format,
     data_dir: Path | None = DATA_DIR,
-    task: str | None = option("Data", "NAME", "Task, for data sets with both masks and boxes."),
-    annotations: str | None = option(
-        "Data", "NAME", "Annotations, for folders with several: voc, coco or yolo boxes, or the folder of the masks."
-    ),
+    task: str | None = TASK,
+    annotations: str | None = ANNOTATIONS,
     skip_unreadable: bool = flag("Data", "Skip images that cannot be read or have invalid boxes."),
 ) -> None:
     """Check a data set, and show its task, splits and classes.

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.data import Name, check_task
+from cnn_cli.cli.data import TASK, Name, check_task
 from cnn_cli.cli.options import DATA_DIR, JSON, NETWORK_HELP, Picture, Spec, argument, option
 from cnn_cli.cli.output import emit_result, note
 from cnn_cli.cli.training_options import settings_group
@@ -23,7 +23,7 @@ def data_preview_command(
     picture: Picture,
     network: str | None = argument("[NETWORK]", NETWORK_HELP.removesuffix(".") + " [none: the images alone]."),
     data_dir: Path | None = DATA_DIR,
-    task: str | None = option("Data", "NAME", "Task, for data sets with both masks and boxes."),
+    task: str | None = TASK,
     split: str = option("Data", "NAME", "Split: train, val or test.", default="train"),
     epoch: int = option("Augmentation", "N", "Epoch whose augmentation is shown.", default=1, min=1),
     recipe: str = option("Optimization", "NAME", "Training recipe of the network.", default=""),

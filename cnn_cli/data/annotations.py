@@ -9,6 +9,9 @@ from cnn_cli.data.json_file import item_lines
 from cnn_cli.errors import CnnError
 from cnn_cli.tables import counted
 
+DIFFICULT, CROWD = 1, 2  # flags of boxes (boxes.py)
+Row = tuple[float, float, float, float, int, int]  # x0, y0, x1, y1, class, flag
+
 
 @dataclass(frozen=True)
 class BoxError:

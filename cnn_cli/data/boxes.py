@@ -13,14 +13,14 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+from cnn_cli.data.annotations import CROWD as CROWD
+from cnn_cli.data.annotations import DIFFICULT as DIFFICULT
+from cnn_cli.data.annotations import Row as Row
 from cnn_cli.data.preprocessing import Placement, Preprocessing, placement
 
 COLUMNS = 7
 PADDING = -1
-DIFFICULT, CROWD = 1, 2
 LEAST_VISIBLE = 0.25  # of a box's area; what is cut away further is no longer an object of the image
-
-Row = tuple[float, float, float, float, int, int]  # x0, y0, x1, y1, class, flag
 
 
 @dataclass(frozen=True)

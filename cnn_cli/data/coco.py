@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, BoxError, is_file
-from cnn_cli.data.boxes import CROWD
+from cnn_cli.data.annotations import CROWD, AnnotatedImage, Annotations, Box, BoxError, is_file
 from cnn_cli.data.folder import SPLITS, list_images, subfolders
 from cnn_cli.data.json_file import item_lines, read_json
 from cnn_cli.data.mask_layout import IMAGE_FOLDERS

@@ -3,16 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from cnn_cli.errors import CnnError
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
 
 class ReadImageError(CnnError):
@@ -23,29 +22,30 @@ class ReadImageError(CnnError):
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 _MAX_PIXELS = 50_000_000  # an 11 kB file can hold more, and would take 400 MB of memory per worker
-_ORIENTATION = 274  # the EXIF tag
-_GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I", "F")
+ORIENTATION = 274  # the EXIF tag
+GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I", "F")
 
 
-def decode_image(path: Path, channels: int) -> Tensor:
+def decode_image(path: Path, channels: int) -> "Tensor":
     """The image as (channels, h, w) bytes, turned upright as its EXIF says. ReadImageError names a bad file.
 
     `channels` is 1 or 3. Transparency is dropped; animations give their first frame, 16-bit values their high byte.
     """
+    import torch
     from PIL import ImageOps
 
     with open_image(path) as image, errors_naming(path):
         ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies images that are upright
-        array = np.array(_to_bytes(image, channels))
+        array = np.array(to_bytes(image, channels))
     return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1)
 
 
 def read_shape(path: Path) -> tuple[int, int, int]:
     """(channels, h, w) as decode_image() would give them, from the header only. ReadImageError names a bad file."""
     with open_image(path) as image, errors_naming(path):
-        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        turned = image.getexif().get(ORIENTATION, 1) >= 5
         width, height = image.size
-        return 1 if image.mode in _GRAY_MODES else 3, *((width, height) if turned else (height, width))
+        return 1 if image.mode in GRAY_MODES else 3, *((width, height) if turned else (height, width))
 
 
 def decode_mask(path: Path, colors: bool) -> "np.ndarray[Any, np.dtype[Any]]":
@@ -75,7 +75,8 @@ def errors_naming(path: Path) -> Iterator[None]:
         raise ReadImageError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
 
 
-def open_image(path: Path) -> "Image.Image":
+def open_image(path: Path, content: BinaryIO | None = None) -> "Image.Image":
+    """The image with its header read, from the file or its content. ReadImageError names a bad file."""
     import warnings
 
     from PIL import Image, UnidentifiedImageError
@@ -83,7 +84,7 @@ def open_image(path: Path) -> "Image.Image":
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limit on the size is far below Pillow's
-            image = Image.open(path, formats=_FORMATS)
+            image = Image.open(content or path, formats=_FORMATS)
     except UnidentifiedImageError:
         raise ReadImageError(f"{path} is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it") from None
     except FileNotFoundError:
@@ -102,7 +103,8 @@ def open_image(path: Path) -> "Image.Image":
     return image
 
 
-def _to_bytes(image: "Image.Image", channels: int) -> "Image.Image":
+def to_bytes(image: "Image.Image", channels: int) -> "Image.Image":
+    """The image in gray (channels: 1) or RGB (3), 8 bits per channel."""
     from PIL import Image
 
     if image.mode.startswith("I"):  # Pillow would clip 16-bit values at 255

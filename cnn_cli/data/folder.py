@@ -7,13 +7,12 @@ block forever.
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from cnn_cli.data.dataset import Dataset, Split
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
-from cnn_cli.errors import UsageError
+from cnn_cli.errors import UsageError, listed
 from cnn_cli.progress import progress_bar
 
 SPLITS = {
@@ -34,10 +33,20 @@ Skipped = defaultdict[str, list[str]]  # names by kind
 Visited = set[tuple[int, int]]  # device and inode of folders
 
 
-def read_folder(root: Path) -> Dataset:
-    """The image files of `root` by split and class; a folder without splits is one split, "all". Opens no image.
+@dataclass(frozen=True)
+class Listing:
+    """The image files of a folder by split and class; `folders` are those of the splits, `skipped` in one line."""
 
-    UsageError for a folder without images, with classes that do not match, or in the layout of another task.
+    root: Path
+    folders: dict[str, Path]
+    files: dict[str, dict[str, list[Path]]]
+    skipped: str
+
+
+def list_folder(root: Path) -> Listing:
+    """The image files of `root`; a folder without splits is one split, "all". Opens no image.
+
+    UsageError for a folder without images, or in the layout of another task.
     """
     skipped: Skipped = defaultdict(list)
     folders = _subfolders(root, skipped)
@@ -57,9 +66,20 @@ def read_folder(root: Path) -> Dataset:
     if not any(images for classes in files.values() for images in classes.values()):
         layout = f"{splits.get('train', root)}/<class>/<image>.jpg"
         raise UsageError(f"no images in {root}: it needs one folder per class, {layout}{_listed(skipped, ' ({})')}")
-    classes = _class_names(root, splits, files)
-    notes = (f"{root}: {text}",) if (text := _listed(skipped, "{}")) else ()
-    return Dataset(str(root), classes, {name: _split(f, classes) for name, f in files.items()}, notes)
+    return Listing(root, splits, files, _listed(skipped, "{}"))
+
+
+def read_folder(root: Path) -> Dataset:
+    """The image files of `root` as a data set.
+
+    UsageError for a folder without images, with classes that do not match, or in the layout of another task.
+    """
+    listing = list_folder(root)
+    if problems := class_problems(listing):
+        raise UsageError(problems[0])
+    classes = class_names(listing)
+    notes = (f"{root}: {listing.skipped}",) if listing.skipped else ()
+    return Dataset(str(root), classes, {name: _split(f, classes) for name, f in listing.files.items()}, notes)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -168,28 +188,36 @@ def _entries(folder: Path, skipped: Skipped) -> list[os.DirEntry[str]]:
     return usable
 
 
-def _class_names(root: Path, splits: dict[str, Path], files: dict[str, dict[str, list[Path]]]) -> tuple[str, ...]:
-    """The classes, sorted: those of train if there is a train split. UsageError if they are few, empty or differ."""
-    first = next(iter(files))  # train, or all, or a split to evaluate on
-    classes = tuple(sorted(files[first]))
+def class_names(listing: Listing) -> tuple[str, ...]:
+    """The classes, sorted: those of train if there is a train split."""
+    first = next(iter(listing.files))  # train, or all, or a split to evaluate on
+    splits = [listing.files[first]] if first in ("train", "all") else listing.files.values()
+    return tuple(sorted({c for split in splits for c in split}))
+
+
+def class_problems(listing: Listing) -> list[str]:
+    """Why nothing can be trained on these classes: they are few, empty or differ between splits."""
+    root, splits, files = listing.root, listing.folders, listing.files
+    first, classes = next(iter(files)), class_names(listing)
+    problems = []
     if first in ("train", "all"):
         folder = splits.get(first, root)
         if len(classes) < 2:
-            raise UsageError(f"only one class ({classes[0]}) in {folder}; classification needs at least two")
+            problems.append(f"only one class ({classes[0]}) in {folder}; classification needs at least two")
         if empty := [c for c in classes if not files[first][c]]:
-            raise UsageError(f"no images in {', '.join(str(folder / c) for c in empty)}; add some or remove the folder")
-    else:
-        classes = tuple(sorted({c for split in files.values() for c in split}))
+            problems.append(f"no images in {listed([str(folder / c) for c in empty])}; add some or remove the folder")
     for name, split in files.items():
         if extra := sorted(set(split) - set(classes)):
-            raise UsageError(
-                f"{splits.get(name, root)} has classes that {first} does not have: {', '.join(extra)}\n"
-                f"the classes of {first} are {', '.join(classes)}; make the names agree"
+            problems.append(
+                f"{splits.get(name, root)} has classes that {first} does not have: {listed(extra)}\n"
+                f"the classes of {first} are {listed(classes)}; make the names agree"
             )
-    return classes
+    return problems
 
 
 def _split(files: dict[str, list[Path]], classes: tuple[str, ...]) -> Split:
+    import torch
+
     paths = tuple(path for c in classes for path in files.get(c, ()))
     labels = [i for i, c in enumerate(classes) for _ in files.get(c, ())]
     return Split(paths, torch.tensor(labels, dtype=torch.int64))

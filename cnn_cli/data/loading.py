@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from cnn_cli.data.box_folder import read_box_folder
-from cnn_cli.data.box_layout import FORMATS, find_boxes
+from cnn_cli.data.box_layout import FORMATS
 from cnn_cli.data.catalog import DATASETS, load_named
-from cnn_cli.data.dataset import DETECTION, SEGMENTATION, Dataset, Split
+from cnn_cli.data.dataset import SEGMENTATION, Dataset, Split
 from cnn_cli.data.fingerprint import compute_fingerprint
 from cnn_cli.data.folder import read_folder
+from cnn_cli.data.layouts import find_annotations
 from cnn_cli.data.mask_folder import read_mask_folder
-from cnn_cli.data.mask_layout import find_layout
 from cnn_cli.data.targets import classes_in, strata, with_classes
 from cnn_cli.data.unreadable import readable_pairs, without_unreadable
 from cnn_cli.errors import UsageError, closest
@@ -43,34 +43,23 @@ def load_dataset(
         if skip_unreadable and dataset.task != SEGMENTATION:
             dataset = without_unreadable(dataset)
         return replace(dataset, files=tuple(path for split in dataset.splits.values() for path in split.images))
+    if path.is_file():
+        raise UsageError(f"{name} is a file; name the folder of the data set")
     known = f" The data sets are {', '.join(DATASETS)}." if "/" not in name else ""
     raise UsageError(f"data {name}: no such data set or folder.{closest(name, DATASETS) or known}")
 
 
 def _read_folder(root: Path, skip_invalid: bool, task: str | None, annotations: str | None) -> Dataset:
-    """Masks before boxes, unless for detection; else classes."""
-    kind, place = (annotations, None) if annotations in FORMATS else (None, annotations)
-    masks = None if task == DETECTION else find_layout(root, place)
-    boxes = find_boxes(root, kind) if (not masks or task is None) and not place else None
+    masks, boxes = find_annotations(root, task, annotations)
     if masks:
+        masks.check()
         masks, skipped = readable_pairs(root, masks) if skip_invalid else (masks, [])
         dataset = read_mask_folder(root, masks)
         note = (
             f"{root} has boxes, too ({FORMATS[boxes.format][0]}); for detection add --task detection" if boxes else ""
         )
         return replace(dataset, notes=(*dataset.notes, *skipped, *[note] * bool(note)))
-    if boxes:
-        return read_box_folder(root, boxes.read(), skip_invalid)
-    if kind:
-        raise UsageError(f"{root} has no boxes in the format of --annotations {kind}; leave it out")
-    if place:
-        raise UsageError(
-            f"--annotations {place}: {root} has no such folder of masks next to images, and it is not a format of "
-            f"boxes;\nboxes have the formats {', '.join(FORMATS)}; cnn guide segmentation lists the layouts of masks"
-        )
-    if task == DETECTION and (masks := find_layout(root)):
-        return read_mask_folder(root, masks)
-    return read_folder(root)
+    return read_box_folder(root, boxes.read(), skip_invalid) if boxes else read_folder(root)
 
 
 def load_for_evaluation(

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnn_cli.data.masks import MAX_CLASSES, VOID
 from cnn_cli.errors import UsageError
 
+VOID = 255
+MAX_CLASSES = 255
 FILE = "classes.txt"
 _COLOR = re.compile(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+(\S.*)")
 _VALUE = re.compile(r"(\d+)[\s,:]+(\S.*)")

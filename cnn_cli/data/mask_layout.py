@@ -30,13 +30,28 @@ class Layout:
     name: str
     root: Path
     splits: dict[str, list[tuple[Path, Path]]]
+    problems: tuple["PairProblem", ...] = ()
+
+    def check(self) -> None:
+        """CnnError for the first image without a mask, or mask without an image."""
+        for problem in self.problems:
+            raise CnnError(f"{problem.text}; {problem.advice}".removesuffix("; "))
+
+
+@dataclass(frozen=True)
+class PairProblem:
+    """Images or masks of which something is wrong: `text` tells it of the first, `advice` what to do."""
+
+    text: str
+    advice: str
+    files: tuple[Path, ...] = ()
 
 
 def find_layout(root: Path, chosen: str | None = None) -> Layout | None:
     """The images and masks of a folder; None where it has no masks.
 
     chosen: the folder of the masks, such as `masks` or `train/masks`, or how their names end, such as `_mask`, where
-    several fit. UsageError where two layouts fit; CnnError for images without masks and masks without images.
+    several fit. UsageError where two layouts fit.
     """
     name_of_masks = chosen and chosen.rstrip("/").rpartition("/")[2].lower()
     for _ in range(_NESTED):
@@ -52,7 +67,8 @@ def find_layout(root: Path, chosen: str | None = None) -> Layout | None:
         if readings:
             ((name, folders),) = readings
             order = [split for split in ("all", "train", "val", "test") if split in folders]
-            return Layout(name, root, {split: _paired(split, *folders[split]) for split in order})
+            problems: list[PairProblem] = []
+            return Layout(name, root, {s: _paired(s, *folders[s], problems) for s in order}, tuple(problems))
         inside = list(subfolders(root).values())
         if len(inside) != 1:
             return None
@@ -167,34 +183,37 @@ def _by_split(folders: dict[str, Path]) -> dict[str, Path]:
     return {SPLITS[name]: path for name, path in folders.items() if name in SPLITS}
 
 
-def _paired(split: str, images: list[Path], masks: list[Path]) -> list[tuple[Path, Path]]:
-    """Each image with its mask, by the names of the files. CnnError for one without the other."""
+def _paired(split: str, images: list[Path], masks: list[Path], problems: list[PairProblem]) -> list[tuple[Path, Path]]:
+    """Each image with its mask, by the names of the files. Adds to `problems` what is without the other."""
     by_name: dict[str, list[Path]] = defaultdict(list)
     for mask in masks:
         by_name[mask.stem].append(mask)
         for suffix in _SUFFIXES:
             if mask.stem.endswith(suffix):
                 by_name[mask.stem.removesuffix(suffix)].append(mask)
-    pairs = []
+    pairs, images_of = [], defaultdict[Path, list[Path]](list)
     for path in images:
-        candidates = by_name.get(path.stem, [])
-        if len(candidates) > 1:
-            raise CnnError(f"{path} has several masks: {candidates[0]} and {candidates[1]}; keep one")
-        pairs += [(path, mask) for mask in candidates]
-    lacking = [path for path in images if path.stem not in by_name]
-    if lacking:
+        found = by_name.get(path.stem, [])
+        if len(found) > 1:
+            text = f"{path} has several masks: {found[0]} and {found[1]}"
+            problems.append(PairProblem(text, "keep one", (path, *found)))
+        for mask in found:
+            images_of[mask].append(path)
+        pairs += [(path, found[0])] if found else []
+    if lacking := [path for path in images if path.stem not in by_name]:
         more = f" ({len(lacking):,} images without a mask in all)" if len(lacking) > 1 else ""
-        raise CnnError(f"{lacking[0]} has no mask in {masks[0].parent}{more}; add {lacking[0].stem}.png, or remove it")
-    used = {mask for _, mask in pairs}
-    if orphans := [mask for mask in masks if mask not in used]:
+        text = f"{lacking[0]} has no mask in {masks[0].parent}{more}"
+        problems.append(PairProblem(text, f"add {lacking[0].stem}.png, or remove it", tuple(lacking)))
+    if orphans := [mask for mask in masks if mask not in images_of]:
         more = f" ({len(orphans):,} masks without an image in all)" if len(orphans) > 1 else ""
-        raise CnnError(f"{orphans[0]} has no image{more}; add the image, or remove the mask")
-    if len(used) < len(pairs):
-        twice = next(mask for mask in used if sum(mask == other for _, other in pairs) > 1)
-        both = [path for path, mask in pairs if mask == twice]
-        raise CnnError(f"{both[0]} and {both[1]} have the same name, so both would have the mask {twice}; rename one")
-    if not pairs:
-        raise CnnError(f"the {split} split has no images")
+        text = f"{orphans[0]} has no image{more}"
+        problems.append(PairProblem(text, "add the image, or remove the mask", tuple(orphans)))
+    for mask, both in images_of.items():
+        if len(both) > 1:
+            text = f"{both[0]} and {both[1]} have the same name, so both would have the mask {mask}"
+            problems.append(PairProblem(text, "rename one", tuple(both)))
+    if not pairs and not problems:
+        problems.append(PairProblem(f"the {split} split has no images", ""))
     return pairs
 
 

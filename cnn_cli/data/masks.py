@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from cnn_cli.data.decoding import decode_mask
-
-VOID = 255
-MAX_CLASSES = 255
+from cnn_cli.data.mask_classes import MAX_CLASSES as MAX_CLASSES
+from cnn_cli.data.mask_classes import VOID as VOID
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, BoxError, pair_files, read_lines
-from cnn_cli.data.boxes import DIFFICULT
+from cnn_cli.data.annotations import DIFFICULT, AnnotatedImage, Annotations, Box, BoxError, pair_files, read_lines
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
 from cnn_cli.data.folder import list_files, list_images, split_folders, subfolders
 from cnn_cli.data.mask_layout import IMAGE_FOLDERS
