@@ -5,9 +5,14 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pictures import cnn, make_run
+from PIL import Image
 from small_runs import begin, picture, without_pictures
+from test_detection_runs import SPEC as BOXES
+from test_detection_runs import boxes
+from test_errors import MASKS
 from test_html import Balance
 
 from cnn_cli.checkpoints.checkpoint import load_network
@@ -188,3 +193,26 @@ def test_thousands_of_classes_and_a_single_one(run: Path) -> None:
         text = classes.markup() + confusions.markup()
         assert len(text) < 200_000
         assert ("100 of 2,000 classes" in text and "2,000 classes is too large" in text) == (count == n)
+
+
+def test_masks_and_boxes_have_sections_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pictures(monkeypatch)
+    monkeypatch.setattr("cnn_cli.pictures.plots.precision_recall_picture", lambda *given: given[2].touch())
+    drawn = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        for i in range(count):
+            (tmp_path / "masks" / split / "masks").mkdir(parents=True, exist_ok=True)
+            mask = drawn.integers(0, 3, (16, 16)).astype(np.uint8)
+            Image.fromarray(mask).save(tmp_path / "masks" / split / "masks" / f"{i}.png")
+            picture(tmp_path / "masks" / split / "images" / f"{i}.png", 16, 16, seed=i)
+    (tmp_path / "masks" / "classes.txt").write_text("back\none\ntwo\n")
+    masks = begin(tmp_path, "one", MASKS, data=str(tmp_path / "masks"))
+    other = begin(tmp_path, "two", MASKS, data=str(tmp_path / "masks"), seed=1)
+    document = json.loads((masks / "eval.json").read_text())
+    text = report(str(masks), str(other), "-o", str(tmp_path / "masks.html"))
+    for words in (f"{document['miou']:.2%}", "Worst masks", "predicted mask of", "in mIoU, with its 95% interval"):
+        assert words in text
+    boxes_run = begin(tmp_path, "boxes", BOXES, data=boxes(tmp_path), val_fraction=0.3)
+    text = report(str(boxes_run), "--split", "val")
+    for words in ("AP50", "Precision by recall", "localization", "Worst images", "detections of"):
+        assert words in text
