@@ -114,6 +114,15 @@ def test_a_file_that_goes_bad_while_streaming_is_named(pets: Path, monkeypatch: 
     assert str(error.value).startswith(f"{pets}/cat/05.png is not an image") and "Traceback" not in str(error.value)
 
 
+def test_images_of_the_right_size_are_not_copied(tmp_path: Path) -> None:
+    dataset = load_dataset("digits", tmp_path)
+    for input, copied in (((1, 8, 8), False), ((3, 8, 8), True), ((1, 9, 8), True)):
+        images = prepare(dataset, Preprocessing(input), CPU, 0).splits["train"].images
+        before = dataset.splits["train"].images
+        assert isinstance(images, torch.Tensor) and isinstance(before, torch.Tensor)
+        assert (images.data_ptr() != before.data_ptr()) == copied and tuple(images.shape[1:]) == input
+
+
 def test_images_in_memory_that_are_enlarged_too_much_are_streamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,9 @@ def _read_idx(path: Path) -> "Tensor":
     """An idx file of bytes: two zeros, type 8, the number of axes, their big-endian sizes, the values."""
     import torch
 
-    data = bytearray(path.read_bytes())
+    data = bytearray(path.stat().st_size)
+    with path.open("rb") as file:
+        file.readinto(data)
     axes = data[3] if data[:3] == b"\0\0\x08" else 0
     shape = [int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes)]
     if not axes or len(data) != 4 + 4 * axes + torch.Size(shape).numel():
