@@ -91,7 +91,7 @@ def test_a_box_needs_a_detector(folder: Path) -> None:
 
 def test_grad_cam_is_at_the_scale_of_the_box() -> None:
     """The head runs at every scale, so Grad-CAM takes the map that enters it at the scale of the cell."""
-    loaded = load_network("fcos-resnet18", input=(3, 128, 128), args={"width": 32})
+    loaded = load_network("fcos-resnet18", input=(3, 128, 128))
     scores = BoxScores(torch.nn.Module(), loaded)
     scores.network = build_plan(loaded.plan)
     names = [layer_before(scores, cell) for cell in (0, 255, 256, 319, 320, 336)]
