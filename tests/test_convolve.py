@@ -15,6 +15,7 @@ from cnn_cli.analysis.fully_convolutional import convert
 from cnn_cli.analysis.sliding_window import window
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, shipped
+from cnn_cli.network.builder import build_plan
 
 PADDED = """
 padded:
@@ -91,6 +92,47 @@ def test_map_equals_explicit_windows(name: str, tmp_path: Path, capsys: pytest.C
     assert (explicit - scores[:, : explicit.shape[1], : explicit.shape[2]]).abs().max() <= 1e-5
     assert facts["images"][0]["agreement"]["largest_difference"] <= 1e-5
     assert facts["images"][0]["agreement"]["same_class"] == facts["images"][0]["agreement"]["windows"]
+
+
+AUXILIARY = """
+two: {input: [3, 16, 16], args: {classes: 4}, outputs: {fc: 1.0, aux: 0.3}, layers: {
+  stem: [{Conv2d: {out_channels: 6, kernel_size: 3, stride: 2}}, BatchNorm2d, ReLU],
+  side: {from: stem, layers: [{AdaptiveAvgPool2d: 1}, Flatten]},
+  aux: {from: side, layers: {Linear: $classes}},
+  body: {from: stem, layers: [{Conv2d: {out_channels: 8, kernel_size: 3}}, ReLU, Flatten]},
+  fc: {Linear: $classes}}}
+"""
+
+
+def test_auxiliary_outputs_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.yaml").write_text(AUXILIARY)
+    network = make_run(tmp_path / "run", "two.yaml", classes=tuple("abcd"))
+    path, pixels = noise(tmp_path, (23, 26, 3))
+    facts = document(capsys, str(tmp_path / "run"), str(path))
+    converted = cnn_cli.load(facts["files"][1])
+    assert not [name for name in converted.state_dict() if name.startswith(("aux", "side"))]
+    with torch.no_grad():
+        scores = converted(pixels)[0]
+    explicit = windows(network.eval(), pixels, (16, 16), 2)
+    assert explicit.shape == (4, 4, 6)
+    assert (explicit - scores[:, :4, :6]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_inception_networks_are_converted(name: str) -> None:
+    """At the size of the input the map has a single cell, which has the scores of the network."""
+    plan = find(name, args={"classes": 5})
+    conversion = convert(plan)
+    torch.manual_seed(0)
+    network, converted = build_plan(plan).eval(), build_plan(conversion.after).eval()
+    tensors = network.state_dict()
+    converted.load_state_dict({new: tensors[old].reshape(shape) for old, (new, shape) in conversion.renamed().items()})
+    image = torch.rand(1, *plan.input)
+    with torch.no_grad():
+        torch.testing.assert_close(converted(image)[:, :, 0, 0], network(image), rtol=1e-4, atol=1e-4)
 
 
 def receptive(network: nn.Module, input: tuple[int, ...], cell: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -55,9 +55,12 @@ class FullyConvolutional:
 
 
 def convert(plan: Plan) -> FullyConvolutional:
-    """The fully convolutional form of a classifier. UsageError says which layer stands in the way."""
-    if plan.named_outputs or plan.outputs:
-        names = ", ".join(plan.named_outputs or plan.outputs)
+    """The fully convolutional form of a classifier, without the heads of auxiliary outputs. UsageError says which layer
+    stands in the way."""
+    if plan.outputs:
+        plan = _main_path(plan)
+    if plan.named_outputs:
+        names = ", ".join(plan.named_outputs)
         raise UsageError(f"{plan.network} has several outputs ({names}); only a network with a single one is converted")
     if len(plan.output) != 1:
         raise UsageError(
@@ -81,6 +84,17 @@ def convert(plan: Plan) -> FullyConvolutional:
     pairs = [(old, None if _goes(edits.get(old.name)) else next(remaining)) for old in plan.layers]
     _check_order(plan, pairs)
     return FullyConvolutional(plan, after.checked(), tuple(pairs))
+
+
+def _main_path(plan: Plan) -> Plan:
+    """The network without auxiliary outputs, and without the children that lead to these alone."""
+    document = plan.document()
+    network = document[plan.network]
+    layers = {name: part for name, part in network["layers"].items() if name not in plan.only_in_training}
+    document[plan.network] = {k: v for k, v in network.items() if k not in ("outputs", "train", "recipes")} | {
+        "layers": layers
+    }
+    return draft_document(document, plan.spec.origin).checked()
 
 
 def _edits(plan: Plan) -> dict[str, Edit]:
