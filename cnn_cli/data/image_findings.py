@@ -165,5 +165,5 @@ def _described(prefix: str, images: Sequence[CheckedImage], groups: Sequence[Seq
     for code, (severity, what, advice) in texts.items():
         if items := found[code]:
             size = {image.name for item in items for image in item.images}
-            title = f"{what}: {count(len(items), 'group')} of {count(len(size), 'image')} in all"
+            title = f"{what}: {count(len(items), 'group')}, {count(len(size), 'image')}"
             yield Finding(f"{prefix}{code}", severity, title, advice, tuple(items))
