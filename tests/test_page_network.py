@@ -85,6 +85,16 @@ def test_training_steps_equal_pytorch(optimizer: str, v8: Engine, tmp_path: Path
             assert relative(v8.get(f'net.weights.get("{name}").data'), value) < 1e-4, name
 
 
+def test_images_are_shifted_as_a_padded_crop_is(v8: Engine) -> None:
+    image = torch.arange(1, 41, dtype=torch.uint8).view(2, 4, 5)
+    wide = F.pad(image, (2, 2, 2, 2))
+    expected = {tuple(wide[:, y : y + 4, x : x + 5].flatten().tolist()) for y in range(5) for x in range(5)}
+    v8.context.eval(f"var image = Uint8Array.from({image.flatten().tolist()}); var random = randomFrom(1); 0")
+    draws = [v8.value("Array.from(shifted(image, [2, 4, 5], 2, random))") for _ in range(300)]
+    assert {tuple(draw) for draw in draws} == expected
+    assert v8.value("Array.from(shifted(image, [2, 4, 5], 0, random))") == image.flatten().tolist()
+
+
 @pytest.mark.parametrize("last", ["Softmax: {dim: 1}", "LogSoftmax: {dim: 1}", "Identity"])
 def test_the_loss_and_the_probabilities_follow_the_last_layer(last: str, v8: Engine, tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text(

@@ -325,11 +325,12 @@ function drawTraining(page, area) {
     el("option", { value: "adam" }, "Adam"),
     el("option", { value: "sgd" }, "SGD with momentum 0.9"),
   );
-  const lr = el("input", { type: "number", value: 0.001, step: "any", min: 0 });
+  const lr = el("input", { type: "number", value: 0.002, step: "any", min: 0 });
   const batch = el("input", { type: "number", value: 32, min: 2, max: 256 });
+  const shift = el("input", { type: "number", value: Math.floor(page.network.input[1] / 9), min: 0, max: 8 });
   const fresh = el("input", { type: "checkbox", checked: true });
   choice.addEventListener("change", () => {
-    lr.value = choice.value === "adam" ? 0.001 : 0.01;
+    lr.value = choice.value === "adam" ? 0.002 : 0.01;
   });
   const plot = el("div"),
     says = el("p", { "aria-live": "polite" });
@@ -347,6 +348,7 @@ function drawTraining(page, area) {
       lr: Number(lr.value),
       momentum: 0.9,
       batch: Number(batch.value),
+      shift: Number(shift.value),
       seed: 0,
       fresh: fresh.checked,
     };
@@ -360,8 +362,7 @@ function drawTraining(page, area) {
     done.forEach((d, i) => losses.push([step - done.length + i + 1, d.loss]));
     if (!Number.isFinite(losses[losses.length - 1][1])) {
       going = false;
-      says.textContent =
-        "Training diverged: the loss is not finite. Reset, and choose a smaller learning rate.";
+      says.textContent = "Training diverged: the loss is not finite. Reset, and choose a smaller learning rate.";
       return;
     }
     const { accuracy } = await page.ask("testTraining");
@@ -406,6 +407,7 @@ function drawTraining(page, area) {
       el("label", {}, "Optimizer ", choice),
       el("label", {}, "Learning rate ", lr),
       el("label", {}, "Batch size ", batch),
+      el("label", {}, "Random shift in pixels ", shift),
       el("label", {}, fresh, " start from random weights"),
     ),
     el(

@@ -22,6 +22,21 @@ function shuffled(n, random) {
   return order;
 }
 
+/** An image (channels × height × width) moved by up to `most` pixels in each direction; what comes in is 0. */
+function shifted(image, [channels, height, width], most, random) {
+  if (!most) return image;
+  const [down, across] = [0, 1].map(() => Math.floor(random() * (2 * most + 1)) - most);
+  const out = new image.constructor(image.length),
+    length = width - Math.abs(across);
+  for (let line = 0; line < channels * height; line++) {
+    const y = (line % height) - down;
+    if (y < 0 || y >= height) continue;
+    const from = (line - down) * width + Math.max(0, -across);
+    out.set(image.subarray(from, from + length), line * width + Math.max(0, across));
+  }
+  return out;
+}
+
 /** settings: {optimizer: "sgd" | "adam", lr, momentum}. */
 function newTraining(network, settings, seed = 0) {
   const trained = [...network.weights].filter(([name]) => !network.tensors[name].buffer);

@@ -133,7 +133,7 @@ const ANSWERS = {
     return { all: correct(new Map()), now: correct(session.off), known };
   },
 
-  /** settings: {optimizer, lr, momentum, batch, seed, fresh}; digits: {bytes, labels, testBytes, testLabels}. */
+  /** settings: {optimizer, lr, momentum, batch, shift, seed, fresh}; digits: {bytes, labels, testBytes, testLabels}. */
   startTraining(session, { settings, digits }) {
     const { network } = session;
     if (settings.fresh) initialize(network, settings.seed);
@@ -155,7 +155,10 @@ const ANSWERS = {
       if (session.order.length < batch) session.order = Array.from(shuffled(digits.labels.length, training.random));
       const chosen = session.order.splice(0, batch),
         bytes = new Uint8Array(chosen.length * size);
-      chosen.forEach((from, n) => bytes.set(digits.bytes.subarray(from * size, (from + 1) * size), n * size));
+      chosen.forEach((from, n) => {
+        const image = digits.bytes.subarray(from * size, (from + 1) * size);
+        bytes.set(shifted(image, network.input, training.settings.shift, training.random), n * size);
+      });
       done.push(
         trainStep(
           network,
