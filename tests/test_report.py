@@ -90,7 +90,7 @@ def test_several_runs_begin_with_the_verdict_of_compare(
     assert comparison["verdict"] in text
     assert f"only B on {comparison['only_b']:,}" in text
     assert text.index("Comparison</h2>") < text.index("Run A: one</h2>") and 'id="b-confusion"' in text
-    assert "0.01" in text and "0.001" in text
+    assert ">0.01</td>" in text and ">0.001</td>" in text and ">digits</td>" in text
 
 
 def test_class_names_are_text(tmp_path: Path) -> None:
@@ -210,7 +210,13 @@ def test_masks_and_boxes_have_sections_of_their_own(tmp_path: Path, monkeypatch:
     other = begin(tmp_path, "two", MASKS, data=str(tmp_path / "masks"), seed=1)
     document = json.loads((masks / "eval.json").read_text())
     text = report(str(masks), str(other), "-o", str(tmp_path / "masks.html"))
-    for words in (f"{document['miou']:.2%}", "Worst masks", "predicted mask of", "in mIoU, with its 95% interval"):
+    for words in (
+        f"{document['miou']:.2%}",
+        "Worst masks",
+        "predicted mask of",
+        "in mIoU, with its 95% interval",
+        ">mIoU</strong>",
+    ):
         assert words in text
     boxes_run = begin(tmp_path, "boxes", BOXES, data=boxes(tmp_path), val_fraction=0.3)
     text = report(str(boxes_run), "--split", "val")

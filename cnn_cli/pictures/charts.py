@@ -37,6 +37,7 @@ class Axis:
     start: float
     end: float
     is_log: bool = False
+    is_whole: bool = False  # ticks at whole numbers alone
 
     def __call__(self, value: float) -> float:
         low, high, at = (
@@ -49,7 +50,7 @@ class Axis:
         if self.is_log:
             exponents = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
             return [10.0**e for e in exponents]
-        rough = (self.high - self.low) / 5
+        rough = max((self.high - self.low) / 5, float(self.is_whole))
         power = 10 ** math.floor(math.log10(rough))
         step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
         first = math.ceil(self.low / step - 1e-9)
@@ -71,7 +72,8 @@ def line_chart(
     xs = [x for line in lines for x, _ in line.points]
     if not xs:
         return element("p", f"{title}: no finite values.", class_="soft")
-    x_axis = Axis(*_widened(*(x_limits or (min(xs), max(xs))), 0.0), _LEFT, _RIGHT)
+    whole = not x_limits and all(float(x).is_integer() for x in xs)
+    x_axis = Axis(*_widened(*(x_limits or (min(xs), max(xs))), 0.0), _LEFT, _RIGHT, is_whole=whole)
     y_axis = _vertical(lines, limits)
     parts = [_grid(x_axis, y_axis, x_title, show, x_show)]
     if mark:

@@ -109,9 +109,8 @@ def _images(comparison: RunComparison, album: Album) -> Section:
         both = sides(first.outcomes[0], other.outcomes[0])
         for winner, loser, indices in zip((first, other), (other, first), both, strict=True):
             if indices:
-                parts.append(
-                    element("h4", f"{BETTER[comparison.metric].format(winner.letter)}: {len(indices):,} images")
-                )
+                count = "1 image" if len(indices) == 1 else f"{len(indices):,} images"
+                parts.append(element("h4", f"{BETTER[comparison.metric].format(winner.letter)}: {count}"))
                 cells = [_image(winner, loser, i, side) for i in indices[:_IMAGES]]
                 album.count += len(cells)
                 parts.append(element("ul", cells, class_="thumbs"))

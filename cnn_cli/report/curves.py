@@ -36,13 +36,13 @@ def common_curves(runs: Sequence[RunFacts]) -> Html | None:
 
 def _chart(runs: Sequence[RunFacts], measure: str, mark: tuple[float, str] | None) -> Html:
     title = metric_title(measure)
-    show = "{:.3g}".format if measure == "loss" else percent
+    show = "{:.4g}".format if measure == "loss" else percent
     if len(runs) == 1:
         lines = [
             Line(name, _points(runs[0].history, f"{split}_{measure}"), number)
             for number, (split, name) in enumerate(_SPLITS)
         ]
-        return line_chart(title[:1].upper() + title[1:], lines, "epoch", show, mark)
+        return line_chart(title.capitalize() if title.islower() else title, lines, "epoch", show, mark)
     split, name = next(
         (s for s in (*_SPLITS[1:], _SPLITS[0]) if all(_points(r.history, f"{s[0]}_{measure}") for r in runs)),
         _SPLITS[0],

@@ -1,5 +1,6 @@
 """The settings of a run and where each comes from, its speed, and the machine and versions of the training."""
 
+from pathlib import Path
 from typing import Any
 
 from cnn_cli.analysis.summary import estimates, setup
@@ -53,9 +54,10 @@ def setting_rows(facts: RunFacts) -> list[dict[str, Any]]:
         entry = stored.get(name)
         if isinstance(entry, dict) and "value" in entry:
             source = str(entry.get("source", ""))
-            value = as_typed(entry["value"] or None if isinstance(entry["value"], list) else entry["value"])
+            value = entry["value"]
             if name == "data":
-                value = value.rstrip("/").rpartition("/")[2]
+                value = Path(str(value)).name
+            value = as_typed(None if value == [] else value)
             rows.append(
                 {
                     "group": field.group,
