@@ -45,9 +45,9 @@ def visualize_saliency_command(
     picture: Picture,
     format: Format,
 ) -> None:
-    """Draw saliency maps: pixels that drive a class score, for detectors that of one box.
+    """Draw saliency maps: pixels that drive a class score.
 
-    Needs the extra `explain`: pip install cnn-cli[explain].
+    For detectors, explains the score of one detected box. Needs the extra `explain`: pip install cnn-cli[explain].
     """
     from cnn_cli.interpret.saliency import need_captum
     from cnn_cli.interpret.saliency_maps import SaliencyRequest, show_saliency
