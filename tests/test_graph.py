@@ -254,7 +254,7 @@ def test_files(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="exists already; --force overwrites it"):
             draw(plan, path)
         draw(plan, path, force=True)
-    with pytest.raises(UsageError, match=r"unknown format; the name must end in \.svg, \.pdf, \.png, \.mmd, \.dot"):
+    with pytest.raises(UsageError, match=r"unknown format; the name must end in \.svg, \.pdf, \.png, \.mmd or \.dot"):
         draw(plan, tmp_path / "net.jpg")
     with pytest.raises(CnnError, match="cannot write"):
         draw(plan, tmp_path / "none" / "net.svg")

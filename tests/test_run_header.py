@@ -12,6 +12,7 @@ from cnn_cli.settings import not_inherited, resolve, unknown_variables
 from cnn_cli.training import run as run_module
 from cnn_cli.training.epoch_log import Progress, epoch_line
 from cnn_cli.training.epoch_log import header as epoch_header
+from cnn_cli.training.run_report import _wrapped
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -112,3 +113,11 @@ def test_variables_that_nothing_reads_are_named() -> None:
         "warning: unknown variable CNN_BATCHSIZE is ignored. Did you mean 'CNN_BATCH_SIZE'?",
         "warning: unknown variable CNN_OF_MINE is ignored.",
     ]
+
+
+def test_long_lists_break_after_a_comma(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = "channels-last,fused-optimizer,pool-before-relu,crop-unused,keep-memory"
+    lines = _wrapped("options", f"data digits, fast {names}").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(line.rstrip().endswith(",") for line in lines[:-1])

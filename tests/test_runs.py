@@ -159,3 +159,21 @@ def test_mistakes_are_named(
 
 def test_without_runs_it_says_how_to_make_one(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert runs(capsys)[:2] == (0, "no runs in runs; train a network with `cnn train`\n")
+
+
+def test_fractional_epochs_are_shown_and_settings_that_are_off_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, epochs, overfit in (("a", 0.5, "null"), ("b", 2, "8")):
+        (run := Path("runs", name)).mkdir(parents=True)
+        setting = f"  epochs: {{value: {epochs}, source: option}}\n  overfit: {{value: {overfit}, source: option}}\n"
+        (run / "config.yaml").write_text(f"network: n\nsettings:\n{setting}spec: {{}}\n")
+        (run / "metrics.jsonl").write_text(json.dumps({"epoch": epochs, "val_accuracy": 0.5}) + "\n")
+    rows = {row["run"]: row for row in listed(capsys)}
+    assert [(rows[f"runs/{n}"]["epochs"], rows[f"runs/{n}"]["total_epochs"]) for n in "ab"] == [(0.5, 0.5), (2, 2)]
+    assert cnn("runs", "--csv") == 0
+    assert [line.split(",")[3:5] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["", "0.5/0.5"],
+        ["overfit 8", "2/2"],
+    ]

@@ -36,7 +36,7 @@ class Run:
     network: str
     settings: dict[str, str]
     state: str
-    epochs: int
+    epochs: float
     best_epoch: int | None
     metric: str
     val: float | None
@@ -51,10 +51,10 @@ class Run:
         return self.val if self.test is None else self.test
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """The epochs that were asked for."""
         text = self.settings.get("epochs", "")
-        return int(float(text)) if re.fullmatch(r"[\d.e+]+", text) else self.epochs
+        return _whole(float(text)) if re.fullmatch(r"[\d.e+-]+", text) else self.epochs
 
     def document(self) -> dict[str, Any]:
         facts = {k: v for k, v in vars(self).items() if k not in ("path", "spread")}
@@ -62,13 +62,14 @@ class Run:
         return {"run": str(self.path), **facts, "total_epochs": self.total, "standard_deviation": self.spread}
 
     def cells(self, varied: Sequence[str]) -> dict[str, Any]:
-        differing = [f"{k.replace('_', ' ')} {_shown(self.settings[k])}" for k in varied if k in self.settings]
+        chosen = {name: self.settings.get(name, "null") for name in varied}
+        differing = [f"{k.replace('_', ' ')} {_shown(v)}" for k, v in chosen.items() if v not in ("null", "[]")]
         return {
             "run": self.path.name if self.path.parent == RUNS else str(self.path),
             "network": self.network,
             "data": Path(_shown(self.settings.get("data", ""))).name,
             "settings": ", ".join(differing),
-            "epochs": f"{self.epochs}/{self.total}",
+            "epochs": f"{self.epochs:g}/{self.total:g}",
             "metric": self.metric,
             "val": self.val,
             "test": self.test,
@@ -198,7 +199,7 @@ def _read(path: Path) -> Run:
         network=facts.get("network", ""),
         settings=settings,
         state=_state(path),
-        epochs=len(history),
+        epochs=_whole(history[-1].get("epoch") or len(history)) if history else 0,
         best_epoch=best.get("epoch"),
         metric=metric,
         val=best.get(f"val_{metric}"),
@@ -270,6 +271,11 @@ def _plain(value: str) -> Any:
     with suppress(yaml.YAMLError):
         return yaml.safe_load(value)
     return value
+
+
+def _whole(epochs: float) -> float:
+    """An integer where it is one, for JSON."""
+    return int(epochs) if epochs == int(epochs) else epochs
 
 
 def _shown(value: str) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cnn_cli.errors import UsageError
+from cnn_cli.errors import UsageError, enumerated
 from cnn_cli.files import write_bytes
 from cnn_cli.graph.boxes import collect_boxes
 from cnn_cli.graph.figure import render_figure
@@ -23,7 +23,7 @@ def draw(plan: Plan, path: Path, *, depth: int | None = None, force: bool = Fals
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
-        raise UsageError(f"--graph {path}: unknown format; the name must end in {', '.join(KINDS)}")
+        raise UsageError(f"--graph {path}: unknown format; the name must end in {enumerated(KINDS, 'or')}")
     if path.exists() and not force:
         raise UsageError(f"{path} exists already; --force overwrites it")
     write_bytes(path, render(plan, kind, depth))

@@ -38,7 +38,8 @@ class WrittenPage:
         return network_facts(self.loaded) | facts
 
     def text(self) -> str:
-        return f"{self.path}\n{format_bytes(self.bytes)}, {self.images} images; open it in a browser"
+        images = f"{self.images:,} image{'s' * (self.images != 1)}"
+        return f"{self.path}\n{format_bytes(self.bytes)}, {images}; open it in a browser"
 
 
 def page_path(loaded: LoadedNetwork, output: Path | None, force: bool) -> Path:

@@ -116,7 +116,8 @@ def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str =
 
 def _widths(epochs: float) -> tuple[int, int]:
     """Columns before and after the `/` of `10/20`."""
-    return max(4, len(f"{epochs:g}")), max(2, len(f"{epochs:g}"))
+    digits = len(f"{epochs:g}")
+    return max(6 - max(2, digits), digits), max(2, digits)
 
 
 def clock(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """The header that a run prints, and config.yaml, which holds everything needed to repeat it."""
 
 import platform
+import re
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
@@ -125,10 +126,16 @@ def _by_source(settings: Mapping[str, Setting], verbose: bool, repeated: bool) -
     return [(titles.get(source, source), ", ".join(groups[source])) for source in order if source in groups]
 
 
+class _Wrapper(textwrap.TextWrapper):
+    """Also breaks lines after the commas of `channels-last,fused-optimizer`, rather than within a word."""
+
+    wordsep_simple_re = re.compile(r"(\s+|(?<=,)(?=\S))")
+
+
 def _wrapped(title: str, text: str) -> str:
     """`title` in a column of its own, the text beside it."""
     indent = " " * 11
-    lines = textwrap.wrap(
-        text, terminal_width(), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    lines = _Wrapper(terminal_width(), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False).wrap(
+        text
     )
     return f"{title:<11}" + "\n".join(lines).removeprefix(indent)
