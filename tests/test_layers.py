@@ -128,7 +128,7 @@ STRICTER = [
     Stricter("ConvTranspose", "removes everything", "sizes of 0 make empty tensors"),
     Stricter("Pad", "removes everything", "sizes of 0 make empty tensors"),
     Stricter("CircularPad", "to copy from", "with a negative padding, PyTorch leaves values uninitialized"),
-    Stricter("Slice", "positions along axis", "Python takes positions beyond the end, which are mostly slips"),
+    Stricter("Slice", "a size of at least", "Python takes positions beyond the end, which are mostly slips"),
     Stricter("Slice", "needs positions between start and end", "sizes of 0 make empty tensors"),
     Stricter("CenterCrop", "a crop of", "torchvision pads what is smaller"),
     Stricter("Norm", "eps must be", "a negative eps gives NaN"),
