@@ -104,3 +104,17 @@ def test_a_resnet_is_mostly_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_cache, "_kept", lambda *a: (expanded.append(a[1]), kept(*a))[1])
     find("resnet152")
     assert len(expanded) <= 20
+
+
+def test_a_block_whose_mistake_is_reported_at_its_first_use_is_not_kept() -> None:
+    """A mistake is reported once; a later use notes none, but has one, and may be the first in another expansion."""
+    block = {"layers": [{"Conv2d": {"out_channels": 32, "kernel_size": 1}}, {"GroupNorm": {"num_groups": 32}}]}
+    layers = {"a": {"Tower": None}, "b": {"from": "input", "Tower": None}, "c": {"Add": ["a", "b"]}}
+    spec = {"input": [3, 1, 1], "layers": layers, "blocks": {"Tower": block}}
+    block_cache.KEPT.clear()
+    plans = [draft_document({"n": spec | {"input": [3, size, size]}}, "test") for size in (1, 1, 2)]
+    assert [len(plan.errors) for plan in plans] == [1, 1, 0]
+    assert "needs more than one value in each group" in plans[0].errors[0].message
+    assert "the smallest that fits is 3x2x2" in plans[0].errors[0].message
+    plan = find("fcos-resnet18", args={"width": 32}, input=(3, 160, 160))
+    assert not plan.problems

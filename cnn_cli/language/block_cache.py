@@ -141,8 +141,8 @@ def _kept(context: Context, key: Key, site: Site, expand: Callable[[], Part]) ->
 
 def _notes(context: Context) -> tuple[int, ...]:
     """How much is noted outside of the layers: mistakes, warnings, unused outputs, values taken by path, networks."""
-    noted = context.problems, context.warnings, context.unused, context.taken, context.parts, context.reported
-    return (*map(len, noted), context.shape_error is not None)
+    others = context.warnings, context.unused, context.taken, context.parts
+    return context.noted, *map(len, others)
 
 
 def _stands_alone(site: Site, part: Layer | Group, layers: list[Layer]) -> bool:

@@ -117,10 +117,12 @@ class Context:
     until_reached: bool = False
     uses_in_channels: bool = False  # whether a layer inside a block reads $in_channels
     reported: dict[tuple[str, int, int, bool], str] = field(default_factory=dict)  # place → what its first one is about
+    noted: int = 0  # mistakes, those of a place that has one already too
 
     def problem(self, place: Node | tuple[int, int], where: str, message: str, warning: bool = False) -> bool:
         """Note a mistake; whether it is new. A block that is used ten times shows its mistakes once."""
         at = place if isinstance(place, tuple) else place.place
+        self.noted += 1
         new = self.reported.setdefault((self.spec.origin, *at, warning), where) == where
         if new:
             self.problems.append(Problem(self.spec.origin, *at, f"{self.root.name}, {where}", message, warning))
