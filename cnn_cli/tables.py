@@ -94,10 +94,9 @@ def format_bytes(count: int) -> str:
     return f"{count} B"
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 image`, `2,000 images`, `3 classes`."""
-    plural = "" if count == 1 else "es" if noun.endswith(("s", "x")) else "s"
-    return f"{count:,} {noun}{plural}"
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """`1 image`, `2,000 images`, `3 classes`; `plural` where it is irregular."""
+    return f"{count:,} {noun if count == 1 else plural or noun + ('es' if noun.endswith(('s', 'x')) else 's')}"
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -22,7 +22,7 @@ def data_check_command(
     force: bool = flag("Output", "Overwrite an existing page."),
     strict: bool = flag("Output", "Exit with code 1 if there are errors or warnings."),
 ) -> None:
-    """Find faults in a data set: unreadable images, duplicates, leaks between splits, conflicting labels, and more.
+    """Check a data set for problems: unreadable images, duplicates, leaks between splits, conflicting labels, and more.
 
     Errors stop training; warnings impair its result; notes are worth knowing. Each finding says what to do.
     """

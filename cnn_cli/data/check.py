@@ -11,10 +11,10 @@ from typing import Any
 
 from cnn_cli.data.check_content import Content, read_content
 from cnn_cli.data.dataset import DETECTION
-from cnn_cli.data.finding import ERROR, SEVERITIES, WARNING, Finding, count
+from cnn_cli.data.finding import ERROR, SEVERITIES, WARNING, Finding
 from cnn_cli.data.image_findings import find_in_images
 from cnn_cli.data.image_scan import Array, Scan, scan_arrays, scan_files
-from cnn_cli.tables import Column, Table, render, wrapped
+from cnn_cli.tables import Column, Table, counted, render, wrapped
 
 _MOST_CLASSES = 20  # in the text
 _EXACT = ("duplicates", "leak")  # of images with boxes they are annotation errors
@@ -78,7 +78,7 @@ class DataCheck:
     def verdict(self) -> str:
         if not self.findings:
             return "no findings"
-        return ", ".join(count(n, severity) for severity, n in self.counts.items() if n)
+        return ", ".join(counted(n, severity) for severity, n in self.counts.items() if n)
 
     def table(self) -> Table:
         columns = [Column("class", "class", wraps=True)]

@@ -8,12 +8,13 @@ from cnn_cli.data.box_errors import box_classes, check_classes, count_boxes, fin
 from cnn_cli.data.box_layout import FORMATS, BoxLayout
 from cnn_cli.data.class_findings import find_imbalance, find_in_listing
 from cnn_cli.data.dataset import CLASSIFICATION, DETECTION, SEGMENTATION
-from cnn_cli.data.finding import ERROR, NOTE, WARNING, CheckedImage, Finding, Item, count
+from cnn_cli.data.finding import ERROR, NOTE, WARNING, CheckedImage, Finding, Item
 from cnn_cli.data.folder import class_names, list_folder
 from cnn_cli.data.layouts import find_annotations
 from cnn_cli.data.mask_findings import find_in_masks
 from cnn_cli.data.mask_layout import Layout
 from cnn_cli.errors import CnnError
+from cnn_cli.tables import counted
 
 
 @dataclass
@@ -75,7 +76,7 @@ def _read_boxes(root: Path, layout: BoxLayout) -> Content:
     if errors:
         items = [Item((images[e.image],) if e.image in images else (), _relative(root, e.text)) for e in errors]
         advice = "correct them; training stops at them (--skip-unreadable skips the images concerned)"
-        findings.append(Finding("annotations", ERROR, count(len(errors), "annotation error"), advice, tuple(items)))
+        findings.append(Finding("annotations", ERROR, counted(len(errors), "annotation error"), advice, tuple(items)))
     advice = "add their annotations, or remove them"
     findings += [Finding("not_listed", NOTE, note, advice) for note in annotations.notes]
     shown = count_boxes(annotations)

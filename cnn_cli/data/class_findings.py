@@ -3,8 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from cnn_cli.data.finding import ERROR, NOTE, WARNING, Finding, Item, count
+from cnn_cli.data.finding import ERROR, NOTE, WARNING, Finding, Item
 from cnn_cli.data.folder import Listing, class_names, class_problems
+from cnn_cli.tables import counted
 
 _IMBALANCE = 10  # times as many images in the largest class as in the smallest
 
@@ -56,7 +57,7 @@ def _alike(listing: Listing) -> Iterator[Finding]:
             by_name[name.casefold().strip()].add(name)
     items = [Item(text=" and ".join(sorted(names))) for names in by_name.values() if len(names) > 1]
     if items:
-        title = f"{count(len(items), 'class', 'classes')} in several spellings, which count as different classes"
+        title = f"{counted(len(items), 'class')} in several spellings, which count as different classes"
         yield Finding(
             "similar_class_names", WARNING, title, "give the folders the same name, and merge them", tuple(items)
         )
@@ -69,6 +70,6 @@ def _absent(listing: Listing) -> Iterator[Finding]:
     for split, files in listing.files.items():
         lacking = [c for c in class_names(listing) if not files.get(c)]
         if split != "train" and lacking:
-            title = f"{count(len(lacking), 'class', 'classes')} without images in {split}"
+            title = f"{counted(len(lacking), 'class')} without images in {split}"
             advice = f"the result on {split} says nothing of them; move some of their images there"
             yield Finding("class_missing", WARNING, title, advice, tuple(Item(text=name) for name in lacking))

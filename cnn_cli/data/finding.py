@@ -63,8 +63,3 @@ class Finding:
         shown = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …" for text in shown]
         more = [f"… {len(self.items) - _LISTED:,} more (--json lists all)"] if len(self.items) > _LISTED else []
         return [f"{self.severity}: {self.title}", *(f"  {text}" for text in (*shown, *more)), f"  → {self.advice}"]
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """`1 image`, `1,200 images`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

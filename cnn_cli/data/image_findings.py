@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cnn_cli.data.finding import ERROR, NOTE, WARNING, CheckedImage, Finding, Item, count
+from cnn_cli.data.finding import ERROR, NOTE, WARNING, CheckedImage, Finding, Item
 from cnn_cli.data.image_scan import Scan
 from cnn_cli.data.near_duplicates import find_near_duplicates, group
+from cnn_cli.tables import counted
 
 _LEAST_SIDE = 16  # of images that near duplicates are looked for among: smaller ones have too few details
 _UNUSUAL = 4  # times smaller or larger than the median side
@@ -77,14 +78,14 @@ def _unreadable(images: Sequence[CheckedImage], scans: Sequence[Scan]) -> Iterat
     for kind, (noun, advice) in _KINDS.items():
         items = [Item((i,), scan.problem) for i, scan in zip(images, scans, strict=True) if scan.kind == kind]
         if items:
-            yield Finding(kind, ERROR, count(len(items), noun), advice, tuple(items))
+            yield Finding(kind, ERROR, counted(len(items), noun), advice, tuple(items))
 
 
 def _unusual(images: Sequence[CheckedImage], scans: Sequence[Scan]) -> Iterator[Finding]:
     for trait, (severity, one, many, advice) in _TRAITS.items():
         items = [Item((image,)) for image, scan in zip(images, scans, strict=True) if trait in scan.traits]
         if items:
-            yield Finding(_CODES.get(trait, trait), severity, count(len(items), one, many), advice, tuple(items))
+            yield Finding(_CODES.get(trait, trait), severity, counted(len(items), one, many), advice, tuple(items))
 
 
 def _sizes(images: Sequence[CheckedImage], scans: Sequence[Scan], readable: Sequence[int]) -> Iterator[Finding]:
@@ -96,7 +97,7 @@ def _sizes(images: Sequence[CheckedImage], scans: Sequence[Scan], readable: Sequ
     ]
     if odd:
         items = [Item((images[i],), "{}x{} pixels (width x height)".format(*scans[i].size)) for i in odd]
-        title = count(len(odd), "image of an unusual size", "images of unusual sizes")
+        title = counted(len(odd), "image of an unusual size", "images of unusual sizes")
         advice = "a side is 4 times shorter or longer than usual; see that these are no icons, crops or panoramas"
         yield Finding("unusual_size", NOTE, title, advice, tuple(items))
 
@@ -108,7 +109,7 @@ def _modes(images: Sequence[CheckedImage], scans: Sequence[Scan], readable: Sequ
         return
     rare = grays if 2 * len(grays) <= len(readable) else sorted({*readable} - {*grays})
     kind = "gray" if rare is grays else "color"
-    title = f"{count(len(rare), f'{kind} image')} among {'color' if kind == 'gray' else 'gray'} ones"
+    title = f"{counted(len(rare), f'{kind} image')} among {'color' if kind == 'gray' else 'gray'} ones"
     advice = "all images are converted to the channels of the network; see that no class is recognized by this alone"
     yield Finding("mixed_modes", NOTE, title, advice, tuple(Item((images[i],)) for i in rare))
 
@@ -165,5 +166,5 @@ def _described(prefix: str, images: Sequence[CheckedImage], groups: Sequence[Seq
     for code, (severity, what, advice) in texts.items():
         if items := found[code]:
             size = {image.name for item in items for image in item.images}
-            title = f"{what}: {count(len(items), 'group')}, {count(len(size), 'image')}"
+            title = f"{what}: {counted(len(items), 'group')}, {counted(len(size), 'image')}"
             yield Finding(f"{prefix}{code}", severity, title, advice, tuple(items))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cnn_cli.data.decoding import read_shape
-from cnn_cli.data.finding import ERROR, WARNING, Finding, Item, count
+from cnn_cli.data.finding import ERROR, WARNING, Finding, Item
 from cnn_cli.data.mask_check import Coding, check_classes, check_pixels, check_size, find_coding
 from cnn_cli.data.mask_classes import FILE, VOID, find_class_list
 from cnn_cli.data.mask_file import MaskPixels, read_pixels
@@ -16,6 +16,7 @@ from cnn_cli.data.mask_layout import Layout
 from cnn_cli.device import usable_cpus
 from cnn_cli.errors import CnnError
 from cnn_cli.progress import progress_bar
+from cnn_cli.tables import counted
 
 T = TypeVar("T")
 Pair = tuple[str, Path, Path]  # split, image, mask
@@ -49,8 +50,8 @@ def find_in_masks(root: Path, layout: Layout) -> tuple[list[Finding], dict[str, 
         findings += more
     if mistakes:
         items = tuple(Item(text=_within(root, str(error)).replace("\n", " ")) for error in mistakes)
-        title, advice = count(len(items), "mistake in masks", "mistakes in masks"), "correct them; training stops there"
-        findings.append(Finding("masks", ERROR, title, advice, items))
+        title = counted(len(items), "mistake in masks", "mistakes in masks")
+        findings.append(Finding("masks", ERROR, title, "correct them; training stops there", items))
     return findings, counts
 
 

@@ -18,7 +18,7 @@ from cnn_cli.page.content import classes_of, digits_to_train_on, filters_by_epoc
 from cnn_cli.page.description import describe
 from cnn_cli.page.sources import compact, computing, page_script, read_source
 from cnn_cli.pictures.image import check_target
-from cnn_cli.tables import format_bytes, format_count
+from cnn_cli.tables import counted, format_bytes, format_count
 
 MOST_PARAMETERS = 100_000_000  # beyond it, no browser opens the file
 
@@ -38,8 +38,7 @@ class WrittenPage:
         return network_facts(self.loaded) | facts
 
     def text(self) -> str:
-        images = f"{self.images:,} image{'s' * (self.images != 1)}"
-        return f"{self.path}\n{format_bytes(self.bytes)}, {images}; open it in a browser"
+        return f"{self.path}\n{format_bytes(self.bytes)}, {counted(self.images, 'image')}; open it in a browser"
 
 
 def page_path(loaded: LoadedNetwork, output: Path | None, force: bool) -> Path:

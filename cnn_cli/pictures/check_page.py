@@ -9,11 +9,11 @@ import numpy as np
 
 from cnn_cli.data.check import DataCheck
 from cnn_cli.data.decoding import ReadImageError, errors_naming, open_image, to_bytes
-from cnn_cli.data.finding import CheckedImage, Finding, Item, count
+from cnn_cli.data.finding import CheckedImage, Finding, Item
 from cnn_cli.files import make_folder, write_text
 from cnn_cli.pictures.html import Html, Section, document, element, embedded, figures, folded, table, thumbnail
 from cnn_cli.pictures.image import Array
-from cnn_cli.tables import Table
+from cnn_cli.tables import Table, counted
 
 _SIDE = 96  # of a thumbnail
 _SHOWN = 24  # items of a finding with their images
@@ -41,7 +41,7 @@ def check_page(check: DataCheck) -> str:
     classes = check.table()
     rows = Table(classes.columns, list(islice(classes.rows, 2000)))
     small = len(classes.rows) <= _OPEN
-    counts = folded(count(len(classes.rows), "class", "classes"), table(rows, "Images per class", True), is_open=small)
+    counts = folded(counted(len(classes.rows), "class"), table(rows, "Images per class", True), is_open=small)
     sections.append(Section("classes", "Classes", counts))
     return document(
         f"Data check: {Path(check.data).name}", lead, sections, "It holds copies of images of the data set."

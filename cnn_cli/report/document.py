@@ -23,7 +23,7 @@ from cnn_cli.report.network import filters_section, network_section
 from cnn_cli.report.result import classes_section, detection_section, result_section
 from cnn_cli.report.run_facts import RunFacts, read_run
 from cnn_cli.report.run_settings import environment_section, settings_section, speed_section
-from cnn_cli.tables import format_bytes
+from cnn_cli.tables import counted, format_bytes
 from cnn_cli.training.eval_report import EvaluationRequest
 
 _IMAGES = 1000  # in a document, at most
@@ -44,9 +44,8 @@ class WrittenReport:
 
     def text(self) -> str:
         notes = [f"{facts.title}: {note}" for facts in self.runs for note in facts.notes]
-        return "\n".join(
-            [*notes, str(self.path), f"{format_bytes(self.bytes)}, {self.images:,} images; open it in a browser"]
-        )
+        size = f"{format_bytes(self.bytes)}, {counted(self.images, 'image')}"
+        return "\n".join([*notes, str(self.path), f"{size}; open it in a browser"])
 
 
 def report_path(runs: Sequence[LoadedNetwork], output: Path | None, force: bool) -> Path:
@@ -94,7 +93,9 @@ def _html(runs: Sequence[RunFacts]) -> tuple[str, int]:
             images += album.count
         title = f"Comparison of {len(runs)} runs on {runs[0].data or 'unknown data'}"
     lead = element("p", _lead(runs[0]) if len(runs) == 1 else ", ".join(facts.title for facts in runs))
-    footer = f"This file is self-contained and contacts no server. It contains {images:,} images of the data set."
+    footer = (
+        f"This file is self-contained and contacts no server. It contains {counted(images, 'image')} of the data set."
+    )
     return document(title, lead, sections, footer, _style()), images
 
 
