@@ -8,6 +8,7 @@ and the disk is told of that too (fsync of the folder). Without both a power cut
 import errno
 import os
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -71,8 +72,17 @@ def make_folder(path: Path) -> None:
         raise WriteError(f"cannot write to {path}: {error.strerror or error}; name another folder with -o") from None
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make `folder` for this user alone. PermissionError where others can write to it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    facts = folder.stat()
+    if facts.st_uid != os.getuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(1, "other users can write to it")
+
+
 def user_cache(name: str) -> Path:
-    """The folder `name` of this tool in the user's cache, which need not exist."""
+    """The file or folder `name` of this tool in the user's cache, which need not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cnn" / name
 
 

@@ -184,7 +184,7 @@ def _run(
     sys.argv = ["cnn", *arguments]
     plots.learning_curves = lambda history, path, title, *details: path.touch()  # type: ignore[assignment]
     plots.confusion_picture = lambda matrix, names, path, title, **details: path.touch()  # type: ignore[assignment]
-    reliability_plot.reliability_diagram = lambda diagrams, errors, path, title: path.touch()  # type: ignore[assignment]
+    reliability_plot.reliability_diagram = lambda diagrams, errors, path, *rest: path.touch()  # type: ignore[assignment]
     if action:
         action(rank)
     main()

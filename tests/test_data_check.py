@@ -20,7 +20,7 @@ from cnn_cli.data.check import check_data
 from cnn_cli.data.loading import load_dataset
 from cnn_cli.data.near_duplicates import find_near_duplicates
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.pictures.check_page import check_page
+from cnn_cli.pictures.check_page import compose_page
 
 SIZE = (48, 40)  # width, height
 
@@ -176,7 +176,7 @@ def test_images_that_vanish_meanwhile(tmp_path: Path, monkeypatch: pytest.Monkey
     result = check_data(str(root))
     assert [f.code for f in result.findings] == ["unreadable"]
     assert "cannot be opened (No such file or directory)" in result.text()
-    assert "cannot be shown" in check_page(result)
+    assert "cannot be shown" in compose_page(result)
 
 
 def test_thousands_of_classes(tmp_path: Path) -> None:

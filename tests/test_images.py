@@ -137,5 +137,5 @@ def test_normalizing_happens_inside_the_network() -> None:
     x = torch.rand(2, 3, 2, 2)
     assert network(x).equal((x - 0.5) / 0.25)
     assert not network.state_dict()
-    with pytest.raises(UsageError, match="normalize has 2 values but the network takes 3 channels; give one"):
+    with pytest.raises(UsageError, match="normalize has 2 values, but the input has 3 channels; give one"):
         Preprocessing.from_settings((3, 2, 2), "stretch", {"mean": [0.5, 0.5], "std": [1.0, 1.0]})

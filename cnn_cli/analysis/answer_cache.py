@@ -6,7 +6,6 @@ kept with a digest of both, and worked out anew wherever that is another one, or
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import Any
 
 from cnn_cli import __version__
 from cnn_cli.errors import CnnError
-from cnn_cli.files import write_text
+from cnn_cli.files import make_folder, user_cache, write_text
 from cnn_cli.language.registry import shipped_path
 
 PACKAGE = Path(__file__).parents[1]
@@ -28,13 +27,13 @@ def keep_answer(name: str, compute: Callable[[], Any]) -> Any:
     if name not in answers:
         answers[name] = json.loads(json.dumps(compute()))
         with suppress(CnnError, OSError):  # a full disk or a home that is read-only costs time, nothing else
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             write_text(path, json.dumps({"digest": digest, "answers": answers}))
     return answers[name]
 
 
 def cache_file() -> Path:
-    return (Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cnn" / "networks.json").expanduser()
+    return user_cache("networks.json")
 
 
 def _read(path: Path, digest: str) -> dict[str, Any]:

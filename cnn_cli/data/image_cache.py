@@ -8,7 +8,6 @@ several processes read and fill one cache at once, without a lock.
 
 import json
 import os
-import stat
 import time
 import zlib
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError
-from cnn_cli.files import user_cache
+from cnn_cli.files import make_private_folder, user_cache
 from cnn_cli.tables import Column, Table, format_bytes, render
 
 _FORMAT = 1
@@ -153,7 +152,7 @@ def open_cache(data: str, files: Sequence[Path], preprocessing: Preprocessing) -
     folder = cache_folder()
     path = folder / (blake2b(json.dumps(about | {"images": 0}).encode(), digest_size=16).hexdigest() + _SUFFIX)
     try:
-        _make_private(folder)
+        make_private_folder(folder)
         _discard_others(path, header)
         if not path.exists() and (problem := _make_room(folder, size)):
             return problem
@@ -216,15 +215,6 @@ def _digests(files: Sequence[Path]) -> Any:
             text = f"{file}\0{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}".encode("utf-8", "surrogateescape")
             digests[i] = int.from_bytes(blake2b(text, digest_size=8).digest())
     return digests
-
-
-def _make_private(folder: Path) -> None:
-    """The folder, for this user alone. PermissionError where others could write to it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    facts = folder.stat()
-    if facts.st_uid != os.getuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(1, "other users can write to it")
 
 
 def _discard_others(path: Path, header: bytes) -> None:

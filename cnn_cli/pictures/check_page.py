@@ -25,10 +25,10 @@ _OPEN = 30  # classes up to which their table is open
 def write_page(check: DataCheck, path: Path) -> None:
     """Write the page, whole or not at all."""
     make_folder(path.parent)
-    write_text(path, check_page(check))
+    write_text(path, compose_page(check))
 
 
-def check_page(check: DataCheck) -> str:
+def compose_page(check: DataCheck) -> str:
     """The HTML of a check."""
     lead = element("p", check.verdict().capitalize() + ".")
     values = [(name.capitalize() + "s", f"{n:,}", "") for name, n in check.counts.items()]

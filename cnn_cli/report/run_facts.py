@@ -95,7 +95,18 @@ def read_run(letter: str, loaded: LoadedNetwork, request: EvaluationRequest, dev
         stored = f"the result is that of {RESULT}" if result else "there is no result"
         notes.append(f"The network could not be evaluated, so {stored}, and there are no images: {error}")
     (run,) = list_runs(folder).runs
-    return RunFacts(letter, folder.name, loaded, run, config, tuple(history), result, outcomes, seconds, tuple(notes))
+    return RunFacts(
+        letter,
+        folder.name,
+        loaded,
+        run,
+        config,
+        history=tuple(history),
+        result=result,
+        outcomes=outcomes,
+        seconds=seconds,
+        notes=tuple(notes),
+    )
 
 
 def _state_notes(folder: Path) -> list[str]:
