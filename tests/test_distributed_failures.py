@@ -112,6 +112,7 @@ def test_what_fails_in_one_process_is_told_by_it(tmp_path: Path, size: int, acti
 
 def _an_image_goes_bad(rank: int) -> None:
     preparation.free_memory = lambda *_: 0  # type: ignore[attr-defined]
+    os.environ["XDG_CACHE_HOME"] = os.devnull  # no cache on disk, so that the image is read again
     processes.at_step({1: lambda: Path("images/7/7.png").write_bytes(b"bad")}, 12, rank)
 
 

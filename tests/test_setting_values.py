@@ -148,3 +148,12 @@ def test_a_list_is_typed_with_commas_alone() -> None:
 def test_fp16_is_refused_with_its_reason() -> None:
     with pytest.raises(UsageError, match="--precision must be fp32, bf16 or auto: training in fp16 needs loss scaling"):
         resolve({"precision": "fp16"}, {}, {})
+
+
+def test_groups_are_one_option_with_a_list_or_a_mapping() -> None:
+    from cnn_cli.cli.training_options import settings_group
+
+    given = settings_group(["groups", "freeze"])(groups='[{parameters: "0.*", lr: 0.1}]', freeze=["a", "b"]).given
+    assert given == {"groups": '[{parameters: "0.*", lr: 0.1}]', "freeze": ["a", "b"]}
+    types = settings_group(["groups", "freeze"]).__annotations__
+    assert types == {"groups": str | None, "freeze": list[str] | None}

@@ -6,7 +6,7 @@ from typing import Any
 
 from cnn_cli.cli.options import option
 from cnn_cli.settings import SETTINGS, Field
-from cnn_cli.values import Flag, Integer, ListOf, Number
+from cnn_cli.values import Flag, Integer, ListOf, Number, Text
 
 _SHORT = {"batch_size": "-b", "workers": "-j"}
 _METAVARS = {
@@ -27,7 +27,7 @@ def _field(name: str, row: Field) -> tuple[str, Any, Any]:
     if isinstance(row.kind, Flag):
         return name, bool | None, field(default=option(row.group, "", help_text, f"--{long}/--no-{long}"))
     names = [_SHORT[name]] if name in _SHORT else []
-    repeated = isinstance(row.kind, ListOf) and row.kind.single
+    repeated = isinstance(row.kind, ListOf) and row.kind.single and isinstance(row.kind.item, Text)
     description = option(row.group, _METAVARS.get(name, _metavar(row)), help_text, *names, f"--{long}")
     return name, (list[str] if repeated else str) | None, field(default=description)
 
