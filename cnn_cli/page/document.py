@@ -92,6 +92,7 @@ def page_content(loaded: LoadedNetwork, selection: ImageSelection, seed: int = 0
 def _html(loaded: LoadedNetwork, content: dict[str, Any]) -> str:
     plan = loaded.plan
     source = provenance(loaded).partition(" (")[0]  # without the path: the file may be shared
+    source += ", so its predictions are random" * (source == "untrained")
     facts = f"{plan.params:,} parameters, {format_count(plan.macs, 'MACs')} for an image; {source}"
     parts = {
         "title": escape(plan.network),

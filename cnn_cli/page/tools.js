@@ -83,13 +83,18 @@ function drawSaliency(page, area) {
     el(
       "p",
       {},
-      "Which pixels matter for a class? The gradient shows how the class score changes with each pixel; Grad-CAM weights the feature maps of a layer by their gradients (Selvaraju et al. 2017).",
+      "Which pixels matter for a class? The gradient shows how the class score changes with each pixel; Grad-CAM adds up the feature maps of a layer, each weighted by its mean gradient (Selvaraju et al. 2017).",
     ),
     el("label", {}, "Class ", choice),
     el(
       "div",
       { class: "pair" },
-      el("figure", {}, first, el("figcaption", {}, "gradient: orange raises the score, blue lowers it")),
+      el(
+        "figure",
+        {},
+        first,
+        el("figcaption", {}, "Gradient. Orange: a brighter pixel raises the score; blue: it lowers the score."),
+      ),
       el("figure", {}, second, el("figcaption", {}, "Grad-CAM")),
     ),
     note,
@@ -399,7 +404,7 @@ function drawTraining(page, area) {
     el(
       "p",
       {},
-      "Train this network in the browser on the handwritten digits of scikit-learn: 1,000 training and 200 test images. The gradients are those that PyTorch computes.",
+      "Train this network in the browser on the handwritten digits of scikit-learn: 1,000 training and 200 test images.",
     ),
     el(
       "div",

@@ -26,7 +26,7 @@ const TOUR = [
   [
     "#layer",
     "What a layer does",
-    "This panel describes the selected layer, its output size, and how its parameters and MACs are counted.",
+    "This panel describes the selected layer, its output size, its parameters (the numbers that training adjusts) and its MACs (multiply-accumulate operations: one multiplication and one addition each).",
   ],
   [
     "#layer",
@@ -38,11 +38,15 @@ const TOUR = [
     "Receptive field",
     "The frame on the image shows which pixels that value depends on. Deeper layers have larger receptive fields.",
   ],
-  ["#tools", "Saliency", "Saliency maps show which pixels drive a class score. Cover part of the image to test this."],
+  [
+    "#tools",
+    "Saliency",
+    "Saliency maps show which pixels drive a class score. Cover part of the image in Occlusion to test this.",
+  ],
   [
     "#tools",
     "Ablation and attacks",
-    "Turn off channels, or change the pixels slightly with an adversarial attack, and see how the prediction changes.",
+    "Turn off channels in Ablation, or change the pixels slightly in Attack, and see how the prediction changes.",
   ],
   [
     "#tools",
