@@ -64,6 +64,7 @@ def test_each_row_says_what_the_files_of_its_run_say(
         map(json.loads, Path("runs/tiny-2/metrics.jsonl").read_text().splitlines()), key=lambda e: e["val_accuracy"]
     )
     assert (rows[1]["val"], rows[1]["best_epoch"]) == (best["val_accuracy"], best["epoch"])
+    assert rows[0]["best_epoch"] == rows[0]["epochs"] == 2  # without a validation split, the last epoch is kept
     seeds = [json.loads((trained / f"runs/tiny-3/seed-{i}/eval.json").read_text())["accuracy"] for i in (0, 1)]
     assert rows[2]["test"] == pytest.approx(statistics.mean(seeds))
     assert rows[2]["standard_deviation"] == pytest.approx(statistics.stdev(seeds))

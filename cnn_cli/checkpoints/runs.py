@@ -190,7 +190,8 @@ def _read(path: Path) -> Run:
     metric = next(
         (key[4:] for key in (history[-1] if history else ()) if key.startswith("val_") and key != "val_loss"), ""
     )
-    best = max(history, key=lambda row: row.get(f"val_{metric}") or -1.0, default={})
+    validated = [row for row in history if row.get(f"val_{metric}") is not None]
+    best = max(validated or history[-1:], key=lambda row: row.get(f"val_{metric}") or 0.0, default={})
     result: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         result = json.loads((path / "eval.json").read_text())

@@ -17,9 +17,8 @@ def curves_section(facts: RunFacts) -> Section | None:
     """Loss, metric and, unless it is constant, learning rate over the epochs; None without any."""
     if not facts.history:
         return None
-    metric = _metric(facts)
-    best = facts.loaded.metadata.facts.get("epoch") if facts.loaded.metadata else None
-    mark = (float(best), f"best epoch ({best:g})") if best else None
+    metric, best = _metric(facts), facts.run.best_epoch if facts.run.metric else None
+    mark = (float(best), f"best epoch ({best:g})") if best is not None else None
     charts = [_chart([facts], "loss", mark), _chart([facts], metric, mark)]
     rates = _points(facts.history, "lr")
     if len({rate for _, rate in rates}) > 1:
