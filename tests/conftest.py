@@ -1,6 +1,9 @@
 """Fixtures that many tests share."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small_runs
@@ -21,3 +24,18 @@ def quick(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.set_num_threads(1)
     small_runs.without_pictures(monkeypatch)
     return workspace
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    """Chromium without a window, which logs its requests and its console."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium, to drive a browser")
+    options = webdriver.ChromeOptions()
+    for switch in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1000"):
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
+    chrome = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    chrome.set_script_timeout(120)
+    yield chrome
+    chrome.quit()

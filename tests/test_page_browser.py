@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from pictures import cnn
 selenium = pytest.importorskip("selenium", reason="needs selenium, to drive a browser")
 pytestmark = pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs Chromium and chromedriver")
 
-from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 
@@ -23,18 +22,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     assert cnn("page", "fashion-convnet", "--untrained", "-o", str(folder / "net.html")) == 0
     return folder / "net.html"
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    for switch in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1000"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
-    chrome = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    yield chrome
-    chrome.quit()
 
 
 def until(check: Callable[[], Any], seconds: float = 60) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from small_runs import begin, without_pictures
 selenium = pytest.importorskip("selenium", reason="needs selenium, to drive a browser")
 pytestmark = pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs Chromium and chromedriver")
 
-from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 
 
@@ -27,19 +25,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         runs = [str(begin(folder, name, epochs=epochs)) for name, epochs in (("one", 1), ("two", 2))]
         assert cnn("report", *runs, "-o", str(folder / "both.html")) == 0
     return folder / "both.html"
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    for switch in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1000"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
-    chrome = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    chrome.set_script_timeout(120)
-    yield chrome
-    chrome.quit()
 
 
 def test_a_cell_opens_its_images_without_a_script_or_a_request(driver: Any, page: Path) -> None:
