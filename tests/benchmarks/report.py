@@ -9,7 +9,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 Run = dict[str, Any]
-SEED, BARE = "seed 64 fp32", "bare {} fp32"
+SEED, BARE, BARE_GRAPH = "seed 64 fp32", "bare {} fp32", "bare-graph {} fp32"
 OURS, OURS_BF16 = "cnn {} fp32", "cnn 256 bf16 --precision bf16"
 TENSORFLOW = "keras-tensorflow {} fp32"
 TARGET = 0.91
@@ -88,8 +88,9 @@ def epoch_table(runs: list[Run], about: Run) -> str:
 
 def overhead_table(runs: list[Run], about: Run) -> str:
     rows = []
-    for batch in (64, 256):
-        ours, bare = of(runs, OURS.format(batch)), of(runs, BARE.format(batch))
+    for batch in (64, 256, 1024):
+        ours = of(runs, OURS.format(batch))
+        bare = of(runs, BARE_GRAPH.format(batch)) or of(runs, BARE.format(batch))
         if found := pairs(ours, bare, by("images_per_second")):
             speeds = [median(run["images_per_second"] for run in group) for group in (ours, bare)]
             part = f"{speeds[0] / speeds[1]:.3f}", f"{median(found):.3f}", f"{min(found):.3f}–{max(found):.3f}"

@@ -228,7 +228,8 @@ def main() -> None:
             for number, variant in rounds(options.rounds, [GEMM, SEED_LOOP, *OURS, *on_gpu, *peers]):
                 bench.run("speed", variant, number)
         if "overhead" in parts:
-            both = [v for v in OURS if v.loop == "bare" or (v.precision == "fp32" and not v.options)]
+            bare, rows = ("bare-graph", [*OURS, *ON_GPU]) if options.device == "cuda" else ("bare", OURS)
+            both = [v for v in rows if v.loop == bare or (v.loop == "cnn" and v.precision == "fp32" and not v.options)]
             for number, variant in rounds(options.rounds, both):
                 bench.run("overhead", variant, number)
         if "epoch" in parts:
