@@ -15,6 +15,9 @@ def visualize_features_command(
     untrained: Untrained,
     picture: Picture,
     layer: list[str] | None = option("Feature maps", "NAME", "Layer to draw; may be repeated [all]."),
+    box: int | None = option(
+        "Feature maps", "N", "Detection: mark the cell of box N, highest score first [off].", min=0
+    ),
     per_channel: bool = flag("Feature maps", "Scale the colors of each channel separately."),
     json: bool = JSON,
 ) -> None:
@@ -24,7 +27,7 @@ def visualize_features_command(
     loaded = untrained.load(network, spec, weights)
     inputs = images.load(loaded, data, limit=64)
     seed, device = untrained.seed or 0, weights.torch_device
-    result = show_features(loaded, inputs, layer or (), picture.target, seed, per_channel, device)
+    result = show_features(loaded, inputs, layer or (), picture.target, seed, per_channel, device, box)
     emit_result(result, json)
     for image in result.images:
         picture.preview(image.path, image.drawing.page.body)

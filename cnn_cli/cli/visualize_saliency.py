@@ -10,8 +10,6 @@ from cnn_cli.cli.output import note
 _MAPS = "Saliency maps"
 _METHOD_HELP = f"Method: {', '.join(SALIENCY_METHODS[:-1])} or {SALIENCY_METHODS[-1]}; may be repeated [all]."
 
-_BOX_HELP = "Detection: number of the box to explain, highest score first; with --class, among those of the class [0]."
-
 
 @dataclass(frozen=True)
 class Saliency:

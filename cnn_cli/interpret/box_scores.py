@@ -10,6 +10,7 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.activations import layer_names
 from cnn_cli.interpret.scores import Scores, class_names, finite_network
+from cnn_cli.language.detection_scales import Scale
 from cnn_cli.pictures.box_drawing import DrawnBox
 from cnn_cli.tasks.detection import Detection, detection_task
 
@@ -83,9 +84,19 @@ def choose_box(scores: BoxScores, pixels: Tensor, number: int, label: int | None
     return ChosenBox(number, k, classes[k], float(found.scores[i]), corners, int(found.cells[i]))
 
 
+def place_of(scores: BoxScores, cell: int) -> tuple[Scale, int, int]:
+    """The scale, the row and the column of a cell of P."""
+    for scale in scores.task.scales:
+        height, width = scale.size
+        if cell < height * width:
+            return scale, *divmod(cell, width)
+        cell -= height * width
+    raise IndexError(cell)
+
+
 def layer_before(scores: BoxScores, cell: int) -> str | None:
     """Grad-CAM's layer: the last feature map before the scores of a cell, of a module that runs once; None without."""
-    scale = next(s for s in scores.task.scales if (cell := cell - s.size[0] * s.size[1]) < 0)
+    scale, *_ = place_of(scores, cell)
     rows, names = {a.name: a for a in scores.plan.layers}, set(layer_names(scores.network, scores.plan))
     shared = {a.shared_with for a in rows.values()} | {a.name for a in rows.values() if a.shared_with}
     name = scores.plan.ends[list(scores.plan.named_outputs).index(scale.scores)]

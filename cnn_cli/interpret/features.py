@@ -4,7 +4,7 @@ Blue is negative, white is zero and red is positive, as for weights; every layer
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.activations import choose_layer
+from cnn_cli.interpret.box_cell import BoxCell, cell_of
+from cnn_cli.interpret.box_scores import BoxScores, choose_box, layer_before
 from cnn_cli.interpret.feature_maps import Maps, default_layers, maps_of
 from cnn_cli.interpret.inputs import Inputs
 from cnn_cli.interpret.pictured import CPU, Target, network_facts, provenance, restored
@@ -58,6 +60,7 @@ class ImageFeatures:
     path: Path
     maps: tuple[Maps, ...]
     drawing: Drawing
+    cell: BoxCell | None = None  # of a detector, the one whose maps are asked for
 
     def document(self) -> dict[str, Any]:
         layers = [
@@ -70,11 +73,13 @@ class ImageFeatures:
                 "zero": list(m.zero),
                 "flat": list(m.constant),
                 "saturated": list(m.saturated),
+                **(self.cell.document_at(m.layer, m.values) if self.cell else {}),
             }
             for m, scale, shown in zip(self.maps, self.drawing.scales, self.drawing.shown, strict=True)
         ]
         body = list(self.drawing.page.body)
-        return {"image": self.name, "picture": str(self.path), "body": body, "layers": layers}
+        box = {"box": self.cell.document()} if self.cell else {}
+        return {"image": self.name, "picture": str(self.path), "body": body, **box, "layers": layers}
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ class Features:
         return network_facts(self.loaded) | {"origin": self.provenance, "pictures": pictures, "layers": layers}
 
     def text(self) -> str:
-        lines = [*(str(shot.path) for shot in self.images), self.provenance]
+        cells = [line for shot in self.images if shot.cell for line in shot.cell.lines()[:1]]
+        lines = [*(str(shot.path) for shot in self.images), *cells, self.provenance]
         count = len(self.images)
         where = "this image" if count == 1 else f"each of the {count} images"
         for m in self.images[0].maps:
@@ -115,29 +121,33 @@ def draw_maps(
     lines: Sequence[str],
     prediction: Panel | None = None,
     per_channel: bool = False,
+    cell: BoxCell | None = None,
 ) -> Drawing:
     """The image (C, H, W) and the prediction on the left, a section for each layer on the right.
 
     One scale per layer, so that its channels can be compared; with `per_channel` one each, so that weak ones can be
-    seen.
+    seen. cell: that of a detected box, marked on the image and on all maps.
     """
-    sections = [_section(m, len(maps), per_channel) for m in maps]
+    sections = [_section(m, len(maps), per_channel, cell) for m in maps]
     scaling = "each channel by its own largest" if per_channel else "one scale per layer"
     bar = Bar(image.ramp(), "−scale", "0", "scale", f"activation, {scaling}")
-    left = [_image_panel(pixels), *([prediction] if prediction else [])]
+    left = [_image_panel(pixels, cell), *([prediction] if prediction else [])]
     drawn = compose_page([left, [panel for panel, *_ in sections]], title, lines, bar)
     return Drawing(drawn, *(tuple(s[i] for s in sections) for i in (1, 2, 3)))  # type: ignore[arg-type]
 
 
-def _image_panel(pixels: Tensor) -> Panel:
+def _image_panel(pixels: Tensor, cell: BoxCell | None) -> Panel:
     values, n = image.reduced(pixels.numpy(), _LARGEST)
     shot = picture(torch.from_numpy(np.ascontiguousarray(values)))
     zoom = max(1, _LEFT // max(shot.shape[:2]))
     heading = f"image, {'x'.join(map(str, pixels.shape))}" + (f", at 1/{n} of its size" if n > 1 else "")
-    return Panel(shot.repeat(zoom, 0).repeat(zoom, 1), heading=heading)
+    shown = shot.repeat(zoom, 0).repeat(zoom, 1)
+    return Panel(cell.on_image(shown) if cell else shown, heading=heading)
 
 
-def _section(maps: Maps, sections: int, per_channel: bool) -> tuple[Panel, image.Grid, float, int]:
+def _section(
+    maps: Maps, sections: int, per_channel: bool, cell: BoxCell | None
+) -> tuple[Panel, image.Grid, float, int]:
     """One layer: as many of its strongest maps as fit, numbered."""
     values, n = image.reduced(maps.values, min(_LARGEST, _TALLEST // sections))
     count, (height, width) = len(maps.order), values.shape[1:]
@@ -148,11 +158,17 @@ def _section(maps: Maps, sections: int, per_channel: bool) -> tuple[Panel, image
     scales = np.abs(values[order]).max((1, 2), keepdims=True) if per_channel else scale
     body = image.tiled(image.wrap(image.signed(values[order], scales), grid.columns), grid)
     captions = []
+    at_cell = cell.values_at(maps.values) if cell else None
     for i, channel in enumerate(order):
         x, y = grid.corner(i, (height, width))
         place = (x + width * grid.zoom / 2, y + height * grid.zoom + 2)
-        captions.append(Caption(*place, f"{channel}", _CAPTION - 4, image.SOFT))
-    return Panel(body, heading=heading(maps, shown, scale, n), captions=tuple(captions)), grid, scale, shown
+        words = f"{channel}" if at_cell is None else f"{channel}: {image.number(float(at_cell[channel]))}"
+        captions.append(Caption(*place, words, _CAPTION - 4, image.SOFT))
+        if cell:
+            tile = body[y : y + height * grid.zoom, x : x + width * grid.zoom]
+            tile[:] = cell.on_map(tile, grid.zoom / n, maps.values.shape[1:])
+    title = heading(maps, shown, scale, n, " at the cell" if cell else "")
+    return Panel(body, heading=title, captions=tuple(captions)), grid, scale, shown
 
 
 def _grid(count: int, tile: tuple[int, int], sections: int) -> image.Grid:
@@ -179,11 +195,11 @@ def _grid(count: int, tile: tuple[int, int], sections: int) -> image.Grid:
     return image.Grid(min(rows, -(-count // columns)), columns, zoom, _GAP, _CAPTION, wide)
 
 
-def heading(maps: Maps, shown: int, scale: float, n: int = 1) -> str:
+def heading(maps: Maps, shown: int, scale: float, n: int = 1, where: str = "") -> str:
     """`relu1 (ReLU): 32 maps of 26x26, the 13 strongest; scale 2.31; 3 zero everywhere`."""
     count, height, width = maps.values.shape
     text = f"{maps.layer} ({maps.type}): {counted(count, 'map')} of {height}x{width}"
-    text += f", the {shown} strongest" if shown < count else ""
+    text += f", the {shown} strongest{where}" if shown < count else ""
     text += f", at 1/{n} of their size" if n > 1 else ""
     marks = ((maps.zero, "zero everywhere"), (maps.constant, "constant"), (maps.saturated, "saturated"))
     facts = (f"{len(channels)} {what}" for channels, what in marks if channels)
@@ -218,9 +234,15 @@ def show_features(
     seed: int = 0,
     per_channel: bool = False,
     device: torch.device = CPU,
+    box: int | None = None,
 ) -> Features:
-    """Draw a picture of each image's feature maps. Without `layers` those of `default_layers`."""
+    """Draw a picture of each image's feature maps. Without `layers` those of `default_layers`.
+
+    box: of a detector, the number of the detected box whose cell is marked in the maps; without `layers` in the map
+    before the scores of the cell.
+    """
     network = restored(loaded, seed).to(device)
+    cell, layers = _cell(loaded, network, inputs, box, layers)
     chosen = [choose_layer(loaded, network, name) for name in dict.fromkeys(layers)]
     chosen = chosen or default_layers(network, loaded.plan) or [choose_layer(loaded, network)]
     if len(chosen) > _LAYERS:
@@ -229,14 +251,31 @@ def show_features(
     images = []
     for i, path in enumerate(progress_bar(paths, len(paths), "drawing")):
         maps = maps_of(network, loaded.plan, inputs.pixels[i], chosen)
+        maps = [replace(m, order=cell.strongest(m.values)) for m in maps] if cell else maps
         label = inputs.labels[i]
         truth = "" if label is None else f", true class: {class_names(loaded)[label]}"
-        lines = [f"feature maps of {inputs.names[i]}{truth}", provenance(loaded, seed)]
+        lines = [f"feature maps of {inputs.names[i]}{truth}", *(cell.lines() if cell else []), provenance(loaded, seed)]
         prediction = _prediction(loaded, network, inputs.pixels[i].to(device), label)
-        drawing = draw_maps(maps, inputs.pixels[i], loaded.plan.network, lines, prediction, per_channel)
+        drawing = draw_maps(maps, inputs.pixels[i], loaded.plan.network, lines, prediction, per_channel, cell)
         image.save(drawing.page.image, path)
-        images.append(ImageFeatures(inputs.names[i], path, tuple(maps), drawing))
+        images.append(ImageFeatures(inputs.names[i], path, tuple(maps), drawing, cell))
     return Features(loaded, provenance(loaded, seed), tuple(images))
+
+
+def _cell(
+    loaded: LoadedNetwork, network: nn.Module, inputs: Inputs, box: int | None, layers: Sequence[str]
+) -> tuple[BoxCell | None, Sequence[str]]:
+    """The cell of the box, and the layers, by default the map before its scores. UsageError for what has no boxes."""
+    if box is None:
+        return None, layers
+    if not loaded.plan.detects:
+        raise UsageError("--box is for detectors; leave it out")
+    if len(inputs.names) > 1:
+        raise UsageError(f"--box chooses a box of one image; name one image, not {len(inputs.names)}")
+    scores = BoxScores(network.eval(), loaded)
+    chosen = choose_box(scores, inputs.pixels.to(next(network.parameters()).device), box, None, inputs.names[0])
+    before = layer_before(scores, chosen.cell)
+    return cell_of(scores, chosen), layers or ([before] if before else [])
 
 
 def _prediction(loaded: LoadedNetwork, network: nn.Module, pixels: Tensor, label: int | None) -> Panel | None:

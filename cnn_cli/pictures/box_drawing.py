@@ -40,13 +40,16 @@ def enlargement(height: int, width: int) -> int:
     return max(1, -(-_LEAST // max(height, width)) if max(height, width) < _LEAST else 1)
 
 
-def with_boxes(pixels: image.Array, boxes: Sequence[DrawnBox], zoom: int = 1) -> image.Array:
-    """(H, W, 3) uint8 → (zoom · H, zoom · W, 3), the boxes drawn in order; words stand inside the picture."""
+def with_boxes(pixels: image.Array, boxes: Sequence[DrawnBox], zoom: int = 1, line: int = 1) -> image.Array:
+    """(H, W, 3) uint8 → (zoom · H, zoom · W, 3), the boxes drawn in order; words stand inside the picture.
+
+    line: the least width of the lines, in px.
+    """
     from PIL import Image, ImageDraw
 
     canvas = Image.fromarray(pixels.repeat(zoom, 0).repeat(zoom, 1))
     draw, longest = ImageDraw.Draw(canvas), max(canvas.size)
-    line, size = max(1, round(longest / 300)), max(9, round(longest / 40))
+    line, size = max(line, round(longest / 300)), max(9, round(longest / 40))
     for box in boxes:
         x0, y0, x1, y1 = (round(value * zoom) for value in box.corners)
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=box.color, width=line)
