@@ -331,7 +331,7 @@ def test_a_picture_and_a_document_of_images(trained: Path, tmp_path: Path, capsy
 
 def test_a_split_gives_a_curve_and_a_table(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "curve.svg"
-    options = ["--split", "test", "--method", "fgsm", "--limit", "100", "--epsilon", "0", "--epsilon", "0.2"]
+    options = ["--split", "test", "--method", "fgsm", "--limit", "100", "--epsilon", "0.2"]
     assert cnn("attack", str(trained), *options, "--target", "3", "--csv", "-o", str(path)) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["epsilon"] for row in rows] == ["0.0", "0.2"]

@@ -8,12 +8,13 @@ from shutil import rmtree
 import box_folders as folders
 import pytest
 import small_networks
+import small_runs as small
 import torch
 from box_folders import BOXES, FORMATS, NAMES, write
 from PIL import Image
 
 from cnn_cli.data.boxes import CROWD, DIFFICULT, BoxFiles
-from cnn_cli.data.dataset import Dataset
+from cnn_cli.data.dataset import SEGMENTATION, Dataset
 from cnn_cli.data.loading import load_dataset, load_for_evaluation, split_dataset
 from cnn_cli.errors import CnnError, UsageError
 
@@ -157,6 +158,18 @@ def test_two_formats_in_one_folder_are_refused_with_the_option_that_chooses(tmp_
     assert [read(tmp_path, annotations=kind).layout for kind in ("voc", "yolo")] == ["VOC XML", "YOLO"]
     with pytest.raises(UsageError, match="has no boxes in the format of --annotations coco"):
         read(tmp_path, annotations="coco")
+
+
+def test_annotations_that_cannot_apply_are_refused(tmp_path: Path) -> None:
+    folders.voc(tmp_path)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UsageError, match="voc is a format of boxes, for detection, not for segmentation"):
+        read(tmp_path, task=SEGMENTATION, annotations="voc")
+    with pytest.raises(UsageError, match="--annotations voc is for folders, but digits is a named data set"):
+        load_dataset("digits", tmp_path, annotations="voc")
+    spec = small.SPEC.replace("train: {", "train: {annotations: masks, ")  # of the spec's own folder
+    small.begin(tmp_path, spec=spec, epochs=0.1)
+    small.resume(tmp_path, spec=spec, epochs=0.2)
 
 
 def test_boxes_and_masks_in_one_folder_are_chosen_by_the_task(tmp_path: Path) -> None:

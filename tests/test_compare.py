@@ -1,6 +1,7 @@
 """`cnn compare`: tests and intervals against scipy, the rate of false claims, and the command on small runs."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,10 @@ def test_runs_on_the_same_images(
     assert cnn("compare", "first/", "second/", "-o", "other") == 0
     text = capsys.readouterr().out
     assert "only A is right on " in text and "settings that differ" in text
+    assert max(map(len, text.splitlines())) <= 80
+    begin(runs, "few", epochs=1, overfit=20)
+    assert cnn("compare", "first/", "few/", "-o", "few-pictures", "--split", "test") == 0
+    assert re.search(r"^overfit  +none  +20$", capsys.readouterr().out, re.M)
 
 
 def test_groups_of_seeds(runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """`cnn convolve`: a classifier as a fully convolutional network, against explicit windows in plain PyTorch."""
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,11 @@ def test_map_equals_explicit_windows(name: str, tmp_path: Path, capsys: pytest.C
     assert (explicit - scores[:, : explicit.shape[1], : explicit.shape[2]]).abs().max() <= 1e-5
     assert facts["images"][0]["agreement"]["largest_difference"] <= 1e-5
     assert facts["images"][0]["agreement"]["same_class"] == facts["images"][0]["agreement"]["windows"]
+    assert cnn("convolve", str(tmp_path / "run"), str(path), "--csv", "--force") == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [[int(row[key]) for key in ("x0", "y0", "x1", "y1")] for row in rows] == [
+        w["box"] for w in facts["images"][0]["windows"]
+    ]
 
 
 AUXILIARY = """

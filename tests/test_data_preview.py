@@ -61,6 +61,19 @@ def test_the_images_are_those_of_the_first_epoch_of_training(
         assert sheet.width > 500
 
 
+def test_images_mixed_in_pairs_are_not_shown_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mixed = small.SPEC.replace("train: {", "train: {mixup: 0.2, cutmix: 1, ")
+    assert mixed != small.SPEC
+    folders.write(tmp_path / "mixed.yaml", mixed)
+    assert preview("digits", "mixed.yaml", "-n", "1", "-o", "a.png") == 0
+    assert "mixup and CutMix not shown: images are mixed in pairs during training" in capsys.readouterr().err
+    assert preview("digits", "mixed.yaml", "-n", "1", "-o", "b.png", "--split", "test") == 0
+    assert "mixup" not in capsys.readouterr().err
+
+
 def test_boxes_are_shown_for_each_class_and_images_without_them(
     tmp_path: Path, columns: Columns, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 import small_runs as small
 
+from cnn_cli.errors import UsageError
 from cnn_cli.training import run as run_module
 
 
@@ -16,6 +18,12 @@ def test_a_network_learns_a_few_images_and_is_evaluated_on_them(workspace: Path)
     assert sum(sum(row) > 0 for row in result["confusion_matrix"]) >= 8  # spread over the data, not its first class
     rows = [json.loads(line) for line in (workspace / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["val_accuracy"] > 0.9 and rows[-1]["test_accuracy"] is None
+
+
+def test_a_validation_split_beside_it_is_refused(workspace: Path) -> None:
+    with pytest.raises(UsageError, match="--overfit evaluates on the training images themselves"):
+        run_module.begin(small.request(workspace, overfit=20, val_fraction=0.1))
+    assert not (workspace / "run").exists()
 
 
 def test_it_is_resumed_with_the_same_images(workspace: Path) -> None:

@@ -1,5 +1,7 @@
 """cnn predict on networks that output maps: masks at the images' own sizes, by any way of fitting, and their sheet."""
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,11 @@ def test_masks_overlays_and_a_sheet_are_written(run: Path, capsys: pytest.Captur
     assert "exists already" in capsys.readouterr().err
     assert small_networks.cnn("predict", str(run), "photos", "--force") == 0
     assert "a-mask.png" in capsys.readouterr().out
+    assert small_networks.cnn("predict", str(run), "photos", "--force", "--csv") == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["image"] for row in rows] == ["photos/a.png"] * 2 + ["photos/b.png"] * 2
+    shares = {row["class"]: float(row["share"]) for row in rows[:2]}
+    assert shares == {row["class"]: row["share"] for row in first["classes"]}
 
 
 def test_options_of_the_other_task_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

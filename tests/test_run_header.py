@@ -1,5 +1,6 @@
 """What a run says before its first epoch, and when it slows down."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,11 @@ def test_the_titles_of_the_epochs_stay_above_their_figures(epoch: float, epochs:
     lines = [epoch_header(epochs, ""), epoch_line(row, epochs, "")]
     assert len(lines[0]) == len(lines[1])
     assert lines[0].index("accuracy") + len("accuracy") == lines[1].index("50.00%") + len("50.00%")
+
+
+def test_a_run_rounded_up_to_an_epoch_is_logged_as_the_fraction_asked_for(tmp_path: Path) -> None:
+    run = small.begin(tmp_path, epochs=0.5, batch_size=2000)  # 1,437 images: one step is the whole epoch
+    assert json.loads((run / "metrics.jsonl").read_text())["epoch"] == 0.5
 
 
 def test_threads_are_set_and_shown(tmp_path: Path) -> None:

@@ -174,7 +174,9 @@ def test_fractional_epochs_are_shown_and_settings_that_are_off_are_left_out(
     rows = {row["run"]: row for row in listed(capsys)}
     assert [(rows[f"runs/{n}"]["epochs"], rows[f"runs/{n}"]["total_epochs"]) for n in "ab"] == [(0.5, 0.5), (2, 2)]
     assert cnn("runs", "--csv") == 0
-    assert [line.split(",")[3:5] for line in capsys.readouterr().out.splitlines()[1:]] == [
-        ["", "0.5/0.5"],
-        ["overfit 8", "2/2"],
+    assert [line.split(",")[3:6] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["", "0.5", "0.5"],
+        ["overfit 8", "2", "2"],
     ]
+    assert cnn("runs") == 0
+    assert "0.5/0.5" in capsys.readouterr().out

@@ -18,7 +18,8 @@ from cnn_cli.cli import main
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.interpret import filter_pages, filters
-from cnn_cli.language.registry import find
+from cnn_cli.language.registry import find, plan_document
+from cnn_cli.network.builder import build_plan
 from cnn_cli.pictures import image
 
 Array = image.Array
@@ -361,6 +362,12 @@ def test_a_picture_is_replaced_only_by_force(workspace: Path, capsys: pytest.Cap
         ("tiny-cnn --untrained --layer 1", 2, "layer 1 is not a convolution (ReLU). Convolutions: 0, 2, 4"),
         ("tiny-cnn --seed 1", 2, "--seed is for random initial weights; add --untrained"),
         ("tiny-cnn --untrained -o a.gif", 2, "a.gif: the picture is written as .png; choose such a name with -o"),
+        (
+            "tiny-cnn --untrained --compare other.safetensors",
+            2,
+            "--compare other.safetensors: other has no convolution '0'; name one that both have with --layer. Its "
+            "convolutions: first",
+        ),
         ("runs", 1, "runs is not a run folder: it has neither best.safetensors nor last.pt"),
     ],
 )
@@ -369,9 +376,14 @@ def test_errors_say_what_to_do(
 ) -> None:
     (workspace / "linear.yaml").write_text("linear: {input: [1, 2, 2], layers: [Flatten, Linear: 2]}")
     (workspace / "runs").mkdir()
+    other = plan_document(
+        {"other": {"input": [1, 8, 8], "layers": {"first": {"Conv2d": {"out_channels": 2, "kernel_size": 3}}}}}, "other"
+    )
+    metadata = Metadata(other.document(), tuple("01"), Preprocessing((1, 8, 8)), {}, {})
+    save_weights(workspace / "other.safetensors", build_plan(other), metadata)
     assert cnn("visualize-filters", *arguments.split()) == code
     assert capsys.readouterr() == ("", f"error: {message.format(workspace=workspace)}\n")
-    assert sorted(p.name for p in workspace.iterdir()) == ["linear.yaml", "runs"]
+    assert sorted(p.name for p in workspace.iterdir()) == ["linear.yaml", "other.safetensors", "runs"]
 
 
 def test_a_folder_that_is_missing_leaves_nothing_behind(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,20 +56,26 @@ class Run:
         text = self.settings.get("epochs", "")
         return _whole(float(text)) if re.fullmatch(r"[\d.e+-]+", text) else self.epochs
 
+    def setting(self, name: str) -> str | None:
+        """A setting as people read it; None where it is off, or unknown to an earlier version."""
+        value = self.settings.get(name, "null")
+        return None if value in ("null", "[]") else _shown(value)
+
     def document(self) -> dict[str, Any]:
         facts = {k: v for k, v in vars(self).items() if k not in ("path", "spread")}
         facts["settings"] = {name: _plain(value) for name, value in self.settings.items()}
         return {"run": str(self.path), **facts, "total_epochs": self.total, "standard_deviation": self.spread}
 
     def cells(self, varied: Sequence[str]) -> dict[str, Any]:
-        chosen = {name: self.settings.get(name, "null") for name in varied}
-        differing = [f"{k.replace('_', ' ')} {_shown(v)}" for k, v in chosen.items() if v not in ("null", "[]")]
+        differing = [f"{k.replace('_', ' ')} {v}" for k in varied if (v := self.setting(k)) is not None]
         return {
             "run": self.path.name if self.path.parent == RUNS else str(self.path),
             "network": self.network,
             "data": Path(_shown(self.settings.get("data", ""))).name,
             "settings": ", ".join(differing),
-            "epochs": f"{self.epochs:g}/{self.total:g}",
+            "epochs": self.epochs,
+            "total_epochs": self.total,
+            "progress": f"{self.epochs:g}/{self.total:g}",
             "metric": self.metric,
             "val": self.val,
             "test": self.test,
@@ -97,13 +103,17 @@ class RunList:
         return [run.document() for run in self.runs]
 
     def table(self) -> Table:
+        """For CSV and Markdown: one number per cell."""
+        return self._table(Column("epochs", "epochs", number=True), Column("total_epochs", "of", number=True))
+
+    def _table(self, *epochs: Column) -> Table:
         metrics = sorted({run.metric for run in self.runs if run.metric})
         columns = (
             Column("run", "run", wraps=True),
             Column("network", "network", wraps=True),
             Column("data", "data", wraps=True),
             Column("settings", "settings that differ", wraps=True),
-            Column("epochs", "epochs", number=True),
+            *epochs,
             *((Column("metric", "metric"),) if len(metrics) > 1 else ()),
             Column("val", f"val {metrics[0]}" if len(metrics) == 1 else "val", number=True, show=percent),
             Column("test", "test", number=True, show=percent),
@@ -118,7 +128,7 @@ class RunList:
         """The table, below what all runs have in common."""
         if not self.runs:
             return f"no runs in {self.folder}; train a network with `cnn train`"
-        table, common = self.table(), []
+        table, common = self._table(Column("progress", "epochs", number=True)), []
         for key, word in (("network", ""), ("data", "on ")):
             if len({row[key] for row in table.rows}) == 1 and len(self.runs) > 1:
                 common.append(f"{word}{table.rows[0][key]}")

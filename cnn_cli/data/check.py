@@ -101,7 +101,7 @@ def check_data(
     else:
         from cnn_cli.data.named_content import read_named  # with torch
 
-        content, pixels = read_named(name, data_dir, task)
+        content, pixels = read_named(name, data_dir, task, annotations)
         scans, gray = scan_arrays(pixels)
     return _checked(content, scans, gray)
 

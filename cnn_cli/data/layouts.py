@@ -15,7 +15,9 @@ def find_annotations(root: Path, task: str | None, annotations: str | None) -> t
     does not fit the folder.
     """
     kind, place = (annotations, None) if annotations in FORMATS else (None, annotations)
-    masks = None if task == DETECTION else find_layout(root, place)
+    if kind and task not in (None, DETECTION):
+        raise UsageError(f"--annotations {kind} is a format of boxes, for detection, not for {task}; leave it out")
+    masks = None if kind or task == DETECTION else find_layout(root, place)
     boxes = find_boxes(root, kind) if (not masks or task is None) and not place else None
     if masks or boxes:
         return masks, boxes

@@ -32,9 +32,14 @@ def load_dataset(
 
     task: which targets, where a data set has several kinds, such as masks and boxes. annotations: the format of the
     boxes, or the folder of the masks, where a folder has several.
-    UsageError for a name that is neither; CnnError for a named data set that is neither there nor can be downloaded.
+    UsageError for a name that is neither, and for annotations of a named data set; CnnError for a named data set that
+    is neither there nor can be downloaded.
     """
     if name in DATASETS:
+        if annotations:
+            raise UsageError(
+                f"--annotations {annotations} is for folders, but {name} is a named data set; leave it out"
+            )
         return load_named(name, data_dir, task)
     path = Path(name).expanduser()
     if path.is_dir():
@@ -78,7 +83,7 @@ def load_for_evaluation(
     if data is None and is_missing(trained_on):
         raise moved(trained_on)
     folder = resolve_data_dir(data_dir, str(metadata.get("folder", "")))
-    annotations = None if data else metadata.get("annotations")
+    annotations = None if data or trained_on in DATASETS else metadata.get("annotations")
     dataset = load_dataset(data or trained_on, folder, bool(metadata.get("skip_unreadable")), task, annotations)
     same = compute_fingerprint(dataset) == metadata.get("fingerprint", compute_fingerprint(dataset))
     if dataset.name == trained_on and not same:

@@ -14,9 +14,11 @@ from cnn_cli.data.loading import load_dataset, resolve_data_dir
 from cnn_cli.data.targets import classes_in
 
 
-def read_named(name: str, data_dir: Path | None, task: str | None) -> tuple[Content, Array]:
-    """The content, and its images (n, h, w) or (n, h, w, 3). UsageError for an unknown name."""
-    dataset = load_dataset(name, resolve_data_dir(data_dir), task=task)
+def read_named(
+    name: str, data_dir: Path | None, task: str | None, annotations: str | None = None
+) -> tuple[Content, Array]:
+    """The content, and its images (n, h, w) or (n, h, w, 3). UsageError for an unknown name, and for annotations."""
+    dataset = load_dataset(name, resolve_data_dir(data_dir), False, task, annotations)
     images: list[CheckedImage] = []
     counts = {c: Counter[str]() for c in dataset.classes}
     arrays = []

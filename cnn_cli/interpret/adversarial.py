@@ -50,7 +50,8 @@ class AttackRequest:
         return Attack(self.method, self.norm, steps, self.step_size, target=target, seed=self.seed)
 
     def radii(self, channels: int, curve: bool) -> list[float]:
-        """The epsilons, sorted; by default the usual one or, for a curve, fractions of it. UsageError for others."""
+        """The epsilons, sorted; by default the usual one or, for a curve, fractions of it. A curve begins at 0, the
+        accuracy without an attack. UsageError for others."""
         for epsilon in self.epsilons:
             if not 0 <= epsilon < float("inf"):
                 raise UsageError(f"--epsilon {epsilon:g}: must be 0 or more, for pixels in [0, 1]; try 0.03")
@@ -58,7 +59,9 @@ class AttackRequest:
                 hint = f"; {epsilon:g}/255 is {epsilon / 255:.2g}" if epsilon < 256 else ""
                 raise UsageError(f"--epsilon {epsilon:g}: pixels are in [0, 1], so linf takes at most 1{hint}")
         usual = usual_epsilon(self.norm, channels)
-        return sorted(set(self.epsilons)) or ([usual * share for share in _FRACTIONS] if curve else [usual])
+        if not self.epsilons:
+            return [usual * share for share in _FRACTIONS] if curve else [usual]
+        return sorted({*self.epsilons, *([0.0] if curve else [])})
 
 
 def parse_epsilons(texts: Sequence[str]) -> list[float]:

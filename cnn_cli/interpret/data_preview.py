@@ -16,7 +16,7 @@ from cnn_cli.data.loading import load_dataset, resolve_data_dir, select_split, s
 from cnn_cli.data.masks import VOID, are_masks, pixel_counts
 from cnn_cli.data.preparation import prepare, sample_shapes
 from cnn_cli.data.preprocessing import Preprocessing
-from cnn_cli.errors import UsageError, listed
+from cnn_cli.errors import UsageError, enumerated, listed
 from cnn_cli.interpret.pictured import CPU
 from cnn_cli.language.plan import Plan
 from cnn_cli.pictures import image
@@ -27,9 +27,10 @@ from cnn_cli.settings import Setting, resolve, values_of
 from cnn_cli.tables import counted
 from cnn_cli.tasks.selection import task_of
 from cnn_cli.training.initial_weights import find_initial_weights, prepared
-from cnn_cli.training.request import Request, complete, resolve_settings
+from cnn_cli.training.request import Request, chosen_annotations, complete, resolve_settings
 
 _EMPTY = "no objects"
+_MIXES = {"mixup": "mixup", "cutmix": "CutMix"}
 _LONGEST = 224  # px of images of various sizes, where no network says how large they are
 
 
@@ -109,6 +110,9 @@ def preview_data(request: PreviewRequest, path: Path) -> Preview:
     hidden = [name for name, _ in columns[count:]]
     left = [f"not shown, for lack of space: {listed(hidden)}"] if hidden else []
     facts = (dataset.name, plan.network if plan else None, dataset.task, request.split)
+    mixed = [title for name, title in _MIXES.items() if view.values[name] and request.split == "train"]
+    if mixed:
+        left.append(f"{enumerated(mixed)} not shown: images are mixed in pairs during training")
     return Preview(path, sheet.body, *facts, shown, preparation, (*dataset.notes, *left))
 
 
@@ -126,7 +130,7 @@ def _dataset(request: PreviewRequest, settings: dict[str, Setting], plan: Plan |
     values = values_of(settings)
     task = task_of(plan) if plan else request.task
     folder = resolve_data_dir(request.data_dir)
-    dataset = load_dataset(request.data, folder, values["skip_unreadable"], task, values["annotations"])
+    dataset = load_dataset(request.data, folder, values["skip_unreadable"], task, chosen_annotations(settings))
     if plan and task != dataset.task:
         raise UsageError(f"{plan.network} is for {task}, but {dataset.name} is a data set for {dataset.task}")
     fraction = 0 if "val" in dataset.splits else values["val_fraction"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, load_network
-from cnn_cli.errors import UsageError
+from cnn_cli.errors import UsageError, listed
 from cnn_cli.interpret.filter_pages import Drawing, draw_atlas, draw_filters
 from cnn_cli.interpret.filters import (
     Filters,
@@ -141,7 +141,13 @@ def _compared(loaded: LoadedNetwork, layer: str, compare: str) -> tuple[Filters,
     other = load_network(compare)
     if other.weights is None:
         raise UsageError(f"--compare {compare}: no trained weights; name a run folder, a checkpoint, or untrained")
-    return filters_of(restored(other), layer), provenance(other)
+    network = restored(other)
+    if layer not in (names := list(convolutions(network))):
+        raise UsageError(
+            f"--compare {compare}: {other.plan.network} has no convolution {layer!r}; name one that both have with "
+            f"--layer. Its convolutions: {listed(names)}"
+        )
+    return filters_of(network, layer), provenance(other)
 
 
 def _marks(filters: Filters) -> list[str]:

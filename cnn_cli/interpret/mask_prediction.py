@@ -58,9 +58,26 @@ class MaskPredictions:
         return facts | {"images": [shot.document() for shot in self.images]}
 
     def text(self) -> str:
-        return f"{render(self.table())}\n\n{self.sheet}"
+        return f"{render(self.image_table())}\n\n{self.sheet}"
 
     def table(self) -> Table:
+        """A row for each image and class, for CSV and Markdown."""
+        columns = (
+            *(Column(key, key) for key in ("image", "class")),
+            Column("share", "share", number=True, show=percent),
+            Column("miou", "mIoU", number=True, show=percent),
+            *(Column(key, key) for key in ("mask", "overlay")),
+        )
+        rows = [
+            {"image": shot.image, "class": name, "share": share, "miou": shot.miou}
+            | {"mask": str(shot.mask), "overlay": str(shot.overlay)}
+            for shot in self.images
+            for name, share in shot.classes
+        ]
+        return Table(columns, rows)
+
+    def image_table(self) -> Table:
+        """A row for each image, with its most common classes."""
         known = any(shot.miou is not None for shot in self.images)
         columns = (
             Column("image", "image", wraps=True),

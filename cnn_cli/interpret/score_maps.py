@@ -103,11 +103,28 @@ class Convolved:
             **self.window.document(),
             "padded_layers": list(self.window.padded),
             "global_layers": list(self.window.global_layers),
-            "layers": self.table().rows,
+            "layers": self.layer_table().rows,
             "images": [score_map.document() for score_map in self.maps],
         }
 
     def table(self) -> Table:
+        """For CSV and Markdown: a row for each window of the images or, without images, for each layer that changes."""
+        if not self.maps:
+            return self.layer_table()
+        columns = (
+            *(Column(key, key) for key in ("image", "class")),
+            Column("score", "score", number=True, show="{:.2f}".format),
+            Column("probability", "probability", number=True, show=percent),
+            *(Column(key, key, number=True) for key in ("row", "column", "x0", "y0", "x1", "y1")),
+        )
+        rows = []
+        for shot in self.maps:
+            for winner in shot.winners:
+                places = zip(("row", "column", "x0", "y0", "x1", "y1"), (*winner.cell, *winner.box), strict=True)
+                rows.append({"image": shot.image, **winner.document(), **dict(places)})
+        return Table(columns, rows)
+
+    def layer_table(self) -> Table:
         """The layers that change."""
         columns = (Column("layer", "layer"), Column("before", "before"), Column("after", "after", wraps=True))
         before = {row.name: row.text for row in layer_rows(self.conversion.before)}
@@ -131,7 +148,7 @@ class Convolved:
         return Table(columns, rows)
 
     def text(self) -> str:
-        lines = [render(self.table()), "", *self.facts()]
+        lines = [render(self.layer_table()), "", *self.facts()]
         if self.maps:
             lines += ["", render(self.window_table()), "", *self.comparisons()]
         return "\n".join([*lines, *([""] if self.files else []), *map(str, self.files)])

@@ -85,7 +85,7 @@ class Progress:
 
     def _move(self, epoch: int, facts: str) -> None:
         if self.bar:
-            where = f"epoch {epoch}/{self.epochs:g}"
+            where = f"epoch {min(epoch, self.epochs):g}/{self.epochs:g}"
             self.bar.update(self.task, description=where, completed=self.done, facts=f"{facts:<50}", refresh=True)
 
     def _left(self) -> str:

@@ -211,14 +211,13 @@ def _finish_epoch(job: Job, state: State, signals: Signals, poll: Poll) -> None:
 
 def _row(job: Job, state: State, result: TaskResult | None, trained: float, started: float) -> dict[str, Any]:
     """The epoch's line of metrics.jsonl, over all processes. trained: seconds; started: when evaluation began."""
-    epoch, done = job.place(state)
     totals = {name: total.clone() for name, total in state.totals.items()}
     images = torch.tensor(state.seen, device=state.device)
     job.world.sum(*totals.values(), images)
     seen = int(images.item())
     loss, score = job.task.training_figures(totals, seen)
     row: dict[str, Any] = {
-        "epoch": epoch if done == job.steps else job["epochs"],
+        "epoch": min(job.epoch(state), job["epochs"]),  # a fraction at the end, even if rounded up
         "train_loss": loss,
         f"train_{job.task.metric}": score,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import load_network
 from cnn_cli.checkpoints.run_folder import CONFIG, is_stored
+from cnn_cli.data.catalog import DATASETS
 from cnn_cli.errors import CnnError, UsageError, closest
 from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find, plan_document
@@ -112,3 +113,9 @@ def resolve_settings(request: Request, plan: Plan) -> dict[str, Setting]:
         known = ", ".join(plan.recipes)
         raise UsageError(f"{plan.network} has no recipe {name!r}.{closest(name, plan.recipes)} Its recipes: {known}")
     return resolve(request.options, os.environ, plan.train, {**request.settings, **recipe})
+
+
+def chosen_annotations(settings: Mapping[str, Setting]) -> str | None:
+    """Which annotations of the data to read. Those that a spec names are for its folder, not for a named data set."""
+    value, source = settings["annotations"]
+    return None if source in ("spec", "recipe") and settings["data"].value in DATASETS else value

@@ -32,7 +32,7 @@ from cnn_cli.training.completion import RunResult, read_run, train_to_completion
 from cnn_cli.training.initial_weights import find_initial_weights, fitting, full_path, prepared, remarks
 from cnn_cli.training.loop import save, write_log
 from cnn_cli.training.preparation import choose_device, initial_state, make_job, settle
-from cnn_cli.training.request import Request, complete, resolve_settings
+from cnn_cli.training.request import Request, chosen_annotations, complete, resolve_settings
 from cnn_cli.training.run_report import data_facts, run_facts, run_header, write_config
 from cnn_cli.training.shared_folder import existing_folder, new_folder
 from cnn_cli.training.signals import watch_signals
@@ -55,8 +55,8 @@ def begin(request: Request) -> RunResult | None:
         data_dir = resolve_data_dir(request.data_dir)
         with world.local_main_first(), hint_at_skipping():
             weights = find_initial_weights(settings, plan)
-            skip, annotations = settings["skip_unreadable"].value, settings["annotations"].value
-            dataset = load_dataset(settings["data"].value, data_dir, skip, task_of(plan), annotations)
+            skip = settings["skip_unreadable"].value
+            dataset = load_dataset(settings["data"].value, data_dir, skip, task_of(plan), chosen_annotations(settings))
         settings |= {"data": Setting(dataset.name, settings["data"].source), "weights": full_path(settings["weights"])}
         if weights:
             request = replace(request, input=request.input or weights.input_for(plan))
@@ -132,6 +132,9 @@ def _plan_and_settings(request: Request) -> tuple[Plan, dict[str, Setting]]:
         raise UsageError(f"{plan.network} names no data set; add --data NAME_OR_FOLDER ({', '.join(DATASETS)})")
     if request.film:
         check_film(plan)
+    fraction = settings["val_fraction"]
+    if settings["overfit"].value and fraction.value and fraction.source not in ("spec", "recipe"):
+        raise UsageError("--overfit evaluates on the training images themselves; leave out --val-fraction")
     frozen_tensors(plan, settings["freeze"].value)
     return plan, settings
 
@@ -155,7 +158,8 @@ def _same_dataset(request: Request, settings: dict[str, Setting], metadata: Meta
     if is_missing(settings["data"].value):
         raise moved(settings["data"].value)
     folder = resolve_data_dir(request.data_dir, metadata.data["folder"])
-    skip, annotations = bool(metadata.data.get("skip_unreadable")), metadata.data.get("annotations")
+    skip = bool(metadata.data.get("skip_unreadable"))
+    annotations = None if settings["data"].value in DATASETS else metadata.data.get("annotations")
     task = task_of(plan_document(metadata.spec, str(run)))
     dataset = load_dataset(settings["data"].value, folder, skip, task, annotations)
     if compute_fingerprint(dataset) != metadata.data.get("fingerprint"):

@@ -13,7 +13,7 @@ import torch
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.checkpoints.runs import list_runs
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tables import Column, Table, percent, render, wrapped
 from cnn_cli.tasks.paired import Difference, compare_groups, compare_right, compare_sums, compare_weighted
 from cnn_cli.tasks.precision_resampling import weighted_precision
 from cnn_cli.tasks.segmentation_result import mean_ious
@@ -136,17 +136,18 @@ class RunComparison:
         first = self.candidates[0].outcomes[0].images
         lines = [f"{Path(first.data).name} {first.split.name}: {self.images:,} images", "", render(self.table()), ""]
         for other, d in zip(self.candidates[1:], self.differences, strict=True):
-            lines.append(self.verdict(other, d))
+            lines.append(wrapped(self.verdict(other, d)))
             if d.only_a is not None:
                 a, b = self.candidates[0].letter, other.letter
                 if self.metric == "AP":
-                    lines.append(f"only {a} detects {d.only_a:,} objects, only {b} {d.only_b:,}")
+                    lines.append(wrapped(f"only {a} detects {d.only_a:,} objects, only {b} {d.only_b:,}"))
                 else:
-                    lines.append(f"only {a} is right on {d.only_a:,} images, only {b} on {d.only_b:,}")
+                    lines.append(wrapped(f"only {a} is right on {d.only_a:,} images, only {b} on {d.only_b:,}"))
         if self.settings:
             names = [candidate.letter for candidate in self.candidates]
             columns = (Column("setting", "setting"), *(Column(name, name, wraps=True) for name in names))
-            lines += ["", "settings that differ", render(Table(columns, list(self.settings)))]
+            rows = [{key: "none" if value is None else value for key, value in row.items()} for row in self.settings]
+            lines += ["", "settings that differ", render(Table(columns, rows))]
         return "\n".join(lines)
 
 
@@ -242,7 +243,8 @@ def _settings(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
             listed = list_runs(run).runs
         except CnnError:
             return []
-        rows.append({**(listed[0].settings if listed else {}), "network": candidate.runs[0].plan.network})
+        settings = {name: listed[0].setting(name) for name in listed[0].settings} if listed else {}
+        rows.append({**settings, "network": candidate.runs[0].plan.network})
     seeds = {"seed"} if len(candidates[0].runs) > 1 else set()
     names = sorted({name for row in rows for name in row} - seeds)
     return [
