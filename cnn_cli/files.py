@@ -7,7 +7,6 @@ and the disk is told of that too (fsync of the folder). Without both a power cut
 
 import errno
 import os
-import socket
 import stat
 import sys
 from collections.abc import Iterator
@@ -240,6 +239,8 @@ def downloading(message: str) -> Iterator[None]:
 
     A connection that is silent for 30 seconds counts as broken, so that no start hangs forever.
     """
+    import socket
+
     print(message, file=sys.stderr, flush=True)
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)

@@ -106,13 +106,9 @@ def _cells(rows: Iterator[tuple[str, ...]], head: tuple[str, ...]) -> str:
 
 
 def _command_table() -> str:
-    from cnn_cli.cli import app
+    from cnn_cli.cli.commands import HELP
 
-    rows = (
-        (f"`cnn {c.name}`", (c.callback.__doc__ or "").strip().splitlines()[0].removesuffix("."))
-        for c in app.registered_commands
-        if c.callback
-    )
+    rows = ((f"`cnn {name}`", text.removesuffix(".")) for name, text in HELP.items())
     return _cells(rows, ("command", "description"))
 
 

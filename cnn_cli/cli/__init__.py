@@ -1,4 +1,4 @@
-"""The command line. Importing a file of commands adds them to the app, in the order in which --help lists them."""
+"""The command line: `cnn` with its exit codes."""
 
 import atexit
 import gc
@@ -9,19 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 
-# isort: off
-from cnn_cli.cli import list, check, summary, shapes, diff, schema  # noqa: F401
-from cnn_cli.cli import data, data_check, data_preview, data_cache, train, eval, errors, predict, runs, compare, report  # noqa: F401
-from cnn_cli.cli import visualize_filters, visualize_features, visualize_saliency, attack, synthesize, stylize, convolve  # noqa: F401
-from cnn_cli.cli import page  # noqa: F401
-from cnn_cli.cli import guide  # noqa: F401
-
-# isort: on
 from cnn_cli.cli.app import app
-from cnn_cli.cli.loading import announce_loading
 from cnn_cli.cli.output import note
-from cnn_cli.distributed.process_group import REPORT_DELAY, should_report
-from cnn_cli.distributed.world import current_world
+from cnn_cli.distributed.world import REPORT_DELAY, current_world, should_report
 from cnn_cli.errors import CnnError
 
 __all__ = ["app", "main"]
@@ -35,7 +25,10 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
         with _one_voice():
-            announce_loading()
+            if sys.stderr.isatty():
+                from cnn_cli.cli.loading import announce_loading
+
+                announce_loading()
             app(arguments, prog_name="cnn")
     except CnnError as error:
         if debug:

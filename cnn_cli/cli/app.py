@@ -9,6 +9,7 @@ expands each into the command's own options and hands the filled group to the fu
 
 import dataclasses
 import inspect
+import os
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -19,11 +20,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cnn_cli import __version__
-from cnn_cli.cli.completion import COMPLETIONS
+from cnn_cli.cli.commands import COMMANDS, FUNCTIONS, HELP, Commands
 from cnn_cli.errors import UsageError
-
-SECTIONS = ("Networks", "Training", "Interpretation", "Documentation")  # of `cnn --help`
-
 
 _FIRST, _LAST = ("Arguments", "Network", "Data"), ("Speed", "Run", "Output", "Other")  # sections of a command's help
 
@@ -121,6 +119,10 @@ class _Conversion:
 class _Group(TyperGroup):
     """Commands in titled sections."""
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes | {"commands": None})
+        self.commands = Commands(_built)  # type: ignore[assignment]  # none is added later
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
 
@@ -142,11 +144,10 @@ class _Group(TyperGroup):
             raise _reworded(error, ctx) from None
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        width = max(map(len, self.commands))
-        for section in SECTIONS:
-            commands = [c for c in self.commands.values() if getattr(c, "rich_help_panel", None) == section]
-            with formatter.section(section):
-                formatter.write_dl([(f"{c.name:<{width}}", c.get_short_help_str(200)) for c in commands])
+        width = max(map(len, HELP))
+        for title, commands in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{width}}", text) for name, text in commands.items()])
         records = [record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))]
         with formatter.section("Options"):
             formatter.write_dl(records)
@@ -165,14 +166,21 @@ app = typer.Typer(
 )
 
 
-def command(name: str, section: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add a function to the app, with its groups of options expanded."""
+def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function the command of that name, whose row is in `COMMANDS`."""
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
-        app.command(name, cls=_Command, rich_help_panel=section)(_expanded(function))
+        FUNCTIONS[name] = function
         return function
 
     return add
+
+
+def _built(name: str, function: Callable[..., None]) -> Any:
+    """The command, with the groups of options of its function expanded."""
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    single.command(name, cls=_Command)(_expanded(function))
+    return typer.main.get_command(single)
 
 
 def _expanded(function: Callable[..., None]) -> Callable[..., None]:
@@ -187,10 +195,11 @@ def _expanded(function: Callable[..., None]) -> Callable[..., None]:
         }
         function(**values, **filled)
 
+    completions = _completions()
     parameters = [expanded for p in own for expanded in (_fields(groups[p.name]) if p.name in groups else [p])]
     for parameter in parameters:
         info = _info(parameter)
-        info.autocompletion = COMPLETIONS.get(parameter.name)
+        info.autocompletion = completions.get(parameter.name)
         if _is_option(parameter) and not info.param_decls:  # for a flag too, which would have a --no-… besides
             info.param_decls = ["--" + parameter.name.replace("_", "-")]
     parameters.sort(key=_is_option)  # arguments first, in their order
@@ -198,6 +207,15 @@ def _expanded(function: Callable[..., None]) -> Callable[..., None]:
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in parameters}
     return call
+
+
+def _completions() -> dict[str, Any]:
+    """Completions by the name of a parameter, where the shell asks for them."""
+    if "_CNN_COMPLETE" not in os.environ:
+        return {}
+    from cnn_cli.cli.completion import COMPLETIONS
+
+    return COMPLETIONS
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:

@@ -28,7 +28,7 @@ class Attack:
     seed: int = SEED
 
 
-@command("attack", "Interpretation")
+@command("attack")
 def attack_command(
     network: Network,
     images: Images,

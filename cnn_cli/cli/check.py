@@ -7,7 +7,7 @@ from cnn_cli.cli.options import JSON, Spec, argument
 from cnn_cli.cli.output import emit, emit_json, note
 
 
-@command("check", "Networks")
+@command("check")
 def check_command(
     spec: Spec,
     sources: list[str] | None = argument("[FILE_OR_NETWORK]...", "Files or networks to check [all networks]."),

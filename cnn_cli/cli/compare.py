@@ -18,7 +18,7 @@ Runs = Annotated[list[str], typer.Argument(metavar="A B...", help=_RUNS_HELP)]
 _FOLDER_HELP = "Folder for the pictures [comparison/ in the working directory]."
 
 
-@command("compare", "Training")
+@command("compare")
 def compare_command(
     runs: Runs,
     spec: Spec,

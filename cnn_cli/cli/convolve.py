@@ -10,7 +10,7 @@ from cnn_cli.cli.output import note, note_weights
 _IMAGES_HELP = "Images at least as large as the network's input: files, folders, or patterns such as '*.png'."
 
 
-@command("convolve", "Interpretation")
+@command("convolve")
 def convolve_command(
     network: Network,
     spec: Spec,

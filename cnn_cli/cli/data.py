@@ -17,7 +17,7 @@ ANNOTATIONS = option(
 )
 
 
-@command("data", "Training")
+@command("data")
 def data_command(
     data: Name,
     format: Format,

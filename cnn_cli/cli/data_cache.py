@@ -4,7 +4,7 @@ from cnn_cli.cli.app import command
 from cnn_cli.cli.options import Format, flag
 
 
-@command("data cache", "Training")
+@command("data cache")
 def data_cache_command(format: Format, clear: bool = flag("Data", "Delete all cached images.")) -> None:
     """List the cached images of folders that do not fit into memory, or delete them.
 

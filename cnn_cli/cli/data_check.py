@@ -11,7 +11,7 @@ from cnn_cli.cli.output import emit, emit_json, note
 from cnn_cli.errors import UsageError
 
 
-@command("data check", "Training")
+@command("data check")
 def data_check_command(
     data: Name,
     data_dir: Path | None = DATA_DIR,

@@ -15,7 +15,7 @@ SampleSettings: Any = settings_group((*_SETTINGS, "skip_unreadable", "annotation
 _COUNT = option("Output", "N", "Images per class.", "-n", "--images", default=4, min=1, max=16)
 
 
-@command("data preview", "Training")
+@command("data preview")
 def data_preview_command(
     data: Name,
     spec: Spec,

@@ -22,7 +22,7 @@ class Sides:
     input_b: str | None = option("Network", "CxHxW", "Input size of B.")
 
 
-@command("diff", "Networks")
+@command("diff")
 def diff_command(
     a: First,
     spec: Spec,

@@ -6,7 +6,7 @@ from cnn_cli.cli.output import note_weights
 from cnn_cli.errors import UsageError
 
 
-@command("errors", "Training")
+@command("errors")
 def errors_command(
     network: Network,
     spec: Spec,

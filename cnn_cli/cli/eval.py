@@ -8,7 +8,7 @@ from cnn_cli.cli.output import note, note_weights
 from cnn_cli.errors import UsageError
 
 
-@command("eval", "Training")
+@command("eval")
 def evaluate_command(
     network: Network,
     spec: Spec,

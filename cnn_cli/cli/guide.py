@@ -12,7 +12,7 @@ from cnn_cli.tables import Column, Table, render, terminal_width
 PAGES = Path(__file__).parents[1] / "guide"
 
 
-@command("guide", "Documentation")
+@command("guide")
 def guide_command(topic: str | None = argument("[TOPIC]", "Page to read [the list of pages].")) -> None:
     """Read the guide; without a topic, list its pages."""
     pages = {path.stem: path for path in sorted(PAGES.glob("*.md"))}

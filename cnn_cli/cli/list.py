@@ -7,7 +7,7 @@ from cnn_cli.cli.options import MODELS, Format
 from cnn_cli.errors import SpecError
 
 
-@command("list", "Networks")
+@command("list")
 def list_command(format: Format, models: list[Path] | None = MODELS) -> None:
     """List all networks with their inputs and parameters."""
     from cnn_cli.analysis.networks import list_networks

@@ -13,9 +13,8 @@ _PATIENCE = 1.0  # seconds of silence, from the start of the command
 
 
 def announce_loading() -> None:
-    """From now on, loading a large library is announced on stderr, where that is a terminal."""
-    if sys.stderr.isatty():
-        sys.meta_path.insert(0, _Finder(time.monotonic() + _PATIENCE))
+    """From now on, loading a large library is announced on stderr, which is a terminal."""
+    sys.meta_path.insert(0, _Finder(time.monotonic() + _PATIENCE))
 
 
 class _Finder(MetaPathFinder):

@@ -9,7 +9,7 @@ from cnn_cli.cli.output import emit_result, note, note_weights
 _OUTPUT_HELP = "HTML file [page.html in the run folder, or NETWORK.html]."
 
 
-@command("page", "Interpretation")
+@command("page")
 def page_command(
     network: Network,
     images: Images,

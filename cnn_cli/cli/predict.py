@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cnn_cli.interpret.prediction import Predictions
 
 
-@command("predict", "Training")
+@command("predict")
 def predict_command(
     network: Network,
     images: Images,

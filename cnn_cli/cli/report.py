@@ -15,7 +15,7 @@ Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help=_RUNS_HELP)]
 _OUTPUT_HELP = "HTML file [report.html in the run folder; of several runs, in the working directory]."
 
 
-@command("report", "Training")
+@command("report")
 def report_command(
     runs: Runs,
     data: Data,

@@ -14,7 +14,7 @@ _SORT_HELP = "Sort by name, score, epochs, time, started, or a setting."
 Folder = Annotated[Path, typer.Argument(metavar="[FOLDER]", help=_FOLDER_HELP)]
 
 
-@command("runs", "Training")
+@command("runs")
 def runs_command(
     format: Format,
     folder: Folder = Path("runs"),

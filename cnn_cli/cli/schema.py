@@ -4,7 +4,7 @@ from cnn_cli.cli.app import command
 from cnn_cli.cli.output import emit_json
 
 
-@command("schema", "Networks")
+@command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of specs, for editors."""
     from cnn_cli.language.schema import spec_schema

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from cnn_cli.language.plan import Plan
 
 
-@command("shapes", "Networks")
+@command("shapes")
 def shapes_command(
     network: Network,
     spec: Spec,

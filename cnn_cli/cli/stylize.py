@@ -31,7 +31,7 @@ class Style:
     size: int = option("Style transfer", "N", "Longer side in pixels.", default=256, min=16, max=4000)
 
 
-@command("stylize", "Interpretation")
+@command("stylize")
 def stylize_command(
     network: Network,
     files: Files,

@@ -38,7 +38,7 @@ class Checks:
             note(f"folded with --depth {folded} to be readable; another --depth shows more or less")
 
 
-@command("summary", "Networks")
+@command("summary")
 def summary_command(
     network: Network,
     spec: Spec,

@@ -32,7 +32,7 @@ class Optimization:
     seed: int = SEED
 
 
-@command("synthesize", "Interpretation")
+@command("synthesize")
 def synthesize_command(
     network: Network,
     objective: Objective,

@@ -33,7 +33,7 @@ class RunOptions:
     json: bool = JSON
 
 
-@command("train", "Training")
+@command("train")
 def train_command(
     network: Network,
     spec: Spec,

@@ -5,7 +5,7 @@ from cnn_cli.cli.options import JSON, Data, Images, Network, Picture, Spec, Untr
 from cnn_cli.cli.output import emit_result
 
 
-@command("visualize-features", "Interpretation")
+@command("visualize-features")
 def visualize_features_command(
     network: Network,
     images: Images,

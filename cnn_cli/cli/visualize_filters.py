@@ -37,7 +37,7 @@ class Filters:
             raise UsageError(f"--every-epoch draws the saved filters of the first convolution; leave out {other}")
 
 
-@command("visualize-filters", "Interpretation")
+@command("visualize-filters")
 def visualize_filters_command(
     network: Network,
     filters: Filters,

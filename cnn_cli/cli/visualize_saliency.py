@@ -32,7 +32,7 @@ class Saliency:
     seed: int = SEED
 
 
-@command("visualize-saliency", "Interpretation")
+@command("visualize-saliency")
 def visualize_saliency_command(
     network: Network,
     images: Images,

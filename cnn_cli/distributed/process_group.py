@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cnn_cli.distributed.world import World, current_world
+from cnn_cli.distributed.world import World
 from cnn_cli.errors import CnnError, UsageError
 
 if TYPE_CHECKING:
@@ -26,21 +26,6 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=Exception)
 DEFAULT_TIMEOUT = 300.0  # seconds of waiting for another process before it counts as hanging
-REPORT_DELAY = 5.0  # seconds that the other processes give the main one to report an error
-
-
-def should_report(error: CnnError) -> bool:
-    """Whether this process reports the error. Where all fail alike, each by itself, the main one does.
-
-    The others wait: the launcher ends them after the main one's report, and otherwise only they know the error.
-    """
-    try:
-        if error.to_report or (error.to_report is None and current_world().is_main):
-            return True
-    except CnnError:  # the rank is unknown
-        return True
-    time.sleep(REPORT_DELAY if error.to_report is None else REPORT_DELAY / 2)
-    return error.to_report is None
 
 
 @contextmanager

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DOWNLOAD_TIMEOUT = timedelta(days=1)
+REPORT_DELAY = 5.0  # seconds that the other processes give the main one to report an error
 
 
 @dataclass(frozen=True)
@@ -157,3 +158,17 @@ def current_world(environ: Mapping[str, str] = os.environ) -> World:
         values = ", ".join(f"{name}={environ.get(name, '')}" for name in names)
         raise CnnError(f"invalid variables of a distributed run: {values}; unset them to train in one process")
     return World(rank, size, local_rank, nodes) if size > 1 else ALONE
+
+
+def should_report(error: CnnError) -> bool:
+    """Whether this process reports the error. Where all fail alike, each by itself, the main one does.
+
+    The others wait: the launcher ends them after the main one's report, and otherwise only they know the error.
+    """
+    try:
+        if error.to_report or (error.to_report is None and current_world().is_main):
+            return True
+    except CnnError:  # the rank is unknown
+        return True
+    time.sleep(REPORT_DELAY if error.to_report is None else REPORT_DELAY / 2)
+    return error.to_report is None
