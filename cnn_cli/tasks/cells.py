@@ -75,13 +75,18 @@ def assign(cells: Cells, boxes: Tensor) -> tuple[Tensor, Tensor]:
 def generalized_iou(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """(…, 4), (…, 4) → the IoU of each pair, and the generalized IoU (Rezatofighi et al. 2019), (…) each."""
     low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
-    common = (high - low).clamp(min=0).prod(-1)
+    common = _product((high - low).clamp(min=0))
     union = _area(boxes) + _area(others) - common
     around = torch.maximum(boxes[..., 2:], others[..., 2:]) - torch.minimum(boxes[..., :2], others[..., :2])
-    hull = around.prod(-1)
+    hull = _product(around)
     iou = common / union.clamp(min=1e-6)
     return iou, iou - (hull - union) / hull.clamp(min=1e-6)
 
 
 def _area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    return _product(boxes[..., 2:] - boxes[..., :2])
+
+
+def _product(sides: Tensor) -> Tensor:
+    """(…, 2) → (…). Not torch.prod, whose gradient waits for the device and so cannot be part of a CUDA graph."""
+    return sides[..., 0] * sides[..., 1]

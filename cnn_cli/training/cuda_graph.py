@@ -12,6 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from cnn_cli.errors import UsageError
+from cnn_cli.setting_kinds import FAST
+
 WARM_UP = 3  # steps run without a graph first, in which libraries choose kernels and allocate workspaces
 
 
@@ -43,11 +46,24 @@ class StepGraph:
             self._step_on_side_stream()
             return
         if self.graph is None or not self.current:
-            graph = torch.cuda.CUDAGraph()
+            self.graph, self.current = self._record(), True
+        self.graph.replay()
+
+    def _record(self) -> torch.cuda.CUDAGraph:
+        """UsageError if an operation of the step waits for the device, which ends a recording."""
+        graph = torch.cuda.CUDAGraph()
+        try:
             with torch.cuda.graph(graph, pool=self.graph.pool() if self.graph else None):
                 self.step(self.index)
-            self.graph, self.current = graph, True
-        self.graph.replay()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            others = ",".join(name for name in FAST if name not in ("cuda-graph", "keep-memory"))
+            raise UsageError(
+                f"this training step cannot be recorded as a CUDA graph: {str(error).splitlines()[0]}\n"
+                f"train without one: --fast {others}"
+            ) from error
+        return graph
 
     def _step_on_side_stream(self) -> None:
         """As the recording will be: the default stream cannot be recorded."""
