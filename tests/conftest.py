@@ -1,13 +1,26 @@
-"""Fixtures that many tests share."""
+"""Fixtures that many tests share, and what all of them run with."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is loaded: the processes of pytest share the CPUs
+
 import small_runs
 import torch
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One folder of caches for all processes of this session, in place of the user's own."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        caches = TemporaryDirectory(prefix="cnn-tests-", ignore_cleanup_errors=True)
+        config.add_cleanup(caches.cleanup)
+        os.environ["XDG_CACHE_HOME"] = caches.name
 
 
 @pytest.fixture

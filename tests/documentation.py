@@ -15,7 +15,6 @@ from pathlib import Path
 
 import processes
 
-_LIGHT = ("--help", "check", "diff", "guide", "list", "schema", "shapes", "summary")  # commands that load no torch
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "cnn_cli" / "guide"
 PAGES = [ROOT / "README.md", *sorted(GUIDE.glob("*.md")), ROOT / ".github" / "CONTRIBUTING.md"]
@@ -74,11 +73,9 @@ def with_output(page: Path, text: str, sandbox: Path) -> str:
 def run(command: str, sandbox: Path) -> subprocess.CompletedProcess[str]:
     """A command of the documentation in a folder of its own, in a terminal of 80 columns."""
     words = shlex.split(command)
-    if words[0] == "cnn" and words[1] not in _LIGHT:
-        return processes.command(sandbox, words[1:], _environment())
     if words[0] == "cnn":
-        words[:1] = [sys.executable, "-m", "cnn_cli"]
-    elif words[0] == "torchrun":
+        return processes.command(sandbox, words[1:], _environment())
+    if words[0] == "torchrun":
         words[:1] = [sys.executable, "-m", "torch.distributed.run"]
     return subprocess.run(words, cwd=sandbox, env=_environment(), capture_output=True, text=True, timeout=300)
 

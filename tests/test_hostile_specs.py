@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from cnn_cli.analysis import diagnostics
 from cnn_cli.analysis.diagnostics import diagnose
 from cnn_cli.cli.output import clean
 from cnn_cli.errors import SpecError, UsageError
@@ -151,7 +152,7 @@ CASES: dict[str, tuple[str | bytes, str]] = {
     "a long word": (net("[R" + "e" * 500_000 + "]"), "unknown layer 'Reee"),
     "a long word for a value": (net("[{Linear: " + "e" * 500_000 + "}]"), "must be an integer of at least 1, not 'eee"),
     "a long list for a value": (
-        net("[{Linear: [" + "1," * 9_000 + "]}]"),
+        net("[{Linear: [" + "1," * 3_000 + "]}]"),
         "must be an integer of at least 1, not [1,",
     ),
 }
@@ -189,29 +190,27 @@ def test_one_error_soon_and_small(name: str, tmp_path: Path) -> None:
         assert all(p.file == str(path) and p.line >= 1 and p.column >= 1 for p in caught.value.problems)
 
 
-def test_ten_thousand_mistakes_are_told_in_time(tmp_path: Path) -> None:
+def test_thousands_of_mistakes_are_told_in_time(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
-    path.write_text(net("[" + "{Linear: x}, relu, " * 9_000 + "]"))
+    path.write_text(net("[" + "{Linear: x}, relu, " * 3_000 + "]"))
     start = time.process_time()
     result = diagnose([str(path)], (), {}, None)
-    assert time.process_time() - start < 5 * SECONDS
-    assert len(result.errors) == 18_000
+    assert time.process_time() - start < 2 * SECONDS
+    assert len(result.errors) == 6_000
 
 
-def test_networks_that_are_large_together_are_refused(tmp_path: Path) -> None:
+def test_networks_that_are_large_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostics, "MOST_LAYERS", 10_000)
     path = tmp_path / "x.yaml"
-    large = "{input: [1, 2, 2], layers: [{repeat: 1000, layers: [ReLU, ReLU, ReLU, ReLU, ReLU, ReLU]}]}"
+    large = "{input: [1, 2, 2], layers: [{repeat: 100, layers: [ReLU, ReLU, ReLU, ReLU, ReLU, ReLU]}]}"
     path.write_text("".join(f"n{i}: {large}\n" for i in range(400)))
     result = diagnose([str(path)], (), {}, None)
-    message = "the networks before this one have more than 100,000 layers in total; split the file"
+    message = "the networks before this one have more than 10,000 layers in total; split the file"
     assert [(p.line, p.column, p.where, p.message) for p in result.problems] == [(18, 1, "n17", message)]
 
 
 COMMANDS = ["check", "summary", "shapes"]
-SAMPLE = [
-    "alias bomb", "100,000 brackets", "copies of copies", "blocks of blocks", "10^15 features", "128 TB of activations",
-    "2 MB", "NUL", "UTF-16", "escape sequences", "a raw escape", "turned text", "300 characters", "python object",
-]  # fmt: skip
+SAMPLE = ["alias bomb", "copies of copies", "10^15 features", "2 MB", "UTF-16", "a raw escape", "python object"]
 LIMITED = f"""
 import re, resource, sys
 from pathlib import Path

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,12 @@ def is_ours(name: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(path: Path) -> list[tuple[str, int, bool]]:
     """Each module that a file imports: its full name, the line, and whether it is loaded with the file.
 
@@ -94,13 +101,13 @@ def imports(path: Path) -> list[tuple[str, int, bool]]:
         for child in ast.iter_child_nodes(node):
             walk(child, loaded and not in_function)
 
-    walk(ast.parse(path.read_text()), True)
+    walk(tree(path), True)
     return found
 
 
 def functions(path: Path) -> list[tuple[str, int]]:
     """Every function of a file with its length in lines."""
-    nodes = ast.walk(ast.parse(path.read_text()))
+    nodes = ast.walk(tree(path))
     kinds = ast.FunctionDef | ast.AsyncFunctionDef
     return [(n.name, n.end_lineno - n.lineno + 1) for n in nodes if isinstance(n, kinds) and n.end_lineno]
 
@@ -130,19 +137,19 @@ def test_no_module_is_named_as_its_own_function() -> None:
     assert [f for f in outside if re.search(rf"^def {f.stem}\(", f.read_text(), re.MULTILINE)] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_point_downward_only(path: Path) -> None:
+def test_imports_point_downward_only() -> None:
     """Also those within functions. `cnn_cli.build` alone looks up: it imports network when it is first used."""
-    name = module_name(path)
     wrong = []
-    for imported, line, _ in imports(path):
-        package, _, inside = imported.partition(".")
-        beside = name.partition(".")[0] == inside.partition(".")[0]
-        if package == "cnn_cli" and name != "__init__" and not beside:
-            row, own = row_of(inside or "__init__"), row_of(name)
-            upward = row is None or own is None or (row >= own and not inside.startswith(f"{name}."))
-            if upward:
-                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {imported}")
+    for path in FILES:
+        name = module_name(path)
+        for imported, line, _ in imports(path):
+            package, _, inside = imported.partition(".")
+            beside = name.partition(".")[0] == inside.partition(".")[0]
+            if package == "cnn_cli" and name != "__init__" and not beside:
+                row, own = row_of(inside or "__init__"), row_of(name)
+                upward = row is None or own is None or (row >= own and not inside.startswith(f"{name}."))
+                if upward:
+                    wrong.append(f"{path.relative_to(ROOT)}:{line} imports {imported}")
     assert wrong == []
 
 
@@ -163,17 +170,16 @@ def test_tests_stay_readable() -> None:
     assert [f.name for f in (ROOT / "tests").glob("*.py") if len(f.read_text().splitlines()) > 400] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_no_call_passes_ten_positional_arguments(path: Path) -> None:
-    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    long = [call for call in calls if len(call.args) >= 10 and not isinstance(call.func, ast.Subscript)]  # of a kernel
-    assert [(path.name, call.lineno) for call in long] == []
+def test_no_call_passes_ten_positional_arguments() -> None:
+    calls = [(f.name, n) for f in FILES for n in ast.walk(tree(f)) if isinstance(n, ast.Call)]
+    long = [(name, call) for name, call in calls if len(call.args) >= 10]
+    assert [(name, c.lineno) for name, c in long if not isinstance(c.func, ast.Subscript)] == []  # which calls a kernel
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_files_and_functions_stay_readable(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 400
-    assert [(name, lines) for name, lines in functions(path) if lines > 60 and name != "train"] == []
+def test_files_and_functions_stay_readable() -> None:
+    assert [f.name for f in FILES if len(f.read_text().splitlines()) > 400] == []
+    lengths = [(f.name, name, lines) for f in FILES for name, lines in functions(f)]
+    assert [row for row in lengths if row[2] > 60 and row[1] != "train"] == []
 
 
 @pytest.mark.parametrize(
@@ -195,10 +201,10 @@ assert not loaded, loaded
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_command_line_files_name_nothing_heavy_at_the_top(path: Path) -> None:
-    if row_of(module_name(path)) == row_of("cli"):
-        assert [name for name, _, loaded in imports(path) if loaded and name.split(".")[0] in HEAVY] == []
+def test_command_line_files_name_nothing_heavy_at_the_top() -> None:
+    commands = [f for f in FILES if row_of(module_name(f)) == row_of("cli")]
+    names = [(f.name, name) for f in commands for name, _, loaded in imports(f) if loaded]
+    assert [(file, name) for file, name in names if name.split(".")[0] in HEAVY] == []
 
 
 def test_pictures_are_drawn_without_pyplot(tmp_path: Path) -> None:
