@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ _BYTES = 1_500_000  # of the gallery
 _MOST = 50
 _TRAINED_UP_TO = 500_000  # parameters of a network that trains in the page
 _TRAIN, _TEST = 1_000, 200
-_LEVELS = "0123456789abcdefg"  # a character for a pixel of the digits
+_LEVELS = "0123456789abcdefg"  # a character for a pixel of the digits; A, B, … stand for 3, 4, … zeros
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ def digits_to_train_on(loaded: LoadedNetwork) -> dict[str, Any] | None:
         assert isinstance(images, Tensor) and isinstance(labels, Tensor)
         levels = (images[:n].int() * 16 + 127) // 255  # they were 0 to 16
         letters = "".join(_LEVELS[level] for level in levels.flatten().tolist())
-        parts[split] = {"images": letters, "labels": labels[:n].tolist()}
+        short = re.sub("0{3,28}", lambda zeros: chr(ord("A") + len(zeros[0]) - 3), letters)
+        parts[split] = {"images": short, "labels": labels[:n].tolist()}
     return {"side": 8, "parts": parts}
 
 

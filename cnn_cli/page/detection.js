@@ -59,5 +59,5 @@ function detectionGradients(network, ran, { scale, place }) {
   const scores = valueOf(ran, network.detects[scale].scores),
     grad = new Float32Array(scores.data.length);
   grad[place] = 1;
-  return gradients(scores, grad);
+  return gradients(scores, grad, new Set(network.weights.values()));
 }

@@ -34,7 +34,7 @@ const percent = (p) => `${(100 * p).toFixed(1)}%`;
 const sizes = (shape) => shape.join("x") || "a number";
 
 // Positive values are orange, negative ones blue, and 0 is the background: light or dark as the page is.
-const isDark = () => getComputedStyle(document.documentElement).getPropertyValue("--dark").trim() === "1";
+const isDark = () => document.documentElement.dataset.theme === "dark";
 
 function signedColor(t, dark) {
   const zero = dark ? [24, 26, 32] : [255, 255, 255];
@@ -42,6 +42,15 @@ function signedColor(t, dark) {
   const share = Math.min(1, Math.abs(t));
   return zero.map((from, i) => Math.round(from + (end[i] - from) * share));
 }
+
+/** The colors from −1 to 1 in 511 steps, as pixels of a canvas. */
+function signedPixels(dark) {
+  const bytes = new Uint8ClampedArray(4 * 511);
+  for (let i = 0; i < 511; i++) bytes.set([...signedColor((i - 255) / 255, dark), 255], 4 * i);
+  return new Uint32Array(bytes.buffer);
+}
+
+const PIXELS = { light: signedPixels(false), dark: signedPixels(true) };
 
 /** Black or white: what is read better on a color. */
 function textColor(color) {
@@ -61,21 +70,23 @@ function paintMap(canvas, values, width, height, bound) {
   canvas.height = height;
   const context = canvas.getContext("2d"),
     picture = context.createImageData(width, height),
-    dark = isDark();
-  for (let i = 0; i < width * height; i++) {
-    const [r, g, b] = signedColor(values[i] / bound, dark);
-    picture.data.set([r, g, b, 255], 4 * i);
+    pixels = new Uint32Array(picture.data.buffer),
+    colors = PIXELS[isDark() ? "dark" : "light"],
+    scale = 255 / bound;
+  for (let i = 0; i < pixels.length; i++) {
+    pixels[i] = colors[255 + Math.round(Math.min(255, Math.max(-255, values[i] * scale || 0)))];
   }
   context.putImageData(picture, 0, 0);
 }
 
-/** Several maps beside each other with a gap of a pixel. */
-function paintMosaic(canvas, data, [channels, height, width], most) {
-  const shown = Math.min(channels, most),
+const MOSAIC = 9; // maps in the picture of a layer
+
+/** The first maps beside each other with a gap of a pixel. */
+function paintMosaic(canvas, data, [channels, height, width], bound) {
+  const shown = Math.min(channels, MOSAIC),
     columns = Math.ceil(Math.sqrt(shown)),
     rows = Math.ceil(shown / columns);
-  const scale = Math.max(1, Math.floor(96 / (columns * Math.max(width, height)))),
-    bound = largest(data);
+  const scale = Math.max(1, Math.floor(96 / (columns * Math.max(width, height))));
   canvas.width = columns * width * scale + (columns - 1) * 2;
   canvas.height = rows * height * scale + (rows - 1) * 2;
   const context = canvas.getContext("2d"),
@@ -90,11 +101,11 @@ function paintMosaic(canvas, data, [channels, height, width], most) {
 }
 
 /** A list of numbers as a square of cells. */
-function paintVector(canvas, data) {
+function paintVector(canvas, data, bound) {
   const side = Math.ceil(Math.sqrt(data.length)),
     filled = new Float32Array(side * Math.ceil(data.length / side));
   filled.set(data);
-  paintMap(canvas, filled, side, filled.length / side, largest(data));
+  paintMap(canvas, filled, side, filled.length / side, bound);
 }
 
 /** The image itself: bytes (C, H, W), or pixels in [0, 1]. */

@@ -5,7 +5,11 @@
 
 "use strict";
 
-/** The bytes of a module with one function `tile(a, lda, b, ldb, c, ldc, rows, columns, k)`; addresses and strides in bytes. */
+/**
+ * The bytes of a module with one function, multiply(a, lda, b, ldb, panel, c, ldc, rows, k), for eight columns of b and c
+ * and 4 · rows rows of a and c; addresses and strides in bytes. It first copies the columns to `panel`, where their rows are
+ * neighbors, so that they stay in the first cache.
+ */
 function matmulModule() {
   const I32 = 0x7f,
     V128 = 0x7b;
@@ -42,21 +46,28 @@ function matmulModule() {
   const times = simd(0xe6),
     sum = simd(0xe4); // f32x4.mul, f32x4.add
 
-  // Parameters: a 0, lda 1, b 2, ldb 3, c 4, ldc 5, rows 6 (of four), columns 7 (of eight), k 8.
-  const [a, lda, b, ldb, c, ldc, rows, columns, k] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
-  const [pa0, pa1, pa2, pa3, pb, step, column, pc, bc] = [9, 10, 11, 12, 13, 14, 15, 16, 17];
-  const acc = (row, half) => 18 + row * 2 + half,
-    b0 = 26,
-    b1 = 27,
-    value = 28;
+  // Parameters, then what the loops count and hold.
+  const [a, lda, b, ldb, panel, c, ldc, rows, k] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+  const [pa0, pa1, pa2, pa3, pb, step] = [9, 10, 11, 12, 13, 14];
+  const acc = (row, half) => 15 + row * 2 + half,
+    b0 = 23,
+    b1 = 24,
+    value = 25;
   const loop = (body) => [0x03, 0x40, ...body, 0x0b];
   const countDown = (v) => [...get(v), ...number(1), 0x6b, 0x22, ...leb(v), 0x0d, 0];
   const move = (v, by) => [...get(v), ...by, ...plus, ...set(v)];
+  const copy = (to, from) => [...get(from), ...set(to)];
   const rowOf = (row) => {
-    let address = get(pc);
+    let address = get(c);
     for (let i = 0; i < row; i++) address = [...address, ...get(ldc), ...plus];
     return address;
   };
+  const pack = [
+    ...[0, 16].flatMap((half) => [...get(pb), ...get(b), ...load(half), ...store(half)]),
+    ...move(b, get(ldb)),
+    ...move(pb, number(32)),
+    ...countDown(step),
+  ];
   const inner = [
     ...get(pb),
     ...load(0),
@@ -82,28 +93,14 @@ function matmulModule() {
       ...set(acc(row, 1)),
       ...move(p, number(4)),
     ]),
-    ...move(pb, get(ldb)),
+    ...move(pb, number(32)),
     ...countDown(step),
   ];
   const tile = [
-    ...get(a),
-    ...set(pa0),
-    ...get(pa0),
-    ...get(lda),
-    ...plus,
-    ...set(pa1),
-    ...get(pa1),
-    ...get(lda),
-    ...plus,
-    ...set(pa2),
-    ...get(pa2),
-    ...get(lda),
-    ...plus,
-    ...set(pa3),
-    ...get(bc),
-    ...set(pb),
-    ...get(k),
-    ...set(step),
+    ...copy(pa0, a),
+    ...[pa1, pa2, pa3].flatMap((p, row) => [...get([pa0, pa1, pa2][row]), ...get(lda), ...plus, ...set(p)]),
+    ...copy(pb, panel),
+    ...copy(step, k),
     ...[0, 1, 2, 3].flatMap((row) =>
       [0, 1].flatMap((half) => [...rowOf(row), ...load(16 * half), ...set(acc(row, half))]),
     ),
@@ -111,25 +108,14 @@ function matmulModule() {
     ...[0, 1, 2, 3].flatMap((row) =>
       [0, 1].flatMap((half) => [...rowOf(row), ...get(acc(row, half)), ...store(16 * half)]),
     ),
-    ...move(bc, number(32)),
-    ...move(pc, number(32)),
-    ...countDown(column),
-  ];
-  const body = loop([
-    ...get(b),
-    ...set(bc),
-    ...get(c),
-    ...set(pc),
-    ...get(columns),
-    ...set(column),
-    ...loop(tile),
     ...move(a, [...get(lda), ...number(2), 0x74]),
     ...move(c, [...get(ldc), ...number(2), 0x74]),
     ...countDown(rows),
-  ]);
+  ];
+  const body = [...copy(pb, panel), ...copy(step, k), ...loop(pack), ...loop(tile)];
   const code = [
     ...list([
-      [...leb(9), I32],
+      [...leb(6), I32],
       [...leb(11), V128],
     ]),
     ...body,
@@ -147,7 +133,7 @@ function matmulModule() {
     ...section(1, list([[0x60, ...leb(9), ...Array(9).fill(I32), 0]])),
     ...section(2, list([[...name("page"), ...name("memory"), 2, 0, ...leb(1)]])),
     ...section(3, list([[0]])),
-    ...section(7, list([[...name("tile"), 0, 0]])),
+    ...section(7, list([[...name("multiply"), 0, 0]])),
     ...section(10, list([[...leb(code.length), ...code]])),
   ]);
 }
@@ -156,9 +142,9 @@ function matmulModule() {
 function fastMatmul() {
   if (typeof WebAssembly === "undefined" || !WebAssembly.validate(matmulModule())) return null;
   const memory = new WebAssembly.Memory({ initial: 64 });
-  const { tile } = new WebAssembly.Instance(new WebAssembly.Module(matmulModule()), { page: { memory } }).exports;
+  const { multiply } = new WebAssembly.Instance(new WebAssembly.Module(matmulModule()), { page: { memory } }).exports;
   let values = new Float32Array(memory.buffer);
-  const BLOCK = 256; // rows of b at a time, so that they stay in the cache
+  const DEPTH = 256; // rows of b at a time: a panel of 8 KiB
 
   return (m, n, k, a, ao, b, bo, c, co) => {
     if (m * n * k < 4096) {
@@ -167,21 +153,24 @@ function fastMatmul() {
     }
     const high = Math.ceil(m / 4) * 4,
       wide = Math.ceil(n / 8) * 8;
-    const needed = (high * k + k * wide + high * wide) * 4;
+    const fromA = DEPTH * 8, // after the panel
+      fromB = fromA + high * k,
+      fromC = fromB + k * wide;
+    const needed = (fromC + high * wide) * 4;
     if (needed > memory.buffer.byteLength) {
       memory.grow(Math.ceil((needed - memory.buffer.byteLength) / 65536));
       values = new Float32Array(memory.buffer);
     }
-    const fromA = 0,
-      fromB = high * k,
-      fromC = fromB + k * wide;
     values.set(a.subarray(ao, ao + m * k), fromA);
-    values.fill(0, m * k, high * k);
+    values.fill(0, fromA + m * k, fromB);
     copyRows(b, bo, n, values, fromB, wide, k, n);
     copyRows(c, co, n, values, fromC, wide, m, n);
-    for (let start = 0; start < k; start += BLOCK) {
-      const depth = Math.min(BLOCK, k - start);
-      tile(start * 4, k * 4, (fromB + start * wide) * 4, wide * 4, fromC * 4, wide * 4, high / 4, wide / 8, depth);
+    for (let start = 0; start < k; start += DEPTH) {
+      const depth = Math.min(DEPTH, k - start);
+      for (let x = 0; x < wide; x += 8) {
+        const [fa, fb, fc] = [fromA + start, fromB + start * wide + x, fromC + x];
+        multiply(fa * 4, k * 4, fb * 4, wide * 4, 0, fc * 4, wide * 4, high / 4, depth);
+      }
     }
     copyRows(values, fromC, wide, c, co, n, m, n);
   };

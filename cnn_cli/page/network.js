@@ -63,7 +63,6 @@ function normalizedPixels(network, pixels) {
     channels = pixels.shape[1],
     of = (i) => Math.floor(i / area) % channels;
   const data = pixels.data.map((v, i) => (v - network.mean[of(i)]) / network.std[of(i)]);
-  if (pixels.constant) return { shape: pixels.shape, data, constant: true };
   return made(pixels.shape, data, [pixels], (grad) => [grad.map((g, i) => g / network.std[of(i)])]);
 }
 
@@ -100,14 +99,14 @@ function probabilities(network, output) {
 
 const twofold = (values) => Array.from(values).flatMap((p) => [1 - p, p]);
 
-/** ∂(score of a class)/∂(pixels) and the gradient at a row, for a single image. `ran` is the run's result. */
-function classGradients(ran, target) {
+/** ∂(score of a class)/∂(pixels) and the gradient at each row, for a single image. `ran` is the run's result. */
+function classGradients(network, ran, target) {
   const grad = new Float32Array(ran.output.data.length),
     [, k] = ran.output.shape;
   const area = grad.length / k;
   if (k === 1) grad.fill(target === 0 ? -1 : 1);
   else grad.fill(1, target * area, (target + 1) * area);
-  return gradients(ran.output, grad);
+  return gradients(ran.output, grad, new Set(network.weights.values()));
 }
 
 /** Grad-CAM at a row (Selvaraju et al. 2017): maps weighted by their mean gradients, negative sums set to 0. */
@@ -131,7 +130,7 @@ function gradCam(ran, found, i) {
 function attacked(network, pixels, target, epsilon) {
   const ran = run(network, pixels),
     loss = crossEntropy(network, ran.output, [target]);
-  const grad = gradients(loss, new Float32Array([1])).get(pixels);
+  const grad = gradients(loss, new Float32Array([1]), new Set(network.weights.values())).get(pixels);
   const data = pixels.data.map((v, i) => Math.min(1, Math.max(0, v + epsilon * Math.sign(grad ? grad[i] : 0))));
   return tensor(pixels.shape, data);
 }

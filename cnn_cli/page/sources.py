@@ -6,10 +6,13 @@ from pathlib import Path
 
 # What computes needs no page: it runs in a worker, and in V8 alone.
 _COMPUTING = (
-    *("tensor", "matmul", "operations", "layers", "explanation", "network", "detection", "training", "fitting"),
-    "worker",
+    *("tensor", "matmul", "operations", "activations", "convolution", "pooling", "normalization", "layers"),
+    *("explanation", "network", "detection", "training", "fitting", "worker"),
 )
-_DRAWING = ("drawing", "graph", "layer_panel", "tools", "tour", "app")
+_DRAWING = (
+    *("drawing", "graph", "image_panel", "prediction", "network_panel", "layer_panel", "value_panel", "tools"),
+    *("training_panel", "tour", "app"),
+)
 
 
 @cache

@@ -11,11 +11,19 @@ function count(shape) {
   return n;
 }
 
+// PyTorch's `dim`, negative ones from the end.
+const axisOf = (dim, x) => (dim < 0 ? x.shape.length + dim : dim);
+const range = (n) => Array.from({ length: n }, (_, i) => i);
+const square = (value) => (Array.isArray(value) ? value : [value, value]);
+
 function tensor(shape, data) {
   return { shape, data: data || new Float32Array(count(shape)) };
 }
 
-/** The result of an operation. back: grad (Float32Array) → gradients of the parents, or null where none is needed. */
+/**
+ * The result of an operation. back: (grad (Float32Array), needed) → gradients of the parents; null where needed(parent)
+ * is false.
+ */
 function made(shape, data, parents, back) {
   return { shape, data, parents, back };
 }
@@ -25,8 +33,11 @@ function reshape(x, shape) {
   return made(shape, x.data, [x], (grad) => [grad]);
 }
 
-/** Gradients by tensor: of the sum of `grad` times the values of `output`, for all that it was computed of. */
-function gradients(output, grad) {
+/**
+ * Gradients by tensor: of the sum of `grad` times the values of `output`, for all that it was computed of. `constants` are
+ * left out, and what was computed of them alone.
+ */
+function gradients(output, grad, constants = new Set()) {
   const order = [];
   const seen = new Set();
   const stack = [[output, 0]];
@@ -44,13 +55,16 @@ function gradients(output, grad) {
       order.push(stack.pop()[0]);
     }
   }
+  const fixed = new Set(constants);
+  for (const node of order) if (node.parents?.length && node.parents.every((parent) => fixed.has(parent))) fixed.add(node);
+  const needed = (t) => !fixed.has(t);
   const found = new Map([[output, grad]]);
   for (const node of order.reverse()) {
     const arriving = found.get(node);
-    if (!arriving || !node.back) continue;
-    node.back(arriving).forEach((part, i) => {
-      if (!part) return;
+    if (!arriving || !node.back || !needed(node)) continue;
+    node.back(arriving, needed).forEach((part, i) => {
       const parent = node.parents[i];
+      if (!part || !needed(parent)) return;
       const sum = found.get(parent);
       if (!sum) {
         // A view hands on the very array that arrived, which others may still read.

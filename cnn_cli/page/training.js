@@ -58,9 +58,9 @@ function newTraining(network, settings, seed = 0) {
 /** One step on a batch; changes the network's weights and gives {loss, correct}. */
 function trainStep(network, training, pixels, targets) {
   const mode = { training: true, random: training.random };
-  const ran = run(network, { ...pixels, constant: true }, mode),
+  const ran = run(network, pixels, mode),
     loss = crossEntropy(network, ran.output, targets);
-  const found = gradients(loss, new Float32Array([1]));
+  const found = gradients(loss, new Float32Array([1]), new Set([pixels]));
   training.step += 1;
   training.seen += targets.length;
   for (const [name, weight] of training.trained) {

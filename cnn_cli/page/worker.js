@@ -42,7 +42,7 @@ function denseClasses(output) {
 
 /** Of the score of a class, or of a detector's best box of it. */
 function gradientsFor(network, ran, target) {
-  if (!network.detects.length) return classGradients(ran, target);
+  if (!network.detects.length) return classGradients(network, ran, target);
   const boxes = detections(network, ran),
     best = boxes.find((box) => box.label === target) || boxes[0];
   return best ? detectionGradients(network, ran, best) : new Map();
@@ -57,10 +57,15 @@ const ANSWERS = {
     return { ...scored(network, session.ran), milliseconds: performance.now() - begin };
   },
 
-  maps(session, { row }) {
+  /** A row's output: of feature maps the first `most` channels. `bound` is the largest absolute value of all. */
+  maps(session, { row, most }) {
     const value = row < 0 ? session.ran.image : session.ran.values[row];
-    const parts = Array.isArray(value) ? value : [value];
-    return { pieces: parts.map((t) => ({ shape: t.shape.slice(1), data: t.data.slice() })) };
+    const [first, ...others] = Array.isArray(value) ? value : [value];
+    const shape = first.shape.slice(1),
+      end = shape.length === 3 ? most * shape[1] * shape[2] : first.data.length;
+    let bound = 0;
+    for (let i = 0; i < first.data.length; i++) bound = Math.max(bound, Math.abs(first.data[i]));
+    return { shape, data: first.data.slice(0, end), bound: bound || 1, others: others.map((t) => t.shape.slice(1)) };
   },
 
   explain(session, { row, at }) {
@@ -70,16 +75,13 @@ const ANSWERS = {
     const clean = session.off.has(row)
       ? computed(network.rows[row], arriving, network.rows[row].parameters, EVALUATION)
       : out;
-    if (Array.isArray(clean)) return { operation: "copy", terms: [], text: "slices of the input" };
+    const [piece] = [out].flat(),
+      value = piece.data[placeOf(at, piece.shape.slice(1))];
+    if (Array.isArray(clean)) return { operation: "copy", terms: [], text: "slices of the input", value };
     const inputs = network.rows[row].takes.map(([from]) => (from < 0 ? "image" : network.rows[from].name));
     const shapes = arriving.map((x) => x.shape.slice(1));
-    return { ...explanation(network.rows[row], arriving, clean, network.rows[row].parameters, at), inputs, shapes };
-  },
-
-  kernel(session, { row, output }) {
-    const { weight } = session.network.rows[row].parameters;
-    const size = count(weight.shape.slice(1));
-    return { shape: weight.shape.slice(1), data: weight.data.slice(output * size, (output + 1) * size) };
+    const explained = explanation(network.rows[row], arriving, clean, network.rows[row].parameters, at);
+    return { ...explained, inputs, shapes, value };
   },
 
   /** The gradient of the class's score by the pixels, and Grad-CAM at a row. */
