@@ -306,3 +306,6 @@ def test_command_line(tmp_path: Path) -> None:
     )
     bad = cnn("summary", str(spec))
     assert bad.returncode == 2 and "Flatten" in bad.stdout and "wrong.yaml:5:7" in bad.stderr
+    spec.write_text("wrong:\n  input: [1, 8, 8]\n  layers: [Unknown, ReLU]\n")
+    nothing = cnn("summary", str(spec))
+    assert nothing.returncode == 2 and nothing.stdout == "" and "unknown layer" in nothing.stderr

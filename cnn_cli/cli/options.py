@@ -95,7 +95,10 @@ class Spec:
         return parse_size(self.input)
 
     def draft(self, network: str) -> "Plan":
-        """The plan with its mistakes, of a name or a file; or the one in a run folder or checkpoint."""
+        """The plan with its mistakes, of a name or a file; or the one in a run folder or checkpoint.
+
+        A UsageError of the mistakes themselves where no layer could be planned: there is nothing to show before it.
+        """
         from cnn_cli.checkpoints.run_folder import find_run, is_stored
         from cnn_cli.checkpoints.stored_network import read_plan
         from cnn_cli.language.registry import draft
@@ -103,7 +106,8 @@ class Spec:
         network = find_run(network, self.files)
         if is_stored(network):
             return read_plan(network, self.args, self.size)
-        return draft(network, models=self.files, args=self.args, input=self.size)
+        plan = draft(network, models=self.files, args=self.args, input=self.size)
+        return plan if plan.layers else plan.checked()
 
 
 MEMORY = "Memory estimate"
