@@ -8,7 +8,8 @@ import pytest
 
 from cnn_cli.analysis import answer_cache, diagnostics, networks
 from cnn_cli.analysis.answer_cache import cache_file, keep_answer
-from cnn_cli.language.registry import shipped_path
+from cnn_cli.language import registry
+from cnn_cli.language.shipped import shipped_path
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +61,9 @@ def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
 
 def test_the_commands_say_the_same_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six networks stand for all."""
-    file = networks.shipped()
+    file = registry.shipped()
     few = {name: file.networks[name] for name in list(file.networks)[:6]}
-    for module in (networks, diagnostics):
+    for module in (registry, diagnostics):
         monkeypatch.setattr(module, "shipped", lambda: type(file)(file.origin, few, file.blocks, ()))
     first, second = ((networks.list_networks(), diagnostics.diagnose([], [], {}, None)) for _ in range(2))
     assert json.dumps(first[0].document()) == json.dumps(second[0].document())

@@ -6,6 +6,7 @@ kept with a digest of both, and worked out anew wherever that is another one, or
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import Any
 from cnn_cli import __version__
 from cnn_cli.errors import CnnError
 from cnn_cli.files import make_folder, user_cache, write_text
-from cnn_cli.language.registry import shipped_path
+from cnn_cli.language.shipped import shipped_path
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -48,7 +49,8 @@ def _read(path: Path, digest: str) -> dict[str, Any]:
 
 def _digest() -> str:
     """What the answers follow from: models.yaml byte by byte, and the files of this package by size and time."""
-    code = sorted((str(path.relative_to(PACKAGE)), *_state(path)) for path in PACKAGE.rglob("*.py"))
+    files = (Path(folder, name) for folder, _, names in os.walk(PACKAGE) for name in names if name.endswith(".py"))
+    code = sorted((str(path), *_state(path)) for path in files)
     text = json.dumps([__version__, sys.version, str(PACKAGE), code])
     return hashlib.sha256(text.encode() + shipped_path().read_bytes()).hexdigest()
 

@@ -7,9 +7,6 @@ from typing import Any
 
 from cnn_cli.analysis.answer_cache import keep_answer
 from cnn_cli.errors import Problem
-from cnn_cli.language.registry import plan_spec, read_file, shipped
-from cnn_cli.language.spec import SpecFile
-from cnn_cli.layers import sizes
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, format_count, render
 
@@ -33,7 +30,8 @@ class NetworkList:
         )
         keys = {"name": "network", "params": "params", "description": "description"}
         rows = [
-            {k: network[v] for k, v in keys.items()} | {"input": sizes(network["input"])} for network in self.networks
+            {k: network[v] for k, v in keys.items()} | {"input": "x".join(map(str, network["input"]))}
+            for network in self.networks
         ]
         return Table(columns, rows)
 
@@ -43,17 +41,21 @@ class NetworkList:
 
 def list_networks(models: Sequence[Path] = ()) -> NetworkList:
     """Every network by name; those of each further file in turn override earlier ones."""
-    if not models:
-        networks, problems = keep_answer("list", lambda: _plain(_listed([shipped()])))
-        return NetworkList(tuple(networks), tuple(Problem(**problem) for problem in problems))
-    return _listed([shipped(), *(read_file(path) for path in models)])
+    if models:
+        return _planned(models)
+    networks, problems = keep_answer("list", _shipped)
+    return NetworkList(tuple(networks), tuple(Problem(**problem) for problem in problems))
 
 
-def _plain(found: NetworkList) -> Any:
-    return found.networks, [asdict(problem) for problem in found.problems]
+def _shipped() -> Any:
+    result = _planned(())
+    return result.networks, [asdict(problem) for problem in result.problems]
 
 
-def _listed(files: Sequence[SpecFile]) -> NetworkList:
+def _planned(models: Sequence[Path]) -> NetworkList:
+    from cnn_cli.language.registry import plan_spec, read_file, shipped
+
+    files = [shipped(), *(read_file(path) for path in models)]
     specs = {name: spec for file in files for name, spec in file.networks.items()}
     bar = progress_bar(specs.values(), len(specs), "reading specs")
     plans = [plan_spec(spec, None, None) for spec in bar]

@@ -1,9 +1,9 @@
 """Names to plans: the shipped models.yaml, files that override it, and files named directly."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from cnn_cli.errors import CnnError, SpecError, UsageError, closest
 from cnn_cli.language.expansion import expand
 from cnn_cli.language.freezing import freeze_problems
 from cnn_cli.language.plan import Plan
+from cnn_cli.language.shipped import network_names, network_text, shipped_path
 from cnn_cli.language.spec import Spec, SpecFile, parse, read_input, words
 from cnn_cli.language.yaml_nodes import MOST_BYTES, Node, read_yaml
 
@@ -88,33 +89,49 @@ def find_spec(network: str, models: Sequence[Path] = ()) -> Spec:
     return specs[network]
 
 
-def load_registry(models: Sequence[Path] = ()) -> dict[str, Spec]:
+class Registry(Mapping[str, Spec]):
+    """Every network by name: the shipped ones, read when they are asked for, and `others`, which override them."""
+
+    def __init__(self, others: Mapping[str, Spec]) -> None:
+        self.others = others
+
+    def __getitem__(self, name: str) -> Spec:
+        return replace(self.others[name] if name in self.others else _shipped_network(name), networks=self)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.others or name in network_names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*network_names(), *self.others]))
+
+    def __len__(self) -> int:
+        return len([*self])
+
+
+@cache
+def _shipped_network(name: str) -> Spec:
+    if name not in network_names():
+        raise KeyError(name)
+    return parse(network_text(name), "models.yaml").networks[name]
+
+
+def load_registry(models: Sequence[Path] = ()) -> Registry:
     """Every network by name: the shipped ones, and over them those of each further file in turn."""
-    specs = dict(shipped().networks)
+    others: dict[str, Spec] = {}
     for path in models:
-        specs |= _usable(read_file(path)).networks
-    specs.update({name: replace(spec, networks=specs) for name, spec in specs.items()})
-    return specs
+        others |= _usable(read_file(path)).networks
+    return Registry(others)
 
 
 def with_registry(file: SpecFile, models: Sequence[Path]) -> SpecFile:
     """The file with networks that may have, beside each other, those of the registry as parts."""
     if not any("Network" in words(spec.layers) for spec in file.networks.values()):
         return file
-    known = load_registry(models) | file.networks
+    known = Registry({**load_registry(models).others, **file.networks})
     return replace(file, networks={name: replace(spec, networks=known) for name, spec in file.networks.items()})
 
 
-def shipped_path() -> Path:
-    """The models.yaml of this installation: in the package, or beside it in a checkout, where nothing copies it."""
-    package = Path(__file__).parents[1]
-    path = next((p for p in (package / "models.yaml", package.parent / "models.yaml") if p.is_file()), None)
-    if path is None:
-        raise CnnError("models.yaml is missing from this installation; install cnn-cli again")
-    return path
-
-
-@lru_cache(maxsize=1)
+@cache
 def shipped() -> SpecFile:
     """The networks that ship with the tool."""
     return parse(shipped_path().read_bytes(), "models.yaml")
