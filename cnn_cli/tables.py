@@ -207,6 +207,8 @@ def _row(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int])
 
 def _wrap(text: str, width: int, indent: str = "") -> list[str]:
     """The text in lines of at most `width` characters, those after the first behind `indent`."""
+    if len(text) <= width and "\n" not in text:
+        return [text.rstrip()]
     lines = []
     for part in text.split("\n"):
         line = ""

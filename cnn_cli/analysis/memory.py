@@ -180,7 +180,7 @@ class _Run:
             out = self.hold(inputs[0])
         else:
             out = self.new(self.images * product(layer.output_shape) * self.size)
-        learns = layer.owner not in self.frozen and any(not t.buffer for t in layer.rule.tensors(layer.settings))
+        learns = layer.owner not in self.frozen and any(not t.buffer for t in layer.used_tensors)
         # Where the first layers are frozen, nothing is kept of what comes before all that learns.
         if self.training and (not self.frozen or learns or not self.wanted.isdisjoint(inputs)):
             self.wanted.add(out)

@@ -9,6 +9,7 @@ left out.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from math import lcm
 from typing import Any
 
@@ -92,9 +93,12 @@ def producer(name: str, rows: Any) -> str:
 
 def field(sight: Sight, image: Shape) -> Field | None:
     """The receptive field of a tensor; None where it depends on no pixel."""
-    sides = [
-        _whole(side) if len(side.seen) == 1 else side for side in sight.sides
-    ]  # one position: what is really there
+    return _field(sight.sides, image)
+
+
+@lru_cache(maxsize=8)  # that of a convolution is that of the layers behind it
+def _field(all_sides: tuple[Side, ...], image: Shape) -> Field | None:
+    sides = [_whole(side) if len(side.seen) == 1 else side for side in all_sides]  # one position: what is really there
     spans = [[s for s in side.spans if s] for side in sides]
     if not all(spans):
         return None
@@ -204,6 +208,7 @@ def _mixed(sight: Sight, axes: list[tuple[Factor, ...]], rest: list[Factor], sha
     return Sight((*axes, *(((None, size),) for size in shape[len(axes) :])), tuple(sides))
 
 
+@lru_cache(maxsize=8)  # height and width are mostly alike
 def _through(side: Side, taps: Taps, count: int) -> Side:
     """What `count` positions see that read positions of `side`."""
     if side.step == 0:

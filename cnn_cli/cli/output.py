@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 
 def clean(text: str) -> str:
     """`text` with control, bidirectional and surrogate characters written out: no name can steer the terminal."""
-    return "".join(c if c == "\n" or _printable(c) else c.encode("unicode_escape").decode() for c in text)
-
-
-def _printable(c: str) -> bool:
-    return c.isprintable() or c == " "
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def note(text: str) -> None:

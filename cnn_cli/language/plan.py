@@ -46,12 +46,17 @@ class Layer:
     @property
     def shares_weights(self) -> bool:
         """Whether it uses the weights of another row; there are none to share for ReLU."""
-        return bool(self.shared_with and self.rule.tensors(self.settings))
+        return bool(self.shared_with and self.used_tensors)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """Its parameters and buffers; none where they are those of another row."""
-        return () if self.shared_with else self.rule.tensors(self.settings)
+        return () if self.shared_with else self.used_tensors
+
+    @cached_property
+    def used_tensors(self) -> tuple[Tensor, ...]:
+        """The parameters and buffers with which it computes."""
+        return self.rule.tensors(self.settings)
 
     @cached_property
     def params(self) -> int:
@@ -71,7 +76,7 @@ class Layer:
         """What the rules of its type take: the shape of its input, or for a join those of all inputs."""
         return self.input_shapes if self.rule.joins else self.input_shape
 
-    @property
+    @cached_property
     def size_of(self) -> str:
         """The setting that is the size of its last input, of which it takes nothing else; empty where there is none."""
         return next((name for name, value in self.settings.items() if isinstance(value, SizeOf)), "")

@@ -83,7 +83,7 @@ def _row(layer: Layer, explained: Explanation, seen: Field | None, numbers: Mapp
         "pieces": [list(shape) for shape in layer.pieces],
         "tensors": {
             t.name: f"{layer.owner}.{t.name}".strip(".")
-            for t in layer.rule.tensors(layer.settings)
+            for t in layer.used_tensors
             if t.name != "num_batches_tracked"  # no result depends on it
         },
         "parameters": layer.params,
