@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from typer.testing import CliRunner
 
-from cnn_cli.cli import app
+from cnn_cli.cli.app import app
 from cnn_cli.language.detection_scales import Scale, infer_scales, stride
 from cnn_cli.language.expansion import expand
 from cnn_cli.language.spec import parse

@@ -65,7 +65,7 @@ def test_commands_run(page: Path, material: Path, tmp_path: Path) -> None:
 def test_every_command_and_option_named_in_the_documentation_exists() -> None:
     from typer.main import get_command
 
-    from cnn_cli.cli import app
+    from cnn_cli.cli.app import app
 
     known = get_command(app).commands  # type: ignore[attr-defined]
     for page in PAGES:

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cnn_cli.checkpoints.checkpoint import Metadata, save_weights
-from cnn_cli.cli import app
+from cnn_cli.cli.app import app
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import UsageError
 from cnn_cli.language.registry import find

@@ -71,7 +71,8 @@ def test_slow_loading_is_announced_and_erased(
 ) -> None:
     (tmp_path / "matplotlib.py").write_text("import time\ntime.sleep(0.3)\nVALUE = 5\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", sys)  # so that what is imported here goes again
+    monkeypatch.delitem(sys.modules, "matplotlib")
     monkeypatch.setattr(sys, "meta_path", sys.meta_path[:])
     monkeypatch.setattr(sys, "stderr", screen := StringIO())
     monkeypatch.setattr(loading, "_PATIENCE", due)

@@ -9,17 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 
-from cnn_cli.cli.app import app
 from cnn_cli.cli.output import note
 from cnn_cli.distributed.world import REPORT_DELAY, current_world, should_report
 from cnn_cli.errors import CnnError
 
-__all__ = ["app", "main"]
+__all__ = ["main"]
 
 
 def main() -> None:
     """The console command: run, and turn every failure into a short message and its exit code."""
-    gc.set_threshold(20_000)  # importing PyTorch makes a million objects, none of them garbage
+    gc.set_threshold(20_000)  # imports, of PyTorch above all, make a million objects, none of them garbage
     atexit.register(gc.freeze)  # nor is anything collected at exit: that takes longer than all the rest of it
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
@@ -29,6 +28,8 @@ def main() -> None:
                 from cnn_cli.cli.loading import announce_loading
 
                 announce_loading()
+            from cnn_cli.cli.app import app
+
             app(arguments, prog_name="cnn")
     except CnnError as error:
         if debug:

@@ -26,7 +26,7 @@ def is_frozen(name: str, patterns: Sequence[str]) -> bool:
     >>> is_frozen("layer1.0.conv1", ["layer?"]), is_frozen("fc.weight", ["*.bias"])
     (True, False)
     """
-    return any(fnmatchcase(around, pattern) for around in _around(name) for pattern in patterns)
+    return bool(patterns) and any(fnmatchcase(around, p) for around in _around(name) for p in patterns)
 
 
 def freeze_patterns(plan: Plan, asked: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ class Registry(Mapping[str, Spec]):
         return iter(dict.fromkeys([*network_names(), *self.others]))
 
     def __len__(self) -> int:
-        return len([*self])
+        return sum(1 for _ in self)
 
 
 @cache
