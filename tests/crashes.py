@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import small_runs as small
 import torch
@@ -32,22 +33,6 @@ from cnn_cli.training import run as run_module
 SPEC = small.SPEC.replace("epochs: 2, batch_size: 128", "epochs: 2, batch_size: 512, val_fraction: 0.2")
 TRAIN = ("train", "small.yaml", "--device", "cpu", "-o", "run")
 LIMIT = 60  # seconds that any command here may take
-
-_SERVER: Any = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
-    [
-        "pytest",
-        "torch._dynamo",
-        "sklearn.datasets",
-        "sklearn.metrics",
-        "PIL.Image",
-        "pydantic.fields",
-        "typer._adapters",
-        "cnn_cli.cli",
-        "cnn_cli.training.run",
-        "cnn_cli.pictures.plots",
-    ]  # what cannot be loaded there is loaded later, in each process
-)
 
 Patch = Callable[[pytest.MonkeyPatch], object]
 
@@ -71,7 +56,7 @@ class Ended:
 def start(folder: Path, *arguments: str, patches: tuple[Patch, ...] = ()) -> BaseProcess:
     """`cnn ARGUMENTS` in `folder`, in a process group of its own."""
     (folder / "small.yaml").write_text(SPEC)
-    process: BaseProcess = _SERVER.Process(target=_command, args=(folder, arguments, patches))
+    process: BaseProcess = processes.CONTEXT.Process(target=_command, args=(folder, arguments, patches))
     process.start()
     return process
 

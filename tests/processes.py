@@ -27,7 +27,18 @@ from cnn_cli.training import loop
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(  # all that a run imports, so that no process has to
-    ["processes", "cnn_cli.training.run", "torch.distributed", "torch._dynamo", "sklearn.datasets", "typer._adapters"]
+    [
+        "processes",
+        "pytest",
+        "cnn_cli.cli.train",
+        "cnn_cli.training.run",
+        "torch.distributed",
+        "torch._dynamo",
+        "sklearn.datasets",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "typer._adapters",
+    ]
 )
 Action = Callable[[int], None]
 PLAIN = """

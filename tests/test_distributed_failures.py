@@ -40,7 +40,11 @@ def _stop_at(step: int, ranks: tuple[int, ...], rank: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "stops"), [(2, {5: (1,), 9: (0, 1), 13: (0,)}), (3, {14: (1,)})], ids=["two", "three"]
+    ("size", "stops"),
+    [
+        pytest.param(2, {5: (1,), 9: (0, 1), 13: (0,)}, id="two"),
+        pytest.param(3, {14: (1,)}, id="three", marks=slow),
+    ],
 )
 def test_stopped_and_resumed_is_as_if_never_stopped(
     tmp_path: Path, size: int, stops: dict[int, tuple[int, ...]]

@@ -12,7 +12,7 @@ from cnn_cli.data.dataset import CLASSIFICATION
 from cnn_cli.tables import Column, Table, render
 from cnn_cli.tasks.base import Draw, largest_confusions
 from cnn_cli.tasks.calibration import Calibration, read_calibration
-from cnn_cli.tasks.uncertainty import LEVEL, bootstrap_matrix, show, wilson
+from cnn_cli.tasks.uncertainty import LEVEL, Array, bootstrap_matrix, show, wilson
 
 MAX_MATRIX = 20  # a confusion matrix of more classes is shown by its largest cells
 
@@ -162,15 +162,19 @@ def _largest_confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str])
     return Table((*columns, Column("n", "images", number=True)), rows)
 
 
-def _balanced_accuracy(matrix: np.ndarray[Any, np.dtype[Any]]) -> float:
-    """Of a confusion matrix, as `document` has it."""
-    true = matrix.sum(1)
-    return float((matrix.diagonal()[true > 0] / true[true > 0]).mean())
+def _balanced_accuracy(hits: Array, true: Array, predicted: Array) -> Array:
+    """Of many confusion matrices, as `document` has it: counts (n, K) by class → (n,)."""
+    return _mean_share(hits, true)
 
 
-def _macro_f1(matrix: np.ndarray[Any, np.dtype[Any]]) -> float:
-    both = matrix.sum(0) + matrix.sum(1)
-    return float((2 * matrix.diagonal()[both > 0] / both[both > 0]).mean())
+def _macro_f1(hits: Array, true: Array, predicted: Array) -> Array:
+    return _mean_share(2 * hits, true + predicted)
+
+
+def _mean_share(parts: Array, wholes: Array) -> Array:
+    """Means (n,) over the classes that occur."""
+    shares = np.divide(parts, wholes, out=np.zeros(parts.shape), where=wholes > 0)
+    return np.asarray(shares.sum(1) / (wholes > 0).sum(1))
 
 
 def _ratio(part: int, whole: int) -> float:

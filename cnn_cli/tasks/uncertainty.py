@@ -17,6 +17,7 @@ SEED = 0
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Interval = tuple[float, float]
+MatrixFigure = Callable[[Array, Array, Array], Array]  # (n, K) hits, images, predictions → (n,)
 
 
 def wilson(successes: int, trials: int, level: float = LEVEL) -> Interval | None:
@@ -52,18 +53,25 @@ def percentiles(values: Array, level: float = LEVEL) -> Interval:
     return float(low), float(high)
 
 
-def bootstrap_matrix(matrix: Array, figure: Callable[[Array], float], resamples: int = RESAMPLES) -> Interval | None:
+def bootstrap_matrix(matrix: Array, figure: MatrixFigure, resamples: int = RESAMPLES) -> Interval | None:
     """The interval of a figure of a confusion matrix (K, K) of images; None without any."""
-    count = int(matrix.sum())
+    count, (true, predicted) = int(matrix.sum()), np.nonzero(matrix)
     if not count:
         return None
-    cells = np.flatnonzero(matrix)
-    drawn = np.random.default_rng(SEED).multinomial(count, matrix.flat[cells] / count, size=resamples)
-    values, other = np.empty(resamples), np.zeros_like(matrix)
-    for i, counts in enumerate(drawn):
-        other.flat[cells] = counts
-        values[i] = figure(other)
-    return percentiles(values)
+    drawn = np.random.default_rng(SEED).multinomial(count, matrix[true, predicted] / count, size=resamples)
+    hits = true == predicted
+    sums = [(drawn[:, hits], true[hits]), (drawn, true), (drawn, predicted)]
+    return percentiles(figure(*(_class_sums(counts, classes, len(matrix)) for counts, classes in sums)))
+
+
+def _class_sums(counts: Array, classes: Array, size: int) -> Array:
+    """(n, cells) counts of cells, each of a class → (n, size): their sums by class."""
+    sums = np.zeros((len(counts), size), dtype=counts.dtype)
+    if len(classes):
+        order = np.argsort(classes, kind="stable")
+        present, starts = np.unique(classes[order], return_index=True)
+        sums[:, present] = np.add.reduceat(counts[:, order], starts, axis=1)
+    return sums
 
 
 def show(interval: Interval | None) -> str:
