@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pictures import cnn
 
 COMMAND = [sys.executable, "-m", "cnn_cli"]
 
@@ -36,6 +37,5 @@ def test_a_full_disk(arguments: list[str], tmp_path: Path) -> None:
         ("eval", "error: the network name is empty; `cnn list` shows all networks\n"),
     ],
 )
-def test_an_empty_name(command: str, said: str, tmp_path: Path) -> None:
-    result = subprocess.run([*COMMAND, command, ""], cwd=tmp_path, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (2, said)
+def test_an_empty_name(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (cnn(command, ""), capsys.readouterr().err) == (2, said)

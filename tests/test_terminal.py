@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -96,8 +97,20 @@ def test_the_functions_of_the_package_are_listed() -> None:
     assert {"build", "load"} <= set(dir(cnn_cli))
 
 
+def asked(*words: str) -> dict[str, str]:
+    """The variables with which the shell asks for completions of the last of `words`."""
+    return {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1), "_CNN_COMPLETE": "complete_bash"}
+
+
 def completions(*words: str) -> list[str]:
-    """What the shell offers for the last of `words`, found without loading torch."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as shown:
+        for name, value in asked(*words).items():
+            patch.setenv(name, value)
+        assert cnn() == 0
+    return shown.getvalue().split()
+
+
+def test_names_complete_without_torch() -> None:
     code = """
 import sys
 from cnn_cli.cli import main
@@ -107,15 +120,13 @@ try:
 except SystemExit:
     assert "torch" not in sys.modules
 """
-    line = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1), "_CNN_COMPLETE": "complete_bash"}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **line})
-    assert (result.returncode, result.stderr) == (0, ""), result.stderr
-    return result.stdout.split()
+    environment = {**os.environ, **asked("cnn", "summary", "lenet-5", "--optimizer", "ad")}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (result.returncode, result.stdout.split(), result.stderr) == (0, ["adam", "adamw"], "")
 
 
 def test_names_complete(workspace: Path) -> None:
     assert {"resnet18", "resnet20", "resnet152"} <= {*completions("cnn", "train", "resnet")}
-    assert completions("cnn", "summary", "lenet-5", "--optimizer", "ad") == ["adam", "adamw"]
     assert completions("cnn", "train", "lenet-5", "--data", "fash") == ["fashion-mnist"]
     assert completions("cnn", "train", "lenet-5", "--schedule", "c") == ["constant", "cosine"]
     assert completions("cnn", "visualize-saliency", "lenet-5", "--method", "grad-") == ["grad-cam"]
@@ -143,9 +154,10 @@ def test_classes_and_layers_of_a_run_complete(quick: Path) -> None:
     ],
     ids=lambda value: value[2] if isinstance(value, list) else "",
 )
-def test_only_options_that_are_near_are_suggested(arguments: list[str], said: str) -> None:
-    result = subprocess.run([sys.executable, "-m", "cnn_cli", *arguments], capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (2, f"error: {said}\n")
+def test_only_options_that_are_near_are_suggested(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (cnn(*arguments), capsys.readouterr().err) == (2, f"error: {said}\n")
 
 
 @pytest.mark.parametrize(
