@@ -24,7 +24,8 @@ def entry_of(name: str, member: str = "DEFAULT") -> Any:
 
 def drawn(name: str) -> nn.Module:
     """torchvision's network with weights drawn from seed 0, its statistics as after some training."""
-    more = {"init_weights": False, "aux_logits": True} if name in ("googlenet", "inception_v3") else {}
+    more: dict[str, Any] = {"weights_backbone": None} if name.endswith("_fpn") else {}
+    more |= {"init_weights": False, "aux_logits": True} if name in ("googlenet", "inception_v3") else {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = models.get_model(name, weights=None, **more)

@@ -147,7 +147,7 @@ def test_suppression_is_that_of_each_class() -> None:
     scores = torch.rand(2, 3, 60)
     corners = torch.rand(2, 60, 2) * 40
     boxes = torch.cat([corners, corners + 5 + torch.rand(2, 60, 2) * 30], 2)
-    for image, found in enumerate(detections_of(scores, boxes, (64, 64))):
+    for image, found in enumerate(detections_of(scores, boxes, (64, 64), [60])):
         clipped = boxes[image].clamp(0, 64)
         expected = []
         for label in range(3):

@@ -68,6 +68,8 @@ def test_the_stride_follows_from_the_sizes() -> None:
     assert stride((3, 63, 61), (16, 16)) == 4  # the last cells lie partly outside
     assert stride((3, 800, 1333), (25, 42)) == 32
     assert stride((3, 64, 64), (1, 1)) == 64
+    assert stride((3, 96, 160), (1, 2)) == 128  # also 64 fits, without padding
+    assert stride((3, 64, 96), (1, 1)) == 128
     assert stride((3, 100, 100), (4, 4)) == 32
     assert stride((3, 84, 84), (28, 28)) == 3
     assert stride((3, 64, 64), (16, 32)) == 0

@@ -19,6 +19,8 @@ VALIDATOR = Draft7Validator(spec_schema())
 
 # What a schema cannot see: names that refer to something, sizes that must fit, and YAML itself.
 BEYOND = {
+    "boxes for fewer anchors", "scores that anchors do not divide", "centerness of several channels",
+    "anchors and centerness", "scales with other numbers of anchors",
     "an unknown layer", "brackets", "an unknown output", "no Flatten", "an unused output", "an unused block",
     "two branches too small",
     "an unused argument", "a wrong in_channels", "a wrong in_features", "no Flatten, in_features written",

@@ -138,13 +138,22 @@ def _cells(plan: Plan, layer: Layer) -> tuple[str, ...]:
     ends = dict(zip(plan.named_outputs, plan.ends, strict=True)) if plan.detects else {}
     for scale in infer_scales(plan):
         step, half = scale.stride, f"{scale.stride / 2:g}"
+        origin = "origin" if scale.corner else "center"
         if layer.name == ends[scale.scores]:
-            center = f"pixel ({step}·column + {half}, {step}·row + {half})"
+            pixel = f"pixel ({step}·column + {half}, {step}·row + {half})"
+            if scale.corner:
+                pixel = f"pixel ({scale.corner[1]}·column, {scale.corner[0]}·row)"
             near = "one score per class, for an object centered near that pixel"
-            return f"{sizes(scale.size)}, {step} pixels apart; the center of a cell is {center}", near
+            if scale.anchors:
+                near = f"one score per class and anchor: {len(scale.anchors)} boxes centered on that pixel"
+            return f"{sizes(scale.size)}, {step} pixels apart; the {origin} of a cell is {pixel}", near
         if layer.name == ends[scale.boxes]:
+            if scale.anchors:
+                return ("offsets of the center, relative to the size of each anchor, and log factors of its size",)
             edges = "to the left, upper, right and lower edge of the box"
-            return (f"distances from the center of the cell {edges}, in units of {step} pixels",)
+            return (f"distances from the {origin} of the cell {edges}, in units of {step} pixels",)
+        if scale.centerness and layer.name == ends[scale.centerness]:
+            return ("how close the cell is to the center of the object (logit); it multiplies the scores",)
     return ()
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -102,7 +102,7 @@ def network_document(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
         "input": list(plan.input),
         "output": list(plan.output),
         **({"outputs": {k: list(v) for k, v in plan.named_outputs.items()}} if plan.named_outputs else {}),
-        **({"detects": [asdict(scale) for scale in infer_scales(plan)]} if plan.detects else {}),
+        **({"detects": [scale.document() for scale in infer_scales(plan)]} if plan.detects else {}),
         "layers": [row.document() for row in rows],
         "total": totals(plan, rows),
         **({"only_in_training": only} if only else {}),

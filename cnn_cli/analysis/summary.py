@@ -181,7 +181,11 @@ class Summary:
             lines.append(f"outputs {plan.output_sizes}")
         for scale in infer_scales(plan):
             cells = f"{sizes(scale.size)} cells, {scale.stride} pixels apart"
-            lines.append(f"detects {scale.classes} classes in {cells}: scores {scale.scores}, boxes {scale.boxes}")
+            more = f", centerness {scale.centerness}" if scale.centerness else ""
+            more += f"; {len(scale.anchors)} anchors per cell" if scale.anchors else ""
+            lines.append(
+                f"detects {scale.classes} classes in {cells}: scores {scale.scores}, boxes {scale.boxes}{more}"
+            )
         if only := auxiliary(plan):
             params, macs = total["params"] - only["params"], total["macs"] - only["macs"]
             names = ", ".join(list(plan.outputs)[1:])

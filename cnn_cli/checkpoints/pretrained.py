@@ -20,6 +20,7 @@ _HASH = re.compile(r"-([0-9a-f]{8,})\.")  # the beginning of the file's SHA-256,
 # x · 0.229/0.5 + (0.485 − 0.5)/0.5, and so for each channel.
 _TRANSFORM_INPUT = {"GoogLeNet_Weights", "Inception_V3_Weights"}
 _IMAGENET = (("0.485", "0.229"), ("0.456", "0.224"), ("0.406", "0.225"))
+_DETECTOR_INPUT = (3, 800, 1088)  # torchvision's detectors resize the shorter side to 800, and normalize inside
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,19 @@ def _download(entry: Pretrained, path: Path) -> None:
 
 @lru_cache(maxsize=1)
 def _entries() -> dict[str, Mapping[str, Any]]:
-    """Name of a network → name of a weight → torchvision's entry, for all classifiers."""
+    """Name of a network → name of a weight → torchvision's entry, for all classifiers and detectors."""
     from torchvision import models
 
-    return {name: models.get_model_weights(name).__members__ for name in models.list_models(module=models)}
+    names = [*models.list_models(module=models), *models.list_models(module=models.detection)]
+    return {name: models.get_model_weights(name).__members__ for name in names}
 
 
 def _pretrained(entry: Any) -> Pretrained:
-    preset = entry.transforms()
+    preset, classes = entry.transforms(), tuple(entry.meta["categories"] or ())
+    name = f"{type(entry).__name__}.{entry.name}"
+    if not hasattr(preset, "mean"):
+        mean, std = (tuple(map(float, values)) for values in zip(*_IMAGENET, strict=True))
+        return Pretrained(name, entry.url, classes, Preprocessing(_DETECTOR_INPUT, "pad", mean, std))
     mean, std = tuple(preset.mean), tuple(preset.std)
     if type(entry).__name__ in _TRANSFORM_INPUT:
         mean, std = _composed(mean, std)
@@ -131,8 +137,7 @@ def _pretrained(entry: Any) -> Pretrained:
         resize_size=preset.resize_size[0],
         interpolation=preset.interpolation.value,
     )
-    classes = tuple(entry.meta["categories"] or ())  # VGG16's IMAGENET1K_FEATURES have none, and no head
-    return Pretrained(f"{type(entry).__name__}.{entry.name}", entry.url, classes, preprocessing)
+    return Pretrained(name, entry.url, classes, preprocessing)  # VGG16's IMAGENET1K_FEATURES have no classes, no head
 
 
 def _composed(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -29,8 +29,9 @@ class BoxCell:
     @property
     def square(self) -> Corners:
         """x0, y0, x1, y1 of the cell in pixels of the network's input."""
-        x, y, step = self.column * self.scale.stride, self.row * self.scale.stride, self.scale.stride
-        return (x, y, x + step, y + step)
+        x, y = self.scale.origin(self.row, self.column)
+        half = self.scale.stride / 2
+        return tuple(v + side for side in (-half, half) for v in (x, y))
 
     @property
     def field(self) -> Corners:
@@ -50,6 +51,8 @@ class BoxCell:
 
     def position(self, size: tuple[int, ...]) -> tuple[int, int]:
         """(row, column) in a map of h×w values of the one that covers the center of the cell."""
+        if tuple(size) == self.scale.size:
+            return self.row, self.column
         x0, y0, x1, y1 = self.square
         image, step = self.plan.input[1:], stride(self.plan.input, (size[0], size[1]))
         centers = ((y0 + y1) / 2, (x0 + x1) / 2)
@@ -108,7 +111,7 @@ class BoxCell:
         (x0, y0, x1, y1), (x2, y2, x3, y3) = self.square, self.field
         return [
             f"box {self.box.number}, {self.box}: cell in row {self.row}, column {self.column} of {height}x{width} "
-            f"({self.scale.scores}), pixels {x0}–{x1 - 1} x {y0}–{y1 - 1}",
+            f"({self.scale.scores}), pixels {x0:g} to {x1:g} x {y0:g} to {y1:g}",
             f"black: the cell; pink: its receptive field, {y3 - y2}x{x3 - x2}; below each map its value at the cell",
         ]
 

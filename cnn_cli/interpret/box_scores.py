@@ -85,12 +85,11 @@ def choose_box(scores: BoxScores, pixels: Tensor, number: int, label: int | None
 
 
 def place_of(scores: BoxScores, cell: int) -> tuple[Scale, int, int]:
-    """The scale, the row and the column of a cell of P."""
+    """The scale, the row and the column of a cell of P, or of the cell with this anchor."""
     for scale in scores.task.scales:
-        height, width = scale.size
-        if cell < height * width:
-            return scale, *divmod(cell, width)
-        cell -= height * width
+        if cell < scale.predictions:
+            return scale, *divmod(cell // max(1, len(scale.anchors)), scale.size[1])
+        cell -= scale.predictions
     raise IndexError(cell)
 
 

@@ -1,34 +1,63 @@
 """The scales of a detector: maps of scores and of boxes, whose cells lie evenly on the image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil
+from typing import Any
 
 from cnn_cli.language.context import Context, Output
 from cnn_cli.language.plan import Plan
-from cnn_cli.language.spec import DETECTOR, scales
+from cnn_cli.language.spec import ScaleSpec, scales
 from cnn_cli.layers import Shape, sizes
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The outputs `scores`, K×h×w, and `boxes`, 4×h×w: a cell of these h×w for every `stride` pixels."""
+    """The outputs `scores`, K×h×w, and `boxes`, 4×h×w: a cell of these h×w for every `stride` pixels.
+
+    `centerness`: the output with how close to the center of an object a cell is; empty without. `corner`: where the
+    origin of a cell is its upper left corner, the pixels from one row and from one column to the next. `anchors`: half
+    the width and height of the boxes around each origin that `boxes` are relative to; scores and boxes have as many
+    times the channels.
+    """
 
     scores: str
     boxes: str
     classes: int
     size: tuple[int, int]
     stride: int
+    centerness: str = ""
+    corner: tuple[int, int] | None = None
+    anchors: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def predictions(self) -> int:
+        """Boxes of all cells."""
+        return self.size[0] * self.size[1] * max(1, len(self.anchors))
+
+    def origin(self, row: int, column: int) -> tuple[float, float]:
+        """x, y in pixels of what the boxes of a cell are measured from."""
+        if self.corner:
+            return column * self.corner[1], row * self.corner[0]
+        return (column + 0.5) * self.stride, (row + 0.5) * self.stride
+
+    def document(self) -> dict[str, Any]:
+        """Plain data, without what a scale lacks; anchors by their width and height."""
+        facts = asdict(self) | {"anchors": [(2 * width, 2 * height) for width, height in self.anchors]}
+        return {key: value for key, value in facts.items() if value}
 
 
 def infer_scales(plan: Plan) -> tuple[Scale, ...]:
     """The scales of a detector without mistakes, in the order of the spec; none where the network is not a detector."""
     found = []
-    for scores, boxes in plan.detects:
-        classes, height, width = plan.shapes[scores]
+    for spec in plan.detects:
+        scores, boxes = spec.outputs["scores"], spec.outputs["boxes"]
+        channels, height, width = plan.shapes[scores]
         step = stride(plan.input, (height, width))
         assert step, "a detector whose cells do not lie evenly on the image is a mistake"
-        found.append(Scale(scores, boxes, classes, (height, width), step))
+        corner = (plan.input[1] // height, plan.input[2] // width) if spec.corner else None
+        classes, centerness = channels // max(1, len(spec.anchors)), spec.outputs.get("centerness", "")
+        found.append(Scale(scores, boxes, classes, (height, width), step, centerness, corner, spec.anchors))
     return tuple(found)
 
 
@@ -36,51 +65,69 @@ def stride(image: Shape, size: tuple[int, int]) -> int:
     """The pixels from one of h×w cells to the next; 0 where the cells do not lie evenly on the image.
 
     A padded convolution has a last cell that lies partly outside, an unpadded one leaves out a rest. Where several
-    numbers fit, it is a power of two, else one that divides the image.
+    numbers fit, it is a power of two, of these one for padded convolutions, else one that divides the image.
     """
     sides = list(zip(image[1:], size, strict=True))
+    most = min(side // (count - 1) + 1 if count > 1 else 2 * max(image[1:]) for side, count in sides)
     fitting = [
-        step
-        for step in range(1, max(image[1:]) + 1)
-        if all(count in (ceil(side / step), side // step) for side, count in sides)
+        step for step in range(1, most + 1) if all(count in (ceil(side / step), side // step) for side, count in sides)
     ]
-    return min(fitting, key=lambda step: (step & (step - 1) > 0, image[1] % step > 0, step), default=0)
+
+    def preference(step: int) -> tuple[bool, bool, bool, int]:
+        padded = all(count == ceil(side / step) for side, count in sides)
+        return step & (step - 1) > 0, not padded, image[1] % step > 0, step
+
+    return min(fitting, key=preference, default=0)
 
 
 def check_scales(context: Context, outputs: Mapping[str, Output]) -> None:
     """Note the mistakes of a detector's outputs: their shapes, and cells that do not lie on the image."""
     pairs = scales(context.spec.node.value["detects"])
     classes: tuple[str, int] | None = None
-    for pair, names in zip(pairs, context.spec.detects, strict=True):
-        shapes = [outputs[name].shape for name in names]
-        messages = [
-            _mistake(context, name, shape, key) for name, shape, key in zip(names, shapes, DETECTOR, strict=True)
-        ]
-        for key, message in zip(DETECTOR, messages, strict=True):
+    for pair, scale in zip(pairs, context.spec.detects, strict=True):
+        shapes = {key: outputs[name].shape for key, name in scale.outputs.items()}
+        messages = {key: _mistake(context, scale, key, shape) for key, shape in shapes.items()}
+        for key, message in messages.items():
             if message:
                 context.problem(pair.value[key], "detects", message)
-        scores, boxes = shapes
-        if any(messages) or scores is None or boxes is None:
+        if any(messages.values()) or None in shapes.values():
             continue
-        if scores[1:] != boxes[1:]:
-            both = f"{names[0]!r} is {sizes(scores)} and {names[1]!r} is {sizes(boxes)}"
-            context.problem(pair, "detects", f"scores and boxes need the same height and width, but {both}")
-        classes = classes or (names[0], scores[0])
+        name, scores = scale.outputs["scores"], shapes["scores"] or ()
+        for key, shape in shapes.items():
+            if shape and shape[1:] != scores[1:]:
+                both = f"{name!r} is {sizes(scores)} and {scale.outputs[key]!r} is {sizes(shape)}"
+                context.problem(pair, "detects", f"scores and {key} need the same height and width, but {both}")
+        classes = classes or (name, scores[0])
         if scores[0] != classes[1]:
-            both = f"{classes[0]!r} has {classes[1]} channels and {names[0]!r} {scores[0]}"
+            both = f"{classes[0]!r} has {classes[1]} channels and {name!r} {scores[0]}"
             context.problem(pair.value["scores"], "detects", f"all scales need the same classes, but {both}")
+        if len(scale.anchors) != len(context.spec.detects[0].anchors):
+            context.problem(pair, "detects", "all scales need the same number of anchors")
 
 
-def _mistake(context: Context, name: str, shape: Shape | None, key: str) -> str:
+_CHANNELS = {
+    "scores": "scores for each class and cell, KxHxW",
+    "boxes": "4 distances for each cell, 4xHxW",
+    "centerness": "one value for each cell, 1xHxW",
+}
+
+
+def _mistake(context: Context, scale: ScaleSpec, key: str, shape: Shape | None) -> str:
     """What is wrong with an output of a detector; empty where nothing is, or nothing is known of it."""
+    name, count = scale.outputs[key], max(1, len(scale.anchors))
     if shape is None:
         return ""
     if len(shape) != 3:
-        form = "scores for each class and cell, KxHxW" if key == "scores" else "4 distances for each cell, 4xHxW"
-        return f"{name!r} is {sizes(shape)}, but {key} are {form}; let it be the output of a Conv2d"
-    if key == "boxes" and shape[0] != 4:
-        form = "distances to the left, upper, right and lower edge"
-        return f"{name!r} has {shape[0]} channels, but boxes have 4, {form}; write out_channels: 4"
+        are = "is" if key == "centerness" else "are"
+        return f"{name!r} is {sizes(shape)}, but {key} {are} {_CHANNELS[key]}; let it be the output of a Conv2d"
+    if key == "boxes" and shape[0] != 4 * count:
+        form = f"{count} times 4 offsets" if count > 1 else "4, distances to the left, upper, right and lower edge"
+        return f"{name!r} has {shape[0]} channels, but boxes have {form}; write out_channels: {4 * count}"
+    if key == "centerness" and shape[0] != 1:
+        return f"{name!r} has {shape[0]} channels, but centerness has 1; write out_channels: 1"
+    if key == "scores" and shape[0] % count:
+        fix = f"write out_channels: ${{{count} * classes}}"
+        return f"{name!r} has {shape[0]} channels, but scores need one per class for each of {count} anchors; {fix}"
     image = context.root.input
     if len(image) != 3:
         return f"a detector takes images, but the input is {sizes(image)}; write [channels, height, width]"

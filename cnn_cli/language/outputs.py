@@ -53,7 +53,7 @@ def _is_refused(name: str, inside: Mapping[str, Output]) -> bool:
 def _places(node: Node, key: str, names: list[str]) -> list[Node | tuple[int, int]]:
     """Where each output is named."""
     if key == "detects":
-        return [pair.value[name] for pair in scales(node) for name in DETECTOR]
+        return [pair.value[name] for pair in scales(node) for name in DETECTOR if name in pair.value]
     return [node.keys[name] for name in names] if node.keys else list(node.value)
 
 

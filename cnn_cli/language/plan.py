@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from cnn_cli.errors import Problem, SpecError, UsageError
-from cnn_cli.language.spec import Spec, used_blocks
+from cnn_cli.language.spec import ScaleSpec, Spec, used_blocks
 from cnn_cli.layers import LayerType, Saved, Shape, SizeOf, Tensor, parameters, sizes
 from cnn_cli.layers.formulas import Line
 from cnn_cli.layers.taps import Taps
@@ -212,8 +212,8 @@ class Plan:
         return self.shapes if self.spec.named_outputs else {}
 
     @property
-    def detects(self) -> tuple[tuple[str, str], ...]:
-        """Of a detector, for each scale the names of the outputs with its scores and its boxes; else empty."""
+    def detects(self) -> tuple[ScaleSpec, ...]:
+        """What a detector says of each of its scales; empty for other networks."""
         return self.spec.detects
 
     @property

@@ -5,7 +5,7 @@ A schema cannot follow names: which blocks, siblings and arguments there are, an
 
 from typing import Any
 
-from cnn_cli.language.spec import NETWORK_KEYS, PARTS, SIZE
+from cnn_cli.language.spec import DETECTOR, NETWORK_KEYS, ORIGINS, PARTS, SIZE
 from cnn_cli.layers import JOINS, LAYERS, LayerType, Setting
 from cnn_cli.settings import train_schema
 from cnn_cli.values import Integer
@@ -15,9 +15,24 @@ Schema = dict[str, Any]
 _ARGUMENT: Schema = {"type": "string", "pattern": r"^\$"}
 _VALUE: Schema = {"type": "string"}  # the name of a sibling, or the path of a value inside of one
 _OUTPUTS: Schema = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
+_POSITIVE: Schema = {
+    "type": "array",
+    "items": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e6},
+    "minItems": 1,
+}
 _SCALE: Schema = {
     "type": "object",
-    "properties": {"scores": {"type": ["string", "integer"]}, "boxes": {"type": ["string", "integer"]}},
+    "properties": {
+        **{output: {"type": ["string", "integer"]} for output in DETECTOR},
+        "origin": {"enum": list(ORIGINS), "description": "of a cell: what its boxes are measured from"},
+        "anchors": {
+            "type": "object",
+            "properties": dict.fromkeys(("sizes", "ratios"), _POSITIVE),
+            "required": ["sizes", "ratios"],
+            "additionalProperties": False,
+            "description": "boxes that the boxes are relative to: sizes in pixels, ratios of height to width",
+        },
+    },
     "required": ["scores", "boxes"],
     "additionalProperties": False,
 }

@@ -23,7 +23,8 @@ NETWORK_KEYS = (
     "train",
     "recipes",
 )
-DETECTOR = ("scores", "boxes")  # what `detects` names for each scale
+DETECTOR = ("scores", "boxes", "centerness")  # the outputs that `detects` names for each scale, the last optional
+ORIGINS = ("center", "corner")
 PARTS = ("Network", "Again")  # words of the language that stand where a layer does
 SIZE = Integer(1, 100_000)
 _LOSS_WEIGHT = Number(0)
@@ -63,11 +64,20 @@ class Spec:
     blocks: dict[str, Block]
     outputs: dict[str, float]  # auxiliary outputs and their weights in the loss
     named_outputs: tuple[str, ...]  # several outputs without weights, or those that `detects` names
-    detects: tuple[tuple[str, str], ...]  # of a detector: for each scale the names of its scores and its boxes
+    detects: tuple["ScaleSpec", ...]  # of a detector
     train: dict[str, Any]
     recipes: dict[str, dict[str, Any]]  # other ways to train it, each overriding some of `train`
     problems: tuple[Problem, ...]
     networks: Mapping[str, "Spec"] = field(default_factory=dict, repr=False, compare=False)  # that it may have as parts
+
+
+@dataclass(frozen=True)
+class ScaleSpec:
+    """What `detects` says of a scale: its outputs by their keys, where the origin of a cell is, and its anchors."""
+
+    outputs: dict[str, str]  # of DETECTOR, the optional one only where it is named
+    corner: bool = False  # the origin of a cell is its upper left corner
+    anchors: tuple[tuple[float, float], ...] = ()  # half the width and half the height of each
 
 
 @dataclass(frozen=True)
@@ -158,7 +168,9 @@ def _network(name: str, node: Node, key: Place, shared: dict[str, Block], origin
         layers=parts.get("layers"),
         blocks=shared | own if own else shared,
         outputs=_outputs(None if several else outputs, notes),
-        named_outputs=_named_outputs(outputs, notes) if outputs and several else tuple(sum(detects, ())),
+        named_outputs=_named_outputs(outputs, notes)
+        if outputs and several
+        else tuple(o for scale in detects for o in scale.outputs.values()),
         detects=detects,
         train=train,
         recipes=_recipes(parts.get("recipes"), train, notes),
@@ -270,28 +282,61 @@ def _named_outputs(node: Node, notes: _Notes) -> tuple[str, ...]:
     return tuple(item.value for item in node.value)
 
 
-def _detects(node: Node | None, notes: _Notes) -> tuple[tuple[str, str], ...]:
-    """For each scale the names of its scores and its boxes; none, and a problem, where one is wrong."""
-    form, names = "write {scores: cls, boxes: box}, or a list of such pairs", list[str]()
+def _detects(node: Node | None, notes: _Notes) -> tuple[ScaleSpec, ...]:
+    """What is said of each scale; nothing, and a problem, where one is wrong."""
+    form, found = "write {scores: cls, boxes: box}, or a list of such pairs", list[ScaleSpec]()
     for pair in [] if node is None else scales(node):
         parts = pair.value if isinstance(pair.value, dict) else {}
-        if missing := [key for key in DETECTOR if key not in parts]:
+        if missing := [key for key in DETECTOR[:2] if key not in parts]:
             what = f"`{missing[0]}` is missing" if parts else f"must name scores and boxes, not {shown(pair.plain)}"
             notes.add(pair.place, f"{what}; {form}", "detects")
             return ()
-        _unknown_keys(pair, DETECTOR, notes, "detects")
-        for child in (parts[key] for key in DETECTOR):
-            name = str(child.value) if type(child.value) is int else child.value
-            if not isinstance(name, str):
-                notes.add(child.place, f"must be a name or a path, not {shown(child.plain)}; write cls", "detects")
-                return ()
-            if name in names:
-                notes.add(child.place, f"duplicate output {name[:60]!r}; each scale has outputs of its own", "detects")
-                return ()
-            names.append(name)
-    if node is not None and not names:
+        _unknown_keys(pair, (*DETECTOR, "origin", "anchors"), notes, "detects")
+        scale = _scale(parts, [o for other in found for o in other.outputs.values()], notes)
+        if scale is None:
+            return ()
+        found.append(scale)
+    if node is not None and not found:
         notes.add(node.place, f"names no outputs; {form}", "detects")
-    return tuple(zip(names[::2], names[1::2], strict=True))
+    return tuple(found)
+
+
+def _scale(parts: Mapping[str, Node], taken: list[str], notes: _Notes) -> ScaleSpec | None:
+    """None, and a problem, where something is wrong. taken: the outputs of other scales."""
+    outputs = dict[str, str]()
+    for key in (key for key in DETECTOR if key in parts):
+        name = str(parts[key].value) if type(parts[key].value) is int else parts[key].value
+        message = ""
+        if not isinstance(name, str):
+            message = f"must be a name or a path, not {shown(parts[key].plain)}; write cls"
+        elif name in (*taken, *outputs.values()):
+            message = f"duplicate output {name[:60]!r}; each scale has outputs of its own"
+        if message:
+            notes.add(parts[key].place, message, "detects")
+            return None
+        outputs[key] = name
+    origin, anchors = parts.get("origin"), parts.get("anchors")
+    if origin and origin.value not in ORIGINS:
+        notes.add(origin.place, f"origin must be {' or '.join(ORIGINS)}, not {shown(origin.plain)}", "detects")
+    if anchors and "centerness" in parts:
+        notes.add(anchors.place, "a scale has either centerness or anchors; remove one of them", "detects")
+    halves = _anchors(anchors, notes) if anchors else ()
+    return None if halves is None else ScaleSpec(outputs, bool(origin and origin.value == "corner"), halves)
+
+
+def _anchors(node: Node, notes: _Notes) -> tuple[tuple[float, float], ...] | None:
+    """Half the width and height of each, in whole pixels as in torchvision; None, and a problem, for other text."""
+    plain = node.plain if isinstance(node.plain, dict) else {}
+    sizes, ratios = (n if isinstance(n, list) else [] for n in (plain.get("sizes"), plain.get("ratios")))
+    if len(plain) != 2 or not sizes or not ratios or not all(map(_above_0, [*sizes, *ratios])):
+        form = "anchors need sizes (in pixels) and ratios (height divided by width), numbers above 0"
+        notes.add(node.place, f"{form}; write {{sizes: [32, 40, 50], ratios: [0.5, 1, 2]}}", "detects")
+        return None
+    return tuple((max(1, round(s / r**0.5 / 2)), max(1, round(s * r**0.5 / 2))) for r in ratios for s in sizes)
+
+
+def _above_0(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < 1e6
 
 
 def scales(node: Node) -> list[Node]:

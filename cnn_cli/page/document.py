@@ -53,6 +53,11 @@ def page_path(loaded: LoadedNetwork, output: Path | None, force: bool) -> Path:
             f"{loaded.plan.network} has {loaded.plan.params:,} parameters, more than the {MOST_PARAMETERS:,} that a "
             "page can hold; use `cnn summary`, `cnn shapes` and the visualize commands instead"
         )
+    if any(scale.corner or scale.anchors or "centerness" in scale.outputs for scale in loaded.plan.detects):
+        raise UsageError(
+            f"{loaded.plan.network}: a page cannot draw boxes with centerness, anchors or `origin: corner`; use "
+            "`cnn predict` and the visualize commands instead"
+        )
     path = output or (loaded.run / "page.html" if loaded.run else Path(f"{loaded.plan.network}.html"))
     if path.suffix != ".html":
         raise UsageError(f"{path}: a page must end in .html; choose another name with -o")

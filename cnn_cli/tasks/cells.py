@@ -1,11 +1,12 @@
-"""The cells of a detector: their centers, the objects assigned to them, and the boxes that they predict.
+"""The cells of a detector: their origins, the objects assigned to them, and the boxes that they predict.
 
 All of it is computed for every object and every cell, whatever the images hold, so that nothing waits for the device.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import log
 
 import torch
 from torch import Tensor
@@ -14,40 +15,72 @@ from cnn_cli.language.detection_scales import Scale
 
 CENTER_RADIUS = 1.5  # strides around the center of an object within which cells are to find it (Tian et al. 2022)
 _LARGEST = 8.0  # strides: an object whose edges are further from a cell belongs to the next scale
+_MATCH, _NO_MATCH = 0.5, 0.4  # the IoU from which an anchor is to find an object, and below which it is background
+_MOST_GROWTH = log(1000 / 16)  # of an anchor to its box, as torchvision limits it
 
 
 @dataclass(frozen=True)
 class Cells:
     """All P cells of a detector, scale by scale: centers (P, 2) x, y in pixels, strides (P,), and the range (P, 2) of
-    the distance to the farthest edge of an object that a cell is to find."""
+    the distance to the farthest edge of an object that a cell is to find.
+
+    With `anchors` (P, 4) x0, y0, x1, y1, each of a cell's anchors counts as a cell.
+    """
 
     centers: Tensor
     strides: Tensor
     limits: Tensor
+    anchors: Tensor | None = None
 
-    def boxes(self, distances: Tensor) -> Tensor:
-        """(N, 4, P) distances to the left, upper, right and lower edge, in strides → (N, P, 4) x0, y0, x1, y1."""
-        steps = distances.transpose(1, 2) * self.strides[:, None]
-        return torch.cat([self.centers - steps[..., :2], self.centers + steps[..., 2:]], -1)
+    def boxes(self, values: Tensor) -> Tensor:
+        """(N, 4, P) distances to the left, upper, right and lower edge, in strides → (N, P, 4) x0, y0, x1, y1.
+
+        With anchors: offsets x, y of the center, in sizes of the anchor, and the logarithms of the factors by which
+        its width and height grow.
+        """
+        values = values.transpose(1, 2)
+        if self.anchors is None:
+            steps = values * self.strides[:, None]
+            return torch.cat([self.centers - steps[..., :2], self.centers + steps[..., 2:]], -1)
+        size = self.anchors[:, 2:] - self.anchors[:, :2]
+        center = values[..., :2] * size + (self.anchors[:, :2] + size / 2)
+        half = values[..., 2:].clamp(max=_MOST_GROWTH).exp() * size / 2
+        return torch.cat([center - half, center + half], -1)
 
 
 @lru_cache(maxsize=8)
 def cells_of(scales: tuple[Scale, ...], device: torch.device) -> Cells:
     """The cells in the order of flattened()."""
-    centers, strides, limits = [], [], []
+    centers, strides, limits, anchors = [], [], [], []
     ends = [_LARGEST * scale.stride for scale in scales[:-1]] + [float("inf")]
     for scale, low, high in zip(scales, [0.0, *ends], ends, strict=False):
-        y, x = ((torch.arange(n, dtype=torch.float32) + 0.5) * scale.stride for n in scale.size)
-        centers.append(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(-1, 2))
-        strides.append(torch.full((len(centers[-1]),), float(scale.stride)))
-        limits.append(torch.tensor([low, high]).expand(len(centers[-1]), 2))
-    return Cells(*(torch.cat(parts).to(device) for parts in (centers, strides, limits)))
+        (x, y), (right, below) = scale.origin(0, 0), scale.origin(1, 1)
+        height, width = scale.size
+        across, down = (torch.arange(n, dtype=torch.float32) for n in (width, height))
+        grid = torch.meshgrid(across * (right - x) + x, down * (below - y) + y, indexing="xy")
+        center = torch.stack(grid, -1).view(-1, 2).repeat_interleave(max(1, len(scale.anchors)), 0)
+        half = torch.tensor(scale.anchors or [(0.0, 0.0)]).repeat(width * height, 1)
+        anchors.append(torch.cat([center - half, center + half], 1))
+        centers.append(center)
+        strides.append(torch.full((len(center),), float(scale.stride)))
+        limits.append(torch.tensor([low, high]).expand(len(center), 2))
+    parts = (torch.cat(parts).to(device) for parts in (centers, strides, limits, anchors))
+    cells = Cells(*parts)
+    return cells if scales[0].anchors else replace(cells, anchors=None)
 
 
 def flattened(outputs: Mapping[str, Tensor], scales: Sequence[Scale]) -> tuple[Tensor, Tensor]:
-    """A detector's outputs → scores (N, K, P) and distances (N, 4, P) of all cells, float32."""
-    scores = torch.cat([outputs[scale.scores].flatten(2) for scale in scales], 2)
-    return scores.float(), torch.cat([outputs[scale.boxes].flatten(2) for scale in scales], 2).float()
+    """A detector's outputs → scores (N, K, P) and boxes (N, 4, P) of all cells, float32."""
+    scores = torch.cat([_of_anchors(outputs[scale.scores], scale) for scale in scales], 2)
+    return scores.float(), torch.cat([_of_anchors(outputs[scale.boxes], scale) for scale in scales], 2).float()
+
+
+def _of_anchors(values: Tensor, scale: Scale) -> Tensor:
+    """(N, A·C, h, w) → (N, C, h·w·A), the anchors of a cell one after the other."""
+    if not scale.anchors:
+        return values.flatten(2)
+    batch, count = len(values), len(scale.anchors)
+    return values.reshape(batch, count, -1, scale.size[0] * scale.size[1]).permute(0, 2, 3, 1).flatten(2)
 
 
 def assign(cells: Cells, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,14 +95,38 @@ def assign(cells: Cells, boxes: Tensor) -> tuple[Tensor, Tensor]:
     x0, y0, x1, y1, label, flag = boxes[..., :6, None].unbind(2)  # (N, m, 1)
     sides = torch.stack([x - x0, y - y0, x1 - x, y1 - y])  # (4, N, m, P)
     inside, farthest = sides.amin(0) > 0, sides.amax(0)
+    learned = (label >= 0) & (flag == 0)
+    ignored = (inside & (label >= 0) & (flag > 0)).any(1)
+    if cells.anchors is not None:
+        row, between = _match(cells.anchors, boxes[..., :4], learned)
+        return row, (ignored | between) & (row < 0)
     away = torch.maximum((x - (x0 + x1) / 2).abs(), (y - (y0 + y1) / 2).abs()) / cells.strides
     near = (away <= 0.5) | (inside & (away < CENTER_RADIUS))
     fits = (farthest > cells.limits[:, 0]) & (farthest <= cells.limits[:, 1])
     area = ((x1 - x0) * (y1 - y0)).expand_as(away)
-    learned = (label >= 0) & (flag == 0)
     area, row = area.masked_fill(~(near & fits & learned), float("inf")).min(1)
     row = row.masked_fill(area == float("inf"), -1)
-    return row, (inside & (label >= 0) & (flag > 0)).any(1) & (row < 0)
+    return row, ignored & (row < 0)
+
+
+def _match(anchors: Tensor, boxes: Tensor, learned: Tensor) -> tuple[Tensor, Tensor]:
+    """As RetinaNet: each anchor is to find the object with the largest IoU, if that is at least _MATCH, or the largest
+    that any anchor has with some object; and which anchors are neither to find one nor background, (N, P) each.
+
+    boxes (N, m, 4); learned (N, m, 1): which of them are to be found.
+    """
+    iou = generalized_iou(anchors, boxes.unsqueeze(2))[0].masked_fill(~learned, 0)  # (N, m, P)
+    best, row = iou.max(1)
+    most = iou.amax(2, keepdim=True)
+    found = (best >= _MATCH) | ((iou == most) & (most > 0)).any(1)
+    return row.masked_fill(~found, -1), ~found & (best >= _NO_MATCH)
+
+
+def centerness(cells: Cells, boxes: Tensor) -> Tensor:
+    """(N, P, 4) → (N, P): 1 where a cell is at the center of its box, 0 at the edge (Tian et al. 2019)."""
+    before, after = (cells.centers - boxes[..., :2]).clamp(min=0), (boxes[..., 2:] - cells.centers).clamp(min=0)
+    ratio = torch.minimum(before, after) / torch.maximum(before, after).clamp(min=1e-6)
+    return ratio.prod(-1).sqrt()
 
 
 def generalized_iou(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Detection: for each cell of a map a score per class and a box, as in FCOS (Tian et al. 2019), without anchors.
+"""Detection: for each cell of a map a score per class and a box, as in FCOS (Tian et al. 2019), or for each anchor.
 
 The scores are learned by the quality focal loss (Li et al. 2020): where an object is, the target is the IoU of the
 predicted box with the object's, elsewhere 0. The boxes are learned by the generalized IoU. Both losses are sums over
@@ -19,11 +19,12 @@ from cnn_cli.errors import UsageError
 from cnn_cli.language.detection_scales import Scale, infer_scales
 from cnn_cli.language.plan import Plan
 from cnn_cli.tasks.base import Measure, Outputs, last_type, sum_type
-from cnn_cli.tasks.cells import Cells, assign, cells_of, flattened, generalized_iou
+from cnn_cli.tasks.cells import Cells, assign, cells_of, centerness, flattened, generalized_iou
 from cnn_cli.tasks.detection_result import DetectionMeasure
-from cnn_cli.tasks.suppression import Found, detections_of
+from cnn_cli.tasks.suppression import OVERLAP, Found, detections_of
 
 _NOT_NEGATIVE = ("ReLU", "ReLU6", "Softplus", "Sigmoid", "Hardsigmoid")
+_ANCHOR_OVERLAP = 0.5  # as RetinaNet suppresses boxes; in place of OVERLAP
 _PROBABILITIES = ("Sigmoid", "Softmax", "Softmax2d", "LogSoftmax", "Hardsigmoid")
 
 
@@ -38,7 +39,11 @@ class Detection:
 
     name = "detection"
     metric = "ap"
-    criterion = "quality focal loss of scores + generalized IoU loss of boxes, per object"
+
+    @property
+    def criterion(self) -> str:
+        more = " + cross-entropy of centerness" if self.scales[0].centerness else ""
+        return f"quality focal loss of scores + generalized IoU loss of boxes{more}, per object"
 
     def cells(self, device: torch.device) -> Cells:
         return cells_of(self.scales, device)
@@ -66,7 +71,16 @@ class Detection:
         wanted = torch.zeros_like(scores).scatter_(1, label.unsqueeze(1), quality.unsqueeze(1))
         focus = (wanted - scores.sigmoid()).square()
         focal = focus * F.binary_cross_entropy_with_logits(scores, wanted, reduction="none")
-        return (focal * ~excused.unsqueeze(1)).sum((1, 2)) + ((1 - generalized) * learned).sum(1)
+        losses = (focal * ~excused.unsqueeze(1)).sum((1, 2)) + ((1 - generalized) * learned).sum(1)
+        if (centers := self._centerness(outputs)) is not None:
+            close = centerness(cells, true[..., :4])
+            losses += (F.binary_cross_entropy_with_logits(centers, close, reduction="none") * learned).sum(1)
+        return losses
+
+    def _centerness(self, outputs: Mapping[str, Tensor]) -> Tensor | None:
+        """(N, P) logits; None where the network has none."""
+        names = [scale.centerness for scale in self.scales if scale.centerness]
+        return torch.cat([outputs[name].flatten(1) for name in names], 1).float() if names else None
 
     def weight(self, targets: Tensor) -> float:
         return float(_objects(targets).sum())
@@ -100,7 +114,11 @@ class Detection:
     def found(self, outputs: Mapping[str, Tensor], device: torch.device) -> list[Found]:
         """The detections of each image, in pixels of the network's input, the highest score first."""
         scores, boxes = self.predictions(outputs, self.cells(device))
-        return detections_of(scores.sigmoid(), boxes, self.size)
+        probabilities = scores.sigmoid()
+        if (centers := self._centerness(outputs)) is not None:
+            probabilities = (probabilities * centers.sigmoid().unsqueeze(1)).sqrt()
+        overlap = _ANCHOR_OVERLAP if self.scales[0].anchors else OVERLAP
+        return detections_of(probabilities, boxes, self.size, [s.predictions for s in self.scales], overlap)
 
 
 def _objects(targets: Tensor) -> Tensor:
@@ -126,7 +144,8 @@ def detection_task(plan: Plan, classes: tuple[str, ...]) -> Detection:
             raise UsageError(
                 f"{plan.network}: the scores {scale.scores} end in {last}, but the focal loss takes logits; remove it"
             )
-    positive = {s.boxes: torch.exp for s in scales if _last(plan, s.boxes) not in _NOT_NEGATIVE}
+    distances = [s.boxes for s in scales if not s.anchors]
+    positive = {name: torch.exp for name in distances if _last(plan, name) not in _NOT_NEGATIVE}
     return Detection(classes, scales, (plan.input[1], plan.input[2]), positive)
 
 

@@ -1,14 +1,15 @@
 """Non-maximum suppression: from the scores and boxes of all cells to the detections of an image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 MOST = 100  # detections of an image
-_CANDIDATES = 1000  # that suppression looks at
+_CANDIDATES = 1000  # of each scale, that suppression looks at
 _LEAST_SCORE = 0.01
-_OVERLAP = 0.6  # of two detections of a class, the IoU above which the one with the lower score is left out
+OVERLAP = 0.6  # of two detections of a class, the IoU above which the one with the lower score is left out
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,30 @@ class Found:
     cells: Tensor
 
 
-def detections_of(scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[Found]:
-    """(N, K, P) probabilities and (N, P, 4) boxes → the detections of each image, clipped to (H, W) pixels."""
+def detections_of(
+    scores: Tensor, boxes: Tensor, size: tuple[int, int], counts: Sequence[int], overlap: float = OVERLAP
+) -> list[Found]:
+    """(N, K, P) probabilities and (N, P, 4) boxes → the detections of each image, clipped to (H, W) pixels.
+
+    counts: how many of the P each scale has.
+    """
     height, width = size
     limits = torch.tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
     boxes = torch.minimum(boxes.clamp(min=0), limits)
-    return [_of_image(*image) for image in zip(scores, boxes, strict=True)]
+    return [_of_image(*image, counts, overlap) for image in zip(scores, boxes, strict=True)]
 
 
-def _of_image(scores: Tensor, boxes: Tensor) -> Found:
+def _of_image(scores: Tensor, boxes: Tensor, counts: Sequence[int], overlap: float) -> Found:
     from torchvision.ops import batched_nms  # takes seconds to load, and only detectors need it
 
-    cells = scores.shape[1]
-    score, place = scores.flatten().topk(min(_CANDIDATES, scores.numel()))
-    cell = place % cells
+    parts, first = [], 0
+    for part in torch.split(scores, list(counts), 1):
+        best, place = part.flatten().topk(min(_CANDIDATES, part.numel()))
+        parts.append((best, place // part.shape[1], place % part.shape[1] + first))
+        first += part.shape[1]
+    score, label, cell = (torch.cat(values) for values in zip(*parts, strict=True))
     box = boxes[cell]
     kept = ((score > _LEAST_SCORE) & (box[:, 2:] > box[:, :2]).all(1)).nonzero().flatten()
-    score, label, box = score[kept], place[kept] // cells, box[kept]
-    best = batched_nms(box, score, label, _OVERLAP)[:MOST]
-    return Found(box[best].cpu(), label[best].cpu(), score[best].cpu(), cell[kept][best].cpu())
+    score, label, box, cell = score[kept], label[kept], box[kept], cell[kept]
+    best = batched_nms(box, score, label, overlap)[:MOST]
+    return Found(box[best].cpu(), label[best].cpu(), score[best].cpu(), cell[best].cpu())
