@@ -181,7 +181,7 @@ def as_typed(value: Any) -> str:
     """A value in one word where it can be, as it is typed for an option: `none`, `channels-last,crop-unused`."""
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
         return ",".join(value)
-    return "none" if value in (None, ()) else shown(value).strip("'")
+    return "none" if value in (None, ()) else shown(value, 1000).strip("'")
 
 
 def read_train(block: Mapping[str, Any], under: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:

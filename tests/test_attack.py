@@ -257,7 +257,8 @@ def test_one_output_becomes_two_scores(tmp_path: Path) -> None:
 def test_a_difference_is_magnified_to_its_largest_value() -> None:
     change = torch.tensor([[[0.0, 0.01], [-0.02, 0.005]]])
     assert (difference(change) == signed(change[0].numpy(), 0.02)).all()
-    assert magnification(change) == ("×50: within ±0.02", "L2 norm 0.0229")
+    assert magnification(change) == ("×50, ±0.02", "L2 norm 0.0229")
+    assert magnification(change / 25)[0] == "×1,250, ±0.0008"
     assert magnification(0 * change) == ("no difference", "")
     assert magnitude(change)[..., 0].tolist() == [[0, 128], [255, 64]]
     colors = difference(change.expand(3, -1, -1))

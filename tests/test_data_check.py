@@ -15,6 +15,7 @@ from PIL import Image
 
 from cnn_cli.cli import main
 from cnn_cli.data import check as check_module
+from cnn_cli.data import near_duplicates
 from cnn_cli.data.annotations import InvalidAnnotationsError
 from cnn_cli.data.check import check_data
 from cnn_cli.data.loading import load_dataset
@@ -293,3 +294,9 @@ def test_near_duplicates_of_many_images() -> None:
     copies = np.clip(gray[:20] * 0.8 + 20 + noise, 0, 255).astype(np.uint8)
     pairs = find_near_duplicates(np.concatenate([gray, copies]), np.arange(1520))
     assert sorted(pairs) == [(i, 1500 + i) for i in range(20)]
+
+
+def test_candidates_of_which_none_is_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_duplicates, "_candidates", lambda hashes: (np.array([0]), np.array([1])))
+    gray = np.random.default_rng(0).integers(0, 256, (2, 32, 32)).astype(np.uint8)
+    assert find_near_duplicates(gray, np.arange(2)) == []

@@ -251,6 +251,8 @@ def test_each_image_has_its_picture(workspace: Path, capsys: pytest.CaptureFixtu
     assert set(out["layers"][1]) == {"layer", "zero_on_all_images"}
     assert cnn("visualize-features", "tiny-cnn", "one", "--index", "0", "-o", "new", "--layer", "4") == 0
     assert sorted(p.name for p in (workspace / "new").iterdir()) == ["features-a.png", "features-digits-test-0.png"]
+    assert cnn("visualize-features", "tiny-cnn", "--index", "7", "--layer", "4") == 0  # beside that of all layers
+    assert (workspace / "runs/tiny-cnn-1/features-4-digits-test-7.png").is_file()
     assert capsys.readouterr().out.startswith("new/features-a.png\nnew/features-digits-test-0.png\ntrained on digits")
 
 

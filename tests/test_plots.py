@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from cnn_cli.errors import CnnError
-from cnn_cli.pictures import fonts, plots
+from cnn_cli.pictures import fonts, plots, run_curves
 from cnn_cli.pictures.image import Array
 
 
@@ -93,6 +93,24 @@ def test_curves_mark_the_best_epoch_another_training_loss_and_the_learning_rate(
 def test_a_single_epoch_has_axes_from_zero(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     loss, accuracy, _ = drawn(monkeypatch, tmp_path / "c.png", [1])
     assert loss.get_ylim() == pytest.approx((0, 1.15)) and accuracy.get_ylim() == (0, 1)
+
+
+def test_curves_of_several_runs_compare_the_loss_that_evaluation_computes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from matplotlib.figure import Figure
+
+    figures: list[Any] = []
+    subplots = Figure.subplots
+    monkeypatch.setattr(Figure, "subplots", lambda self, *a, **k: (figures.append(self), subplots(self, *a, **k))[1])
+    plain = {"epoch": 0.5, "train_loss": 2.0, "train_accuracy": 0.5}
+    runs = {"A": [[plain]], "B": [[plain | {"train_loss": 9.0, "train_plain_loss": 1.0}]]}
+    run_curves.draw_curves(runs, "accuracy", tmp_path / "c.png", "runs")
+    loss, accuracy = figures[0].axes
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[2.0], [1.0]]
+    assert loss.get_title("left") == "training loss, as in evaluation"
+    assert loss.get_ylim() == pytest.approx((0, 2.3)) and accuracy.get_ylim() == (0, 1.02)
+    assert [label.get_text() for label in loss.get_xticklabels()] == ["0.5"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

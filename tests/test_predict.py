@@ -185,7 +185,7 @@ def test_folders_of_classes_give_an_accuracy_and_a_contact_sheet(
     assert cnn("predict", "net.safetensors", "set", "-o", "sheet.png") == 2
     assert capsys.readouterr().err == "error: sheet.png exists already; --force overwrites it, -o writes elsewhere\n"
     assert cnn("predict", "net.safetensors", "set") == 0
-    assert "accuracy 33.3%: 1 of 3 images with a class" in capsys.readouterr().out
+    assert "accuracy 33.3%: 1 of 3 images whose class is known" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -169,14 +169,22 @@ def test_fractional_epochs_are_shown_and_settings_that_are_off_are_left_out(
     for name, epochs, overfit in (("a", 0.5, "null"), ("b", 2, "8")):
         (run := Path("runs", name)).mkdir(parents=True)
         setting = f"  epochs: {{value: {epochs}, source: option}}\n  overfit: {{value: {overfit}, source: option}}\n"
+        if name == "b":
+            setting += "  normalize:\n    value:\n      mean: [0.3]\n      std: [0.2]\n    source: option\n"
+            setting += "  groups:\n    value:\n    - parameters: ['*.bias']\n      lr: 0.1\n    source: spec\n"
+            setting += "  freeze:\n    value: [a, b]\n    source: option\n  weights: {value: long,\n    source: spec}\n"
         (run / "config.yaml").write_text(f"network: n\nsettings:\n{setting}spec: {{}}\n")
         (run / "metrics.jsonl").write_text(json.dumps({"epoch": epochs, "val_accuracy": 0.5}) + "\n")
     rows = {row["run"]: row for row in listed(capsys)}
     assert [(rows[f"runs/{n}"]["epochs"], rows[f"runs/{n}"]["total_epochs"]) for n in "ab"] == [(0.5, 0.5), (2, 2)]
     assert cnn("runs", "--csv") == 0
-    assert [line.split(",")[3:6] for line in capsys.readouterr().out.splitlines()[1:]] == [
-        ["", "0.5", "0.5"],
-        ["overfit 8", "2", "2"],
+    table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["epochs"], row["total_epochs"]) for row in table] == [("0.5", "0.5"), ("2", "2")]
+    assert [row["settings"] for row in table] == [
+        "",
+        "overfit 8, normalize {mean: [0.3], std: [0.2]}, groups [{parameters: ['*.bias'], lr: 0.1}], freeze a, b, "
+        "weights long",
     ]
+    assert rows["runs/b"]["settings"]["groups"] == [{"parameters": ["*.bias"], "lr": 0.1}]
     assert cnn("runs") == 0
     assert "0.5/0.5" in capsys.readouterr().out

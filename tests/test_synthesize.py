@@ -1,6 +1,7 @@
 """Synthetic images: the ascent finds what is liked, is the same for a seed, and says where a unit is dead."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -205,7 +206,9 @@ def test_a_dead_unit_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     path = tmp_path / "d.png"
     assert cnn("synthesize", str(run.run), "--layer", "6", "--channel", "4", "--steps", "3", "-o", str(path)) == 0
-    assert capsys.readouterr().out == f"{path}\nunit 4: dead: no gradient reaches the image\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(path) and lines[1].split() == ["unit", "activation"]
+    assert lines[3].startswith("unit 4") and lines[3].endswith("dead: no gradient reaches the image")
 
 
 @pytest.mark.parametrize(
@@ -266,6 +269,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert Path(out["picture"]).read_bytes() == first
     assert cnn("synthesize", "runs/color-1", "--class", "b", "--class", "3", "--steps", "1") == 0
     assert Path("runs/color-1/synthesis-b-d.png").is_file()
+    assert re.search(r"^b +−?[\d.]+ +\d+\.\d%$", capsys.readouterr().out, re.M)
 
 
 WHAT = (

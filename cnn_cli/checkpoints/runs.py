@@ -5,6 +5,7 @@ this tool, one setting a line.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,9 +19,9 @@ from cnn_cli.errors import CnnError, UsageError, closest
 from cnn_cli.files import is_locked
 from cnn_cli.tables import Column, Table, percent, render
 
-_SETTING = re.compile(
-    r"^  (\w+):(?: \{value: (.*), source: (\w+)\}|\n    value: (.*(?:\n    - .*)*)\n    source: (\w+))$", re.M
-)
+_SETTINGS = re.compile(r"^settings:\n((?: .*\n?)*)", re.M)
+_ENTRY = re.compile(r"^  (\w+):(.*(?:\n {3}.*)*)", re.M)
+_SCALAR = re.compile(r" \{value: (.*), source: \w+\}|\n    value: (.*)\n    source: \w+")
 _LINE = re.compile(r"^(network|started): (.*)$", re.M)
 _SORTS = ("name", "score", "epochs", "time", "started")
 
@@ -194,7 +195,8 @@ def _read(path: Path) -> Run:
     with suppress(OSError):
         text = (path / CONFIG).read_text(errors="replace")
     head = text.partition("\nspec:")[0]
-    settings = {m[1]: (m[2] or m[4] or "").strip() for m in _SETTING.finditer(head)}
+    block = _SETTINGS.search(head)
+    settings = {name: _text(entry) for name, entry in _ENTRY.findall(block[1] if block else "")}
     facts = dict(_LINE.findall(head))
     history = _history(path / "metrics.jsonl")
     metric = next(
@@ -218,6 +220,18 @@ def _read(path: Path) -> Run:
         seconds=sum(row.get("seconds") or 0.0 for row in history),
         started=facts.get("started", "").strip("'"),
     )
+
+
+def _text(entry: str) -> str:
+    """The value of a setting as config.yaml has it, lists and mappings in a single line; empty where damaged."""
+    if one := _SCALAR.fullmatch(entry):
+        return (one[1] or one[2] or "").strip()
+    import yaml
+
+    with suppress(yaml.YAMLError, KeyError, TypeError):
+        flow = yaml.safe_dump(yaml.safe_load(entry)["value"], default_flow_style=True, width=math.inf, sort_keys=False)
+        return str(flow).removesuffix("\n").removesuffix("\n...")
+    return ""
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
@@ -292,7 +306,8 @@ def _whole(epochs: float) -> float:
 def _shown(value: str) -> str:
     with suppress(ValueError):
         return f"{float(value):g}"
-    return value.strip("'\"").replace("\n    - ", ", ").removeprefix(", ")
+    items = re.fullmatch(r"\[([^\[\]{}]*)\]", value)
+    return items[1] if items else value.strip("'\"")
 
 
 def _natural(text: str) -> list[tuple[float, str]]:

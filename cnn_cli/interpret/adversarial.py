@@ -255,11 +255,12 @@ def magnitude(change: Tensor) -> image.Array:
 
 
 def magnification(change: Tensor) -> tuple[str, str]:
-    """The caption of a difference: `×20: within ±0.05`, and its L2 norm."""
+    """The caption of a difference: `×20, ±0.05`, and its L2 norm."""
     largest = float(change.abs().max())
     if not largest:
         return "no difference", ""
-    return f"×{1 / largest:.2g}: within ±{image.number(largest)}", f"L2 norm {image.number(float(change.norm()))}"
+    factor = f"{1 / largest:,.0f}" if largest < 0.1 else f"{1 / largest:.2g}"
+    return f"×{factor}, ±{image.number(largest)}", f"L2 norm {image.number(float(change.norm()))}"
 
 
 def read_split(

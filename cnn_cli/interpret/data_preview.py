@@ -24,7 +24,7 @@ from cnn_cli.pictures.box_drawing import DrawnBox
 from cnn_cli.pictures.grid import picture
 from cnn_cli.pictures.sample_sheet import Sample, compose_sheet
 from cnn_cli.settings import Setting, resolve, values_of
-from cnn_cli.tables import counted
+from cnn_cli.tables import counted, wrapped
 from cnn_cli.tasks.selection import task_of
 from cnn_cli.training.initial_weights import find_initial_weights, prepared
 from cnn_cli.training.request import Request, chosen_annotations, complete, resolve_settings
@@ -79,7 +79,8 @@ class Preview:
     def text(self) -> str:
         images = len({name for names in self.shown.values() for name in names})
         classes = len(self.shown.keys() - {_EMPTY})
-        return f"{self.path}\n{counted(images, 'image')} of {counted(classes, 'class')}; {self.preparation}"
+        facts = f"{counted(images, 'image')} of {counted(classes, 'class')}; {self.preparation}"
+        return f"{self.path}\n{wrapped(facts)}"
 
 
 @dataclass(frozen=True)

@@ -242,12 +242,13 @@ def show_features(
     before the scores of the cell.
     """
     network = restored(loaded, seed).to(device)
-    cell, layers = _cell(loaded, network, inputs, box, layers)
-    chosen = [choose_layer(loaded, network, name) for name in dict.fromkeys(layers)]
+    cell, before = _cell(loaded, network, inputs, box)
+    chosen = [choose_layer(loaded, network, name) for name in dict.fromkeys(layers or before)]
     chosen = chosen or default_layers(network, loaded.plan) or [choose_layer(loaded, network)]
     if len(chosen) > _LAYERS:
         raise UsageError(f"{len(chosen)} layers, but one picture holds {_LAYERS}; name fewer")
-    paths = target.paths(loaded, "features", inputs.names)
+    kind = "features" if target.output else "-".join(("features", *layers))
+    paths = target.paths(loaded, kind, inputs.names)
     images = []
     for i, path in enumerate(progress_bar(paths, len(paths), "drawing")):
         maps = maps_of(network, loaded.plan, inputs.pixels[i], chosen)
@@ -263,11 +264,11 @@ def show_features(
 
 
 def _cell(
-    loaded: LoadedNetwork, network: nn.Module, inputs: Inputs, box: int | None, layers: Sequence[str]
-) -> tuple[BoxCell | None, Sequence[str]]:
-    """The cell of the box, and the layers, by default the map before its scores. UsageError for what has no boxes."""
+    loaded: LoadedNetwork, network: nn.Module, inputs: Inputs, box: int | None
+) -> tuple[BoxCell | None, list[str]]:
+    """The cell of the box, and the layer before its scores. UsageError for what has no boxes."""
     if box is None:
-        return None, layers
+        return None, []
     if not loaded.plan.detects:
         raise UsageError("--box is for detectors; leave it out")
     if len(inputs.names) > 1:
@@ -275,7 +276,7 @@ def _cell(
     scores = BoxScores(network.eval(), loaded)
     chosen = choose_box(scores, inputs.pixels.to(next(network.parameters()).device), box, None, inputs.names[0])
     before = layer_before(scores, chosen.cell)
-    return cell_of(scores, chosen), layers or ([before] if before else [])
+    return cell_of(scores, chosen), [before] if before else []
 
 
 def _prediction(loaded: LoadedNetwork, network: nn.Module, pixels: Tensor, label: int | None) -> Panel | None:

@@ -81,9 +81,10 @@ class Predictions:
             lines = [render(self.image_table())]
         if len(self.images) > 1 and (known := self.labelled):
             correct = sum(shot.correct for shot in known)
+            labelled = "" if len(known) == len(self.images) else " whose class is known"
             lines += [
                 "",
-                f"accuracy {percent(correct / len(known))}: {correct:,} of {len(known):,} images with a class",
+                f"accuracy {percent(correct / len(known))}: {correct:,} of {len(known):,} images{labelled}",
             ]
         if self.temperature is not None:
             lines += [
@@ -198,6 +199,8 @@ def draw_predictions(predictions: Predictions) -> Page:
     if known:
         correct = sum(shot.correct for shot in known)
         lines.insert(0, f"accuracy {percent(correct / len(known))}: {correct:,} of {len(known):,} images")
+    if predictions.temperature is not None:
+        lines.append(f"probabilities are calibrated (temperature {predictions.temperature:.3f})")
     if shown < len(predictions.images):
         lines.append(f"the first {shown} of {len(predictions.images):,} images are shown")
     return compose_page([panel], f"{predictions.loaded.plan.network}: predictions", lines, None)

@@ -26,7 +26,7 @@ from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import Cell, contact_sheet, picture, room
 from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.progress import progress_bar
-from cnn_cli.tables import percent
+from cnn_cli.tables import Column, Table, percent, render
 
 _FAINT = 0.5  # an image whose values span less than this is shown with its contrast raised
 
@@ -112,7 +112,14 @@ class Synthesis:
         return facts | {"images": [v.document() for v in self.images]}
 
     def text(self) -> str:
-        return "\n".join(f"{v.name}: {v.dead}" for v in self.images if v.dead)
+        classes = any(v.confidence is not None for v in self.images)
+        columns = (
+            Column("name", "class" if classes else "unit", wraps=True),
+            Column("value", "score" if classes else "activation", number=True, show=image.number),
+            *([Column("confidence", "probability", number=True, show=percent)] if classes else []),
+            Column("dead", "", wraps=True),
+        )
+        return render(Table(columns, [v.document() for v in self.images]))
 
 
 def show_synthesis(

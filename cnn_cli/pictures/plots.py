@@ -99,7 +99,7 @@ def learning_curves(
             _curve(axes[2], epochs, rates, SOFT)
             axes[2].set_title("learning rate")
             axes[2].set_ylim(0, 1.08 * max(rates) or 1)
-            _epoch_axis(axes[2], epochs)
+            epoch_axis(axes[2], epochs)
 
 
 def _curves(
@@ -116,7 +116,7 @@ def _curves(
             _curve(axes, epochs, curve, color, name, dash)
         values += points
     axes.set_title(measure)
-    _epoch_axis(axes, epochs)
+    epoch_axis(axes, epochs)
     if best_epoch is not None and len(epochs) > 1:
         axes.axvline(best_epoch, color=SOFT, linewidth=1, linestyle=":", label=f"best epoch ({best_epoch:g})")
     if measure != "loss":
@@ -157,7 +157,7 @@ def _curve(
     axes.plot(epochs, values, dash, color=color, label=label, **look)
 
 
-def _epoch_axis(axes: "Axes", epochs: Sequence[float]) -> None:
+def epoch_axis(axes: "Axes", epochs: Sequence[float]) -> None:
     """Ticks at whole epochs, and at the last one where it is a fraction of one."""
     from matplotlib.ticker import MaxNLocator
 

@@ -33,7 +33,6 @@ def reliability_diagram(
             above.set_title(f"{heading}expected calibration error {errors[name]:.2%}")
             above.set_ylabel("accuracy")
             above.set_ylim(0, 1.02)
-            above.legend(loc="upper left", fontsize=8)
             total = sum(row["n"] for row in full) or 1
             below.bar(starts, [row["n"] / total for row in full], color=PANEL, **look)
             below.set_ylabel(counted)
@@ -43,3 +42,4 @@ def reliability_diagram(
                 one.yaxis.set_major_formatter(percent_format())
                 one.xaxis.set_major_formatter(percent_format())
                 one.grid(axis="y")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=8)

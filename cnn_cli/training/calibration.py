@@ -9,6 +9,7 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork, store_temperature
 from cnn_cli.data.masks import VOID
 from cnn_cli.data.preparation import PreparedSplit
 from cnn_cli.errors import UsageError
+from cnn_cli.tables import wrapped
 from cnn_cli.tasks.calibration import count_bins, fit_temperature, likelihood_loss, reliability_of, tempered
 from cnn_cli.tasks.classification import Classification
 from cnn_cli.tasks.segmentation import Segmentation
@@ -28,7 +29,7 @@ class FittedTemperature:
 
     def text(self) -> str:
         loss, error = ("{:.4f} → {:.4f}".format(*self.losses), "{:.2%} → {:.2%}".format(*self.errors))
-        return (
+        return wrapped(
             f"temperature {self.temperature:.3f}, fitted on {self.fitted_on}: loss {loss}, "
             f"expected calibration error {error}"
         )
