@@ -14,7 +14,8 @@ import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import wraps
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -107,13 +108,29 @@ class _Conversion:
     """Takes the place of Typer's own conversion of a parameter until it is needed."""
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        several = param.multiple or param.nargs == -1
+        several, kind = param.multiple or param.nargs == -1, param.type_descriptor
         if value is None:
             return () if several else None
-        if type(value) is str and not several and param.type_descriptor.annotation in (str, str | None):
-            return value
-        param._runtime_param = None
-        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+        try:
+            if several:
+                return [_simple(v, get_args(kind.annotation)[0], kind.parameter_info) for v in value]
+            return _simple(value, kind.annotation, kind.parameter_info)
+        except ValueError:  # then Typer says what is wrong
+            param._runtime_param = None
+            return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
+def _simple(value: Any, kind: Any, bounds: Any) -> Any:
+    """A text, path or number as it is mostly written; ValueError for anything else."""
+    if type(value) is kind:
+        return value
+    if kind is Path and type(value) is str:
+        return Path(value)
+    if kind not in (int, float) or not re.fullmatch(r"\d{1,9}" if kind is int else r"\d{1,9}(\.\d{1,9})?", value, re.A):
+        raise ValueError
+    if not (bounds.min is None or kind(value) >= bounds.min) or not (bounds.max is None or kind(value) <= bounds.max):
+        raise ValueError
+    return kind(value)
 
 
 class _Group(TyperGroup):
