@@ -9,6 +9,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
+from cnn_cli.checkpoints.checkpoint import load_network
+from cnn_cli.interpret.scores import class_names
 from cnn_cli.language.detection_scales import Scale
 from cnn_cli.tasks.cells import assign
 from cnn_cli.tasks.detection import Detection
@@ -46,6 +48,11 @@ def test_anchors_are_matched_as_in_torchvision() -> None:
         assert excused[image][matched == -2].all()
         if not (own[:, 5] > 0).any():
             assert torch.equal(excused[image], matched == -2)
+
+
+def test_scores_of_anchors_are_not_classes() -> None:
+    loaded = load_network("retinanet_resnet50_fpn", input=(3, 64, 96), trained=False)
+    assert loaded.plan.output[0] == 9 * 91 and len(class_names(loaded)) == 91
 
 
 def test_boxes_of_anchors_are_those_of_torchvision() -> None:

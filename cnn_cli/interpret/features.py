@@ -36,6 +36,7 @@ _CLEAR = 104  # px a side of a map among several layers, at most where it is enl
 _LEAST, _GREATEST = 48, 200  # px a side of a map where one layer has the page
 _GAP = 8  # px between maps
 _CAPTION = 17  # px under a map for the number of its channel
+_VALUE = 84  # px for the number of a channel and its value
 _LEFT = 280  # px for the image and the prediction under it
 _LETTERS = 16  # px of the prediction
 _MAPS = 256  # maps of one layer on a page
@@ -151,7 +152,7 @@ def _section(
     """One layer: as many of its strongest maps as fit, numbered."""
     values, n = image.reduced(maps.values, min(_LARGEST, _TALLEST // sections))
     count, (height, width) = len(maps.order), values.shape[1:]
-    grid = _grid(count, (height, width), sections)
+    grid = _grid(count, (height, width), sections, _VALUE if cell else 2 * _CAPTION)
     order = list(maps.order[: grid.rows * grid.columns])
     shown = len(order)
     scale = float(np.abs(maps.values[order]).max())
@@ -171,8 +172,8 @@ def _section(
     return Panel(body, heading=title, captions=tuple(captions)), grid, scale, shown
 
 
-def _grid(count: int, tile: tuple[int, int], sections: int) -> image.Grid:
-    """For one layer the clearest grid that has room for all maps, or for as many as can be read.
+def _grid(count: int, tile: tuple[int, int], sections: int, caption: int) -> image.Grid:
+    """For one layer the clearest grid that has room for all maps, or for as many as can be read. caption: its width.
 
     For several, rows of maps of about the same size in the same columns, so that a channel can be followed down.
     """
@@ -183,9 +184,9 @@ def _grid(count: int, tile: tuple[int, int], sections: int) -> image.Grid:
         columns = max(1, (_WIDE - _GAP) // (wide + _GAP))
         rows = max(1, (high - _GAP) // (tile[0] * zoom + _GAP + _CAPTION))
         return image.Grid(min(rows, -(-count // columns)), min(columns, count), zoom, _GAP, _CAPTION, wide)
-    least, most = (max(1, side // max(tile)) for side in (_LEAST, _GREATEST))
+    least, most = (max(1, side // max(tile)) for side in (max(_LEAST, caption), _GREATEST))
     for zoom in range(min(most, image.LARGEST_ZOOM), least - 1, -1):
-        wide = max(tile[1] * zoom, _CAPTION * 2)
+        wide = max(tile[1] * zoom, caption)
         columns = max(1, (_WIDE - _GAP) // (wide + _GAP))
         rows = max(1, (high - _GAP) // (tile[0] * zoom + _GAP + _CAPTION))
         if rows * columns >= count:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, restore
 from cnn_cli.errors import CnnError, UsageError, closest, listed
+from cnn_cli.language.detection_scales import infer_scales
 from cnn_cli.language.plan import Plan
 from cnn_cli.tables import percent
 from cnn_cli.tasks.segmentation import fitted
@@ -94,7 +95,9 @@ def finite_network(loaded: LoadedNetwork) -> nn.Module:
 
 def class_names(loaded: LoadedNetwork) -> tuple[str, ...]:
     """The names of the classes that the scores are for; their numbers where a network has none."""
-    return loaded.classes or tuple(str(i) for i in range(max(2, loaded.plan.output[0])))
+    scales = infer_scales(loaded.plan)
+    count = scales[0].classes if scales else max(2, loaded.plan.output[0])
+    return loaded.classes or tuple(str(i) for i in range(count))
 
 
 def class_index(text: str, classes: tuple[str, ...]) -> int:
