@@ -93,6 +93,34 @@ def test_channels_are_switched_off(driver: Any, page: Path) -> None:
     assert pressed == 16
 
 
+def test_a_probability_is_explained_by_the_scores(driver: Any, page: Path) -> None:
+    opened(driver, page)
+    driver.find_elements(By.CSS_SELECTOR, ".bars button")[2].click()
+    until(lambda: "Softmax" in text(driver, "#score"))
+    shown = driver.execute_script("return document.querySelectorAll('.bars button')[2].lastChild.innerText")
+    quotient, _, result = text(driver, "#score").splitlines()[-1].partition(" = ")
+    part, whole = (float(number) for number in quotient.split(" / "))
+    assert result == shown
+    assert 100 * part / whole == pytest.approx(float(shown.rstrip("%")), abs=0.1)  # four digits of each
+    assert driver.find_elements(By.CSS_SELECTOR, ".node[data-key=softmax]")
+
+
+def test_the_tour_shows_what_it_says(driver: Any, page: Path) -> None:
+    opened(driver, page)
+    driver.find_element(By.ID, "start-tour").click()
+    for step in range(1, 11):
+        until(lambda step=step: text(driver, "#tour").startswith(f"{step}. "))
+        until(lambda: driver.execute_script("return document.querySelector('.toured')"))
+        if step == 4:
+            until(lambda: "(bias)" in text(driver, "#value"))
+        if step == 5:
+            assert "fits 26 times in a row of 28 values, so the output is 26x26" in text(driver, "#tour")
+        if step == 10:
+            until(lambda: driver.find_element(By.ID, "tab-train").get_attribute("aria-selected") == "true")
+        driver.execute_script("document.querySelectorAll('#tour button')[1].click()")
+    until(lambda: driver.find_element(By.ID, "tour").get_attribute("hidden"))
+
+
 def test_the_network_trains_in_the_page(driver: Any, page: Path) -> None:
     opened(driver, page)
     driver.find_element(By.ID, "tab-train").click()

@@ -59,6 +59,21 @@ def test_pixels_are_normalized_as_the_checkpoint_says(v8: Engine) -> None:
     assert relative(v8.get("run(net, x).output.data"), normalized(pixels)) < 1e-4
 
 
+@pytest.mark.parametrize("name", ["fashion-convnet", "block-cnn", "resnet20"])
+def test_the_gradient_of_a_class_score_is_that_of_autograd(name: str, v8: Engine) -> None:
+    plan = find(name)
+    module = fresh(plan)
+    pixels = torch.rand(1, *plan.input)
+    v8.open(plan, module)
+    v8.set("x", pixels)
+    v8.context.eval("var found = classGradients(net, run(net, x), 1); 0")
+    # In float64, whose maxima and signs are right: rounding may turn two that are almost equal.
+    leaf = pixels.double().requires_grad_()
+    (expected,) = torch.autograd.grad(module.double()(leaf)[0, 1], leaf)
+    assert relative(v8.get("found.get(x)"), expected) < 1e-4
+    assert not v8.value("[...net.weights.values()].some((weight) => found.has(weight))")  # nobody reads theirs
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_training_steps_equal_pytorch(optimizer: str, v8: Engine, tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text(

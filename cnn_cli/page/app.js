@@ -52,6 +52,7 @@ function newPage(content, ask) {
     label: null,
     predicted: 0,
     tool: null,
+    explained: null,
     turn: 0,
     drawing: false,
     groups: groupsOf(network.rows),
@@ -85,7 +86,7 @@ async function start() {
   await chooseImage(page, state.image);
   await showLayer(page);
   await drawTools(page);
-  select("#start-tour").addEventListener("click", startTour);
+  select("#start-tour").addEventListener("click", () => startTour(page));
   select("#theme").addEventListener("click", () => useTheme(page, !isDark()));
   select("#unfold").addEventListener("click", () => fold(page, new Set()));
   select("#fold").addEventListener("click", () => fold(page, new Set(page.groups.keys())));

@@ -35,8 +35,17 @@ function nodeOf(name, folded) {
   return name;
 }
 
+const SOFTMAX = -2; // the row of the node for the softmax after the last layer, which is not a layer of the network
+
+/** Whether scores become probabilities by a softmax that the network itself does not have. */
+function endsInScores({ rows, output, ends, detects }) {
+  const last = rows[output[0]];
+  return Boolean(last) && !detects.length && ends === "score" && last.shape.length === 1 && last.shape[0] > 1;
+}
+
 /** Nodes in order: {key, rows, row (whose output is shown), group, takes: keys of other nodes or "input"}. */
-function nodesOf(rows, groups, folded) {
+function nodesOf(network, groups, folded) {
+  const { rows } = network;
   const nodes = new Map([["input", { key: "input", rows: [], row: -1, group: false, takes: new Set() }]]);
   rows.forEach((row, i) => {
     const key = nodeOf(row.name, folded),
@@ -50,6 +59,10 @@ function nodesOf(rows, groups, folded) {
       if (source !== key) node.takes.add(source);
     }
   });
+  if (endsInScores(network)) {
+    const takes = new Set([nodeOf(rows[network.output[0]].name, folded)]);
+    nodes.set("softmax", { key: "softmax", rows: [], row: SOFTMAX, group: false, takes });
+  }
   return [...nodes.values()];
 }
 
@@ -72,7 +85,7 @@ function placeNodes(nodes) {
 
 /** Draw into `area`; onSelect(node), onFold(path). Gives the nodes with their canvases. */
 function drawGraph(area, network, groups, folded, { onSelect, onFold }) {
-  const nodes = nodesOf(network.rows, groups, folded),
+  const nodes = nodesOf(network, groups, folded),
     places = placeNodes(nodes);
   const columns = Math.max(...[...places.values()].map((p) => p.column)) + 1;
   const lanes = Math.max(...[...places.values()].map((p) => p.lane)) + 1;
@@ -95,11 +108,12 @@ function drawGraph(area, network, groups, folded, { onSelect, onFold }) {
 }
 
 function drawNode(node, network, left, top, { onSelect, onFold }, groups) {
-  const row = network.rows[node.row],
+  const softmax = node.row === SOFTMAX,
+    row = network.rows[softmax ? network.output[0] : node.row],
     canvas = el("canvas", { "aria-hidden": "true" });
   const name = node.key === "input" ? "image" : node.key;
   const shape = row ? row.shape : network.input;
-  const type = node.group ? `${node.rows.length} layers` : row ? row.title : "input";
+  const type = softmax ? "probabilities" : node.group ? `${node.rows.length} layers` : row ? row.title : "input";
   const label = `${name}, ${type}, output ${sizes(shape)}`;
   const button = el(
     "button",

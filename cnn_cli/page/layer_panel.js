@@ -4,6 +4,41 @@
 
 const MAPS_AT_FIRST = 32;
 
+// What a newcomer needs to know to read a layer's panel, by traits of the layer.
+const TERMS = {
+  channel: [
+    "One map of an input or output. A gray image has one channel, a color image three. Each output channel of a convolution has a kernel for each input channel.",
+    ["convolution"],
+  ],
+  kernel: [
+    "A small grid of weights that slides over the input, the same at every position. Training adjusts its weights.",
+    ["convolution"],
+  ],
+  window: ["The part of the input that one value of the output is computed from.", ["convolution", "pooling"]],
+  stride: [
+    "How many positions the window moves from one output to the next. Stride 2 halves the height and the width.",
+    ["convolution", "pooling"],
+  ],
+  padding: [
+    "Rows and columns, usually of zeros, added around the input so that windows also fit at its border. Without padding, a 3x3 kernel makes the height and the width smaller by 2.",
+    ["convolution", "pooling"],
+  ],
+  bias: ["A number added to every sum of a channel; it is trained, too.", ["convolution", "weighted sum"]],
+  "receptive field": [
+    "The part of the image that a value depends on. It grows from layer to layer.",
+    ["convolution", "pooling"],
+  ],
+};
+
+// The letters of formulas, where a layer's lines have them.
+const LETTERS = {
+  size: ["k", "n: height or width of the input; k: kernel size; s: stride; p: padding; ⌊ ⌋: rounded down"],
+  "receptive field": [
+    "j",
+    "r: receptive field of the input, in pixels; w: window; j: jump, the distance in pixels between neighboring values of the input",
+  ],
+};
+
 /** The panel of the selected row. page: the state that app.js keeps. */
 async function showLayer(page) {
   const { network } = page,
@@ -25,25 +60,49 @@ async function showLayer(page) {
   fact("type", row.title);
   fact("input", row.takes.map(([from]) => (from < 0 ? "image" : network.rows[from].name)).join(", ") || "none");
   fact("output", sizes(row.shape));
+  for (const [name, text] of windowFacts(row)) fact(name, text);
   fact("parameters", grouped3(row.parameters));
   fact("MACs", grouped3(row.macs));
   const lines = el("dl", { class: "lines" });
   for (const [name, text] of Object.entries(row.lines)) {
     lines.append(el("dt", {}, name), ...text.map((line) => el("dd", {}, line)));
+    const [letter, meaning] = LETTERS[name] || [];
+    if (letter && text.length > 2 && text[0].includes(letter)) lines.append(el("dd", { class: "legend" }, meaning));
   }
   const maps = el("div", { class: "maps", id: "maps" });
   panel.replaceChildren(
     el("p", {}, row.what),
     facts,
-    Object.keys(row.lines).length
-      ? el("details", { open: innerWidth > 800 }, el("summary", {}, "How the numbers are computed"), lines)
-      : "",
-    el("h3", {}, row.shape.length === 3 ? "Feature maps" : "Values"),
+    el("h3", { id: "maps-title" }, row.shape.length === 3 ? "Feature maps: click a value" : "Values: click one"),
     maps,
     el("div", { id: "value", "aria-live": "polite" }),
+    Object.keys(row.lines).length
+      ? el("details", { open: innerWidth > 800 }, el("summary", {}, "How the sizes are computed"), lines)
+      : "",
+    termsOf(row),
   );
   await paintMaps(page, maps, MAPS_AT_FIRST);
   if (page.at) await showValue(page);
+}
+
+function termsOf(row) {
+  const list = el("dl", { class: "lines" });
+  for (const [name, [text, traits]] of Object.entries(TERMS)) {
+    if (traits.some((trait) => row.traits.includes(trait))) list.append(el("dt", {}, name), el("dd", {}, text));
+  }
+  return list.childElementCount ? el("details", {}, el("summary", {}, "Terms"), list) : "";
+}
+
+/** Kernel or window, stride and padding of a layer that has them. */
+function windowFacts(row) {
+  const { kernel_size: kernel, stride, padding } = row.settings;
+  if (!Array.isArray(kernel)) return [];
+  const text = (value) =>
+    !Array.isArray(value) ? `${value}` : value.every((v) => v === value[0]) ? `${value[0]}` : value.join(", ");
+  const facts = [[row.traits.includes("convolution") ? "kernel" : "window", kernel.join("x")]];
+  facts.push(["stride", text(stride ?? kernel)]);
+  if (padding !== undefined) facts.push(["padding", text(padding)]);
+  return facts;
 }
 
 /** The maps of the selected row as buttons; pointing at a value explains it. */

@@ -32,8 +32,10 @@ async function fold(page, folded) {
   await repaint(page);
 }
 
-async function selectNode(page, node) {
-  page.row = node.row;
+const selectNode = (page, node) => (node.row === SOFTMAX ? explainBest(page) : selectRow(page, node.row));
+
+async function selectRow(page, row) {
+  page.row = row;
   page.picked = true;
   page.at = null;
   page.showField(null);
@@ -46,7 +48,7 @@ async function selectNode(page, node) {
 function markNode(page) {
   const row = page.network.rows[page.row];
   for (const node of page.nodes) {
-    const chosen = row ? node.key === nodeOf(row.name, page.folded) : node.key === "input";
+    const chosen = node.row === SOFTMAX ? false : row ? node.key === nodeOf(row.name, page.folded) : node.key === "input";
     node.button.setAttribute("aria-current", chosen);
     if (chosen) bringIntoView(node.button.parentElement);
   }
@@ -68,6 +70,10 @@ function bringIntoView(item) {
 
 async function paintNode(page, node) {
   if (!page.bytes) return;
+  if (node.row === SOFTMAX) {
+    if (page.probabilities) paintVector(node.canvas, Float32Array.from(page.probabilities), 1);
+    return;
+  }
   if (node.row < 0) {
     paintImage(node.canvas, page.bytes, page.network.input);
     return;

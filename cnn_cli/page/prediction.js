@@ -45,6 +45,8 @@ function showPrediction(page, result) {
     area.replaceChildren(el("p", {}, `The output has ${sizes(result.shape)} values.`));
     return;
   }
+  page.probabilities = result.probabilities;
+  page.scores = result.scores;
   const order = range(result.probabilities.length).sort((a, b) => result.probabilities[b] - result.probabilities[a]);
   page.predicted = order[0];
   area.replaceChildren(
@@ -57,13 +59,50 @@ function showPrediction(page, result) {
         return el(
           "li",
           { class: right ? "true" : null },
-          el("span", {}, page.classes[c] || `class ${c}`, right ? el("em", {}, " true class") : null),
-          el("span", { class: "bar", "aria-hidden": "true" }, el("i", { style: `width:${100 * p}%` })),
-          el("span", {}, percent(p)),
+          el(
+            "button",
+            { title: "How this probability is computed", click: () => explainClass(page, c) },
+            el("span", {}, page.classes[c] || `class ${c}`, right ? el("em", {}, " true class") : null),
+            el("span", { class: "bar", "aria-hidden": "true" }, el("i", { style: `width:${100 * p}%` })),
+            el("span", {}, percent(p)),
+          ),
         );
       }),
     ),
+    el("div", { id: "score" }),
   );
+  if (page.explained !== null) explainClass(page, page.explained);
+}
+
+const explainBest = (page) => {
+  explainClass(page, page.predicted);
+  select("#prediction").scrollIntoView({ block: "nearest" });
+};
+
+/** How the probability of a class follows from the scores, in numbers. */
+function explainClass(page, c) {
+  page.explained = c;
+  const { probabilities, scores } = page,
+    name = page.classes[c] || `class ${c}`,
+    p = percent(probabilities[c]);
+  const { ends } = page.network,
+    lines = [];
+  if (ends === "probability") lines.push(`The network itself outputs probabilities: that of ${name} is ${p}.`);
+  else if (ends === "logarithm")
+    lines.push(`The network outputs logarithms of probabilities: exp(${shown(scores[c])}) = ${p} for ${name}.`);
+  else if (scores.length === 1)
+    lines.push(
+      `One score for two classes. Its sigmoid, 1 / (1 + exp(−(${shown(scores[0])}))), is the probability of ${page.classes[1] || "class 1"}: ${percent(probabilities[1])}.`,
+    );
+  else {
+    const sum = scores.reduce((total, score) => total + Math.exp(score), 0);
+    lines.push(
+      `Softmax: the exponential of the score, divided by the sum of the exponentials of all ${scores.length} scores.`,
+      `${name}: score ${shown(scores[c])}, exp(${shown(scores[c])}) = ${shown(Math.exp(scores[c]))}; all classes: ${shown(sum)}.`,
+      `${shown(Math.exp(scores[c]))} / ${shown(sum)} = ${p}`,
+    );
+  }
+  select("#score").replaceChildren(...lines.map((line, i) => el("p", { class: i === 2 ? "sum" : "legend" }, line)));
 }
 
 /** A detector's boxes over the image, with sliders for the least score and for how far two of a class may overlap. */

@@ -10,6 +10,12 @@ async function choose(page, at) {
   page.remember();
   leave(page);
   await showValue(page);
+  // The maps and the numbers together where they fit, else the numbers.
+  const area = select("#value"),
+    title = select("#maps-title");
+  if (!area || area.getBoundingClientRect().bottom <= innerHeight) return;
+  const fits = area.getBoundingClientRect().bottom - title.getBoundingClientRect().top <= innerHeight;
+  (fits ? title : area).scrollIntoView({ block: "start" });
 }
 
 async function showValue(page) {
@@ -163,7 +169,7 @@ function convolutionOf(row, found, at) {
       area.append(el("button", { class: "more", click: () => draw(channels) }, `Show all ${channels} channels`));
   };
   draw(CHANNELS_AT_FIRST);
-  parts.push(el("p", {}, `Filter ${at[0]} lies ${windowText(found)}.`));
+  parts.push(el("p", {}, `The kernel of output channel ${at[0]} lies ${windowText(found)}.`));
   if (row.settings.stride) parts.push(el("p", {}, placeText(row, at)));
   parts.push(area);
   const terms =
