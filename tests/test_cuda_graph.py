@@ -78,11 +78,33 @@ def test_a_step_of_segmentation_waits_for_nothing(loss: str) -> None:
     )
 
 
-def test_a_step_of_detection_waits_for_nothing() -> None:
+ANCHORS = """
+net:
+  input: [3, 64, 64]
+  detects: {scores: cls, boxes: box, anchors: {sizes: [16, 24], ratios: [0.5, 1, 2]}}
+  layers:
+    body: {Conv2d: {out_channels: 8, kernel_size: 3, stride: 8, padding: 1}}
+    cls: {Conv2d: {out_channels: 36, kernel_size: 1}}
+    box: {from: body, Conv2d: {out_channels: 24, kernel_size: 1}}
+"""
+CENTERNESS = """
+net:
+  input: [3, 64, 64]
+  detects: {scores: cls, boxes: box, centerness: near}
+  layers:
+    body: {Conv2d: {out_channels: 8, kernel_size: 3, stride: 8, padding: 1}}
+    cls: {Conv2d: {out_channels: 6, kernel_size: 1}}
+    box: {from: body, Conv2d: {out_channels: 4, kernel_size: 1}}
+    near: {from: body, Conv2d: {out_channels: 1, kernel_size: 1}}
+"""
+
+
+@pytest.mark.parametrize("text", ["detector", ANCHORS, CENTERNESS], ids=["detector", "anchors", "centerness"])
+def test_a_step_of_detection_waits_for_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_text(text)
+    network = text if text == "detector" else str(tmp_path / "net.yaml")
     boxes = torch.tensor([[[4.0, 4, 20, 20, 1, 0, 0], [30, 8, 60, 50, 3, 0, 0]]]).repeat(2, 1, 1)
-    assert not waits(
-        lambda: step("detector", detection_task(find("detector"), CLASSES), torch.rand(2, 3, 64, 64), boxes)
-    )
+    assert not waits(lambda: step(network, detection_task(find(network), CLASSES), torch.rand(2, 3, 64, 64), boxes))
 
 
 @pytest.mark.parametrize("layers", CASES, ids=lambda text: text.replace("\n", " ")[:60])
