@@ -148,7 +148,7 @@ def pycocotools_precision(case: Case) -> Any:
 
 def test_equals_pycocotools() -> None:
     pytest.importorskip("pycocotools", reason="pycocotools is not installed; the tests against plain loops remain")
-    for seed in range(150):
+    for seed in range(50):
         case = random_case(seed)
         found = compute_average_precision(case[3], case[2], case[1]).precision.transpose(1, 3, 2, 0)
         assert np.abs(np.where(np.isnan(found), -1, found) - pycocotools_precision(case)).max() <= 1e-12, seed
@@ -191,7 +191,7 @@ def drawn_case(case: Case, weights: Any) -> Case:
 def test_weighted_images_are_repeated_images() -> None:
     """What is matched once and weighted equals what is matched anew, with images that occur 0 to 3 times."""
     rng = np.random.default_rng(0)
-    for seed in range(150):
+    for seed in range(50):
         case = random_case(seed)
         distinct = rng.permutation(len(case[3].scores)) / 200  # equal ones are in the order of the images
         case = (*case[:3], replace(case[3], scores=distinct))

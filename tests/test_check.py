@@ -24,7 +24,7 @@ from cnn_cli.network.builder import build_plan
 from cnn_cli.network.modules import Chunk
 from cnn_cli.values import product
 
-EXAMPLES = int(os.environ.get("CNN_EXAMPLES", 400))
+EXAMPLES = int(os.environ.get("CNN_EXAMPLES", 150))
 MOST_VALUES = 3_000_000  # what a generated network may have in all to be run
 
 SETTINGS = settings(

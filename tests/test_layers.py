@@ -26,7 +26,7 @@ from cnn_cli.network import modules
 from cnn_cli.network.builder import build_plan
 from cnn_cli.values import Choice, Flag, Integer, Number
 
-RANDOM_SETTINGS = int(os.environ.get("CNN_EXAMPLES", 30))  # for each setting of a layer, beside every single value
+RANDOM_SETTINGS = int(os.environ.get("CNN_EXAMPLES", 8))  # for each setting of a layer, beside every single value
 
 SEED = torch.default_generator.manual_seed  # torch.manual_seed asks every accelerator first, which takes a while
 

@@ -206,7 +206,7 @@ def branching(rng: random.Random) -> dict[str, Any]:
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("make", [chain, branching], ids=["chains", "branches"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_fields_are_what_gradients_reach(make: Any, seed: int) -> None:
     rng = random.Random(seed)
     torch.manual_seed(seed)

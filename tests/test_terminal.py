@@ -48,11 +48,15 @@ def test_errors_warnings_and_titles_are_in_color(workspace: Path) -> None:
     assert title.startswith("\x1b[1mname ") and title.endswith(RESET)
 
 
-def test_the_best_figures_of_a_run_are_in_color(workspace: Path) -> None:
-    (workspace / "small.yaml").write_text(small_runs.SPEC)
-    shown = on_terminal("train", "small.yaml", "--epochs", "2", "-o", "run")
-    rows = [line for line in shown.splitlines() if "2/2" in line and "%" in line]
-    assert any("\x1b[32m" in row for row in rows), shown
+def test_the_best_figures_of_a_run_are_in_color(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (quick / "small.yaml").write_text(small_runs.SPEC)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys, "stderr", screen := StringIO())
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    assert cnn("train", "small.yaml", "--epochs", "2", "-o", "run") == 0
+    rows = [line for line in screen.getvalue().splitlines() if "2/2" in line and "%" in line]
+    assert any("\x1b[32m" in row for row in rows), screen.getvalue()
 
 
 @pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
@@ -62,8 +66,8 @@ def test_no_color_where_none_is_wanted(variables: dict[str, str], workspace: Pat
 
 
 def test_no_color_in_a_pipe(workspace: Path) -> None:
-    result = subprocess.run([sys.executable, "-m", "cnn_cli", "list"], capture_output=True, text=True)
-    assert "\x1b" not in result.stdout
+    result = subprocess.run([sys.executable, "-m", "cnn_cli", "summary", "lenet-5"], capture_output=True, text=True)
+    assert result.stdout and "\x1b" not in result.stdout
 
 
 @pytest.mark.parametrize(("due", "note"), [(0, "Loading Matplotlib …"), (9, "")])
