@@ -5,6 +5,7 @@ Option, else `CNN_*` variable, else the spec's recipe, else its `train:`, else t
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -178,10 +179,15 @@ def values_of(settings: Mapping[str, Setting]) -> dict[str, Any]:
 
 
 def as_typed(value: Any) -> str:
-    """A value in one word where it can be, as it is typed for an option: `none`, `channels-last,crop-unused`."""
+    """A value in one word where it can be, as it is typed for an option: `none`, `channels-last,crop-unused`; other
+    lists and mappings as YAML."""
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
         return ",".join(value)
-    return "none" if value in (None, ()) else shown(value, 1000).strip("'")
+    if isinstance(value, dict | list | tuple) and value:
+        import yaml
+
+        return str(yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False)).strip()
+    return "none" if value in (None, (), []) else shown(value).strip("'")
 
 
 def read_train(block: Mapping[str, Any], under: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:

@@ -24,10 +24,10 @@ class Kind(Protocol):
         """JSON Schema (draft 7) of the same."""
 
 
-def shown(value: Any, most: int = 60) -> str:
-    """A value as a YAML author would write it, cut to one line of at most `most` characters."""
+def shown(value: Any) -> str:
+    """A value as a YAML author would write it, cut to one short line."""
     text = _flow(value, 3)
-    return text if len(text) <= most else text[: most - 3] + "…"
+    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _flow(value: Any, depth: int) -> str:

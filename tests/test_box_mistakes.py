@@ -109,7 +109,7 @@ def test_each_kind_of_error_is_found(folder: Path, capsys: pytest.CaptureFixture
 def test_text_csv_and_sheet(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cnn("errors", str(folder / "sees"), "--force", "-o", str(folder / "sheet.png")) == 0
     text = capsys.readouterr().out
-    assert "2 of 5 objects detected at a score threshold of 0.74 (best F1)" in text
+    assert "2 of 5 objects detected at a score threshold of 0.74 (best F1)" in text.replace("\n ", "")
     assert "1 wrong class, 1 missed, 1 localization, 1 duplicate, 1 background" in text
     assert "wrong detections, highest score first" in text and "2 of 4" in text
     pixels = pixels_of(folder / "sheet.png")
@@ -120,7 +120,13 @@ def test_text_csv_and_sheet(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [row["error"] for row in rows] == ["wrong_class", "badly_placed", "background", "doubled", "missed"]
     assert rows[-1]["score"] == "" and float(rows[-1]["x1"]) == 28
     assert cnn("errors", str(folder / "blind"), "-o", str(folder / "blind.png")) == 0
-    assert "0 of 5 objects detected" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "none of 5 objects is detected at any score threshold" in text.replace("\n ", "")
+    assert " images/test/" in text and str(folder / "set") not in text and max(map(len, text.splitlines()[:-1])) <= 80
+    assert cnn("eval", str(folder / "blind")) == 0
+    text = capsys.readouterr().out
+    assert "no detection is correct at any score threshold; all 5 objects are missed" in text
+    assert max(len(line) for line in text.splitlines() if str(folder) not in line) <= 80
 
 
 def test_detectors_are_compared_by_their_ap(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import small_runs as small
 
 from cnn_cli.errors import UsageError
-from cnn_cli.settings import not_inherited, resolve, unknown_variables
+from cnn_cli.settings import as_typed, not_inherited, resolve, unknown_variables
 from cnn_cli.training import run as run_module
 from cnn_cli.training.epoch_log import Progress, epoch_line
 from cnn_cli.training.epoch_log import header as epoch_header
@@ -119,6 +119,14 @@ def test_variables_that_nothing_reads_are_named() -> None:
         "warning: unknown variable CNN_BATCHSIZE is ignored. Did you mean 'CNN_BATCH_SIZE'?",
         "warning: unknown variable CNN_OF_MINE is ignored.",
     ]
+
+
+def test_settings_are_shown_whole_as_yaml() -> None:
+    groups = [{"parameters": ("*.bias", "*.norm.weight", "head.*", "box.*"), "optimizer": "adamw", "lr": 0.006}]
+    assert as_typed(groups) == (
+        "[{parameters: ['*.bias', '*.norm.weight', head.*, box.*], optimizer: adamw, lr: 0.006}]"
+    )
+    assert as_typed({"*": "whitening"}) == "{'*': whitening}" and as_typed([]) == as_typed(None) == "none"
 
 
 def test_long_lists_break_after_a_comma(monkeypatch: pytest.MonkeyPatch) -> None:

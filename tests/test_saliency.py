@@ -175,7 +175,7 @@ def test_guided_backprop_without_relu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="guided backpropagation changes the gradients of ReLU layers"):
         attribute(scored(tmp_path, "tanh"), "guided-backprop", asked("tanh")[1])
     assert saliency.remark(scored(tmp_path, "mixed"), "guided-backprop") == (
-        "guided backpropagation affects ReLU only; SiLU pass plain gradients"
+        "guided backpropagation affects ReLU only; SiLU passes plain gradients"
     )
     assert saliency.remark(scored(tmp_path, "gray"), "guided-backprop") == ""
 

@@ -150,6 +150,8 @@ class BoxMistakes:
         o, errors = self.outcomes, self.outcomes.classified.count()
         objects = int(o.precision.counts[0].sum())
         where = f"{len(o.images):,} images of {split_name(o.images)}"
+        if not errors.hits:
+            return f"{where}: none of {objects:,} objects is detected at any score threshold"
         found = f"{errors.hits:,} of {objects:,} objects detected at a score threshold of {errors.score:.2f} (best F1)"
         counts = sorted(((getattr(errors, name), title) for name, (title, _) in ERROR_TITLES.items()), reverse=True)
         return f"{where}: {found}\n" + ", ".join(f"{n:,} {title}" for n, title in counts)
@@ -181,7 +183,7 @@ class BoxMistakes:
             ),
             "per class": Table((Column("class", "class", wraps=True), *_counts()), list(map(_brief, self.classes()))),
         }
-        return text_of(self.headline(), lists)
+        return text_of(self.headline(), lists, self.outcomes.images.data)
 
     def _rows(self) -> list[dict[str, Any]]:
         return [_brief(self.row(i)) for i in self.worst[: self.limit]]

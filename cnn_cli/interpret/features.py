@@ -26,7 +26,7 @@ from cnn_cli.pictures.fonts import font
 from cnn_cli.pictures.grid import picture
 from cnn_cli.pictures.page import Bar, Caption, Page, Panel, compose_page, cut
 from cnn_cli.progress import progress_bar
-from cnn_cli.tables import counted, percent
+from cnn_cli.tables import counted, percent, wrapped
 
 _LARGEST = 320  # px a side of one map; larger ones are reduced
 _TALLEST = 1700  # px for the maps of one row of each layer, so that any number of layers stays within a picture
@@ -105,7 +105,7 @@ class Features:
 
     def text(self) -> str:
         cells = [line for shot in self.images if shot.cell for line in shot.cell.lines()[:1]]
-        lines = [*(str(shot.path) for shot in self.images), *cells, self.provenance]
+        lines = [*(str(shot.path) for shot in self.images), *map(wrapped, cells), self.provenance]
         count = len(self.images)
         where = "this image" if count == 1 else f"each of the {count} images"
         for m in self.images[0].maps:

@@ -20,6 +20,7 @@ from cnn_cli.interpret.filters import (
 from cnn_cli.interpret.pictured import Pictured, Target, provenance, restored, write_page
 from cnn_cli.pictures.film import STRIP, draw_film, frames_of
 from cnn_cli.progress import progress_bar
+from cnn_cli.tables import wrapped
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class LayerFilters:
     def text(self) -> str:
         largest = float(abs(self.filters.weights).max())
         description = f"{describe(self.filters, self.drawing.shown)}, weights within ±{largest:.3g}"
-        return "\n".join([description, *_marks(self.filters), self.provenance])
+        return "\n".join([wrapped(description), *_marks(self.filters), self.provenance])
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class MaskMistakes:
             "worst images, by mean IoU": self._table(self.worst[: self.limit]),
             "most frequent confusions": Table((TRUE, PREDICTED, pixels, SHARE, worst), self.pairs()[: self.limit]),
         }
-        return text_of(self.headline(), lists)
+        return text_of(self.headline(), lists, self.outcomes.images.data)
 
 
 @torch.no_grad()

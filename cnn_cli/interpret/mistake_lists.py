@@ -1,12 +1,13 @@
 """What lists of mistakes have in common, whatever the task: columns, facts of the split, tables below a headline."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.interpret.pictured import network_facts
-from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tables import Column, Table, percent, render, wrapped
 from cnn_cli.training.outcomes import Images
 
 INDEX = Column("index", "index", number=True, show=str)
@@ -27,6 +28,15 @@ def split_facts(loaded: LoadedNetwork, images: Images, task: str) -> dict[str, A
     return network_facts(loaded) | facts
 
 
-def text_of(headline: str, lists: Mapping[str, Table]) -> str:
-    """The tables that are not empty, each under its title."""
-    return "\n\n".join([headline, *(f"{title}\n{render(table)}" for title, table in lists.items() if table.rows)])
+def text_of(headline: str, lists: Mapping[str, Table], data: str) -> str:
+    """The tables that are not empty, each under its title; files of the data set by their path in its folder."""
+    lines = "\n".join(map(wrapped, headline.split("\n")))
+    tables = {title: replace(table, rows=_in_folder(table.rows, data)) for title, table in lists.items() if table.rows}
+    return "\n\n".join([lines, *(f"{title}\n{render(table)}" for title, table in tables.items())])
+
+
+def _in_folder(rows: Sequence[dict[str, Any]], data: str) -> list[dict[str, Any]]:
+    return [
+        {key: value.removeprefix(f"{data}/") if isinstance(value, str) else value for key, value in row.items()}
+        for row in rows
+    ]

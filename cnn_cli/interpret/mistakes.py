@@ -128,7 +128,7 @@ class Mistakes:
             "least confident": self._table(self.least_confident),
             "per class": self._class_table(),
         }
-        return text_of(self.headline(), lists)
+        return text_of(self.headline(), lists, self.outcomes.images.data)
 
     def _pair_table(self) -> Table:
         columns = (

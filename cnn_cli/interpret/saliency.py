@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnn_cli.errors import UsageError, closest
+from cnn_cli.errors import UsageError, closest, enumerated
 from cnn_cli.interpret.activations import captured, runs, untouched
 from cnn_cli.interpret.scores import Scores
 
@@ -112,7 +112,8 @@ def remark(scores: Scores, method: str) -> str:
         return ""
     rows = [a for a in scores.plan.layers if a.name != scores.final and a.rule.elementwise]
     others = sorted({a.type for a in rows if a.type != "ReLU" and "view" not in a.rule.traits})
-    return f"guided backpropagation affects ReLU only; {', '.join(others)} pass plain gradients" if others else ""
+    verb = "passes" if len(others) == 1 else "pass"
+    return f"guided backpropagation affects ReLU only; {enumerated(others)} {verb} plain gradients" if others else ""
 
 
 def _relus(scores: nn.Module) -> bool:

@@ -82,6 +82,8 @@ def find_spec(network: str, models: Sequence[Path] = ()) -> Spec:
         file = with_registry(read_file(Path(path)), models)
         return _named(file, name) if name else _only(file)
     specs = load_registry(models)
+    if network not in specs and "/" in network:
+        raise UsageError(f"{network}: no such file or folder; `cnn runs` lists the runs, `cnn list` the networks")
     if network not in specs:
         raise UsageError(
             f"unknown network {network!r}.{closest(network, specs)} `cnn list` shows all; a file is named FILE.yaml"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnn_cli.distributed.world import World
-from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tables import Column, Table, percent, render, wrapped
 from cnn_cli.tasks.average_precision import (
     RECALLS,
     SIZES,
@@ -207,7 +207,7 @@ class DetectionResult:
         parts = [self.headline(), "", render(self.table()), "", self._sizes()]
         if self.intervals:
             ends = [f"{title} {show(self.intervals[key])}" for key, title in _TITLES.items()]
-            parts[1:1] = [f"95% intervals: {', '.join(ends)}"]
+            parts[1:1] = [wrapped(f"95% intervals: {', '.join(ends)}")]
         if self.ignored:
             parts += ["", f"{self.ignored:,} difficult objects and crowds ignored"]
         return "\n".join([*parts, "", *self._errors()])
@@ -223,12 +223,14 @@ class DetectionResult:
     def _sizes(self) -> str:
         limits = {"small": "below 32x32 pixels", "medium": "up to 96x96", "large": "above"}
         parts = [f"{size} ({limits[size]}) {_share(value)}" for size, value in self.by_size.items()]
-        return f"AP by size: {', '.join(parts)}"
+        return wrapped(f"AP by size: {', '.join(parts)}")
 
     def _errors(self) -> list[str]:
         errors = self.errors
         counts = {name: getattr(errors, name) for name in ERROR_TITLES}
         found = sum(counts.values()) - errors.missed + errors.hits
+        if not errors.hits:
+            return [f"no detection is correct at any score threshold; all {errors.missed:,} objects are missed"]
         head = f"at a score threshold of {errors.score:.2f} (best F1): {errors.hits:,} of {found:,} detections correct"
         kinds = sorted(counts, key=lambda name: -counts[name])
         width = max(len(title) for title, _ in ERROR_TITLES.values())

@@ -158,11 +158,11 @@ class SegmentationResult:
         return rows
 
     def headline(self) -> str:
-        """`mIoU 78.1%   mean per image 74.0%   Dice 87.1%   pixel accuracy 93.2%   loss 0.2531`."""
+        """`mIoU 78.10%  per image 74.00%  Dice 87.10%  pixel accuracy 93.20%  loss 0.2531`, in 80 columns."""
         d = self.document()
-        figures = {"mIoU": "miou", "mean per image": "mean_image_miou", "Dice": "dice", "pixel accuracy": "accuracy"}
+        figures = {"mIoU": "miou", "per image": "mean_image_miou", "Dice": "dice", "pixel accuracy": "accuracy"}
         parts = [f"{title} {percent(d[key], 2)}" for title, key in figures.items()]
-        return "   ".join([*parts, f"loss {d['loss']:.4f}"])
+        return "  ".join([*parts, f"loss {d['loss']:.4f}"])
 
     def text(self) -> str:
         d, parts = self.document(), [self.headline(), "", render(self.table())]
