@@ -99,6 +99,12 @@ def test_detections_are_those_of_torchvision(
     torch.testing.assert_close(boxes, expected["boxes"][:count], atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize(("written", "cells"), [(1, 2), (2, 4), (3, 6), (4, 8)])
+def test_the_stride_of_the_detector_sets_its_cells(written: int, cells: int) -> None:
+    plan = find("detector", input=(3, 240, 320), args={"stride": written})
+    assert [s.stride for s in infer_scales(plan)] == [cells] and plan.params < 300_000 and not plan.problems
+
+
 @pytest.mark.parametrize(
     ("name", "size", "params", "strides"),
     [("detector", (3, 64, 64), 300_000, [4]), ("fcos-resnet18", (3, 128, 128), 14_000_000, [8, 16, 32, 64, 128])],
