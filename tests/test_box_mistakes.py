@@ -122,7 +122,7 @@ def test_text_csv_and_sheet(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert cnn("errors", str(folder / "blind"), "-o", str(folder / "blind.png")) == 0
     text = capsys.readouterr().out
     assert "none of 5 objects is detected at any score threshold" in text.replace("\n ", "")
-    assert " images/test/" in text and str(folder / "set") not in text and max(map(len, text.splitlines()[:-1])) <= 80
+    assert " images/ " in text and str(folder / "set") not in text and max(map(len, text.splitlines()[:-1])) <= 80
     assert cnn("eval", str(folder / "blind")) == 0
     text = capsys.readouterr().out
     assert "no detection is correct at any score threshold; all 5 objects are missed" in text
