@@ -151,6 +151,9 @@ class _Run:
         values = {name: self.hold(tensor) for name, tensor in zip(names, inputs, strict=True)}
         inner = part.inside(exports)
         last = {name: child.key for child in part.children for name in child.takes}
+        done: dict[str, list[str]] = {}  # the values that a child is the last to take
+        for name, key in last.items():
+            done.setdefault(key, []).append(name)
         for child in part.children:
             if child.key in skipped:
                 continue
@@ -158,9 +161,8 @@ class _Run:
             own: dict[str, int] = {}
             values[child.key] = self.run(child.part, taken, exports=inner.get(child.key, ()), exported=own)
             values |= {f"{child.key}.{name}": tensor for name, tensor in own.items()}
-            done = [n for n, key in last.items() if key == child.key and n in values]
-            for name in done:
-                if name != part.output and name not in exports:
+            for name in done.get(child.key, ()):
+                if name in values and name != part.output and name not in exports:
                     self.drop(values.pop(name))
         for name in exports:
             assert exported is not None

@@ -142,9 +142,12 @@ class Group:
     def inside(self, exports: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
         """Child group → the paths of the values inside of it that its siblings take, or, as `exports`, the outside."""
         names = dict.fromkeys(name for takes in [*(c.takes for c in self.children), exports] for name in takes)
-        groups = [c.key for c in self.children if isinstance(c.part, Group)]
-        inner = {key: tuple(n[len(key) + 1 :] for n in names if n.startswith(f"{key}.")) for key in groups}
-        return {key: values for key, values in inner.items() if values}
+        groups = {c.key for c in self.children if isinstance(c.part, Group)}
+        inner: dict[str, list[str]] = {}
+        for key, dot, path in (name.partition(".") for name in names):
+            if dot and key in groups:
+                inner.setdefault(key, []).append(path)
+        return {key: tuple(paths) for key, paths in inner.items()}
 
 
 def _shared(part: Layer | Group, prefix: str) -> list[str]:
