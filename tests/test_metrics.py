@@ -5,8 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn_cli.tasks.classification import confusion
+from cnn_cli.tasks.classification import count_pairs
 from cnn_cli.tasks.classification_result import ClassificationResult
+
+
+def confusion(labels: torch.Tensor, predictions: torch.Tensor, classes: int) -> torch.Tensor:
+    matrix = torch.zeros(classes, classes, dtype=torch.int64)
+    count_pairs(matrix, labels, predictions)
+    return matrix
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

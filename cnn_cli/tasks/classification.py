@@ -121,7 +121,7 @@ class ClassificationMeasure:
         head = self.task.main
         self.loss += head.loss(outputs.float(), targets).to(self.loss.dtype) * len(targets)
         predicted = head.predict(outputs)
-        self.matrix += confusion(targets, predicted, len(self.task.classes))
+        count_pairs(self.matrix, targets, predicted)
         shares, correct = head.log_probabilities(outputs.float()), predicted == targets
         self.bins += both_bins(shares, correct, self.task.temperature)
 
@@ -172,11 +172,10 @@ def with_objective(task: Classification, settings: Mapping[str, Any], labels: Te
     return replace(task, label_smoothing=smoothing, class_weights=weights)
 
 
-def confusion(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
-    """(n,), (n,) int64 → (K, K) int64 counts: row = true class, column = predicted. Matrices of batches add up."""
-    cells = labels * classes + predictions
-    counts = torch.zeros(classes * classes, dtype=torch.int64, device=labels.device)
-    return counts.index_add_(0, cells, torch.ones_like(cells)).view(classes, classes)  # bincount would wait for a GPU
+def count_pairs(matrix: Tensor, labels: Tensor, predictions: Tensor) -> None:
+    """Add (n,), (n,) int64 to a confusion matrix (K, K) int64 in place: row = true class, column = predicted."""
+    cells = labels * len(matrix) + predictions
+    matrix.view(-1).index_add_(0, cells, torch.ones_like(cells))  # bincount would wait for a GPU
 
 
 def _head(last: str, count: int) -> Head:
