@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pictures import cnn
+from PIL import Image
 
 selenium = pytest.importorskip("selenium", reason="needs selenium, to drive a browser")
 pytestmark = pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs Chromium and chromedriver")
@@ -138,6 +139,35 @@ def test_a_file_that_is_no_image_is_refused(driver: Any, page: Path, tmp_path: P
     (tmp_path / "words.png").write_text("no image")
     driver.find_element(By.ID, "file").send_keys(str(tmp_path / "words.png"))
     until(lambda: "is not an image that this browser can open" in text(driver, "#image-note"))
+
+
+@pytest.mark.parametrize(
+    ("size", "mode"), [((1, 1), "RGB"), ((3000, 2), "L"), ((2, 999), "RGBA"), ((30, 20), "1"), ((40, 40), "P")], ids=str
+)
+def test_images_of_any_size_and_mode_are_predicted(
+    size: tuple[int, int], mode: str, driver: Any, page: Path, tmp_path: Path
+) -> None:
+    opened(driver, page)
+    Image.new(mode, size).save(tmp_path / "odd.png")
+    driver.find_element(By.ID, "file").send_keys(str(tmp_path / "odd.png"))
+    until(lambda: text(driver, "#caption") == "odd.png")
+    assert f"odd.png, {size[0]}x{size[1]}: " in driver.execute_script(
+        "return document.querySelector('#image-note').textContent"
+    )
+    assert "NaN" not in text(driver, "#bars")
+
+
+def test_a_browser_without_workers_and_webassembly_predicts_the_same(driver: Any, page: Path) -> None:
+    opened(driver, page, "#image=4")
+    expected = text(driver, "#bars")
+    script = "Object.defineProperty(window, 'Worker', {value: undefined}); delete window.WebAssembly;"
+    added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+    try:
+        opened(driver, page, "#image=4")
+        assert driver.execute_script("return matmul === multiplyPlain && !window.Worker")
+        assert text(driver, "#bars") == expected
+    finally:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": added["identifier"]})
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("dark", 390), ("light", 1280)])
