@@ -54,19 +54,23 @@ function highest(x, rows, columns) {
   const [batch, channels, height, width] = x.shape,
     oh = rows.length,
     ow = columns.length;
-  const index = new Int32Array(batch * channels * oh * ow);
+  const index = new Int32Array(batch * channels * oh * ow),
+    values = x.data;
   let to = 0;
   for (let m = 0; m < batch * channels; m++) {
-    for (const ys of rows) {
-      for (const xs of columns) {
-        let best = -Infinity,
-          place = (m * height + ys[0]) * width + xs[0];
+    for (let y = 0; y < oh; y++) {
+      for (let z = 0; z < ow; z++) {
+        const ys = rows[y],
+          xs = columns[z];
+        let place = (m * height + ys[0]) * width + xs[0],
+          best = values[place];
         for (let a = 0; a < ys.length; a++) {
+          const line = (m * height + ys[a]) * width;
           for (let b = 0; b < xs.length; b++) {
-            const at = (m * height + ys[a]) * width + xs[b];
-            if (x.data[at] > best || Number.isNaN(x.data[at])) {
-              best = x.data[at];
-              place = at;
+            const value = values[line + xs[b]];
+            if (value > best || Number.isNaN(value)) {
+              best = value;
+              place = line + xs[b];
             }
           }
         }
