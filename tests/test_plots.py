@@ -85,6 +85,7 @@ def test_curves_mark_the_best_epoch_another_training_loss_and_the_learning_rate(
     names = ["training (with mixup)", "training (without it)", "best epoch (2)"]
     assert [t.get_text() for t in loss.get_legend().get_texts()] == names
     assert loss.lines[1].get_ydata().tolist() == [0.9, 0.45, 0.3]
+    assert loss.get_legend().get_window_extent().y1 < loss.get_window_extent().y0  # not over the curves
     assert [t.get_text() for t in accuracy.get_legend().get_texts()] == ["training", "best epoch (2)"]
     assert rate.get_title("left") == "learning rate"
     assert rate.lines[0].get_ydata().tolist() == pytest.approx([0.1, 0.05, 0.1 / 3])

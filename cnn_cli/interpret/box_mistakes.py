@@ -28,7 +28,7 @@ from cnn_cli.pictures.grid import Cell, captioned_grid, picture
 from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.tables import Column, Table
 from cnn_cli.tasks.average_precision import Array
-from cnn_cli.tasks.detection_errors import ERROR_TITLES, KINDS
+from cnn_cli.tasks.detection_errors import ERROR_TITLES, KINDS, NOTHING_CORRECT
 from cnn_cli.training.outcomes import BoxOutcomes
 
 # Colors that are told apart without red or green (Okabe and Ito 2008).
@@ -208,8 +208,9 @@ def draw_box_mistakes(mistakes: BoxMistakes) -> Page:
     panel, _ = captioned_grid([cells[i : i + across] for i in range(0, len(cells), across)], headings)
     names = {"hits": "correct"} | {name: title for name, (title, _) in ERROR_TITLES.items()}
     legend = legend_of({names[kind]: image.rgb(color) for kind, color in COLORS.items()})
-    score = mistakes.outcomes.classified.score
-    lines = [f"most errors first; detections with a score of at least {score:.2f}", provenance(mistakes.loaded)]
+    errors = mistakes.outcomes.classified.count()
+    shown_detections = f"detections with a score of at least {errors.score:.2f}" if errors.hits else NOTHING_CORRECT
+    lines = [f"most errors first; {shown_detections}", provenance(mistakes.loaded)]
     return compose_page([panel, legend], f"{mistakes.loaded.plan.network}: detection errors", lines, None)
 
 

@@ -328,7 +328,8 @@ def draw_saliency(result: SaliencyMaps, title: str, provenance: str, overlay: fl
         if e.region is not None:
             share = float(e.region.float().mean())
             first = replace(first, words=(f"class {result.classes[e.target]}", captions[e.index]))
-            marked = Cell(tinted(shown, e.region.cpu().numpy()), ("region explained", f"{percent(share)} of pixels"))
+            words = "all pixels" if share == 1 else f"{percent(share)} of pixels"
+            marked = Cell(tinted(shown, e.region.cpu().numpy()), ("region explained", words))
         cells.append([first, *(Cell(shade(m.values), _areas_caption(m)) for m in e.maps)])
         if overlay:
             cells.append([marked, *(Cell(_boxed(overlaid(shown, m, overlay), e)) for m in e.maps)])

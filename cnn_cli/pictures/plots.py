@@ -89,7 +89,7 @@ def learning_curves(
     if not history:
         raise CnnError("no epoch was finished, so there are no learning curves to draw")
     rates = [line["lr"] for line in history if "lr" in line]
-    with saved_figure(path, 12 if rates else 10, 4.4, title) as figure:
+    with saved_figure(path, 12 if rates else 10, 5.2 if training_only else 4.4, title) as figure:
         axes = figure.subplots(1, 3 if rates else 2, width_ratios=[3, 3, 2] if rates else None)
         _curves(axes[0], history, "loss", best_epoch, training_only)
         _curves(axes[1], history, metric, best_epoch)
@@ -128,7 +128,9 @@ def _curves(
     elif values and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
         axes.set_title("loss (logarithmic)")
-    if values:
+    if values and training_only:  # long names, which would lie over the curves
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.15), borderaxespad=0)
+    elif values:
         axes.legend()
 
 

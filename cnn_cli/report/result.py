@@ -9,7 +9,7 @@ from cnn_cli.report.run_facts import RunFacts
 from cnn_cli.tables import Column, Table, percent
 from cnn_cli.tasks.average_precision import RECALLS
 from cnn_cli.tasks.base import TaskResult
-from cnn_cli.tasks.detection_errors import ERROR_TITLES
+from cnn_cli.tasks.detection_errors import ERROR_TITLES, NOTHING_CORRECT
 from cnn_cli.tasks.detection_result import DetectionResult
 from cnn_cli.tasks.uncertainty import show
 
@@ -153,4 +153,5 @@ def _errors(result: DetectionResult) -> Html:
         Column("what", "meaning", wraps=True),
     )
     caption = f"Detections with a score of at least {errors.score:.2f}, where F1 is highest"
+    caption = caption if errors.hits else NOTHING_CORRECT.capitalize()
     return element("div", table(Table(columns, rows), caption))

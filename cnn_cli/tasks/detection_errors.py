@@ -20,6 +20,7 @@ NEAR = 0.1  # the IoU from which on a detection is a badly placed one of an obje
 HIT = 0.5
 KINDS = ("hits", "doubled", "wrong_class", "badly_placed", "background")
 LEFT_OUT = -1
+NOTHING_CORRECT = "no detection is correct at any score threshold"
 # of the fields of DetectionErrors: name and explanation
 ERROR_TITLES = {
     "missed": ("missed", "objects without a detection"),

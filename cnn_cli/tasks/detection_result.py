@@ -23,7 +23,7 @@ from cnn_cli.tasks.average_precision import (
     compute_average_precision,
 )
 from cnn_cli.tasks.base import Draw, Outputs, TaskResult
-from cnn_cli.tasks.detection_errors import ERROR_TITLES, DetectionErrors, classify_errors
+from cnn_cli.tasks.detection_errors import ERROR_TITLES, NOTHING_CORRECT, DetectionErrors, classify_errors
 from cnn_cli.tasks.precision_resampling import precision_intervals
 from cnn_cli.tasks.suppression import Found
 from cnn_cli.tasks.uncertainty import show
@@ -230,7 +230,7 @@ class DetectionResult:
         counts = {name: getattr(errors, name) for name in ERROR_TITLES}
         found = sum(counts.values()) - errors.missed + errors.hits
         if not errors.hits:
-            return [f"no detection is correct at any score threshold; all {errors.missed:,} objects are missed"]
+            return [f"{NOTHING_CORRECT}; all {errors.missed:,} objects are missed"]
         head = f"at a score threshold of {errors.score:.2f} (best F1): {errors.hits:,} of {found:,} detections correct"
         kinds = sorted(counts, key=lambda name: -counts[name])
         width = max(len(title) for title, _ in ERROR_TITLES.values())
