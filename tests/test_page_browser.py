@@ -67,6 +67,8 @@ def test_a_value_is_explained_by_the_sum_that_makes_it(driver: Any, page: Path) 
     assert driver.execute_script("return location.hash") == f"#image=2&layer=0&at={place}"
     assert not driver.find_element(By.ID, "field").get_attribute("hidden")
     assert text(driver, "#value").count("\n") > 20  # window, kernel and products are there as numbers
+    opened(driver, page, "#image=1&layer=3&at=2,5,5")  # a link shows the same
+    assert not driver.find_element(By.ID, "field").get_attribute("hidden")
 
 
 def test_a_drawing_is_predicted(driver: Any, page: Path) -> None:

@@ -8,7 +8,6 @@ const CHANNELS_AT_FIRST = 3,
 async function choose(page, at) {
   page.at = at;
   page.remember();
-  leave(page);
   await showValue(page);
   // The maps and the numbers together where they fit, else the numbers.
   const area = select("#value"),
@@ -28,6 +27,7 @@ async function showValue(page) {
   page.at = at;
   const found = await page.ask("explain", { row: page.row, at });
   markValue(at, shape);
+  leave(page);
   const { value } = found;
   const axes =
     shape.length === 3 ? ["channel", "row", "column"] : shape.length === 1 ? ["position"] : ["channel", "position"];
