@@ -99,6 +99,8 @@ def test_centerness_multiplies_the_scores_and_is_learned() -> None:
     torch.testing.assert_close(detection.objective(outputs | centers, boxes), plain + added / detection.weight(boxes))
     certain = {name: torch.full_like(c, 20.0) for name, c in centers.items()}
     device = torch.device("cpu")
-    for one, other in zip(detection.found(outputs | certain, device), task().found(outputs, device), strict=True):
+    for one, other in zip(
+        detection.detections(outputs | certain, device), task().detections(outputs, device), strict=True
+    ):
         count = min(len(one.scores), len(other.scores), 5)
         torch.testing.assert_close(one.scores[:count] ** 2, other.scores[:count])

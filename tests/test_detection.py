@@ -200,7 +200,7 @@ def test_a_perfect_network_is_measured_so_by_any_number_of_processes() -> None:
         for image in range(rank, 7, 2):
             part = boxes[image : image + 1]
             measure.add(perfect_outputs(detection, part), part)
-        gathered.append((measure.found, measure.true, measure.losses))
+        gathered.append((measure.detections, measure.true, measure.losses))
     both = measure.result("test", Gathered()).document()
     assert both.pop("loss") == pytest.approx(document["loss"], abs=1e-6)
     assert both == {k: v for k, v in document.items() if k != "loss"}

@@ -187,7 +187,7 @@ def test_a_detector_finds_the_boxes_that_predict_finds(v8: Engine, tmp_path: Pat
     v8.open(plan, module)
     v8.set("x", pixels)
     with torch.no_grad():
-        expected = detection_task(plan, ("a", "b", "c")).found(module(pixels), torch.device("cpu"))[0]
+        expected = detection_task(plan, ("a", "b", "c")).detections(module(pixels), torch.device("cpu"))[0]
     found = v8.value("detections(net, run(net, x))")
     assert len(found) == len(expected.scores) > 10
     assert [one["label"] for one in found] == expected.labels.tolist()

@@ -54,8 +54,8 @@ def diagnose(
     if not all(source.strip() for source in sources):
         raise UsageError("a file or network name is empty; name one, or leave it out to check all networks")
     if not (sources or models or args or input):
-        count, found = keep_answer("check", _shipped_problems)
-        return Diagnostics(count, tuple(Problem(**problem) for problem in found))
+        count, answers = keep_answer("check", _shipped_problems)
+        return Diagnostics(count, tuple(Problem(**problem) for problem in answers))
     for source in sources or ("",):
         try:
             for file in _files(source, models):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import DEVICE, Data, Format, Spec, flag, option
+from cnn_cli.cli.options import DEVICE, SPLIT, Data, Format, Spec, flag, option
 from cnn_cli.cli.output import note
 from cnn_cli.errors import UsageError
 
@@ -24,7 +24,7 @@ def compare_command(
     spec: Spec,
     data: Data,
     format: Format,
-    split: str | None = option("Data", "NAME", "Split to compare on: test, val or train [test, else val, else train]."),
+    split: str | None = SPLIT,
     device: str = DEVICE,
     limit: int = option("Output", "N", "Number of images on each side of a sheet.", default=12, min=1, max=100),
     output: Path = option("Output", "FOLDER", _FOLDER_HELP, "-o", "--output", default=Path("comparison")),
@@ -39,23 +39,22 @@ def compare_command(
     from cnn_cli.checkpoints.checkpoint import load_trained
     from cnn_cli.checkpoints.run_folder import find_run
     from cnn_cli.device import pick
-    from cnn_cli.training.eval_report import SPLITS, EvaluationRequest
+    from cnn_cli.training.eval_report import EvaluationRequest
     from cnn_cli.training.run_comparison import compare_runs
     from cnn_cli.training.seeds import seed_runs
 
-    if split not in (None, *SPLITS):
-        raise UsageError(f"--split must be test, val or train, not {split!r}")
+    request = EvaluationRequest(data.data, data.data_dir, split)
     if not 2 <= len(runs) <= 26:
         raise UsageError(f"cnn compare takes 2 to 26 runs, not {len(runs)}")
     format.check()
     candidates = []
     for name in runs:
-        found = find_run(name, spec.files)
-        seeds = list(map(str, seed_runs(Path(found)).values())) or [found]
+        run = find_run(name, spec.files)
+        seeds = list(map(str, seed_runs(Path(run)).values())) or [run]
         loaded = [load_trained(one, models=spec.files, args=spec.args, input=spec.size) for one in seeds]
         candidates.append((name, loaded))
     _check_targets(output, force)
-    comparison = compare_runs(candidates, EvaluationRequest(data.data, data.data_dir, split), pick(device))
+    comparison = compare_runs(candidates, request, pick(device))
     paths = _draw(comparison, output, limit)
     format.emit(comparison)
     note("\n" + "\n".join(str(path.resolve()) for path in paths))

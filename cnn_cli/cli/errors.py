@@ -1,9 +1,8 @@
 """`cnn errors`."""
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Data, Format, Network, Picture, Spec, Weights, option
+from cnn_cli.cli.options import SPLIT, Data, Format, Network, Picture, Spec, Weights, option
 from cnn_cli.cli.output import note_weights
-from cnn_cli.errors import UsageError
 
 
 @command("errors")
@@ -14,7 +13,7 @@ def errors_command(
     weights: Weights,
     picture: Picture,
     format: Format,
-    split: str | None = option("Data", "NAME", "Split to evaluate: test, val or train [test, else val, else train]."),
+    split: str | None = SPLIT,
     limit: int = option("Output", "N", "Number of entries in each list and on the sheet.", default=20, min=1, max=200),
 ) -> None:
     """Show what a trained network gets wrong: the worst mistakes, and the classes that it confuses.
@@ -27,24 +26,23 @@ def errors_command(
     from cnn_cli.interpret.mask_mistakes import MaskMistakes, draw_mask_mistakes
     from cnn_cli.interpret.mistakes import Mistakes, draw_mistakes
     from cnn_cli.interpret.pictured import Pictured, write_page
-    from cnn_cli.training.eval_report import SPLITS, EvaluationRequest
+    from cnn_cli.training.eval_report import EvaluationRequest
     from cnn_cli.training.outcomes import ClassOutcomes, MaskOutcomes, compute_outcomes
 
-    if split not in (None, *SPLITS):
-        raise UsageError(f"--split must be test, val or train, not {split!r}")
     format.check()
+    request = EvaluationRequest(data.data, data.data_dir, split)
     loaded = weights.load(network, spec)
     path = picture.target.path(loaded, "errors")
-    found = compute_outcomes(loaded, EvaluationRequest(data.data, data.data_dir, split), weights.torch_device)
+    outcomes = compute_outcomes(loaded, request, weights.torch_device)
     pictured: Pictured[Mistakes] | Pictured[MaskMistakes] | Pictured[BoxMistakes]
-    if isinstance(found, ClassOutcomes):
-        mistakes = Mistakes(loaded, found, limit)
+    if isinstance(outcomes, ClassOutcomes):
+        mistakes = Mistakes(loaded, outcomes, limit)
         pictured = write_page(loaded, mistakes, draw_mistakes(mistakes), path)
-    elif isinstance(found, MaskOutcomes):
-        masks = MaskMistakes(loaded, found, limit)
+    elif isinstance(outcomes, MaskOutcomes):
+        masks = MaskMistakes(loaded, outcomes, limit)
         pictured = write_page(loaded, masks, draw_mask_mistakes(masks), path)
     else:
-        boxes = BoxMistakes(loaded, found, limit)
+        boxes = BoxMistakes(loaded, outcomes, limit)
         pictured = write_page(loaded, boxes, draw_box_mistakes(boxes), path)
     picture.preview(path, pictured.body)
     note_weights(network, loaded)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import Data, Format, Network, Spec, Weights, flag, option
+from cnn_cli.cli.options import SPLIT, Data, Format, Network, Spec, Weights, flag, option
 from cnn_cli.cli.output import note, note_weights
 from cnn_cli.errors import UsageError
 
@@ -15,7 +15,7 @@ def evaluate_command(
     data: Data,
     weights: Weights,
     format: Format,
-    split: str | None = option("Data", "NAME", "Split to evaluate: test, val or train [test, else val, else train]."),
+    split: str | None = SPLIT,
     batch_size: int | None = option("Speed", "N", "Batch size [as in training].", "-b", "--batch-size"),
     workers: int | None = option("Speed", "N", "Data-loading workers [one per CPU, at most 8].", "-j", "--workers"),
     original_size: bool = flag("Data", "Segmentation: evaluate at the original size of masks [network input size]."),
@@ -35,8 +35,6 @@ def evaluate_command(
     from cnn_cli.training.calibration import calibrate as fit_and_store
     from cnn_cli.training.seeds import evaluate_seeds, seed_runs
 
-    if split not in (None, *eval_report.SPLITS):
-        raise UsageError(f"--split must be test, val or train, not {split!r}")
     format.check()
     request = eval_report.EvaluationRequest(data.data, data.data_dir, split, batch_size, workers, original_size, tiles)
     network = find_run(network, spec.files)

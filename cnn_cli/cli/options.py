@@ -44,6 +44,7 @@ NETWORK_HELP = "Network name (`cnn list`), FILE.yaml, FILE.yaml:NAME, run folder
 Network = Annotated[str, typer.Argument(metavar="NETWORK", help=NETWORK_HELP)]
 DEVICE_HELP = "Device: auto, cpu, cuda, cuda:1 or mps."
 DEVICE = option("Speed", "NAME", DEVICE_HELP, default="auto", envvar="CNN_DEVICE")
+SPLIT = option("Data", "NAME", "Split to evaluate: test, val or train [test, else val, else train].")
 SEED = option("Run", "N", "Random seed.", default=0, min=0, max=LARGE)
 MODELS_HELP = "YAML file of more networks, which override built-in ones; may be repeated."
 MODELS = option("Network", "FILE", MODELS_HELP, envvar="CNN_MODELS")

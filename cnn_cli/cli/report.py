@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cnn_cli.cli.app import command
-from cnn_cli.cli.options import DEVICE, JSON, Data, flag, option
+from cnn_cli.cli.options import DEVICE, JSON, SPLIT, Data, flag, option
 from cnn_cli.cli.output import emit, emit_json
 from cnn_cli.errors import UsageError
 
@@ -19,7 +19,7 @@ _OUTPUT_HELP = "HTML file [report.html in the run folder; of several runs, in th
 def report_command(
     runs: Runs,
     data: Data,
-    split: str | None = option("Data", "NAME", "Split to evaluate: test, val or train [test, else val, else train]."),
+    split: str | None = SPLIT,
     device: str = DEVICE,
     output: Path | None = option("Output", "FILE", _OUTPUT_HELP, "-o", "--output"),
     force: bool = flag("Output", "Overwrite an existing file."),
@@ -34,13 +34,12 @@ def report_command(
     from cnn_cli.device import pick
     from cnn_cli.report.document import report_path, write_report
     from cnn_cli.report.run_facts import load_run
-    from cnn_cli.training.eval_report import SPLITS, EvaluationRequest
+    from cnn_cli.training.eval_report import EvaluationRequest
 
-    if split not in (None, *SPLITS):
-        raise UsageError(f"--split must be test, val or train, not {split!r}")
+    request = EvaluationRequest(data.data, data.data_dir, split)
     if len(runs) > 8:
         raise UsageError(f"cnn report takes at most 8 runs, not {len(runs)}; `cnn runs` lists any number")
     loaded = [load_run(name) for name in runs]
     path = report_path(loaded, output, force)
-    written = write_report(loaded, path, EvaluationRequest(data.data, data.data_dir, split), pick(device))
+    written = write_report(loaded, path, request, pick(device))
     emit_json(written.document()) if json else emit(written.text())

@@ -221,8 +221,8 @@ def _discard_others(path: Path, header: bytes) -> None:
     """Delete a cache of another number of images, or one whose header is damaged."""
     with suppress(FileNotFoundError):
         with path.open("rb") as file:
-            found = file.read(_HEADER)
-        if found != header and found.strip(b"\0"):
+            content = file.read(_HEADER)
+        if content != header and content.strip(b"\0"):
             path.unlink()
 
 

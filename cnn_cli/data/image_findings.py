@@ -131,16 +131,16 @@ def _duplicates(
 
 def _described(prefix: str, images: Sequence[CheckedImage], groups: Sequence[Sequence[int]]) -> Iterator[Finding]:
     """Groups of duplicates, in the order of their harm: under several classes, in several splits, in one split."""
-    found = defaultdict[str, list[Item]](list)
+    groups_by_code = defaultdict[str, list[Item]](list)
     for members in groups:
         item = Item(tuple(images[i] for i in members))
         labels, splits = ({getattr(image, key) for image in item.images} for key in ("label", "split"))
         if len(labels) > 1:
-            found["label_conflict"].append(item)
+            groups_by_code["label_conflict"].append(item)
         if len(splits) > 1:
-            found["leak"].append(item)
+            groups_by_code["leak"].append(item)
         if len(labels) == len(splits) == 1:
-            found["duplicates"].append(item)
+            groups_by_code["duplicates"].append(item)
     exact = not prefix
     alike = "exact copies" if exact else "near duplicates"
     unsplit = {image.split for image in images} == {"all"}
@@ -164,7 +164,7 @@ def _described(prefix: str, images: Sequence[CheckedImage], groups: Sequence[Seq
         ),
     }
     for code, (severity, what, advice) in texts.items():
-        if items := found[code]:
+        if items := groups_by_code[code]:
             size = {image.name for item in items for image in item.images}
             title = f"{what}: {counted(len(items), 'group')}, {counted(len(size), 'image')}"
             yield Finding(f"{prefix}{code}", severity, title, advice, tuple(items))

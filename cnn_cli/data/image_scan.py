@@ -54,9 +54,9 @@ def scan_files(paths: Sequence[Path]) -> tuple[list[Scan], Array]:
     gray = np.zeros((len(paths), SIDE, SIDE), np.uint8)
     pool = _pool(len(paths))
     try:
-        for found, small in _advancing(pool.map(_scan_chunk, chunks), len(paths)):
-            gray[len(scans) : len(scans) + len(found)] = small
-            scans += found
+        for chunk, small in _advancing(pool.map(_scan_chunk, chunks), len(paths)):
+            gray[len(scans) : len(scans) + len(chunk)] = small
+            scans += chunk
     finally:
         pool.shutdown(cancel_futures=True)
     return scans, gray

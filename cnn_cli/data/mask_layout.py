@@ -193,13 +193,13 @@ def _paired(split: str, images: list[Path], masks: list[Path], problems: list[Pa
                 by_name[mask.stem.removesuffix(suffix)].append(mask)
     pairs, images_of = [], defaultdict[Path, list[Path]](list)
     for path in images:
-        found = by_name.get(path.stem, [])
-        if len(found) > 1:
-            text = f"{path} has several masks: {found[0]} and {found[1]}"
-            problems.append(PairProblem(text, "keep one", (path, *found)))
-        for mask in found:
+        own = by_name.get(path.stem, [])
+        if len(own) > 1:
+            text = f"{path} has several masks: {own[0]} and {own[1]}"
+            problems.append(PairProblem(text, "keep one", (path, *own)))
+        for mask in own:
             images_of[mask].append(path)
-        pairs += [(path, found[0])] if found else []
+        pairs += [(path, own[0])] if own else []
     if lacking := [path for path in images if path.stem not in by_name]:
         more = f" ({len(lacking):,} images without a mask in all)" if len(lacking) > 1 else ""
         text = f"{lacking[0]} has no mask in {masks[0].parent}{more}"

@@ -86,7 +86,7 @@ def _hashes(gray: Array, among: Array) -> Array:
 
 def _candidates(hashes: Array) -> tuple[Array, Array]:
     """Pairs whose hashes differ in at most _MOST_BITS bits and agree in one of the parts."""
-    found: list[Array] = [np.zeros(0, np.int64)]
+    codes: list[Array] = [np.zeros(0, np.int64)]
     for part in progress_bar(range(_PARTS), _PARTS, "comparing images"):
         start, end = 64 * part // _PARTS, 64 * (part + 1) // _PARTS
         turned = (hashes >> np.uint64(start)) | (hashes << np.uint64((64 - start) % 64)) if start else hashes
@@ -94,8 +94,8 @@ def _candidates(hashes: Array) -> tuple[Array, Array]:
         order = np.lexsort((turned, key))
         for a, b in _neighbors(key[order], hashes[order]):
             low, high = np.minimum(order[a], order[b]), np.maximum(order[a], order[b])
-            found.append(low.astype(np.int64) * len(hashes) + high)
-    pairs = np.unique(np.concatenate(found))
+            codes.append(low.astype(np.int64) * len(hashes) + high)
+    pairs = np.unique(np.concatenate(codes))
     return pairs // len(hashes), pairs % len(hashes)
 
 

@@ -65,8 +65,8 @@ def make_shapes(n: int, seed: int) -> Shapes:
     images, masks = np.empty((n, SIDE, SIDE, 3), np.uint8), np.empty((n, SIDE, SIDE), np.uint8)
     boxes: list[tuple[int, ...]] = []
     for i in range(n):
-        images[i], masks[i], found = _scene(i, seed)
-        boxes += [(i, *box) for box in found]
+        images[i], masks[i], objects = _scene(i, seed)
+        boxes += [(i, *box) for box in objects]
     table = torch.tensor(boxes, dtype=torch.int64)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     return Shapes(pixels, torch.from_numpy(masks), table[:, 2:].contiguous(), table[:, 1].clone(), table[:, 0].clone())

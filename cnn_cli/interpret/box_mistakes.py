@@ -82,14 +82,14 @@ class BoxMistakes:
         """All errors: the false detections, the highest score first, then the missed objects, by image. Boxes are in
         pixels of the original images."""
         o, classes = self.outcomes, self.outcomes.images.classes
-        found, true, errors = o.detections, o.objects, o.classified
+        detected, true, errors = o.detections, o.objects, o.classified
         false = np.flatnonzero(errors.kinds > 0)
         rows = []
-        for i in false[np.argsort(-found.scores[false], kind="stable")]:
+        for i in false[np.argsort(-detected.scores[false], kind="stable")]:
             meant = errors.objects[i]
             known = {"true": classes[true.labels[meant]], "iou": float(errors.overlaps[i])} if meant >= 0 else {}
-            facts = {"predicted": classes[found.labels[i]], "score": float(found.scores[i])}
-            rows.append(self._error(KINDS[errors.kinds[i]], int(found.images[i]), found.boxes[i], facts | known))
+            facts = {"predicted": classes[detected.labels[i]], "score": float(detected.scores[i])}
+            rows.append(self._error(KINDS[errors.kinds[i]], int(detected.images[i]), detected.boxes[i], facts | known))
         for i in errors.missed:
             rows.append(self._error("missed", int(true.images[i]), true.boxes[i], {"true": classes[true.labels[i]]}))
         return rows
@@ -152,9 +152,9 @@ class BoxMistakes:
         where = f"{len(o.images):,} images of {split_name(o.images)}"
         if not errors.hits:
             return f"{where}: none of {objects:,} objects is detected at any score threshold"
-        found = f"{errors.hits:,} of {objects:,} objects detected at a score threshold of {errors.score:.2f} (best F1)"
+        hits = f"{errors.hits:,} of {objects:,} objects detected at a score threshold of {errors.score:.2f} (best F1)"
         counts = sorted(((getattr(errors, name), title) for name, (title, _) in ERROR_TITLES.items()), reverse=True)
-        return f"{where}: {found}\n" + ", ".join(f"{n:,} {title}" for n, title in counts)
+        return f"{where}: {hits}\n" + ", ".join(f"{n:,} {title}" for n, title in counts)
 
     def table(self) -> Table:
         """All errors."""
@@ -225,7 +225,7 @@ def draw_pair(mistakes: BoxMistakes, index: int) -> list[Cell]:
     true = [
         DrawnBox(o.objects.boxes[i].tolist(), 0, classes[o.objects.labels[i]], COLORS[kinds[i]]) for i in own.tolist()
     ]
-    found = [
+    detections = [
         DrawnBox(
             o.detections.boxes[i].tolist(),
             0,
@@ -239,5 +239,5 @@ def draw_pair(mistakes: BoxMistakes, index: int) -> list[Cell]:
     errors = [f"{row[name]} {title}" for name, (title, _) in ERROR_TITLES.items() if row[name]]
     return [
         Cell(with_boxes(picture(pixels), true, zoom), (Path(row["image"]).name, "")),
-        Cell(with_boxes(picture(pixels), found, zoom), (", ".join(errors) or "no errors",)),
+        Cell(with_boxes(picture(pixels), detections, zoom), (", ".join(errors) or "no errors",)),
     ]

@@ -159,7 +159,7 @@ def detect(
     fitted = preprocess(pixels.unsqueeze(0), loaded.preprocessing)
     outputs = network(fitted.to(device).float().div_(255))
     check_finite(*outputs.values())
-    (detections,) = task.found(outputs, device)
+    (detections,) = task.detections(outputs, device)
     corners = original_corners(detections.boxes, (pixels.shape[-2], pixels.shape[-1]), loaded.preprocessing)
     return tuple(
         Box(task.classes[label], label, score, (box[0], box[1], box[2], box[3]))

@@ -66,12 +66,12 @@ def box_scores_of(loaded: LoadedNetwork) -> BoxScores:
 @torch.no_grad()
 def choose_box(scores: BoxScores, pixels: Tensor, number: int, label: int | None, image: str) -> ChosenBox:
     """Box `number` of an image (1, C, H, W), by falling score, of a class or of all. UsageError where there is none."""
-    (found,) = scores.task.found(scores.network(pixels), pixels.device)
+    (detections,) = scores.task.detections(scores.network(pixels), pixels.device)
     classes, plan = scores.task.classes, scores.plan
-    own = [i for i, k in enumerate(found.labels.tolist()) if label is None or k == label]
+    own = [i for i, k in enumerate(detections.labels.tolist()) if label is None or k == label]
     if not own:
         what = "nothing" if label is None else f"no {classes[label]}"
-        others = sorted({classes[k] for k in found.labels.tolist()})
+        others = sorted({classes[k] for k in detections.labels.tolist()})
         fix = f"it detects {', '.join(others)}" if others else "train it for longer, or name another image"
         raise UsageError(f"{plan.network} detects {what} in {image}; {fix}")
     if number >= len(own):
@@ -80,8 +80,8 @@ def choose_box(scores: BoxScores, pixels: Tensor, number: int, label: int | None
         boxes = f"{len(own)} box{'es' * (len(own) > 1)}{of_class}"
         raise UsageError(f"--box {number}: {plan.network} detects {boxes} in {image}; {numbers}")
     i = own[number]
-    k, corners = int(found.labels[i]), tuple(round(v, 2) for v in found.boxes[i].tolist())
-    return ChosenBox(number, k, classes[k], float(found.scores[i]), corners, int(found.cells[i]))
+    k, corners = int(detections.labels[i]), tuple(round(v, 2) for v in detections.boxes[i].tolist())
+    return ChosenBox(number, k, classes[k], float(detections.scores[i]), corners, int(detections.cells[i]))
 
 
 def place_of(scores: BoxScores, cell: int) -> tuple[Scale, int, int]:

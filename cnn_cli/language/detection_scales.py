@@ -49,7 +49,7 @@ class Scale:
 
 def infer_scales(plan: Plan) -> tuple[Scale, ...]:
     """The scales of a detector without mistakes, in the order of the spec; none where the network is not a detector."""
-    found = []
+    scales = []
     for spec in plan.detects:
         scores, boxes = spec.outputs["scores"], spec.outputs["boxes"]
         channels, height, width = plan.shapes[scores]
@@ -57,8 +57,8 @@ def infer_scales(plan: Plan) -> tuple[Scale, ...]:
         assert step, "a detector whose cells do not lie evenly on the image is a mistake"
         corner = (plan.input[1] // height, plan.input[2] // width) if spec.corner else None
         classes, centerness = channels // max(1, len(spec.anchors)), spec.outputs.get("centerness", "")
-        found.append(Scale(scores, boxes, classes, (height, width), step, centerness, corner, spec.anchors))
-    return tuple(found)
+        scales.append(Scale(scores, boxes, classes, (height, width), step, centerness, corner, spec.anchors))
+    return tuple(scales)
 
 
 def stride(image: Shape, size: tuple[int, int]) -> int:

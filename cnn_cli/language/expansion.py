@@ -269,8 +269,8 @@ def _entering(
     if last:
         return siblings.takes(last), _layer_input(context, last, siblings.outputs[last], node, site)
     if not isinstance(node.value, list):
-        found = sibling(context, node, siblings, site)
-        return (siblings.takes(found[0]), _layer_input(context, *found, node, site)) if found else ((), site.input)
+        source = sibling(context, node, siblings, site)
+        return (siblings.takes(source[0]), _layer_input(context, *source, node, site)) if source else ((), site.input)
     if len(node.value) < 2:
         one = str(node.value[0].value) if node.value else "NAME"
         context.problem(node, site.label, f"`from` takes a name, or a list of several; write `from: {one[:60]}`")

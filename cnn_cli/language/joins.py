@@ -103,14 +103,16 @@ def sized_by(context: Context, call: LayerCall, name: str, siblings: Siblings, t
     """A layer whose output has the height and width of a sibling."""
     node = call.argument.value[name] if isinstance(call.argument.value, dict) else call.argument
     text = evaluate(context, node, call.site)
-    found = sibling(context, Node(text, *node.place), siblings, call.site)
-    if found is None:
+    source = sibling(context, Node(text, *node.place), siblings, call.site)
+    if source is None:
         return *unknown_part(call.site), takes
-    single(context, *found, node, call.site)
-    shape = found[1].shape
-    if found[1].bare or (shape and len(shape) != 3):
+    single(context, *source, node, call.site)
+    shape = source[1].shape
+    if source[1].bare or (shape and len(shape) != 3):
         fix = "name a sibling of channels x height x width"
-        context.problem(node, call.site.label, f"{found[0]!r} is {sizes(shape or ())}, without height and width; {fix}")
+        context.problem(
+            node, call.site.label, f"{source[0]!r} is {sizes(shape or ())}, without height and width; {fix}"
+        )
         return *unknown_part(call.site), takes
-    part, output = call_layer(context, replace(call, size=(name, found[1])), (call.site.input,))
-    return part, output, (*takes, found[0])
+    part, output = call_layer(context, replace(call, size=(name, source[1])), (call.site.input,))
+    return part, output, (*takes, source[0])

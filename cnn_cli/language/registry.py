@@ -66,8 +66,8 @@ def plan_spec(spec: Spec, args: Mapping[str, Any] | None, input: Sequence[int] |
         shape = read_input(list(input)) if input is not None else None
     except ValueError as error:
         raise UsageError(f"--input {error}") from None
-    found = expand(spec, nodes, shape)
-    return replace(found, problems=(*found.problems, *freeze_problems(found)))
+    plan = expand(spec, nodes, shape)
+    return replace(plan, problems=(*plan.problems, *freeze_problems(plan)))
 
 
 def _argument(name: str, value: Any) -> Node:

@@ -49,11 +49,11 @@ class Siblings:
     def child(self, path: str) -> Child | None:
         """The part at a path such as `encoder.layer1.0`; None for none."""
         among: Sequence[Child] = self.children
-        found: Child | None = None
+        inner: Child | None = None
         for key in path.split("."):
-            found = next((child for child in among if child.key == key), None)
-            among = found.part.children if found and isinstance(found.part, Group) else ()
-        return found
+            inner = next((child for child in among if child.key == key), None)
+            among = inner.part.children if inner and isinstance(inner.part, Group) else ()
+        return inner
 
     def takes(self, name: str) -> tuple[str, ...]:
         """The names of the values that a child takes that takes `name`: several where several enter the mapping."""
@@ -77,9 +77,9 @@ def value_at(values: Mapping[str, Output], path: str) -> Output | None:
     head, _, rest = path.partition(".")
     if not rest or head not in values:
         return None
-    found = value_at(values[head].inside, rest)
+    inner = value_at(values[head].inside, rest)
     incomplete = values[head].shape is None and head != "input"
-    return Output(None, path) if found is None and incomplete else found
+    return Output(None, path) if inner is None and incomplete else inner
 
 
 def sibling(context: Context, node: Node, siblings: Siblings, site: Site) -> tuple[str, Output] | None:
@@ -125,9 +125,9 @@ def _not_there(context: Context, name: str, siblings: Siblings, site: Site) -> s
 
 def paths(values: Mapping[str, Output], head: str, most: int = 500) -> list[str]:
     """The paths of the values inside of one, the outer ones first."""
-    found = [head] if head in values else []
-    for path in found:  # grows on the way
+    names = [head] if head in values else []
+    for path in names:  # grows on the way
         output = value_at(values, path)
-        if output is not None and len(found) < most:
-            found += [f"{path}.{name}" for name in output.inside]
-    return found
+        if output is not None and len(names) < most:
+            names += [f"{path}.{name}" for name in output.inside]
+    return names

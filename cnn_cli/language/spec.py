@@ -284,7 +284,7 @@ def _named_outputs(node: Node, notes: _Notes) -> tuple[str, ...]:
 
 def _detects(node: Node | None, notes: _Notes) -> tuple[ScaleSpec, ...]:
     """What is said of each scale; nothing, and a problem, where one is wrong."""
-    form, found = "write {scores: cls, boxes: box}, or a list of such pairs", list[ScaleSpec]()
+    form, specs = "write {scores: cls, boxes: box}, or a list of such pairs", list[ScaleSpec]()
     for pair in [] if node is None else scales(node):
         parts = pair.value if isinstance(pair.value, dict) else {}
         if missing := [key for key in DETECTOR[:2] if key not in parts]:
@@ -292,13 +292,13 @@ def _detects(node: Node | None, notes: _Notes) -> tuple[ScaleSpec, ...]:
             notes.add(pair.place, f"{what}; {form}", "detects")
             return ()
         _unknown_keys(pair, (*DETECTOR, "origin", "anchors"), notes, "detects")
-        scale = _scale(parts, [o for other in found for o in other.outputs.values()], notes)
+        scale = _scale(parts, [o for other in specs for o in other.outputs.values()], notes)
         if scale is None:
             return ()
-        found.append(scale)
-    if node is not None and not found:
+        specs.append(scale)
+    if node is not None and not specs:
         notes.add(node.place, f"names no outputs; {form}", "detects")
-    return tuple(found)
+    return tuple(specs)
 
 
 def _scale(parts: Mapping[str, Node], taken: list[str], notes: _Notes) -> ScaleSpec | None:

@@ -60,8 +60,8 @@ def result_section(facts: RunFacts) -> Section:
 
 
 def _intervals(result: TaskResult) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = result.document().get("intervals") or {}
-    return found
+    intervals: Mapping[str, Any] = result.document().get("intervals") or {}
+    return intervals
 
 
 def _figures(result: TaskResult) -> list[tuple[str, str, str]]:

@@ -118,8 +118,8 @@ def _match(anchors: Tensor, boxes: Tensor, learned: Tensor) -> tuple[Tensor, Ten
     iou = generalized_iou(anchors, boxes.unsqueeze(2))[0].masked_fill(~learned, 0)  # (N, m, P)
     best, row = iou.max(1)
     most = iou.amax(2, keepdim=True)
-    found = (best >= _MATCH) | ((iou == most) & (most > 0)).any(1)
-    return row.masked_fill(~found, -1), ~found & (best >= _NO_MATCH)
+    matched = (best >= _MATCH) | ((iou == most) & (most > 0)).any(1)
+    return row.masked_fill(~matched, -1), ~matched & (best >= _NO_MATCH)
 
 
 def centerness(cells: Cells, boxes: Tensor) -> Tensor:

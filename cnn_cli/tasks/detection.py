@@ -21,7 +21,7 @@ from cnn_cli.language.plan import Plan
 from cnn_cli.tasks.base import Measure, Outputs, last_type, sum_type
 from cnn_cli.tasks.cells import Cells, assign, cells_of, centerness, flattened, generalized_iou
 from cnn_cli.tasks.detection_result import DetectionMeasure
-from cnn_cli.tasks.suppression import OVERLAP, Found, detections_of
+from cnn_cli.tasks.suppression import OVERLAP, ImageDetections, detections_of
 
 _NOT_NEGATIVE = ("ReLU", "ReLU6", "Softplus", "Sigmoid", "Hardsigmoid")
 _ANCHOR_OVERLAP = 0.5  # as RetinaNet suppresses boxes; in place of OVERLAP
@@ -106,12 +106,12 @@ class Detection:
     def measure(self, device: torch.device) -> Measure:
         return DetectionMeasure(self.classes, self.measured)
 
-    def measured(self, outputs: Outputs, targets: Tensor) -> tuple[list[Found], Tensor, Tensor]:
+    def measured(self, outputs: Outputs, targets: Tensor) -> tuple[list[ImageDetections], Tensor, Tensor]:
         """For the metrics: the detections of each image, and (N,) the sum of its losses and what they divide by."""
         assert isinstance(outputs, Mapping)
-        return self.found(outputs, targets.device), self._losses(outputs, targets), _objects(targets)
+        return self.detections(outputs, targets.device), self._losses(outputs, targets), _objects(targets)
 
-    def found(self, outputs: Mapping[str, Tensor], device: torch.device) -> list[Found]:
+    def detections(self, outputs: Mapping[str, Tensor], device: torch.device) -> list[ImageDetections]:
         """The detections of each image, in pixels of the network's input, the highest score first."""
         scores, boxes = self.predictions(outputs, self.cells(device))
         probabilities = scores.sigmoid()

@@ -25,7 +25,7 @@ from cnn_cli.tasks.average_precision import (
 from cnn_cli.tasks.base import Draw, Outputs, TaskResult
 from cnn_cli.tasks.detection_errors import ERROR_TITLES, NOTHING_CORRECT, DetectionErrors, classify_errors
 from cnn_cli.tasks.precision_resampling import precision_intervals
-from cnn_cli.tasks.suppression import Found
+from cnn_cli.tasks.suppression import ImageDetections
 from cnn_cli.tasks.uncertainty import show
 
 _TITLES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
@@ -39,24 +39,26 @@ class DetectionMeasure:
     """
 
     def __init__(
-        self, classes: tuple[str, ...], measured: Callable[[Outputs, Tensor], tuple[list[Found], Tensor, Tensor]]
+        self,
+        classes: tuple[str, ...],
+        measured: Callable[[Outputs, Tensor], tuple[list[ImageDetections], Tensor, Tensor]],
     ) -> None:
         self.classes, self.measured = classes, measured
-        self.found: list[Array] = []  # of each image (n, 7): x0, y0, x1, y1, class, score, area in the original image
-        self.true: list[Array] = []  # of each image (m, 7), as boxes are
+        self.detections: list[Array] = []  # (n, 7) of each image: x0, y0, x1, y1, class, score, area before resizing
+        self.true: list[Array] = []  # (m, 7) of each image, as boxes are
         self.losses = np.zeros(2)
 
     def add(self, outputs: Outputs, targets: Tensor) -> None:
-        found, losses, objects = self.measured(outputs, targets)
+        detections, losses, objects = self.measured(outputs, targets)
         self.losses += [losses.double().sum().item(), objects.sum().item()]
-        for image, rows in zip(found, targets.cpu().double(), strict=True):
+        for image, rows in zip(detections, targets.cpu().double(), strict=True):
             area = (image.boxes[:, 2:] - image.boxes[:, :2]).double().prod(1) * rows[0, 6]
             columns = [image.boxes.double(), image.labels[:, None], image.scores[:, None].double(), area[:, None]]
-            self.found.append(torch.cat(columns, 1).numpy())
+            self.detections.append(torch.cat(columns, 1).numpy())
             self.true.append(rows[rows[:, 4] >= 0].numpy())
 
     def result(self, split: str, world: World) -> TaskResult:
-        gathered = world.gather((self.found, self.true, self.losses))
+        gathered = world.gather((self.detections, self.true, self.losses))
         own = self._result(split, gathered) if gathered else None
         result = world.broadcast_object(own and replace(own, matches=None))
         assert result is not None
@@ -64,8 +66,8 @@ class DetectionMeasure:
 
     def _result(self, split: str, parts: "list[tuple[list[Array], list[Array], Array]]") -> "DetectionResult":
         """parts: of each process, which has every size-th image."""
-        found, true = [part[0] for part in parts], [part[1] for part in parts]
-        detections, objects = assemble(_in_order(found), _in_order(true))
+        boxes, true = [part[0] for part in parts], [part[1] for part in parts]
+        detections, objects = assemble(_in_order(boxes), _in_order(true))
         loss, weight = np.sum([part[2] for part in parts], 0)
         precision = compute_average_precision(detections, objects, len(self.classes))
         rows = tuple(
@@ -82,7 +84,7 @@ class DetectionMeasure:
         return DetectionResult(
             split=split,
             loss=float(loss / max(1.0, weight)),
-            n=sum(map(len, found)),
+            n=sum(map(len, boxes)),
             ap=precision.mean(),
             ap50=precision.mean(threshold=0.5),
             ap75=precision.mean(threshold=0.75),
@@ -95,9 +97,9 @@ class DetectionMeasure:
         )
 
 
-def assemble(found: list[Array], true: list[Array]) -> tuple[Detections, Objects]:
+def assemble(detections: list[Array], true: list[Array]) -> tuple[Detections, Objects]:
     """Of each image (n, 7) detections and (m, 7) boxes, as DetectionMeasure has them."""
-    (boxes, images), (true_boxes, true_images) = _numbered(found), _numbered(true)
+    (boxes, images), (true_boxes, true_images) = _numbered(detections), _numbered(true)
     objects = Objects(
         images=true_images,
         boxes=true_boxes[:, :4],
@@ -228,10 +230,11 @@ class DetectionResult:
     def _errors(self) -> list[str]:
         errors = self.errors
         counts = {name: getattr(errors, name) for name in ERROR_TITLES}
-        found = sum(counts.values()) - errors.missed + errors.hits
         if not errors.hits:
             return [f"{NOTHING_CORRECT}; all {errors.missed:,} objects are missed"]
-        head = f"at a score threshold of {errors.score:.2f} (best F1): {errors.hits:,} of {found:,} detections correct"
+        detections = sum(counts.values()) - errors.missed + errors.hits
+        correct = f"{errors.hits:,} of {detections:,} detections correct"
+        head = f"at a score threshold of {errors.score:.2f} (best F1): {correct}"
         kinds = sorted(counts, key=lambda name: -counts[name])
         width = max(len(title) for title, _ in ERROR_TITLES.values())
         digits = max(len(f"{n:,}") for n in counts.values())

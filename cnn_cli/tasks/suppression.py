@@ -13,7 +13,7 @@ OVERLAP = 0.6  # of two detections of a class, the IoU above which the one with 
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageDetections:
     """The detections of an image, the highest score first: boxes (n, 4), labels (n,) int64, scores (n,), and the cells
     (n,) int64 that made them; on the CPU."""
 
@@ -25,7 +25,7 @@ class Found:
 
 def detections_of(
     scores: Tensor, boxes: Tensor, size: tuple[int, int], counts: Sequence[int], overlap: float = OVERLAP
-) -> list[Found]:
+) -> list[ImageDetections]:
     """(N, K, P) probabilities and (N, P, 4) boxes → the detections of each image, clipped to (H, W) pixels.
 
     counts: how many of the P each scale has.
@@ -36,7 +36,7 @@ def detections_of(
     return [_of_image(*image, counts, overlap) for image in zip(scores, boxes, strict=True)]
 
 
-def _of_image(scores: Tensor, boxes: Tensor, counts: Sequence[int], overlap: float) -> Found:
+def _of_image(scores: Tensor, boxes: Tensor, counts: Sequence[int], overlap: float) -> ImageDetections:
     from torchvision.ops import batched_nms  # takes seconds to load, and only detectors need it
 
     parts, first = [], 0
@@ -49,4 +49,4 @@ def _of_image(scores: Tensor, boxes: Tensor, counts: Sequence[int], overlap: flo
     kept = ((score > _LEAST_SCORE) & (box[:, 2:] > box[:, :2]).all(1)).nonzero().flatten()
     score, label, box, cell = score[kept], label[kept], box[kept], cell[kept]
     best = batched_nms(box, score, label, overlap)[:MOST]
-    return Found(box[best].cpu(), label[best].cpu(), score[best].cpu(), cell[best].cpu())
+    return ImageDetections(box[best].cpu(), label[best].cpu(), score[best].cpu(), cell[best].cpu())

@@ -62,6 +62,7 @@ class EvaluationRequest:
     training, which makes the loss the same to the last digit; one worker per CPU.
 
     original_size: measure masks at their own sizes; tiles: and predict them so, through overlapping windows.
+    UsageError for a split of another name.
     """
 
     data: str | None = None
@@ -71,6 +72,10 @@ class EvaluationRequest:
     workers: int | None = None
     original_size: bool = False
     tiles: bool = False
+
+    def __post_init__(self) -> None:
+        if self.split not in (None, *SPLITS):
+            raise UsageError(f"--split must be test, val or train, not {self.split!r}")
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def _box_outcomes(setup: Setup, task: Detection, images: Images) -> BoxOutcomes:
         setup = replace(setup, measures=(*setup.measures, measure))
     for _ in setup.run(images.split):
         pass
-    detections, objects = assemble(measure.found, measure.true)
+    detections, objects = assemble(measure.detections, measure.true)
     precision = compute_average_precision(detections, objects, len(task.classes))
     original = setup.dataset.splits[setup.split]
     if isinstance(original.targets, BoxFiles):

@@ -161,21 +161,21 @@ def compare_runs(
     groups = {len(runs) > 1 for _, runs in candidates}
     if len(groups) > 1:
         raise UsageError("seeds can only be compared with seeds; name folders of seeds only, or single runs only")
-    found = []
+    compared = []
     for i, (name, runs) in enumerate(candidates):
         results = tuple(compute_outcomes(run, request, device) for run in runs)
-        found.append(Candidate(chr(ord("A") + i), name, tuple(runs), results))
-    return compare_candidates(found)
+        compared.append(Candidate(chr(ord("A") + i), name, tuple(runs), results))
+    return compare_candidates(compared)
 
 
-def compare_candidates(found: Sequence[Candidate]) -> RunComparison:
+def compare_candidates(candidates: Sequence[Candidate]) -> RunComparison:
     """Candidates whose outcomes are known. UsageError for other tasks, classes or images."""
-    first = found[0].outcomes[0]
-    for candidate in found:
+    first = candidates[0].outcomes[0]
+    for candidate in candidates:
         for one in candidate.outcomes:
-            _check_same(found[0].name, first, candidate.name, one)
-    differences = [_difference(found[0], other) for other in found[1:]]
-    return RunComparison(tuple(found), tuple(differences), tuple(_settings(found)))
+            _check_same(candidates[0].name, first, candidate.name, one)
+    differences = [_difference(candidates[0], other) for other in candidates[1:]]
+    return RunComparison(tuple(candidates), tuple(differences), tuple(_settings(candidates)))
 
 
 def sides(a: Outcomes, b: Outcomes) -> tuple[list[int], list[int]]:
@@ -259,13 +259,13 @@ def _settings(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
 
 def histories(candidate: Candidate) -> list[list[dict[str, Any]]]:
     """The lines of metrics.jsonl of each seed, as far as there are any."""
-    found = []
+    logs = []
     for run in candidate.runs:
         path = run.run / "metrics.jsonl" if run.run else None
         if path and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
-            found.append([row for line in lines if isinstance(row := _parsed(line), dict) and "epoch" in row])
-    return [history for history in found if history]
+            logs.append([row for line in lines if isinstance(row := _parsed(line), dict) and "epoch" in row])
+    return [history for history in logs if history]
 
 
 def _parsed(line: str) -> Any:
