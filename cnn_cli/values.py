@@ -55,7 +55,7 @@ _MEANT = {"none": "null", "yes": "true", "on": "true", "true": "true", "no": "fa
 
 
 def _instead(value: Any, number: bool = False) -> str:
-    """What to write where a text stands for a number, or another language's word for true, false or null."""
+    """What to write instead of a number in quotes, or another language's word for true, false or null."""
     if not isinstance(value, str) or len(value) > 40:
         return ""
     if not number:

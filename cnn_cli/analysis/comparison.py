@@ -170,7 +170,7 @@ def _pair(a: Row, b: Row) -> Pair:
 
 
 def _by_name(row: Row) -> Any:
-    """A name chosen by a person identifies a layer; a number in a list does not."""
+    """A key that matches layers by name and text; a number in a list matches nothing."""
     numbered = row.name.rpartition(".")[2].isdigit()
     return id(row) if numbered else (row.name, row.text)
 

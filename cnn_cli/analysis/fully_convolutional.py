@@ -98,7 +98,7 @@ def _main_path(plan: Plan) -> Plan:
 
 
 def _edits(plan: Plan) -> dict[str, Edit]:
-    """What the layers become that do not stay as they are, following the values from the image on."""
+    """The layers that change and what they become, following the values from the image on."""
     maps: dict[str, Map | None] = {"input": None}  # None: not flattened
     bare = {layer.name for layer in plan.layers if not layer.takes}
     edits = {}
@@ -212,7 +212,7 @@ def _edited(node: Node, edits: Mapping[Place, Edit]) -> Any:
 
 
 def _layer(edit: Edit, argument: Node | None) -> Any:
-    """The text of a layer: with the settings that stay as they are written."""
+    """The text of a layer, with unchanged settings as they are written."""
     if edit.type == _DROPPED:
         return []
     written: dict[str, Node] = {}

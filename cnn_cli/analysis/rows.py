@@ -173,7 +173,7 @@ def _shared(inside: list[Row], owner: dict[str, str], name: str) -> dict[str, An
 
 
 def _outside(inside: list[Row], owner: dict[str, str], name: str) -> dict[str, Shape]:
-    """The rows that a group takes its inputs from, by folded names, with their shapes."""
+    """The rows from which a group takes its inputs, by folded names, with their shapes."""
     inputs: dict[str, Shape] = {}
     for row in inside:
         for source, shape in zip(row.takes, row.input_shapes, strict=True):

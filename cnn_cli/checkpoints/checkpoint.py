@@ -39,7 +39,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is saved with weights: the network as plain data, the classes in the order of its outputs, preprocessing.
+    """Metadata of weights: the network as plain data, the classes in the order of its outputs, preprocessing.
 
     `data` has the data set's `name` and how it was split (`val_fraction`, `seed`); `facts` are for people.
     `temperature` calibrates probabilities.

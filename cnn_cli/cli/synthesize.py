@@ -13,7 +13,7 @@ _TRANSFORMS_HELP = "Random transforms applied in each step, or none."
 
 @dataclass(frozen=True)
 class Objective:
-    """What the inputs maximize."""
+    """The objective of the optimization."""
 
     target: list[str] | None = option("Objective", "NAME|INDEX", "Class to maximize; may be repeated.", "--class")
     all_classes: bool = flag("Objective", "Maximize each class in turn.")

@@ -85,7 +85,7 @@ class Annotations:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; none has a name that is too long."""
+    """Whether a file exists; False for a name that is too long."""
     try:
         return path.is_file()
     except OSError:

@@ -94,7 +94,7 @@ def box_row(box: Box, size: Size, fractions: bool, label: int = 0) -> Row:
 
 
 def _duplicates(annotations: Annotations) -> Iterator[BoxError]:
-    """Images that are there twice: in two splits, or as two files with the same bytes."""
+    """Duplicate images: in two splits, or as two files with the same bytes."""
     of: dict[Path, str] = {}
     by_size = defaultdict[int, list[Path]](list)
     for name, split in annotations.splits.items():

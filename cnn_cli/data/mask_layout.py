@@ -40,7 +40,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class PairProblem:
-    """Images or masks of which something is wrong: `text` tells it of the first, `advice` what to do."""
+    """Images or masks with a problem: `text` tells it of the first, `advice` what to do."""
 
     text: str
     advice: str

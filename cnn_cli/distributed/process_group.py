@@ -160,7 +160,7 @@ def _missing(world: World, store: Any) -> list[int]:
 
 
 def _end_siblings(processes: list[tuple[str, int]]) -> None:
-    """Kill what hangs, if it has this process's launcher, which would otherwise wait half a minute for it."""
+    """Kill processes of the same launcher that hang: it would wait half a minute for them."""
     for host, pid in processes:
         if host != socket.gethostname():  # on this host, the ID belongs to another process
             continue

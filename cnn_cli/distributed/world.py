@@ -59,7 +59,7 @@ class World:
                 dist.all_reduce(tensor)
 
     def broadcast(self, *tensors: "Tensor") -> None:
-        """Each tensor becomes that of the main process, in place."""
+        """Copy the tensors of the main process to all processes, in place."""
         if self.size > 1:
             import torch.distributed as dist
 

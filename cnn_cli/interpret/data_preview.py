@@ -85,7 +85,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class _View:
-    """The settings, and how images become inputs; plan: of the network, if one is named."""
+    """The settings and the preprocessing of images; plan: of the network, if one is named."""
 
     values: dict[str, Any]
     plan: Plan | None

@@ -124,7 +124,7 @@ def single_word(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def distinct_words(names: Sequence[str]) -> list[str]:
-    """A word for each image, no two alike, whatever their folders and however file systems see upper case."""
+    """A unique word for each image, also on file systems that ignore case."""
     words: list[str] = []
     for name in names:
         path = Path(name)

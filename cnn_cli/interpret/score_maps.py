@@ -318,7 +318,7 @@ def _compare(classifier: Scores, window: Window, pixels: Tensor, scores: Tensor)
 
 
 def _spread(count: int) -> list[int]:
-    """At most so many of 0 … count − 1, at regular intervals, the first and the last among them."""
+    """At most _SAMPLE of 0 … count − 1, at regular intervals, including the first and the last."""
     if count <= _SAMPLE:
         return list(range(count))
     return [round(i * (count - 1) / (_SAMPLE - 1)) for i in range(_SAMPLE)]

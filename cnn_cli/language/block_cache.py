@@ -146,7 +146,7 @@ def _notes(context: Context) -> tuple[int, ...]:
 
 
 def _stands_alone(site: Site, part: Layer | Group, layers: list[Layer]) -> bool:
-    """Whether the part is all that was made, and takes nothing but its input and its own layers."""
+    """Whether the part is the only one built, and takes only its input and its own layers."""
     own = list(_layers(part))
     if len(own) != len(layers) or any(a is not b for a, b in zip(own, layers, strict=True)):
         return False

@@ -47,7 +47,7 @@ class Closure:
 
 @dataclass(frozen=True)
 class Output:
-    """What inputs from one part to the next: the shape (None once it could not be told), and the row it comes from."""
+    """What passes from one part to the next: the shape (None once it could not be told), and the row it comes from."""
 
     shape: Shape | None
     row: str
@@ -133,7 +133,7 @@ class Context:
         self.warnings.append(Problem(self.root.origin, *place, f"{self.root.name}, {where}", message, True))
 
     def shape_problem(self, place: tuple[int, int], where: str, error: ShapeError, inputs: Sequence[Output]) -> None:
-        """Note that the inputs do not fit: what is needed, what arrives and from where, and what to write."""
+        """Report inputs of the wrong shape: the shape needed, those given and their sources, and what to write."""
         got = " and ".join(f"{sizes(x.shape or ())} from {x.source}" for x in inputs)
         fix = error.fix
         if len(self.root.input) == 2 and inputs[0].row == "input" and "height" in error.need:
@@ -147,7 +147,7 @@ class Context:
             self.shape_error = (self.problems[-1], isinstance(error, TooSmall))
 
     def has_room(self, count: int) -> bool:
-        """Whether so many more parts are allowed."""
+        """Whether `count` more parts are allowed."""
         return self.steps + count <= MOST_STEPS
 
     def step(self, node: Node, site: Site, count: int = 1) -> None:

@@ -29,7 +29,7 @@ class NetworkPart:
 
 
 def read_network_part(context: Context, node: Node, site: Site) -> NetworkPart | None:
-    """The part that a mapping with `Network` stands for; None, and a problem, where it is wrong."""
+    """The part described by a mapping with `Network`; None, with a problem reported, if it has a mistake."""
     parts: dict[str, Node] = node.value
     mistakes = [(node.keys[key], unknown("key", key, _KEYS)) for key in parts if key not in _KEYS]
     name, until = (evaluate(context, parts[key], site) if key in parts else None for key in ("Network", "until"))

@@ -58,7 +58,7 @@ def _places(node: Node, key: str, names: list[str]) -> list[Node | tuple[int, in
 
 
 def _mistake(name: str, main: str, inside: Mapping[str, Output], weighted: bool) -> str:
-    """What is wrong with an output that `outputs:` names; empty where nothing is. inside: the values of the network."""
+    """The mistake of an output named in `outputs:`, or an empty text. inside: the values of the network."""
     child, wanted = value_at(inside, name), value_at(inside, main)
     if child is None or (weighted and name not in inside):
         known = [*inside] if weighted else [*inside, *paths(inside, name.partition(".")[0])]

@@ -47,7 +47,7 @@ class Siblings:
         return any(may_be(key, head) for key in self.refused)
 
     def child(self, path: str) -> Child | None:
-        """The part at a path such as `encoder.layer1.0`; None for none."""
+        """The part at a path such as `encoder.layer1.0`; None if it does not exist."""
         among: Sequence[Child] = self.children
         inner: Child | None = None
         for key in path.split("."):
@@ -71,7 +71,10 @@ def may_be(key: str, name: str) -> bool:
 
 
 def value_at(values: Mapping[str, Output], path: str) -> Output | None:
-    """The value at a path such as `encoder.layer1.0`, of unknown shape where its group has a mistake; None for none."""
+    """The value at a path such as `encoder.layer1.0`; None if it does not exist.
+
+    Its shape is unknown if its group has a mistake.
+    """
     if path in values:
         return values[path]
     head, _, rest = path.partition(".")

@@ -268,7 +268,7 @@ def _outputs(node: Node | None, notes: _Notes) -> dict[str, float]:
 
 
 def _named_outputs(node: Node, notes: _Notes) -> tuple[str, ...]:
-    """The names of several outputs; none, and a problem, where one is wrong."""
+    """The names of several outputs; empty, with a problem reported, if one is wrong."""
     for n, item in enumerate(node.value):
         if not isinstance(item.value, str):
             notes.add(item.place, f"an output must be a name or a path, not {shown(item.plain)}; write p3", "outputs")
@@ -302,7 +302,7 @@ def _detects(node: Node | None, notes: _Notes) -> tuple[ScaleSpec, ...]:
 
 
 def _scale(parts: Mapping[str, Node], taken: list[str], notes: _Notes) -> ScaleSpec | None:
-    """None, and a problem, where something is wrong. taken: the outputs of other scales."""
+    """None, with a problem reported, if it has a mistake. taken: the outputs of other scales."""
     outputs = dict[str, str]()
     for key in (key for key in DETECTOR if key in parts):
         name = str(parts[key].value) if type(parts[key].value) is int else parts[key].value

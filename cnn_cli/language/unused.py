@@ -9,7 +9,7 @@ from cnn_cli.language.spec import words
 
 
 def note_unused(context: Context, siblings: Siblings, children: list[str], site: Site) -> None:
-    """Note the children whose outputs no sibling takes: unless they are taken from outside, a branch to be joined."""
+    """Record the children whose outputs no sibling takes: branches to be joined, unless they are taken from outside."""
     pieces = {name.rpartition(".")[0] for name in siblings.used if name in siblings.outputs}
     for key in children:
         if key not in siblings.used and key not in pieces:
@@ -19,7 +19,7 @@ def note_unused(context: Context, siblings: Siblings, children: list[str], site:
 
 
 def warn_unused_outputs(context: Context, outputs: Sequence[Output]) -> None:
-    """Warn of outputs that nothing in the network takes."""
+    """Warn about unused outputs."""
     rows = {name for layer in context.layers for name in layer.takes} | {output.row for output in outputs}
     rows |= {name.rpartition(".")[0] for name in rows}  # of a piece, the Chunk
     for path, (place, label, row) in context.unused.items():

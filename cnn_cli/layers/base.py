@@ -134,7 +134,7 @@ class LayerType:
 
     @cached_property
     def joins(self) -> bool:
-        """Whether it takes several inputs."""
+        """Whether the layer takes several inputs."""
         return "join" in self.traits
 
     @property

@@ -35,7 +35,7 @@ def _adaptive(s: Settings, shape: Shape) -> Shape:
 
 
 def _adaptive_sizes(s: Settings, i: Shape, o: Shape) -> Sequence[str]:
-    """Which inputs an output covers, where these are not simply all of them."""
+    """Which inputs an output covers, unless it covers all of them."""
     lines = [f"the output size is {sizes(o[1:])} for any input"]
     for n, m in dict.fromkeys(zip(i[1:], o[1:], strict=True)):
         if 1 < m < n:
@@ -47,7 +47,7 @@ def _adaptive_sizes(s: Settings, i: Shape, o: Shape) -> Sequence[str]:
 
 
 def _register(axes: int) -> None:
-    """All that pools along so many axes."""
+    """Register the pooling layers of a number of axes."""
     positive, zeros, ones = Sizes(Integer(1), axes), (0,) * axes, (1,) * axes
     window = {"kernel_size": Setting(positive), "stride": Setting(maybe(positive), None)}
     padding = {"padding": Setting(Sizes(Integer(0), axes), zeros)}

@@ -122,7 +122,7 @@ def _plain(value: Any) -> Any:
 
 
 def _ending(plan: Plan) -> str:
-    """What the outputs are: `score`, `probability` or `logarithm` of one."""
+    """Kind of outputs: `score`, `probability` or `logarithm` of a probability."""
     last = plan.last.type if plan.last else ""
     if (last in ("Softmax", "Softmax2d") and plan.output[0] > 1) or (last == "Sigmoid" and plan.output[0] == 1):
         return "probability"

@@ -89,7 +89,7 @@ def _whitening(network: nn.Module, name: str, batches: Callable[[], Iterable[Ten
 
 
 def _inputs(network: nn.Module, layer: nn.Module, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """What arrives at a layer of the network for each batch."""
+    """The input of a layer for each batch."""
 
     def stop(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         raise _Reached(args[0])

@@ -48,7 +48,7 @@ class Job:
 
     @property
     def training_loss_only(self) -> list[str]:
-        """What the training loss includes and that of evaluation does not."""
+        """Terms that the training loss includes and the loss of evaluation does not."""
         settings = {
             "label_smoothing": "label smoothing",
             "class_weights": "class weights",
