@@ -95,7 +95,7 @@ GROUPS = {"images": by_images, "classes": by_classes, "layers": by_layers}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", default="1000,10000,100000,1000000")
-    parser.add_argument("--classes", default="10,1000,10000")
+    parser.add_argument("--classes", default="10,100,1000")
     parser.add_argument("--layers", default="10,100,1000,10000")
     parser.add_argument("--only", choices=GROUPS)
     options = parser.parse_args()
