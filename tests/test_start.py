@@ -1,13 +1,17 @@
-"""What commands read and import before they do what was asked."""
+"""What commands read and import before they do what was asked, and how that grows."""
 
+import cProfile
 import subprocess
 import sys
 from pathlib import Path
+from pstats import Stats
 
 import pytest
 
-from cnn_cli.language.registry import load_registry, shipped
-from cnn_cli.language.spec import used_blocks
+from cnn_cli.analysis.summary import estimates, setup
+from cnn_cli.data.folder import list_folder
+from cnn_cli.language.registry import load_registry, plan_spec, shipped
+from cnn_cli.language.spec import parse, used_blocks
 
 
 def test_a_shipped_network_is_read_without_the_others() -> None:
@@ -44,3 +48,26 @@ assert not {{"pydantic", "torchvision", "matplotlib", "sklearn", "torch._dynamo"
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+
+
+def test_listing_a_folder_grows_with_its_classes_not_with_their_square(tmp_path: Path) -> None:
+    calls = []
+    for classes in (200, 800):
+        for number in range(classes):
+            (tmp_path / f"{classes}" / f"{number:04}").mkdir(parents=True)
+        (tmp_path / f"{classes}" / "0000" / "a.png").touch()
+        with cProfile.Profile() as profile:
+            list_folder(tmp_path / f"{classes}")
+        calls.append(Stats(profile).total_calls)  # type: ignore[attr-defined]
+    assert calls[1] < 6 * calls[0]
+
+
+def test_a_memory_estimate_grows_with_the_layers_not_with_their_square() -> None:
+    calls = []
+    for count in (100, 400):
+        body = "".join(f"    r{n}: {{layers: [ReLU]}}\n" for n in range(count))
+        plan = plan_spec(parse(f"net:\n  input: [1, 4, 4]\n  layers:\n{body}", "x").networks["net"], None, None)
+        with cProfile.Profile() as profile:
+            estimates(plan, setup(plan, None, None, None, None))
+        calls.append(Stats(profile).total_calls)  # type: ignore[attr-defined]
+    assert calls[1] < 6 * calls[0]

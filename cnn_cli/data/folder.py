@@ -107,7 +107,8 @@ def _refuse_targets(root: Path, names: list[str]) -> None:
     """UsageError for the folders of other data sets, which would pass for classes."""
     images = [name for name in names if name.lower() in _IMAGE_FOLDERS]
     targets = [name for name in names if name.lower() in _TARGET_FOLDERS]
-    pairs = [(name, other) for name in names for other in names if other.lower() == f"{name.lower()}annot"]
+    lowercase = {name.lower(): name for name in names}
+    pairs = [(name, lowercase[other]) for name in names if (other := f"{name.lower()}annot") in lowercase]
     if pairs or (images and targets):
         pair = " and ".join(f"{name}/" for name in (pairs or [(images[0], targets[0])])[0])
         raise UsageError(
