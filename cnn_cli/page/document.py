@@ -106,7 +106,7 @@ def _html(loaded: LoadedNetwork, content: dict[str, Any]) -> str:
         "version": __version__,
         "images": str(len(content["gallery"]["names"])),
         "half": ", rounded to 16 bits" if content["half"] else "",
-        "style": compact(read_source("style.css")),
+        "style": compact(read_source("style.css") + read_source("panels.css")),  # the page, then what is in its panels
         "content": json.dumps(content, separators=(",", ":"), allow_nan=False).replace("</", "<\\/"),
         "computing": computing(),
         "page": page_script(),
