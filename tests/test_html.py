@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cnn_cli.pictures import html
+from cnn_cli.pictures.charts import Line, line_chart
 from cnn_cli.tables import Column, Table
 
 VOID = {"br", "img", "input", "meta"}
@@ -75,3 +76,17 @@ def test_a_document_is_whole_and_asks_for_nothing() -> None:
     assert parser.open == [] and len(parser.ids) == len(set(parser.ids))
     assert not re.search(r"(src|href)=\"(?!#|data:)", whole) and "@import" not in whole and "url(" not in whole
     assert "default-src &#x27;none&#x27;" in whole and "Part &lt;two&gt;" in whole
+
+
+@pytest.mark.parametrize(
+    ("points", "ticks"),
+    [
+        ([(0.05, 0.7)], ["0%", "20%", "40%", "60%", "80%", "0.05"]),
+        ([(1, 0.0), (2, 0.0)], ["0%", "20%", "40%", "60%", "80%", "100%", "1", "2"]),
+    ],
+)
+def test_axes_of_one_point_and_of_zeros_have_different_ticks(
+    points: list[tuple[float, float]], ticks: list[str]
+) -> None:
+    chart = str(line_chart("accuracy", [Line("test", points)], "epoch", "{:.0%}".format))
+    assert re.findall(r"<text[^>]*>([^<]*)</text>", chart) == [*ticks, "epoch"]

@@ -158,6 +158,18 @@ def test_mistakes_are_named(
     assert message in err
 
 
+def test_the_best_epoch_among_equals_has_the_lowest_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (run := Path("runs/a")).mkdir(parents=True)
+    (run / "config.yaml").write_text("network: n\nsettings:\n  epochs: {value: 3, source: option}\nspec: {}\n")
+    losses = (7.0, 5.0, 6.0, None)
+    rows = [{"epoch": i + 1, "val_loss": loss, "val_ap": 0.0} for i, loss in enumerate(losses)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert listed(capsys)[0]["best_epoch"] == 2
+
+
 def test_without_runs_it_says_how_to_make_one(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert runs(capsys)[:2] == (0, "no runs in runs; train a network with `cnn train`\n")
 

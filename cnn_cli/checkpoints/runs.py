@@ -203,7 +203,7 @@ def _read(path: Path) -> Run:
         (key[4:] for key in (history[-1] if history else ()) if key.startswith("val_") and key != "val_loss"), ""
     )
     validated = [row for row in history if row.get(f"val_{metric}") is not None]
-    best = max(validated or history[-1:], key=lambda row: row.get(f"val_{metric}") or 0.0, default={})
+    best = max(validated, key=lambda row: _rank(row, metric), default=history[-1] if history else {})
     result: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         result = json.loads((path / "eval.json").read_text())
@@ -220,6 +220,12 @@ def _read(path: Path) -> Run:
         seconds=sum(row.get("seconds") or 0.0 for row in history),
         started=facts.get("started", "").strip("'"),
     )
+
+
+def _rank(row: dict[str, Any], metric: str) -> tuple[bool, float, float]:
+    """As training chooses the best epoch: by the metric, among equals by the loss; one without a finite loss last."""
+    loss = row.get("val_loss")
+    return loss is not None, row.get(f"val_{metric}") or 0.0, -(loss or 0.0)
 
 
 def _text(entry: str) -> str:

@@ -38,6 +38,7 @@ class Axis:
     end: float
     is_log: bool = False
     is_whole: bool = False  # ticks at whole numbers alone
+    only: float | None = None  # the only tick
 
     def __call__(self, value: float) -> float:
         low, high, at = (
@@ -47,6 +48,8 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Round values, about five of them; of a logarithmic axis powers of ten."""
+        if self.only is not None:
+            return [self.only]
         if self.is_log:
             exponents = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
             return [10.0**e for e in exponents]
@@ -73,7 +76,10 @@ def line_chart(
     if not xs:
         return element("p", f"{title}: no finite values.", class_="soft")
     whole = not x_limits and all(float(x).is_integer() for x in xs)
-    x_axis = Axis(*_widened(*(x_limits or (min(xs), max(xs))), 0.0), _LEFT, _RIGHT, is_whole=whole)
+    only = xs[0] if len(set(xs)) == 1 and not x_limits else None
+    x_axis = Axis(*_widened(*(x_limits or (min(xs), max(xs))), 0.0), _LEFT, _RIGHT, is_whole=whole, only=only)
+    if only is not None and not limits and (highest := max(y for line in lines for _, y in line.points)) > 0:
+        limits = 0.0, 1.15 * highest
     y_axis = _vertical(lines, limits)
     parts = [_grid(x_axis, y_axis, x_title, show, x_show)]
     if mark:
@@ -96,7 +102,9 @@ def _vertical(lines: Sequence[Line], limits: tuple[float, float] | None) -> Axis
 
 def _widened(low: float, high: float, share: float) -> tuple[float, float]:
     """Limits that are never equal, and never below 0 for values that are not."""
-    room = (high - low) * share if high > low else max(abs(high) * 0.1, 0.5 if not share else 1e-6)
+    room = (high - low) * share if high > low else abs(high) * 0.1 or 1.0
+    if not share and high == low:
+        room = max(room, 0.5)
     return (max(0.0, low - room) if low >= 0 and share else low - room), high + room
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from cnn_cli.pictures.charts import Line, line_chart
@@ -38,16 +39,27 @@ def _chart(runs: Sequence[RunFacts], measure: str, mark: tuple[float, str] | Non
     title = metric_title(measure)
     show = "{:.4g}".format if measure == "loss" else percent
     if len(runs) == 1:
+        history = runs[0].history
         lines = [
-            Line(name, _points(runs[0].history, f"{split}_{measure}"), number)
-            for number, (split, name) in enumerate(_SPLITS)
+            Line(name, _points(history, f"{split}_{measure}"), number) for number, (split, name) in enumerate(_SPLITS)
         ]
+        if measure == "loss" and (plain := _points(history, "train_plain_loss")):
+            optimized, *others = lines
+            lines = [replace(optimized, name="training, as optimized", dashed=True), Line("training", plain), *others]
         return line_chart(title.capitalize() if title.islower() else title, lines, "epoch", show, mark)
     split, name = next(
         (s for s in (*_SPLITS[1:], _SPLITS[0]) if all(_points(r.history, f"{s[0]}_{measure}") for r in runs)),
         _SPLITS[0],
     )
-    lines = [Line(run.title, _points(run.history, f"{split}_{measure}"), ord(run.letter) - ord("A")) for run in runs]
+    lines = [
+        Line(
+            run.title,
+            (_points(run.history, "train_plain_loss") if (split, measure) == ("train", "loss") else [])
+            or _points(run.history, f"{split}_{measure}"),
+            ord(run.letter) - ord("A"),
+        )
+        for run in runs
+    ]
     return line_chart(f"{name[:1].upper()}{name[1:]} {title}", lines, "epoch", show)
 
 
