@@ -1,7 +1,9 @@
 """Detectors with anchors, as RetinaNet, and with centerness, as FCOS, against torchvision and plain loops."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 import torch
 from test_detection import random_boxes, random_outputs, task
 from torchvision.models.detection._utils import BoxCoder, Matcher
@@ -10,11 +12,21 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from cnn_cli.checkpoints.checkpoint import load_network
+from cnn_cli.errors import UsageError
 from cnn_cli.interpret.scores import class_names
 from cnn_cli.language.detection_scales import Scale
+from cnn_cli.page.document import page_path
 from cnn_cli.tasks.cells import assign
 from cnn_cli.tasks.detection import Detection
 
+ONE = """
+one:
+  input: [3, 32, 32]
+  detects: {scores: cls, boxes: box, anchors: {sizes: [8], ratios: [1]}}
+  layers:
+    cls: {Conv2d: {out_channels: 6, kernel_size: 3, padding: 1, stride: 4}}
+    box: {from: input, layers: {Conv2d: {out_channels: 4, kernel_size: 3, padding: 1, stride: 4}}}
+"""
 SIZES = {1: (8, 12), 2: (4, 6)}
 ANCHORS = ((8.0, 8.0), (11.0, 6.0), (6.0, 11.0))
 
@@ -53,6 +65,13 @@ def test_anchors_are_matched_as_in_torchvision() -> None:
 def test_scores_of_anchors_are_not_classes() -> None:
     loaded = load_network("retinanet_resnet50_fpn", input=(3, 64, 96), trained=False)
     assert loaded.plan.output[0] == 9 * 91 and len(class_names(loaded)) == 91
+
+
+def test_a_page_refuses_what_it_cannot_decode(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(ONE)
+    loaded = load_network(str(tmp_path / "one.yaml"), trained=False)
+    with pytest.raises(UsageError, match="a page cannot draw boxes with centerness, anchors"):
+        page_path(loaded, None, False)
 
 
 def test_boxes_of_anchors_are_those_of_torchvision() -> None:
