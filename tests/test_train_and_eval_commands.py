@@ -282,6 +282,7 @@ def test_two_classes_and_one_output(cnn: Cnn, folder: Path, tmp_path: Path) -> N
     ("arguments", "code", "error"),
     [
         (["train", "smal"], 2, "unknown network 'smal'"),
+        (["check", "/dev/null"], 2, "unknown network '/dev/null'. `cnn list` shows all; a file is named FILE.yaml"),
         (["eval", "runs/smal"], 2, "runs/smal: no such file or folder; `cnn runs` lists the runs, `cnn list` the "),
         (["train", "small.yaml", "--optimizer", "adm"], 2, "--optimizer must be sgd, adam, adamw or muon, not 'adm'."),
         (["train", "small.yaml", "--lr", "0"], 2, "--lr must be a number above 0, not 0"),

@@ -82,7 +82,7 @@ def find_spec(network: str, models: Sequence[Path] = ()) -> Spec:
         file = with_registry(read_file(Path(path)), models)
         return _named(file, name) if name else _only(file)
     specs = load_registry(models)
-    if network not in specs and "/" in network:
+    if network not in specs and "/" in network and not Path(network).exists():
         raise UsageError(f"{network}: no such file or folder; `cnn runs` lists the runs, `cnn list` the networks")
     if network not in specs:
         raise UsageError(
