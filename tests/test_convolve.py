@@ -194,6 +194,7 @@ def test_padding_is_told_and_windows_are_exact(tmp_path: Path, capsys: pytest.Ca
     assert cnn("convolve", run, str(path), "-o", out, "--force") == 0
     text = capsys.readouterr().out
     assert "1 layer pads" in text and "--windows classifies every window separately" in text
+    assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 80
 
 
 def test_same_scores_at_the_size_of_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from cnn_cli.language.registry import draft_document
 from cnn_cli.layers import sizes
 from cnn_cli.network.builder import build_plan
 from cnn_cli.progress import progress_bar
-from cnn_cli.tables import Column, Table, format_bytes, percent, render
+from cnn_cli.tables import Column, Table, format_bytes, percent, render, wrapped
 
 _SAMPLE = 5  # windows along each side that are computed for comparison
 _OVERLAP = 0.2  # intersection over union: of windows that overlap more, only the one with the highest score counts
@@ -148,9 +148,9 @@ class Convolved:
         return Table(columns, rows)
 
     def text(self) -> str:
-        lines = [render(self.layer_table()), "", *self.facts()]
+        lines = [render(self.layer_table()), "", *map(wrapped, self.facts())]
         if self.maps:
-            lines += ["", render(self.window_table()), "", *self.comparisons()]
+            lines += ["", render(self.window_table()), "", *map(wrapped, self.comparisons())]
         return "\n".join([*lines, *([""] if self.files else []), *map(str, self.files)])
 
     def facts(self) -> list[str]:
