@@ -147,8 +147,9 @@ def test_published_figures_follow_from_the_text(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("unfilled")
 def test_keys_shapes_and_settings_are_torchvisions(name: str) -> None:
+    original = theirs(name)
     with torch.device("meta"):
-        original, module = theirs(name), build_plan(find(name))
+        module = build_plan(find(name))
     shapes = [[(k, v.shape) for k, v in network.state_dict().items()] for network in (module, original)]
     assert shapes[0] == shapes[1]
     assert settings(module) == pytest.approx(settings(original), rel=1e-9, abs=1e-9)
