@@ -179,14 +179,13 @@ def values_of(settings: Mapping[str, Setting]) -> dict[str, Any]:
 
 
 def as_typed(value: Any) -> str:
-    """A value in one word where it can be, as it is typed for an option: `none`, `channels-last,crop-unused`; other
-    lists and mappings as YAML."""
+    """A value as it is typed for an option: `none`, `channels-last,crop-unused`; other lists and mappings as YAML."""
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
         return ",".join(value)
     if isinstance(value, dict | list | tuple) and value:
-        import yaml
+        from yaml import safe_dump
 
-        return str(yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False)).strip()
+        return str(safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False)).strip()
     return "none" if value in (None, (), []) else shown(value).strip("'")
 
 
@@ -196,7 +195,8 @@ def read_train(block: Mapping[str, Any], under: Mapping[str, Any] | None = None)
     problems: list[tuple[str, str]] = []
     for key, value in block.items():
         if key not in SETTINGS:
-            problems.append((key, f"unknown training setting {key!r}.{closest(key, SETTINGS) or _known()}"))
+            hint = closest(key, SETTINGS) or f" The settings are {', '.join(SETTINGS)}."
+            problems.append((key, f"unknown training setting {key!r}.{hint}"))
             continue
         try:
             values[key] = SETTINGS[key].kind.read(value)
@@ -397,7 +397,3 @@ def _out_of_place(name: str, values: Mapping[str, Any]) -> str:
     other, needed = SETTINGS[name].only or ("", ())
     now = values.get(other, SETTINGS[other].default)
     return f"{name} applies only to {other} {' or '.join(needed)}, not {now}"
-
-
-def _known() -> str:
-    return f" The settings are {', '.join(SETTINGS)}."

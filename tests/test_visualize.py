@@ -329,8 +329,7 @@ def test_names_cannot_lead_a_picture_elsewhere() -> None:
 def test_a_picture_is_replaced_only_by_force(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(workspace / "runs" / "tiny-cnn-1", "tiny-cnn", 1)
     assert cnn("visualize-filters", "tiny-cnn") == 0
-    path = workspace / "runs" / "tiny-cnn-1" / "filters-0.png"
-    path.write_bytes(b"mine")
+    (path := workspace / "runs" / "tiny-cnn-1" / "filters-0.png").write_bytes(b"mine")
     capsys.readouterr()
     assert cnn("visualize-filters", "tiny-cnn") == 2
     wanted = "error: runs/tiny-cnn-1/filters-0.png exists already; --force overwrites it, -o writes elsewhere\n"
@@ -365,8 +364,8 @@ def test_a_picture_is_replaced_only_by_force(workspace: Path, capsys: pytest.Cap
         (
             "tiny-cnn --untrained --compare other.safetensors",
             2,
-            "--compare other.safetensors: other has no convolution '0'; name one that both have with --layer. Its "
-            "convolutions: first",
+            "--compare other.safetensors: other has no convolution '0'; name one that both have with --layer. "
+            "Its convolutions: first",
         ),
         ("runs", 1, "runs is not a run folder: it has neither best.safetensors nor last.pt"),
     ],
@@ -376,11 +375,10 @@ def test_errors_say_what_to_do(
 ) -> None:
     (workspace / "linear.yaml").write_text("linear: {input: [1, 2, 2], layers: [Flatten, Linear: 2]}")
     (workspace / "runs").mkdir()
-    other = plan_document(
-        {"other": {"input": [1, 8, 8], "layers": {"first": {"Conv2d": {"out_channels": 2, "kernel_size": 3}}}}}, "other"
-    )
-    metadata = Metadata(other.document(), tuple("01"), Preprocessing((1, 8, 8)), {}, {})
-    save_weights(workspace / "other.safetensors", build_plan(other), metadata)
+    network = {"input": [1, 8, 8], "layers": {"first": {"Conv2d": {"out_channels": 2, "kernel_size": 3}}}}
+    plan = plan_document({"other": network}, "other")
+    facts = Metadata(plan.document(), tuple("01"), Preprocessing((1, 8, 8)), {}, {})
+    save_weights(workspace / "other.safetensors", build_plan(plan), facts)
     assert cnn("visualize-filters", *arguments.split()) == code
     assert capsys.readouterr() == ("", f"error: {message.format(workspace=workspace)}\n")
     assert sorted(p.name for p in workspace.iterdir()) == ["linear.yaml", "other.safetensors", "runs"]
