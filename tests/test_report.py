@@ -102,6 +102,12 @@ def test_class_names_are_text(tmp_path: Path) -> None:
     assert "alert(1)" in report(str(tmp_path / "run"))
 
 
+def test_the_arguments_of_the_network_are_among_the_settings_that_were_given(run: Path) -> None:
+    with (run / "config.yaml").open("a") as file:
+        file.write("args: {stride: 4}\n")
+    assert re.search(r">stride</th>|>stride</td>", report(str(run)).partition("All ")[0])
+
+
 def test_a_damaged_log_and_config_are_named(run: Path) -> None:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     (run / "metrics.jsonl").write_text("\n".join([lines[0], lines[1][:30], "7"]))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import small_runs as small
+import yaml
 
 from cnn_cli.errors import UsageError
 from cnn_cli.settings import as_typed, not_inherited, resolve, unknown_variables
@@ -39,10 +40,12 @@ def test_the_header_shows_defaults_only_when_asked(tmp_path: Path) -> None:
     for verbose in (False, True):
         said: list[str] = []
         request = small.request(tmp_path, f"run{verbose}", epochs=1, optimizer="sgd")
-        run_module.begin(replace(request, say=said.append, verbose=verbose))
+        run_module.begin(replace(request, args={"classes": 10}, say=said.append, verbose=verbose))
         header = "".join(said)
         assert ("defaults " in header) == ("clip_grad_norm none" in header) == verbose
-        assert "options    epochs 1, optimizer sgd\n" in header
+        assert "options    classes 10, epochs 1, optimizer sgd\n" in header
+        config = yaml.safe_load((tmp_path / f"run{verbose}" / "config.yaml").read_text())
+        assert config["args"] == {"classes": 10}
         assert "not used   lr 0.01 (for optimizer adam), of the spec\n" in header
 
 

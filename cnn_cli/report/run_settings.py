@@ -24,7 +24,7 @@ def settings_section(facts: RunFacts) -> Section:
     rows = setting_rows(facts)
     if not rows:
         return Section(facts.id("settings"), "Settings", element("p", "The run has no settings.", class_="soft"))
-    changed = [row for row in rows if row["source"] not in ("default", "")]
+    changed = [row for row in [*_argument_rows(facts), *rows] if row["source"] not in ("default", "")]
     columns = [
         Column("name", "setting"),
         Column("value", "value", wraps=True),
@@ -69,6 +69,15 @@ def setting_rows(facts: RunFacts) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _argument_rows(facts: RunFacts) -> list[dict[str, Any]]:
+    """The arguments of the network that --set gave."""
+    given = facts.config.get("args")
+    return [
+        {"name": name, "value": as_typed(value), "default": "", "source": "--set"}
+        for name, value in (given.items() if isinstance(given, dict) else ())
+    ]
 
 
 def speed_section(facts: RunFacts) -> Section:

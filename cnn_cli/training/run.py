@@ -71,11 +71,11 @@ def begin(request: Request) -> RunResult | None:
         save(job, state)  # the first file: with it the run can be resumed; without it the folder is removed
         watch.gentle = True
         if world.is_main:
-            write_config(job, request.command)
+            write_config(job, request.command, request.args)
             if request.film:
                 begin_film(job.run, state.network)
             about_weights = remarks(weights, moved, preprocessing, dataset.classes)
-            request.say(run_header(job, state, about_weights, request.verbose, bool(request.settings)))
+            request.say(run_header(job, state, request.args, about_weights, request.verbose, bool(request.settings)))
         return train_to_completion(job, state, watch)
 
 
@@ -119,8 +119,8 @@ def resume(request: Request, run: Path) -> RunResult | None:
                     put_back(file, run / LAST)
                 (run / CURVES).unlink(missing_ok=True)  # it says that the run is finished, which it no longer is
                 write_log(job, state)  # a run that was killed may have ended between its state and its log
-                write_config(job, request.command)
-                request.say(run_header(job, state, verbose=request.verbose))
+                write_config(job, request.command, request.args)
+                request.say(run_header(job, state, request.args, verbose=request.verbose))
             return train_to_completion(job, state, watch)
 
 

@@ -50,10 +50,11 @@ def run_facts(device: torch.device, settings: Mapping[str, Setting]) -> dict[str
     }
 
 
-def write_config(job: Job, command: str) -> None:
+def write_config(job: Job, command: str, args: Mapping[str, Any]) -> None:
     """config.yaml: command line, settings with their sources, data and class names, device, versions, spec.
 
-    Where there is one, its command stays, and this one is added to those that resumed the run.
+    args: the arguments of --set. Where there is a file, its command and arguments stay, and this command is added to
+    those that resumed the run.
     """
     import yaml
 
@@ -65,9 +66,11 @@ def write_config(job: Job, command: str) -> None:
     commands: dict[str, Any] = {"command": command}
     if isinstance(before, dict) and "command" in before:
         commands = {"command": before["command"], "resumed_by": [*before.get("resumed_by", []), command]}
+        args = before.get("args", {})
     document = {
         "network": job.plan.network,
         **commands,
+        **({"args": dict(args)} if args else {}),
         "settings": {name: {"value": s.value, "source": s.source} for name, s in job.settings.items()},
         "data": job.metadata.data
         | {"images": {name: len(s) for name, s in job.data.splits.items()}, "classes": list(job.metadata.classes)},
@@ -79,11 +82,17 @@ def write_config(job: Job, command: str) -> None:
 
 
 def run_header(
-    job: Job, state: State, remarks: Sequence[str] = (), verbose: bool = False, repeated: bool = False
+    job: Job,
+    state: State,
+    args: Mapping[str, Any],
+    remarks: Sequence[str] = (),
+    verbose: bool = False,
+    repeated: bool = False,
 ) -> str:
     """The lines before the first epoch: network, weights, data, device, settings by their source, folder.
 
-    remarks: about the initial weights. verbose: also the settings at their defaults. repeated: from a config.yaml.
+    args: the arguments of --set. remarks: about the initial weights. verbose: also the settings at their defaults.
+    repeated: from a config.yaml.
     """
     shape = "x".join(map(str, job.plan.input))
     splits = ", ".join(f"{len(s):,} {_PURPOSE[s.name]}" for s in job.data.splits.values())
@@ -101,7 +110,7 @@ def run_header(
         *([("", f"training loss with {enumerated(extras)}, evaluation without (train_plain_loss)")] if extras else []),
         *(("optimizer", str(group)) for group in state.optimizer.groups),
         ("device", describe(state.device) + (f", {job.world.size} processes" if job.world.size > 1 else "")),
-        *_by_source(job.settings, verbose, repeated),
+        *_by_source(job.settings, args, verbose, repeated),
         *([("not used", f"{', '.join(unused)}, of the spec")] if unused else []),
         ("run", str(job.run)),
     ]
@@ -116,14 +125,16 @@ _PURPOSE = {"train": "training images", "val": "for validation", "test": "for te
 _SOURCES = {"option": "options", "recipe": "recipe", "spec": "spec", "weights": "checkpoint", "default": "defaults"}
 
 
-def _by_source(settings: Mapping[str, Setting], verbose: bool, repeated: bool) -> list[tuple[str, str]]:
+def _by_source(
+    settings: Mapping[str, Setting], args: Mapping[str, Any], verbose: bool, repeated: bool
+) -> list[tuple[str, str]]:
     """`spec: data fashion-mnist, batch_size 64`: a row for each place that settings came from."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {"options": [f"{name} {as_typed(value)}" for name, value in args.items()]}
     for name, (value, source) in settings.items():
         groups.setdefault(_SOURCES.get(source, "variables"), []).append(f"{name} {as_typed(value)}")
     order = ("options", "variables", "recipe", "spec", "checkpoint", *(["defaults"] if verbose else []))
     titles = {"recipe": "config"} if repeated else {}
-    return [(titles.get(source, source), ", ".join(groups[source])) for source in order if source in groups]
+    return [(titles.get(source, source), ", ".join(groups[source])) for source in order if groups.get(source)]
 
 
 class _Wrapper(textwrap.TextWrapper):
