@@ -228,3 +228,5 @@ def test_masks_and_boxes_have_sections_of_their_own(tmp_path: Path, monkeypatch:
     text = report(str(boxes_run), "--split", "val")
     for words in ("AP50", "Precision by recall", "localization", "Worst images", "detections of"):
         assert words in text
+    text = report(str(boxes_run), str(boxes_run), "--split", "val", "-o", str(tmp_path / "two.html"))
+    assert "Only A detects 0 objects, only B 0." in text

@@ -45,9 +45,8 @@ def _verdicts(runs: Sequence[RunFacts], comparison: RunComparison | None) -> lis
     for other, d in zip(comparison.candidates[1:], comparison.differences, strict=True):
         parts.append(element("p", f"{comparison.verdict(other, d)}.", class_="verdict"))
         if d.only_a is not None:
-            a = comparison.candidates[0].letter
-            words = f"Only {a} is right on {d.only_a:,} images, only {other.letter} on {d.only_b:,}."
-            parts.append(element("p", words, class_="soft"))
+            words = comparison.only(other, d)
+            parts.append(element("p", f"{words[:1].upper()}{words[1:]}.", class_="soft"))
         low, high = d.interval
         rows.append((f"{other.letter} − {comparison.candidates[0].letter}", 100 * d.value, (100 * low, 100 * high)))
     title = f"Difference in {comparison.metric}, with its 95% interval"

@@ -87,6 +87,13 @@ class RunComparison:
         better, worse = (other, first) if difference.value > 0 else (first, other)
         return f"{better.letter} is better than {worse.letter} {where}: {figures}"
 
+    def only(self, other: Candidate, difference: Difference) -> str:
+        """In a sentence: on how many images only one is right, or how many objects only one detects."""
+        a, b = self.candidates[0].letter, other.letter
+        if self.metric == "AP":
+            return f"only {a} detects {difference.only_a:,} objects, only {b} {difference.only_b:,}"
+        return f"only {a} is right on {difference.only_a:,} images, only {b} on {difference.only_b:,}"
+
     def document(self) -> dict[str, Any]:
         first = self.candidates[0].outcomes[0].images
         return {
@@ -138,11 +145,7 @@ class RunComparison:
         for other, d in zip(self.candidates[1:], self.differences, strict=True):
             lines.append(wrapped(self.verdict(other, d)))
             if d.only_a is not None:
-                a, b = self.candidates[0].letter, other.letter
-                if self.metric == "AP":
-                    lines.append(wrapped(f"only {a} detects {d.only_a:,} objects, only {b} {d.only_b:,}"))
-                else:
-                    lines.append(wrapped(f"only {a} is right on {d.only_a:,} images, only {b} on {d.only_b:,}"))
+                lines.append(wrapped(self.only(other, d)))
         if self.settings:
             names = [candidate.letter for candidate in self.candidates]
             columns = (Column("setting", "setting"), *(Column(name, name, wraps=True) for name in names))
