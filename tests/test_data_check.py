@@ -243,6 +243,7 @@ def test_boxes(tmp_path: Path, name: str) -> None:
     root = box_folders.FORMATS[name](tmp_path / name)
     check = check_data(str(root))
     assert check.task == "detection" and not check.counts["error"], check.text()
+    assert "Boxes per class" in compose_page(check) and "Images per class" not in compose_page(check)
     for path in sorted(root.rglob("0.png"))[:1]:
         path.unlink()
     for path in sorted(root.rglob("1.png"))[:1]:

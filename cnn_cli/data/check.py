@@ -42,6 +42,11 @@ class DataCheck:
         """Whether there are errors or warnings."""
         return bool(self.counts[ERROR] or self.counts[WARNING])
 
+    @property
+    def counted(self) -> str:
+        """What `classes` counts."""
+        return "boxes" if self.task == DETECTION else "images"
+
     def document(self) -> dict[str, Any]:
         smallest, largest = (list(self.sizes[i]) if self.sizes else None for i in (0, -1))
         return {
@@ -82,7 +87,7 @@ class DataCheck:
 
     def table(self) -> Table:
         columns = [Column("class", "class", wraps=True)]
-        columns += [Column(split, "images" if split == "all" else split, number=True) for split in self.splits]
+        columns += [Column(split, self.counted if split == "all" else split, number=True) for split in self.splits]
         return Table(tuple(columns), [{"class": c, **by_split} for c, by_split in self.classes.items()])
 
     def _short_table(self) -> Table:

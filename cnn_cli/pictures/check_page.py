@@ -41,7 +41,8 @@ def compose_page(check: DataCheck) -> str:
     classes = check.table()
     rows = Table(classes.columns, list(islice(classes.rows, 2000)))
     small = len(classes.rows) <= _OPEN
-    counts = folded(counted(len(classes.rows), "class"), table(rows, "Images per class", True), is_open=small)
+    title = f"{check.counted.capitalize()} per class"
+    counts = folded(counted(len(classes.rows), "class"), table(rows, title, True), is_open=small)
     sections.append(Section("classes", "Classes", counts))
     return document(
         f"Data check: {Path(check.data).name}", lead, sections, "It holds copies of images of the data set."
