@@ -46,7 +46,9 @@ def test_the_cell_of_a_box(
     assert (pixels == np.array((230, 159, 0))).all(2).sum() > 300  # the box, in the color of its class
     assert (pixels == 0).all(2).sum() > 100  # the frame of the cell
     assert cnn(*command, "--box", str(number), "--force") == 0
-    assert f"cell in row {row}, column {column} of 8x8 (cls)" in capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"cell in row {row}, column {column} of 8x8 (cls)" in text
+    assert f"{square[0]} to {square[2]} x {square[1]} to {square[3]} of the network's input" in text
 
 
 @pytest.mark.parametrize(

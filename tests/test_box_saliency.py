@@ -12,10 +12,11 @@ from test_box_mistakes import detector
 
 from cnn_cli.checkpoints.checkpoint import load_network
 from cnn_cli.errors import UsageError
+from cnn_cli.interpret import saliency_maps
 from cnn_cli.interpret.box_scores import BoxScores, layer_before
 from cnn_cli.interpret.inputs import ImageSelection, load_inputs
 from cnn_cli.interpret.pictured import Target
-from cnn_cli.interpret.saliency_maps import SaliencyRequest, show_saliency
+from cnn_cli.interpret.saliency_maps import SaliencyRequest, draw_saliency, show_saliency
 from cnn_cli.network.builder import build_plan
 
 pytest.importorskip("captum", reason="captum is not installed: pip install 'cnn-cli[explain]'")
@@ -56,12 +57,17 @@ def test_only_the_cell_of_the_box_counts(
     assert (drawn == np.array((230, 159, 0))).all(2).sum() > 500  # the box, in the color of its class
 
 
-def test_the_best_box_of_a_class(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_box_of_a_class(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = []
+    monkeypatch.setattr(saliency_maps, "draw_saliency", lambda *given: titles.append(given[1]) or draw_saliency(*given))
     command = ("visualize-saliency", str(folder / "sees"), str(folder / "two.png"), "--method", "gradient")
     assert cnn(*command, "--class", "light", "-o", str(folder / "class.png"), "--json") == 0
     (shot,) = json.loads(capsys.readouterr().out)["images"]
     assert (shot["class"], shot["box"]["number"]) == ("light", 0)
     assert shot["box"]["corners"] == [18, 14, 26, 22]
+    assert titles == ["bright: saliency maps of box 0 of light, 1.00"]
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,8 @@ class BoxCell:
         (x0, y0, x1, y1), (x2, y2, x3, y3) = self.square, self.field
         return [
             f"box {self.box.number}, {self.box}: cell in row {self.row}, column {self.column} of {height}x{width} "
-            f"({self.scale.scores}), pixels {x0:g} to {x1:g} x {y0:g} to {y1:g}",
+            f"({self.scale.scores}), pixels {x0:g} to {x1:g} x {y0:g} to {y1:g} "
+            "of the network's input",
             f"black: the cell; pink: its receptive field, {y3 - y2}x{x3 - x2}; below each map its value at the cell",
         ]
 

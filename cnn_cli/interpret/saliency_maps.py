@@ -216,7 +216,8 @@ def show_saliency(
     used = layer if "grad-cam" in methods else None
     result = SaliencyMaps(inputs, class_names(loaded), explanations, used, tuple(notes))
     explained = "the predicted class" if label is None else f"class {result.classes[label]}"
-    explained = f"box {box.number}, {box}" if box else explained
+    if box:  # given a class, its boxes alone are counted
+        explained = f"box {box.number}, {box}" if label is None else f"box {box.number} of {box.name}, {box.score:.2f}"
     title = f"{loaded.plan.network}: saliency maps of {explained}"
     return write_page(loaded, result, draw_saliency(result, title, provenance(loaded), request.overlay), path)
 
