@@ -289,6 +289,11 @@ def test_cnn_data_lists_all_errors_with_exit_code_1(tmp_path: Path, capsys: pyte
     assert small_networks.cnn("data", str(tmp_path), "--json") == 1
     document = json.loads(capsys.readouterr().out)
     assert [Path(row["image"]).name for row in document["faults"]] == ["1.png", "0.png", "0.png"]
+    write(tmp_path / "labels/train/0.txt", "".join(f"{i % 2} 2 3\n" for i in range(10)) + "1 0.5 0.5 0 0.2\n1 2 3\n")
+    with pytest.raises(InvalidAnnotationsError) as caught:
+        read(tmp_path)
+    numbers = [int(str(error).split(":")[1]) for error in caught.value.errors if "0.txt" in str(error)]
+    assert numbers == list(range(1, 13))
     assert small_networks.cnn("data", str(tmp_path), "--skip-unreadable", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["task"] == "detection" and document["splits"] == {"train": 2, "val": 2}
@@ -304,8 +309,8 @@ def test_bccd_has_two_degenerate_boxes_and_no_other_error(tmp_path: Path) -> Non
     with pytest.raises(InvalidAnnotationsError) as caught:
         read(tmp_path / "bccd")
     assert [Path(str(f).partition(":")[0]).name for f in caught.value.errors] == [
-        "BloodImage_00343.xml",
         "BloodImage_00338.xml",
+        "BloodImage_00343.xml",
     ]
     assert all("degenerate" in str(error) for error in caught.value.errors)
 

@@ -1,6 +1,7 @@
 """The annotation errors of a folder of images with boxes: each with its file, its line, and what to do."""
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,12 @@ def find_box_errors(annotations: Annotations) -> tuple[list[BoxError], dict[Path
     errors = [*annotations.errors, *_duplicates(annotations)]
     for image in images:
         errors += _errors(image, sizes[image.path], annotations)
-    return errors, sizes
+    return sorted(errors, key=_place), sizes
+
+
+def _place(error: BoxError) -> str:
+    """For sorting by file and line: the text with leading zeros, so that line 7 is before line 10."""
+    return re.sub("[0-9]+", lambda number: number[0].zfill(20), error.text)
 
 
 def _measured(image: AnnotatedImage) -> Size | str:
