@@ -49,6 +49,8 @@ def test_the_cell_of_a_box(
     text = " ".join(capsys.readouterr().out.split())
     assert f"cell in row {row}, column {column} of 8x8 (cls)" in text
     assert f"{square[0]} to {square[2]} x {square[1]} to {square[3]} of the network's input" in text
+    assert cnn(*command[:3], "--box", str(number)) == 0
+    assert f"features-box-{number}-two.png" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

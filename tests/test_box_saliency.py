@@ -68,6 +68,9 @@ def test_the_best_box_of_a_class(
     assert (shot["class"], shot["box"]["number"]) == ("light", 0)
     assert shot["box"]["corners"] == [18, 14, 26, 22]
     assert titles == ["bright: saliency maps of box 0 of light, 1.00"]
+    for number in "01":
+        assert cnn(*command, "--box", number) == 0
+        assert f"saliency-gradient-box-{number}-two.png" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_text_table_and_sheet(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     ):
         assert heading in text
     assert str(path) in text and pixels_of(path).shape[0] > 200
-    assert cnn("errors", str(run), "--csv", "--force", "--split", "train") == 0
+    assert cnn("errors", str(run), "--csv", "--split", "train") == 0  # rewrites the picture of the run
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out.split("\n\n")[0])))
     assert list(rows[0]) == ["index", "image", "true", "predicted", "confidence", "loss"]
     assert float(rows[0]["loss"]) >= float(rows[-1]["loss"])

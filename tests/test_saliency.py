@@ -307,7 +307,7 @@ def shot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_the_command(shot: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cnn("visualize-saliency", "runs/gray-1", shot, "--class", "c", "--method", "grad-cam", "--layer", "1") == 0
-    assert capsys.readouterr().out.endswith("runs/gray-1/saliency-shot.png\n")
+    assert capsys.readouterr().out.endswith("runs/gray-1/saliency-grad-cam-c-shot.png\n")
     assert cnn("visualize-saliency", "runs/tanh-1", shot, "--json", "-o", "t.png") == 0
     found = capsys.readouterr()
     methods = [m["method"] for m in json.loads(found.out)["images"][0]["maps"]]

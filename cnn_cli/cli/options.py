@@ -138,6 +138,11 @@ class Format:
             raise UsageError("--json, --csv and --markdown exclude each other; choose one")
         return "csv" if self.csv else "markdown" if self.markdown else "text"
 
+    @property
+    def on_stdout(self) -> bool:
+        """Whether another program reads the result."""
+        return self.json or self.csv or self.markdown
+
     def check(self) -> None:
         """UsageError for more than one format, before any work is done."""
         _ = self.style

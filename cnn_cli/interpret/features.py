@@ -248,7 +248,7 @@ def show_features(
     chosen = chosen or default_layers(network, loaded.plan) or [choose_layer(loaded, network)]
     if len(chosen) > _LAYERS:
         raise UsageError(f"{len(chosen)} layers, but one picture holds {_LAYERS}; name fewer")
-    kind = "features" if target.output else "-".join(("features", *layers))
+    kind = "features" if target.output else "-".join(("features", *layers, *([] if box is None else [f"box-{box}"])))
     paths = target.paths(loaded, kind, inputs.names)
     images = []
     for i, path in enumerate(progress_bar(paths, len(paths), "drawing")):

@@ -193,7 +193,8 @@ def show_saliency(
     layer = _layer(loaded, scores, request, box)
     methods, notes = _suitable(scores, request.methods, layer)
     aim = [] if request.target is None else [request.target]
-    path = target.path(loaded, "saliency", *aim, *single_word(inputs.names))
+    number = [] if request.box is None else [f"box-{request.box}"]
+    path = target.path(loaded, "saliency", *request.methods, *aim, *number, *single_word(inputs.names))
     pixels = inputs.pixels.to(device)
     query = _query_of_box(scores, pixels, box) if box else _query(scores, pixels, class_names(loaded), label, request)
     query = replace(query, layer=layer, seed=request.seed)
