@@ -184,6 +184,7 @@ def test_boxes_and_masks_in_one_folder_are_chosen_by_the_task(tmp_path: Path) ->
     assert read(tmp_path, task="segmentation").task == "segmentation"
     dataset = read(tmp_path)
     assert dataset.task == "segmentation" and "--task detection" in dataset.notes[-1]
+    assert "; a fifth of the images (1 images) is held out" in split_dataset(dataset).notes[-1]
 
 
 def test_images_turned_by_exif_have_the_boxes_of_the_upright_image(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from cnn_cli.data.box_folder import read_box_folder
 from cnn_cli.data.box_layout import FORMATS
 from cnn_cli.data.catalog import DATASETS, load_named
-from cnn_cli.data.dataset import SEGMENTATION, Dataset, Split
+from cnn_cli.data.dataset import CLASSIFICATION, SEGMENTATION, Dataset, Split
 from cnn_cli.data.fingerprint import compute_fingerprint
 from cnn_cli.data.folder import read_folder
 from cnn_cli.data.layouts import find_annotations
@@ -131,7 +131,8 @@ def split_dataset(dataset: Dataset, val_fraction: float = 0, seed: int = 0, test
             if not count:
                 message = "has too few images to hold out a test split; add images, at least two per class"
                 raise UsageError(f"{dataset.name} {message}, or split it into train/ and test/")
-            notes.append(f"{dataset.name}: no splits; a fifth of each class ({count:,} images) is held out for testing")
+            part = "each class" if dataset.task == CLASSIFICATION else "the images"
+            notes.append(f"{dataset.name}: no splits; a fifth of {part} ({count:,} images) is held out for testing")
     if val_fraction and "train" in splits and "val" not in splits:
         splits["train"], splits["val"] = _hold_out(splits["train"], val_fraction, seed)
     order = ["train", "val", "test"]
