@@ -52,7 +52,8 @@ def _check_single(plan: Plan) -> None:
     """UsageError for a network with several outputs: nothing says what each would be trained for."""
     if plan.detects:
         raise UsageError(
-            f"{plan.network} is a detector, but the data has no boxes; name a VOC, COCO or YOLO folder, or shapes"
+            f"{plan.network} is a detector, but the data has no boxes; name a VOC, COCO or YOLO folder, shapes or "
+            "digit-scenes"
         )
     if plan.named_outputs:
         names = list(plan.named_outputs)
