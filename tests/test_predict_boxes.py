@@ -15,6 +15,7 @@ from cnn_cli.checkpoints.checkpoint import Metadata, save_weights
 from cnn_cli.cli.app import app
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import UsageError
+from cnn_cli.interpret.box_prediction import _placed
 from cnn_cli.language.registry import find
 from cnn_cli.network.builder import build_plan
 from cnn_cli.pictures.box_drawing import DrawnBox, with_boxes
@@ -119,6 +120,12 @@ def test_options_of_other_tasks_are_refused(workspace: Path, words: list[str], m
     file = photo(workspace / "a.png", 32, 32, 0, 0, (4, 4))
     result = CliRunner().invoke(app, ["predict", str(bright(workspace)), file, *words])
     assert isinstance(result.exception, UsageError) and message in str(result.exception)
+
+
+def test_a_narrow_image_stands_in_the_middle_of_its_column() -> None:
+    drawn = _placed(torch.zeros(3, 32, 16, dtype=torch.uint8), [], (32, 32), 1.0)
+    dark = np.flatnonzero((drawn == 0).all((0, 2)))
+    assert dark[0] == drawn.shape[1] // 4 and dark[-1] == 3 * drawn.shape[1] // 4 - 1
 
 
 def test_drawn_boxes_have_the_color_of_their_class() -> None:

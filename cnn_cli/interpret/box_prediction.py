@@ -193,14 +193,15 @@ def _row(loaded: LoadedNetwork, shot: ImageToPredict, result: BoxPrediction) -> 
 
 
 def _placed(pixels: Tensor, boxes: Sequence[DrawnBox], size: tuple[int, int], scale: float) -> image.Array:
-    """The drawing on an image that is scaled to fit (height, width), enlarged where that is small."""
+    """The drawing on an image that is scaled to fit (height, width), in its middle; enlarged where that is small."""
     zoom = enlargement(*size)
     h, w = (max(1, min(round(n * scale), most)) for n, most in zip(pixels.shape[-2:], size, strict=True))
     resized = nn.functional.interpolate(pixels.unsqueeze(0), size=(h, w), mode="bilinear", antialias=True)[0]
     small = [DrawnBox([v * scale for v in box.corners], box.label, box.words) for box in boxes]
     drawn = with_boxes(picture(resized.float() / 255), small, zoom)
     canvas = np.full((size[0] * zoom, size[1] * zoom, 3), 255, np.uint8)
-    canvas[: drawn.shape[0], : drawn.shape[1]] = drawn
+    y, x = ((most - n) // 2 for n, most in zip(drawn.shape[:2], canvas.shape[:2], strict=True))
+    canvas[y : y + drawn.shape[0], x : x + drawn.shape[1]] = drawn
     return canvas
 
 
