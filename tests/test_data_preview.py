@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from cnn_cli.interpret import data_preview
+from cnn_cli.pictures import sample_sheet
+from cnn_cli.pictures.grid import Cell
 from cnn_cli.pictures.sample_sheet import compose_sheet
 from cnn_cli.training.job import Job
 
@@ -75,8 +77,16 @@ def test_images_mixed_in_pairs_are_not_shown_and_that_is_said(
 
 
 def test_boxes_are_shown_for_each_class_and_images_without_them(
-    tmp_path: Path, columns: Columns, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, columns: Columns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    captions: list[tuple[str, ...]] = []
+    grid = sample_sheet.captioned_grid
+
+    def keep(rows: list[list[Cell]]) -> Any:
+        captions.extend(cell.words for row in rows for cell in row)
+        return grid(rows)
+
+    monkeypatch.setattr(sample_sheet, "captioned_grid", keep)
     folders.coco(tmp_path / "cells")
     out = str(tmp_path / "b.png")
     assert preview(str(tmp_path / "cells"), "--input", "3x60x80", "-o", out, "--json") == 0
@@ -89,6 +99,7 @@ def test_boxes_are_shown_for_each_class_and_images_without_them(
         "no objects": ["2.png"],
     }
     assert document["task"] == "detection" and document["images"] == "stretch to 60x80; pixels in [0, 1]; not augmented"
+    assert {words for words in captions if words} == {(f"{i}.png",) for i in range(4)}  # the boxes name the classes
     (fox,) = dict(columns)["red fox"]
     assert fox.pixels.shape == (60, 80, 3) and [(tuple(b.corners), b.words) for b in fox.boxes] == [
         ((20, 20, 40, 40), "red fox")

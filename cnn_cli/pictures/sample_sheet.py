@@ -36,7 +36,7 @@ def compose_sheet(
     void: whether masks have pixels without a class.
     """
     keep = background(classes)
-    drawn = [[Cell(_drawn(s, keep), (name, s.name)) for s in samples] for name, samples in columns]
+    drawn = [[Cell(_drawn(s, keep), _caption(s, name)) for s in samples] for name, samples in columns]
     height, width = drawn[0][0].body.shape[:2]
     deep = max(map(len, drawn))
     rows, across = room((height, width))
@@ -46,6 +46,11 @@ def compose_sheet(
     return compose_page([panels, *([legend(classes, void)] if masks else [])], title, lines, None), sum(
         map(len, blocks)
     )
+
+
+def _caption(sample: Sample, name: str) -> tuple[str, ...]:
+    """Class and image; boxes bear the names of their classes themselves."""
+    return (name, sample.name) if sample.boxes is None else (sample.name,)
 
 
 def _drawn(sample: Sample, keep: Sequence[int]) -> image.Array:
