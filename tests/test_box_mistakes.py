@@ -111,6 +111,7 @@ def test_text_csv_and_sheet(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     text = capsys.readouterr().out
     assert "2 of 5 objects detected at a score threshold of 0.74 (best F1)" in text.replace("\n ", "")
     assert "1 wrong class, 1 missed, 1 localization, 1 duplicate, 1 background" in text
+    assert "neither detected nor missed: 2 objects with only detections of another class" in text.replace("\n ", "")
     assert "wrong detections, highest score first" in text and "2 of 4" in text
     pixels = pixels_of(folder / "sheet.png")
     for color in ((0, 158, 115), (213, 94, 0), (86, 180, 233), (204, 121, 167), (230, 159, 0), (240, 228, 66)):

@@ -26,7 +26,7 @@ from cnn_cli.pictures.box_drawing import DrawnBox, enlargement, with_boxes
 from cnn_cli.pictures.class_map import legend_of
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
 from cnn_cli.pictures.page import Page, compose_page
-from cnn_cli.tables import Column, Table
+from cnn_cli.tables import Column, Table, counted
 from cnn_cli.tasks.average_precision import Array
 from cnn_cli.tasks.detection_errors import ERROR_TITLES, KINDS, NOTHING_CORRECT
 from cnn_cli.training.outcomes import BoxOutcomes
@@ -154,7 +154,11 @@ class BoxMistakes:
             return f"{where}: none of {objects:,} objects is detected at any score threshold"
         hits = f"{errors.hits:,} of {objects:,} objects detected at a score threshold of {errors.score:.2f} (best F1)"
         counts = sorted(((getattr(errors, name), title) for name, (title, _) in ERROR_TITLES.items()), reverse=True)
-        return f"{where}: {hits}\n" + ", ".join(f"{n:,} {title}" for n, title in counts)
+        lines = [f"{where}: {hits}", ", ".join(f"{n:,} {title}" for n, title in counts)]
+        if wrong := objects - errors.hits - errors.missed:
+            only = "only detections of another class, or with an IoU below 0.5"
+            lines.append(f"neither detected nor missed: {counted(wrong, 'object')} with {only}")
+        return "\n".join(lines)
 
     def table(self) -> Table:
         """All errors."""
