@@ -5,19 +5,35 @@ from pathlib import Path
 
 import pytest
 import small_runs as small
+from pictures import cnn
 
 from cnn_cli.errors import UsageError
+from cnn_cli.pictures import plots
+from cnn_cli.pictures.plots import saved_figure
 from cnn_cli.training import run as run_module
 
 
-def test_a_network_learns_a_few_images_and_is_evaluated_on_them(workspace: Path) -> None:
+def test_a_network_learns_a_few_images_and_is_evaluated_on_them(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    titles = []
+    monkeypatch.setattr(plots, "saved_figure", lambda *given: titles.append(given[3]) or saved_figure(*given))
     request = small.request(workspace, overfit=20, epochs=40, batch_size=8)
-    run_module.begin(request)
+    reached = run_module.begin(request)
+    assert reached and ", val (--overfit: the training images): 20 images" in reached.text()
+    assert any("validation on the training images (--overfit)" in title for title in titles)
     result = json.loads((workspace / "run" / "eval.json").read_text())
     assert (result["n"], result["split"]) == (20, "val") and result["accuracy"] > 0.9
     assert sum(sum(row) > 0 for row in result["confusion_matrix"]) >= 8  # spread over the data, not its first class
     rows = [json.loads(line) for line in (workspace / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["val_accuracy"] > 0.9 and rows[-1]["test_accuracy"] is None
+    run = str(workspace / "run")
+    assert cnn("runs", run) == 0
+    assert "run is of the training images (--overfit)" in " ".join(capsys.readouterr().out.split())
+    assert cnn("eval", run, "--split", "val", "--device", "cpu") == 2
+    assert "training images; evaluate --split train" in " ".join(capsys.readouterr().err.split())
+    assert cnn("report", run, "-o", str(workspace / "report.html"), "--device", "cpu") == 0
+    assert "its validation figures are of the training images" in (workspace / "report.html").read_text()
 
 
 def test_a_validation_split_beside_it_is_refused(workspace: Path) -> None:

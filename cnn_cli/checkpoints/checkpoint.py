@@ -52,6 +52,12 @@ class Metadata:
     facts: dict[str, Any] = field(default_factory=dict)
     temperature: float | None = None
 
+    @property
+    def overfit(self) -> bool:
+        """Whether the validation images of the training were the training images."""
+        settings = self.facts.get("settings")
+        return isinstance(settings, dict) and bool(settings.get("overfit"))
+
     def document(self) -> dict[str, Any]:
         """Plain data: JSON, and what torch.load accepts with weights_only=True."""
         return {

@@ -15,9 +15,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from cnn_cli.checkpoints.run_folder import CONFIG, CURVES, DIVERGED, RUNS
-from cnn_cli.errors import CnnError, UsageError, closest
+from cnn_cli.errors import CnnError, UsageError, closest, enumerated
 from cnn_cli.files import is_locked
-from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tables import Column, Table, percent, render, wrapped
 
 _SETTINGS = re.compile(r"^settings:\n((?: .*\n?)*)", re.M)
 _ENTRY = re.compile(r"^  (\w+):(.*(?:\n {3}.*)*)", re.M)
@@ -134,7 +134,9 @@ class RunList:
             if len({row[key] for row in table.rows}) == 1 and len(self.runs) > 1:
                 common.append(f"{word}{table.rows[0][key]}")
                 table = replace(table, columns=tuple(c for c in table.columns if c.key != key))
-        return "\n\n".join([*([" ".join(common)] if common else []), render(table)])
+        overfit = [row["run"] for row, run in zip(table.rows, self.runs, strict=True) if run.setting("overfit")]
+        below = [wrapped(f"val of {enumerated(overfit)} is of the training images (--overfit)")] if overfit else []
+        return "\n\n".join([*([" ".join(common)] if common else []), render(table), *below])
 
 
 def list_runs(folder: Path = RUNS, where: Sequence[str] = (), sort: str = "name") -> RunList:

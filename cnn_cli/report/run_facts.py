@@ -82,6 +82,8 @@ def read_run(letter: str, loaded: LoadedNetwork, request: EvaluationRequest, dev
     folder = loaded.run
     assert folder is not None
     notes = [*_state_notes(folder)]
+    if loaded.metadata and loaded.metadata.overfit:
+        notes.append("This run was trained with --overfit: its validation figures are of the training images.")
     config, history = _read_config(folder, notes), _read_log(folder, notes)
     result, outcomes, seconds = None, None, None
     try:

@@ -47,6 +47,7 @@ class RunResult:
     best_epoch: float | None
     result: dict[str, Any] | None
     files: dict[str, str]
+    overfit: bool = False
 
     def document(self) -> dict[str, Any]:
         """What `cnn train --json` prints."""
@@ -65,7 +66,8 @@ class RunResult:
         lines = []
         if self.result:
             reached = read_result(self.result)
-            head = f"{self.network} on {Path(self.data).name}, {reached.split}: {reached.n:,} images"
+            split = f"{reached.split} (--overfit: the training images)" if self.overfit else reached.split
+            head = f"{self.network} on {Path(self.data).name}, {split}: {reached.n:,} images"
             lines = [f"{head}, weights of epoch {self.best_epoch}", reached.headline(), ""]
         width = max(map(len, self.files))
         return "\n".join([*lines, *(f"{name:<{width}}  {path}" for name, path in self.files.items())])
@@ -109,6 +111,7 @@ def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
     check()
     reached = read_run(job.plan.network, job.metadata, job.run, state.history)
     title = f"{job.plan.network} on {Path(job.data.name).name}"
+    title += ", validation on the training images (--overfit)" if reached.overfit else ""
     extras = job.training_loss_only
     metric = job.task.metric
     learning_curves(state.history, job.run / CURVES, title, metric, reached.best_epoch, extras, metric_title(metric))
@@ -126,4 +129,4 @@ def read_run(network: str, metadata: Metadata, run: Path, history: list[dict[str
     result = json.loads((run / "eval.json").read_text()) if "result" in files else None
     best = load_network(str(run / BEST)).metadata if "weights" in files else None
     epoch = best.facts["epoch"] if best else None
-    return RunResult(network, metadata.data["name"], run, history, epoch, result, files)
+    return RunResult(network, metadata.data["name"], run, history, epoch, result, files, metadata.overfit)

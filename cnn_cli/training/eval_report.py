@@ -114,6 +114,9 @@ def evaluation_setup(loaded: LoadedNetwork, request: EvaluationRequest, device: 
         raise UsageError("these weights do not record a data set; name one with --data")
     dataset = load_for_evaluation(own, metadata.data, asked.get("data"), request.data_dir, task_of(loaded.plan))
     split_name = request.split or next((s for s in SPLITS if s in dataset.splits), "test")
+    if split_name == "val" and "val" not in dataset.splits and metadata.overfit:
+        why = "this run was trained with --overfit, whose validation images are training images"
+        raise UsageError(f"{dataset.name} has no val split; {why}; evaluate --split train")
     chosen = select_split(dataset, split_name)
     classes = metadata.classes or dataset.classes  # a third-party file has none
     task = task_for(loaded.plan, classes, dataset.task)
