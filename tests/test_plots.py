@@ -96,6 +96,12 @@ def test_a_single_epoch_has_axes_from_zero(monkeypatch: pytest.MonkeyPatch, tmp_
     assert loss.get_ylim() == pytest.approx((0, 1.15)) and accuracy.get_ylim() == (0, 1)
 
 
+def test_a_logarithmic_axis_has_plain_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    loss, *_ = drawn(monkeypatch, tmp_path / "c.png", [1, 10, 1000])
+    labels = [label.get_text() for label in loss.get_yticklabels(which="both")]
+    assert "0.01" in labels and not any("$" in label for label in labels)
+
+
 def test_curves_of_several_runs_compare_the_loss_that_evaluation_computes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

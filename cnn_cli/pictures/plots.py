@@ -127,6 +127,8 @@ def _curves(
         axes.set_ylim(0, 1.15 * max(values, default=0) or 1)
     elif values and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")  # matplotlib's own is a formula, which is not parsed here
+        axes.yaxis.set_minor_formatter("")
         axes.set_title("loss (logarithmic)")
     if values and training_only:  # long names, which would lie over the curves
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.15), borderaxespad=0)
