@@ -50,7 +50,7 @@ const TOUR = [
   [
     "#network",
     "Layers",
-    "From left to right: the output of each layer is the input of the next. Each picture shows some channels of an output, its feature maps. Orange values are positive, blue ones negative, and the color in between is 0.",
+    "From left to right: the output of each layer is the input of the next. An output of 32x26x26 values, say, has 32 channels: grids of 26x26 values, shown as pictures called feature maps. Orange values are positive, blue ones negative, and the color in between is 0.",
     (page) => showRow(page, firstConvolution(page)),
   ],
   [
@@ -100,7 +100,7 @@ const TOUR = [
   [
     "#tools",
     "Training",
-    "Training changes the weights: the kernels and biases. For a batch of images, the gradient of the loss says how each weight should change to make the loss smaller; each weight moves a small step that way, thousands of times. A small network trains here: press Start, and watch its loss and its feature maps.",
+    "Training changes the weights: the kernels and biases. The loss is a number that is large where the true class gets a low probability. For a batch of images, the gradient of the loss says how each weight should change to make the loss smaller; each weight moves a small step that way, thousands of times. A small network trains here: press Start, and watch its loss and its feature maps.",
     (page) => openTool(page, "train", "epochs"),
   ],
 ];
