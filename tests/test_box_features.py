@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import cnn, pixels_of
-from PIL import Image
-from test_box_mistakes import detector
+from test_box_mistakes import with_two_cells
 
 from cnn_cli.checkpoints.checkpoint import load_network
 from cnn_cli.interpret.box_cell import cell_of
@@ -19,12 +18,7 @@ from cnn_cli.network.builder import build_plan
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector of bright cells, and an image with a bright cell and a less bright one."""
-    root = tmp_path_factory.mktemp("features")
-    detector(root, "sees", -10.0)
-    pixels = np.zeros((32, 32), np.uint8)
-    pixels[16:20, 20:24], pixels[4:8, 8:12] = 240, 180
-    Image.fromarray(pixels).save(root / "two.png")
-    return root
+    return with_two_cells(tmp_path_factory.mktemp("features"))
 
 
 @pytest.mark.parametrize(("number", "row", "column", "value"), [(0, 4, 5, 240), (1, 1, 2, 180)])

@@ -37,6 +37,15 @@ IMAGES = {
 }
 
 
+def with_two_cells(folder: Path) -> Path:
+    """A folder with a detector of bright cells and two.png, with a bright cell and a less bright one."""
+    detector(folder, "sees", -10.0)
+    pixels = np.zeros((32, 32), np.uint8)
+    pixels[16:20, 20:24], pixels[4:8, 8:12] = 240, 180
+    Image.fromarray(pixels).save(folder / "two.png")
+    return folder
+
+
 def detector(folder: Path, name: str, bias: float) -> Path:
     (folder / "bright.yaml").write_text(SPEC)
     plan = find(str(folder / "bright.yaml"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pictures import cnn, pixels_of
 from PIL import Image
-from test_box_mistakes import detector
+from test_box_mistakes import with_two_cells
 
 from cnn_cli.checkpoints.checkpoint import load_network
 from cnn_cli.errors import UsageError
@@ -25,12 +25,8 @@ pytest.importorskip("captum", reason="captum is not installed: pip install 'cnn-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector of bright cells, an image with a bright cell and a less bright one, and one without any."""
-    root = tmp_path_factory.mktemp("saliency")
-    detector(root, "sees", -10.0)
-    pixels = np.zeros((32, 32), np.uint8)
-    pixels[16:20, 20:24], pixels[4:8, 8:12] = 240, 180
-    Image.fromarray(pixels).save(root / "two.png")
-    Image.fromarray(np.zeros_like(pixels)).save(root / "none.png")
+    root = with_two_cells(tmp_path_factory.mktemp("saliency"))
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(root / "none.png")
     return root
 
 
