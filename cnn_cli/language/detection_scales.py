@@ -103,6 +103,8 @@ def check_scales(context: Context, outputs: Mapping[str, Output]) -> None:
             context.problem(pair.value["scores"], "detects", f"all scales need the same classes, but {both}")
         if len(scale.anchors) != len(context.spec.detects[0].anchors):
             context.problem(pair, "detects", "all scales need the same number of anchors")
+        if ("centerness" in scale.outputs) != ("centerness" in context.spec.detects[0].outputs):
+            context.problem(pair, "detects", "centerness is for all scales or none; name it for each, or remove it")
 
 
 _CHANNELS = {
