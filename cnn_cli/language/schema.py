@@ -36,6 +36,14 @@ _SCALE: Schema = {
     "required": ["scores", "boxes"],
     "additionalProperties": False,
 }
+_CENTERNESS_OF_ALL: Schema = {"items": {"required": ["centerness"]}}
+_CENTERNESS_OF_NONE: Schema = {"items": {"not": {"required": ["centerness"]}}}
+_SCALES: Schema = {
+    "type": "array",
+    "items": _SCALE,
+    "minItems": 1,
+    "anyOf": [_CENTERNESS_OF_ALL, _CENTERNESS_OF_NONE],
+}
 _PART: Schema = {"$ref": "#/definitions/part"}
 
 
@@ -77,7 +85,7 @@ def _network() -> Schema:
         | {
             "description": "outputs and their weights in the loss, main first; or a list of outputs of any shapes",
         },
-        "detects": {"anyOf": [_SCALE, {"type": "array", "items": _SCALE, "minItems": 1}]}
+        "detects": {"anyOf": [_SCALE, _SCALES]}
         | {"description": "of a detector, the outputs with its scores and its boxes; or a list of such pairs"},
         "train": {"anyOf": [train_schema(), {"type": "null"}]},
         "recipes": _mapping(train_schema(), "^[a-z][a-z0-9_-]*$", "named alternatives to train, which override it"),
