@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.ticker import Formatter
 
+_DPI = 160
 _SMALLEST = 5.0  # points: smaller digits cannot be read
 SERIES = (("train", "training", "#2166ac"), ("val", "validation", "#d6604d"), ("test", "test", "#4d9221"))
 
@@ -60,14 +61,22 @@ def saved_figure(path: Path, width: float, height: float, title: str, words: Seq
     chosen = {"font.family": families([title, *words])}
     with style.context(["default", STYLE, chosen]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # in a title: no font here has that script
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)
         weight = "bold" if len(families([title])) == 1 else "normal"  # matplotlib would warn of a font without bold
         figure.suptitle(_cut(title, 80), x=0.01, horizontalalignment="left", fontsize=14, fontweight=weight)
         yield figure
-        buffer = BytesIO()
-        figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=160, bbox_inches="tight", pad_inches=0.3)
+        _arrange(figure)
+        buffer, box = BytesIO(), figure.get_tightbbox().padded(0.3)
+        figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=_DPI, bbox_inches=box)
     write_bytes(path, buffer.getvalue())
+
+
+def _arrange(figure: "Figure") -> None:
+    """Place everything, once: savefig() would do it again, and draw everything for that."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def learning_curves(
@@ -203,7 +212,7 @@ def confusion_picture(
         bar = figure.colorbar(shade, shrink=0.5, aspect=24, format=percent_format())
         bar.set_label(f"share of the true class{', in %' if shares else ''}")
         bar.outline.set_visible(False)
-        figure.draw_without_rendering()  # the layout decides how large a cell is
+        _arrange(figure)  # the layout decides how large a cell is
         cell = axes.get_window_extent().width / classes * 72 / figure.dpi
         longest = 5 if shares else len(str(counts.max()))
         size = min(cell / (0.66 * longest), cell / 1.8, 14)  # a digit is 0.64 of the size wide
