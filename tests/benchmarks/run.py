@@ -8,6 +8,7 @@ measured where they are installed beside this Python. Prints tables in Markdown;
 """
 
 import argparse
+import compileall
 import json
 import os
 import shlex
@@ -213,6 +214,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
+    compileall.compile_dir(HERE.parents[1] / "cnn_cli", quiet=1)  # as an installation does
     with tempfile.TemporaryDirectory(prefix="cnn-benchmark-") as folder:
         bench = Bench(options, Path(folder))
         bench.run("about", Variant("about", "versions"), 0)
