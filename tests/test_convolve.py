@@ -254,8 +254,11 @@ def test_images_and_files_are_checked_first(tmp_path: Path, capsys: pytest.Captu
     assert cnn("convolve", run, str(path), "--size", "80") == 0
     assert "a map of 3x13 cells" in capsys.readouterr().out
     assert pixels_of(tmp_path / "run" / "convolved" / "scores-noise.png").shape[0] > 300
-    assert cnn("convolve", run, str(path), "--size", "80") == 2
-    assert "exists already" in capsys.readouterr().err
+    assert cnn("convolve", run, str(path), "--size", "80") == 0  # overwritten, as all pictures in the run folder
+    out = str(tmp_path / "out")
+    assert cnn("convolve", run, str(path), "--size", "80", "-o", out) == 0
+    assert cnn("convolve", run, str(path), "--size", "80", "-o", out) == 2
+    assert f"{out}/lenet-5-convolved.yaml exists already" in capsys.readouterr().err
 
 
 def test_network_without_a_run_is_written_as_text(

@@ -83,10 +83,8 @@ def test_text_table_and_sheet(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out.split("\n\n")[0])))
     assert list(rows[0]) == ["index", "image", "true", "predicted", "confidence", "loss"]
     assert float(rows[0]["loss"]) >= float(rows[-1]["loss"])
-    assert cnn("errors", str(run)) == 2
-    assert "exists already" in capsys.readouterr().err
-    assert cnn("errors", str(run), "--split", "val", "--force") == 2
-    assert cnn("errors", "lenet-5", "--force") == 2
+    assert cnn("errors", str(run), "--split", "val") == 2
+    assert cnn("errors", "lenet-5") == 2
 
 
 def test_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def run(runs: Path, tmp_path: Path) -> Path:
 def report(*arguments: str) -> str:
     """The document of a report that is written, which is well formed, has all targets of its links, and asks for
     nothing."""
-    assert cnn("report", *arguments, "--force") == 0
+    assert cnn("report", *arguments) == 0
     path = Path(arguments[arguments.index("-o") + 1]) if "-o" in arguments else Path(arguments[0]) / "report.html"
     text, parser = path.read_text(), Balance()
     parser.feed(text)

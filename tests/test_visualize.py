@@ -326,17 +326,22 @@ def test_names_cannot_lead_a_picture_elsewhere() -> None:
     assert len(image.file_name("a" * 1000)) < 255
 
 
-def test_a_picture_is_replaced_only_by_force(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_force_replaces_a_picture_outside_the_run_folder(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_run(workspace / "runs" / "tiny-cnn-1", "tiny-cnn", 1)
     assert cnn("visualize-filters", "tiny-cnn") == 0
-    (path := workspace / "runs" / "tiny-cnn-1" / "filters-0.png").write_bytes(b"mine")
+    (own := workspace / "runs" / "tiny-cnn-1" / "filters-0.png").write_bytes(b"mine")
+    assert cnn("visualize-filters", "tiny-cnn") == 0
+    assert own.read_bytes() != b"mine"
+    Path("mine.png").write_bytes(b"mine")
     capsys.readouterr()
-    assert cnn("visualize-filters", "tiny-cnn") == 2
-    wanted = "error: runs/tiny-cnn-1/filters-0.png exists already; --force overwrites it, -o writes elsewhere\n"
+    assert cnn("visualize-filters", "tiny-cnn", "-o", "mine.png") == 2
+    wanted = "error: mine.png exists already; --force overwrites it, -o writes elsewhere\n"
     assert capsys.readouterr() == ("", wanted)
-    assert path.read_bytes() == b"mine"
-    assert cnn("visualize-filters", "tiny-cnn", "--force") == 0
-    assert path.read_bytes() != b"mine"
+    assert Path("mine.png").read_bytes() == b"mine"
+    assert cnn("visualize-filters", "tiny-cnn", "-o", "mine.png", "--force") == 0
+    assert Path("mine.png").read_bytes() == own.read_bytes()
 
 
 @pytest.mark.parametrize(

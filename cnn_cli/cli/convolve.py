@@ -20,7 +20,7 @@ def convolve_command(
     size: int | None = option("Data", "N", "Longer side of the images in pixels [original size].", min=1, max=10_000),
     windows: bool = flag("Data", "Classify every window separately: slow, but exact for networks with padding."),
     output: Path | None = option("Output", "FOLDER", "Folder to write to [convolved/ in the run].", "-o", "--output"),
-    force: bool = flag("Output", "Overwrite existing files."),
+    force: bool = flag("Output", "Overwrite existing files outside the run folder."),
 ) -> None:
     """Turn a classifier into a fully convolutional network.
 
@@ -52,7 +52,7 @@ def convolve_command(
         (text.with_suffix(".safetensors"), ".safetensors"),
         *((p, ".png") for p in pages),
     ]:
-        check_target(path, force, (kind,))
+        check_target(path, force or (not output and loaded.run is not None), (kind,))
     result = write_network(result, text)
     for path, score_map in zip(pages, result.maps, strict=True):
         save(draw_score_map(result, score_map).image, path)

@@ -1,7 +1,5 @@
 """`cnn errors`."""
 
-from dataclasses import replace
-
 from cnn_cli.cli.app import command
 from cnn_cli.cli.options import SPLIT, Data, Format, Network, Picture, Spec, Weights, option
 from cnn_cli.cli.output import note_weights
@@ -34,10 +32,7 @@ def errors_command(
     format.check()
     request = EvaluationRequest(data.data, data.data_dir, split)
     loaded = weights.load(network, spec)
-    target = picture.target
-    if loaded.run and not target.output and format.on_stdout:  # a second format of the same result
-        target = replace(target, force=True)
-    path = target.path(loaded, "errors")
+    path = picture.target.path(loaded, "errors")
     outcomes = compute_outcomes(loaded, request, weights.torch_device)
     pictured: Pictured[Mistakes] | Pictured[MaskMistakes] | Pictured[BoxMistakes]
     if isinstance(outcomes, ClassOutcomes):

@@ -138,11 +138,6 @@ class Format:
             raise UsageError("--json, --csv and --markdown exclude each other; choose one")
         return "csv" if self.csv else "markdown" if self.markdown else "text"
 
-    @property
-    def on_stdout(self) -> bool:
-        """Whether another program reads the result."""
-        return self.json or self.csv or self.markdown
-
     def check(self) -> None:
         """UsageError for more than one format, before any work is done."""
         _ = self.style
@@ -250,7 +245,7 @@ class Picture:
     """Where a picture is written."""
 
     output: Path | None = option("Output", "PATH", "Picture file, or a folder for pictures.", "-o", "--output")
-    force: bool = flag("Output", "Overwrite existing pictures.")
+    force: bool = flag("Output", "Overwrite existing pictures outside the run folder.")
     show: bool = flag("Output", "Also show the picture in the terminal.")
 
     @property

@@ -18,7 +18,7 @@ def page_command(
     weights: Weights,
     untrained: Untrained,
     output: Path | None = option("Output", "FILE", _OUTPUT_HELP, "-o", "--output"),
-    force: bool = flag("Output", "Overwrite an existing file."),
+    force: bool = flag("Output", "Overwrite an existing file outside the run folder."),
     json: bool = JSON,
 ) -> None:
     """Export a network as a self-contained HTML page that runs it and explains every value.

@@ -22,7 +22,7 @@ def report_command(
     split: str | None = SPLIT,
     device: str = DEVICE,
     output: Path | None = option("Output", "FILE", _OUTPUT_HELP, "-o", "--output"),
-    force: bool = flag("Output", "Overwrite an existing file."),
+    force: bool = flag("Output", "Overwrite an existing file outside the run folder."),
     json: bool = JSON,
 ) -> None:
     """Write a self-contained HTML report of a run, or of several with their comparison first.

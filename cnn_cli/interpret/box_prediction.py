@@ -123,7 +123,7 @@ def predict_boxes(
 ) -> BoxPredictions:
     """Detect and write, image by image: `NAME-boxes.png` and `NAME.txt` (YOLO), then the sheet.
 
-    target: the folder; by default `predictions/` in the run folder. UsageError for files that exist, unless forced.
+    target: the folder; by default `predictions/` in the run folder. UsageError as in `stream_images`.
     Images of folders that cannot be read are skipped; CnnError for one that is named itself.
     """
     if not 0 <= least_score <= 1:

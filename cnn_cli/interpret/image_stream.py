@@ -69,8 +69,8 @@ def stream_images(
     """The images one by one, with a progress bar; the folder is made and checked before the first one.
 
     endings: of the files that are written for each image, such as `-mask.png`. true: the target of an image of the data
-    set. Images of folders that cannot be read go to `skipped`. UsageError without images and for files that exist,
-    unless forced; CnnError for an unreadable image that is named itself, and where none can be read.
+    set. Images of folders that cannot be read go to `skipped`. UsageError without images and for files that must
+    not be overwritten; CnnError for an unreadable image that is named itself, and where none can be read.
     """
     files, numbers = files_of(selection.files), selection.index
     check_named(selection)
@@ -78,7 +78,7 @@ def stream_images(
     words, folder = [word.replace(" ", "-") for word in distinct_words(names)], prediction_folder(loaded, target)
     written = [tuple(folder / f"{word}{ending}" for ending in endings) for word in words]
     for path in (folder / SHEET, *(path for group in written for path in group)):
-        image.check_target(path, target.force, (path.suffix,))
+        image.check_target(path, target.overwrites(loaded), (path.suffix,))
     make_folder(folder)
     images = _images(loaded, selection, files, true, skipped)
     for group, shot in zip(written, progress_bar(images, len(names), "predicting"), strict=True):

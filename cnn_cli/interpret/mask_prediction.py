@@ -106,7 +106,7 @@ def predict_masks(
 ) -> MaskPredictions:
     """Predict and write, image by image: `NAME-mask.png` and `NAME-overlay.png`, then the sheet.
 
-    target: the folder; by default `predictions/` in the run folder. UsageError for files that exist, unless forced.
+    target: the folder; by default `predictions/` in the run folder. UsageError as in `stream_images`.
     Images of folders that cannot be read are skipped; CnnError for one that is named itself.
     """
     classes = class_names(loaded)

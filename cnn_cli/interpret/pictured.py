@@ -30,11 +30,15 @@ class Target:
     def path(self, loaded: LoadedNetwork, *parts: str, suffixes: Sequence[str] = (".png",)) -> Path:
         """`filters-<layer>.png` in the run folder, else `<network>-filters-<layer>.png` in the working directory.
 
-        UsageError, before any work, for another suffix and for a file that exists, unless `force`.
+        UsageError, before any work, for another suffix and for a file that must not be overwritten.
         """
         path = self.output or _default_path(loaded, parts)
-        image.check_target(path, self.force, suffixes)
+        image.check_target(path, self.overwrites(loaded), suffixes)
         return path
+
+    def overwrites(self, loaded: LoadedNetwork) -> bool:
+        """Whether existing files are overwritten: with `force`, and in the run folder under their default names."""
+        return self.force or (self.output is None and loaded.run is not None)
 
     def paths(self, loaded: LoadedNetwork, kind: str, names: Sequence[str]) -> list[Path]:
         """A path for a picture of each image: `features-<image>.png` beside the run, or in the folder `output`.
@@ -53,7 +57,7 @@ class Target:
         else:
             paths = [_default_path(loaded, (kind, word)) for word in words]
         for path in paths:
-            image.check_target(path, self.force)
+            image.check_target(path, self.overwrites(loaded))
         if output and paths[0].parent == output:
             make_folder(output)
         return paths

@@ -31,7 +31,7 @@ from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
 from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.progress import progress_bar
-from cnn_cli.tables import Column, Table, format_bytes, render
+from cnn_cli.tables import Column, Table, counted, format_bytes, render
 
 _THUMBNAIL = 256  # px, the longer side of the images on the page
 
@@ -131,7 +131,7 @@ def stylize(
     words = [p.stem for p in (request.content, request.style) if p]
     path = target.path(loaded, "stylized" if request.content else "texture", *words)
     sheet = path.with_name(f"{path.stem}-steps.png")
-    image.check_target(sheet, target.force)
+    image.check_target(sheet, target.overwrites(loaded))
     watch = partial(progress_bar, total=request.steps, description=f"optimizing (about {format_bytes(memory)})")
     with untouched(network):
         _try_sizes(network, layers, [style] if content is None else [content, style])
@@ -196,7 +196,7 @@ def draw_stylization(result: Stylization, content: Tensor | None, style: Tensor)
     content_names = "".join(f"content layer {loss.layer}; " for loss in result.losses if loss.loss == "content")
     settings = f"style weight {request.weight:g}; " if content is not None else ""
     lines = [
-        f"{content_names}style layers {style_names}; {settings}{request.steps} steps of L-BFGS",
+        f"{content_names}style layers {style_names}; {settings}{counted(request.steps, 'step')} of L-BFGS",
         f"losses: style 1 at the start{'; content 1 for a blank feature map' * (content is not None)}",
         provenance(result.loaded, request.seed),
     ]

@@ -44,8 +44,8 @@ class WrittenPage:
 def page_path(loaded: LoadedNetwork, output: Path | None, force: bool) -> Path:
     """`output`, else page.html beside the weights of a run, else <network>.html in the working directory.
 
-    UsageError for another suffix than .html, for a file that exists, unless `force`, and for a network that no page
-    shows: one that takes no images, or has more parameters than a browser takes.
+    UsageError for another suffix than .html, for a file that exists outside the run folder, unless `force`, and for a
+    network that no page shows: one that takes no images, or has more parameters than a browser takes.
     """
     check_channels(loaded)
     if loaded.plan.params > MOST_PARAMETERS:
@@ -61,7 +61,7 @@ def page_path(loaded: LoadedNetwork, output: Path | None, force: bool) -> Path:
     path = output or (loaded.run / "page.html" if loaded.run else Path(f"{loaded.plan.network}.html"))
     if path.suffix != ".html":
         raise UsageError(f"{path}: a page must end in .html; choose another name with -o")
-    check_target(path, force, (".html",))
+    check_target(path, force or (not output and loaded.run is not None), (".html",))
     return path
 
 

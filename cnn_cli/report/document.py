@@ -51,13 +51,13 @@ class WrittenReport:
 def report_path(runs: Sequence[LoadedNetwork], output: Path | None, force: bool) -> Path:
     """`output`, else report.html in the folder of a single run, else in the working directory.
 
-    UsageError for another suffix than .html, and for a file that exists, unless `force`.
+    UsageError for another suffix than .html, and for a file that exists, unless `force` or in the run folder.
     """
     own = runs[0].run if len(runs) == 1 else None
     path = output or (own / "report.html" if own else Path("report.html"))
     if path.suffix != ".html":
         raise UsageError(f"{path}: a report must end in .html; choose another name with -o")
-    check_target(path, force, (".html",))
+    check_target(path, force or (not output and own is not None), (".html",))
     return path
 
 
