@@ -105,6 +105,11 @@ def number_of(path: Path, name: str) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
 
 
+def short_path(path: Path | str) -> str:
+    """`path` relative to the working directory, where it is below it."""
+    return str(path.relative_to(here) if (path := Path(path)).is_relative_to(here := Path.cwd()) else path)
+
+
 def holds_files(folder: Path) -> bool:
     """Whether there is more in `folder` than what a process leaves that is killed at its start."""
     return any(p.name != _LOCK and not p.match(f".*{_TEMPORARY}") for p in folder.iterdir())

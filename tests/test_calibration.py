@@ -217,6 +217,18 @@ def test_calibrate_fits_on_val_and_predict_uses_it(run: Path, capsys: pytest.Cap
         assert all(row["probability"] == pytest.approx(float(expected[row["index"]]), abs=1e-5) for row in two["top"])
     assert cnn("predict", str(run), "--index", "0-3") == 0
     assert f"probabilities are calibrated (temperature {temperature:.3f}" in capsys.readouterr().out
+    for words in (("attack",), ("visualize-saliency", "--method", "gradient"), ("errors", "--limit", "200")):
+        name, *rest = words
+        assert cnn(name, str(run), *rest, *["--index", "0-3"] * (name != "errors"), "--json") == 0
+        out = json.loads(capsys.readouterr().out)
+        if name == "errors":
+            top = {int(shot["image"].split()[-1]): shot["top"][0] for shot in after["images"]}
+            rows = [*out["mistakes"], *out["most_confident"], *out["least_confident"]]
+            same = [(row["confidence"], top[row["index"]]) for row in rows if row["index"] in top]
+        else:
+            shown = [shot.get("before") or shot["predicted"] for shot in out["images"]]
+            same = [(row["confidence"], shot["top"][0]) for row, shot in zip(shown, after["images"], strict=True)]
+        assert same and all(share == pytest.approx(best["probability"], abs=1e-5) for share, best in same), name
     assert cnn("eval", str(run), "--calibrate", "--json") == 0  # on test, and fitted on val all the same
     assert json.loads(capsys.readouterr().out)["temperature"] == pytest.approx(temperature, rel=1e-9)
     assert cnn("train", str(run), "--resume", "--json") == 0

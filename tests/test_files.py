@@ -139,3 +139,9 @@ def test_nothing_else_in_the_package_writes_files() -> None:
             if writes or (name in writers and not to_memory):
                 found.append(f"{path.name}:{node.lineno} {name}")
     assert found == []
+
+
+def test_short_path_is_relative_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert files.short_path(tmp_path / "photos/a.png") == "photos/a.png"
+    assert files.short_path(tmp_path.parent / "a.png") == str(tmp_path.parent / "a.png")

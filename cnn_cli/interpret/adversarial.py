@@ -17,13 +17,13 @@ from cnn_cli.errors import UsageError
 from cnn_cli.interpret.attacks import Attack, Attacked, Robustness, attack_images, measure_robustness
 from cnn_cli.interpret.inputs import Inputs, whole_split
 from cnn_cli.interpret.pictured import CPU, Pictured, Target, provenance, single_word, write_page
-from cnn_cli.interpret.scores import class_index, class_names, predicted, scores_of
+from cnn_cli.interpret.scores import Prediction, class_index, class_names, predicted, scores_of
 from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import ACCENT, Cell, captioned_grid, picture, tinted
 from cnn_cli.pictures.page import Bar, Page, compose_page
 from cnn_cli.pictures.plots import robustness_curve
 from cnn_cli.progress import progress_bar
-from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tables import Column, Table, counted, percent, render
 
 _BATCH = 256
 _FRACTIONS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)  # of the usual epsilon: the points of a curve
@@ -86,6 +86,11 @@ class AdversarialExamples:
     classes: tuple[str, ...]
     attack: Attack
     results: tuple[Attacked, ...]
+    temperature: float = 1.0  # of probabilities, where they are calibrated
+
+    def prediction(self, scores: torch.Tensor) -> Prediction:
+        """Of the scores of one image."""
+        return predicted(scores, self.classes, self.temperature)
 
     def document(self) -> dict[str, Any]:
         rows = []
@@ -96,8 +101,8 @@ class AdversarialExamples:
                 label = self.inputs.labels[i]
                 true = None if label is None else self.classes[label]
                 row: dict[str, Any] = {"image": name, "true": true, "epsilon": r.epsilon}
-                row |= {"before": predicted(r.before[i], self.classes).document()}
-                row |= {"after": predicted(r.after[i], self.classes).document(), "success": succeeded[i]}
+                row |= {"before": self.prediction(r.before[i]).document()}
+                row |= {"after": self.prediction(r.after[i]).document(), "success": succeeded[i]}
                 sizes = {"largest_change": float(change[i].abs().max()), "l2_change": float(change[i].norm())}
                 pixels = {"changed_pixels": changed[i]} if r.dense else {}
                 rows.append(row | sizes | pixels)
@@ -149,11 +154,11 @@ class AccuracyUnderAttack:
         return source | counts | {"results": list(self.measured.rows)}
 
     def text(self) -> str:
-        lines = [f"{self.attack.title}; {self.measured.n:,} images", "", render(self.table())]
+        lines = [f"{self.attack.title}; {counted(self.measured.n, 'image')}", "", render(self.table())]
         if lost := self.measured.zero_gradient:
             lines += [
                 "",
-                f"{lost:,} images have zero gradient, so the attack cannot change them: this is not robustness",
+                f"{counted(lost, 'image')} with zero gradient, which the attack cannot change: not robustness",
             ]
         return "\n".join(lines)
 
@@ -176,7 +181,7 @@ def show_attack(
     path = target.path(loaded, "attack", *single_word(inputs.names))
     radii = progress_bar(epsilons, len(epsilons), "attacking")
     results = attack_images(scores, inputs.pixels.to(device), inputs.labels, radii, attack)
-    examples = AdversarialExamples(inputs, classes, attack, results)
+    examples = AdversarialExamples(inputs, classes, attack, results, scores.temperature)
     drawn = draw_examples(examples, f"{loaded.plan.network}: adversarial examples", provenance(loaded))
     return write_page(loaded, examples, drawn, path)
 
@@ -198,7 +203,7 @@ def show_robustness(
     measured = measure_robustness(scores, _batches(data, split, device), epsilons, attack)
     title = f"{loaded.plan.network} on {Path(dataset.name).name}, {split}: accuracy under attack"
     aim = None if attack.target is None else classes[attack.target]
-    robustness_curve(measured.rows, path, title, f"{attack.title}; {measured.n:,} images", aim)
+    robustness_curve(measured.rows, path, title, f"{attack.title}; {counted(measured.n, 'image')}", aim)
     return Pictured(loaded, AccuracyUnderAttack(dataset.name, split, classes, attack, measured), path)
 
 
@@ -225,15 +230,15 @@ def draw_examples(examples: AdversarialExamples, title: str, provenance: str) ->
 
 
 def _row(examples: AdversarialExamples, attacked: Attacked, i: int, caption: str) -> list[Cell]:
-    classes, target, pixels = examples.classes, examples.attack.target, examples.inputs.pixels[i]
+    target, pixels = examples.attack.target, examples.inputs.pixels[i]
     change, example = attacked.pixels[i].cpu() - pixels, picture(attacked.pixels[i])
     ink = ACCENT if attacked.succeeded(target)[i] else image.INK
-    cells = [Cell(picture(pixels), (str(predicted(attacked.before[i], classes)), caption))]
+    cells = [Cell(picture(pixels), (str(examples.prediction(attacked.before[i])), caption))]
     cells.append(Cell(difference(change), magnification(change)))
     if len(pixels) == 3:
         largest = float(change.abs().mean(0).max())
         cells.append(Cell(magnitude(change), (f"up to {image.number(largest)}", "mean over colors")))
-    result = (str(predicted(attacked.after[i], classes)), f"epsilon {attacked.epsilon:.3g}")
+    result = (str(examples.prediction(attacked.after[i])), f"epsilon {attacked.epsilon:.3g}")
     cells.append(Cell(example, result, ink))
     if attacked.dense:
         share = percent(attacked.changed(target)[i])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.files import short_path
 from cnn_cli.interpret.pictured import network_facts
 from cnn_cli.tables import Column, Table, percent, render, wrapped
 from cnn_cli.training.outcomes import Images
@@ -31,12 +32,13 @@ def split_facts(loaded: LoadedNetwork, images: Images, task: str) -> dict[str, A
 def text_of(headline: str, lists: Mapping[str, Table], data: str) -> str:
     """The tables that are not empty, each under its title; files of the data set by their path in its folder."""
     lines = "\n".join(map(wrapped, headline.split("\n")))
-    tables = {title: replace(table, rows=_in_folder(table.rows, data)) for title, table in lists.items() if table.rows}
-    return "\n\n".join([lines, *(f"{title}\n{render(table)}" for title, table in tables.items())])
+    folder = f"{short_path(data)}/"
+    tables = ((title, replace(table, rows=_in_folder(table.rows, folder))) for title, table in lists.items())
+    return "\n\n".join([lines, *(f"{title}\n{render(table)}" for title, table in tables if table.rows)])
 
 
-def _in_folder(rows: Sequence[dict[str, Any]], data: str) -> list[dict[str, Any]]:
+def _in_folder(rows: Sequence[dict[str, Any]], folder: str) -> list[dict[str, Any]]:
     return [
-        {key: value.removeprefix(f"{data}/") if isinstance(value, str) else value for key, value in row.items()}
+        {key: value.removeprefix(folder) if isinstance(value, str) else value for key, value in row.items()}
         for row in rows
     ]

@@ -110,9 +110,16 @@ class Explanation:
     maps: tuple[Map, ...]
     region: torch.Tensor | None = None
     box: ChosenBox | None = None
+    temperature: float = 1.0  # of probabilities, where they are calibrated
 
     def prediction(self, classes: tuple[str, ...]) -> Prediction:
-        return Prediction(self.box.name, self.box.score) if self.box else predicted(self.scores, classes)
+        box = self.box
+        return Prediction(box.name, box.score) if box else predicted(self.scores, classes, self.temperature)
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the class that is explained."""
+        return self.box.score if self.box else float((self.scores / self.temperature).softmax(0)[self.target])
 
 
 @dataclass(frozen=True)
@@ -129,13 +136,12 @@ class SaliencyMaps:
         images = []
         for e in self.explanations:
             label = self.inputs.labels[e.index]
-            share = e.box.score if e.box else float(e.scores.softmax(0)[e.target])
             facts = {
                 "image": self.inputs.names[e.index],
                 "true": None if label is None else self.classes[label],
                 "predicted": e.prediction(self.classes).document(),
                 "class": self.classes[e.target],
-                "confidence": share,
+                "confidence": e.confidence,
                 "score": float(e.scores[e.target]),
             }
             region = {} if e.region is None else {"region": float(e.region.float().mean())}
@@ -200,19 +206,19 @@ def show_saliency(
     query = replace(query, layer=layer, seed=request.seed)
     with torch.no_grad():
         values = torch.cat([_scores(scores, part) for part in query.parts])
-    targets = query.classes
     fresh = randomized(loaded, request.seed).to(device) if request.sanity else None
     maps = [_maps(scores, m, query, fresh) for m in progress_bar(methods, len(methods), "computing maps")]
     explanations = tuple(
         Explanation(
             i,
             values[i].cpu(),
-            int(targets[i]),
+            int(query.classes[i]),
             tuple(of_method[i] for of_method in maps),
             None if box else query.region(i),
             box,
+            scores.temperature,
         )
-        for i in range(len(targets))
+        for i in range(len(values))
     )
     used = layer if "grad-cam" in methods else None
     result = SaliencyMaps(inputs, class_names(loaded), explanations, used, tuple(notes))

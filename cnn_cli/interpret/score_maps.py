@@ -71,10 +71,11 @@ class ScoreMap:
     scores: Tensor
     winners: tuple[WinningWindow, ...]
     agreement: Agreement | None
+    temperature: float = 1.0  # of probabilities, where they are calibrated
 
     @property
     def probabilities(self) -> Tensor:
-        return self.scores.softmax(0)
+        return (self.scores / self.temperature).softmax(0)
 
     def document(self) -> dict[str, Any]:
         return {
@@ -221,8 +222,8 @@ def convolve(
             with torch.no_grad():
                 scores = dense.map(shot.unsqueeze(0).to(device))[0]
             agreement = _compare(classifier, result.window, shot.to(device), scores)
-        winners = _winners(scores.cpu(), result.window, class_names(loaded))
-        maps.append(ScoreMap(str(path), shot, scores.cpu(), winners, agreement))
+        score_map = ScoreMap(str(path), shot, scores.cpu(), (), agreement, classifier.temperature)
+        maps.append(replace(score_map, winners=_winners(score_map, result.window, class_names(loaded))))
     return replace(result, maps=tuple(maps))
 
 
@@ -239,7 +240,10 @@ def write_network(result: Convolved, path: Path) -> Convolved:
         converted = build_plan(after)
         converted.load_state_dict(_renamed(result.conversion, network.state_dict()))
         source = {"weights": f"converted from {result.loaded.weights}"}
-        metadata = Metadata(after.document(), class_names(result.loaded), result.loaded.preprocessing, {}, source)
+        of_run = result.loaded.metadata
+        temperature = of_run.temperature if of_run else None
+        names, images = class_names(result.loaded), result.loaded.preprocessing
+        metadata = Metadata(after.document(), names, images, {}, source, temperature)
         files.append(path.with_suffix(".safetensors"))
         save_weights(files[-1], converted, metadata)
     return replace(result, files=(*result.files, *files))
@@ -324,13 +328,13 @@ def _spread(count: int) -> list[int]:
     return [round(i * (count - 1) / (_SAMPLE - 1)) for i in range(_SAMPLE)]
 
 
-def _winners(scores: Tensor, window: Window, classes: Sequence[str], most: int = 8) -> tuple[WinningWindow, ...]:
+def _winners(score_map: ScoreMap, window: Window, classes: Sequence[str], most: int = 8) -> tuple[WinningWindow, ...]:
     """The windows with the highest scores, of those that overlap only the best.
 
     Scores rank better than probabilities, which are near 1 even for windows of nothing much: softmax only compares.
     """
-    best, labels = scores.max(0)
-    probabilities = scores.softmax(0).amax(0)
+    best, labels = score_map.scores.max(0)
+    probabilities = score_map.probabilities.amax(0)
     cells = [(row, column) for row in range(best.shape[0]) for column in range(best.shape[1])]
     boxes = torch.tensor([window.box(*cell) for cell in cells], dtype=torch.float32)
     kept = nms(boxes, best.flatten(), _OVERLAP)[:most].tolist()

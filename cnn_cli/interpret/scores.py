@@ -171,8 +171,12 @@ class Prediction:
         return {"class": self.name, "confidence": self.confidence}
 
 
-def predicted(scores: Tensor, classes: tuple[str, ...]) -> Prediction:
-    """(K,) scores of one image → the class with the highest one; of (K, H, W) the main one, where it is predicted."""
+def predicted(scores: Tensor, classes: tuple[str, ...], temperature: float = 1.0) -> Prediction:
+    """(K,) scores of one image → the class with the highest one; of (K, H, W) the main one, where it is predicted.
+
+    temperature: of calibrated probabilities.
+    """
+    scores = scores / temperature
     if scores.ndim == 3:
         label = main_class(scores, classes)
         return Prediction(classes[label], float(scores.softmax(0)[label, region_of(scores, label, None)].mean()))

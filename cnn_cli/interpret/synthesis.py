@@ -21,7 +21,7 @@ from cnn_cli.interpret.ascent import (
     maximize,
 )
 from cnn_cli.interpret.pictured import CPU, Pictured, Target, provenance, write_page
-from cnn_cli.interpret.scores import Scores, class_index, class_names, scores_of
+from cnn_cli.interpret.scores import Scores, class_index, class_names, probabilities, scores_of
 from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import Cell, contact_sheet, picture, room
 from cnn_cli.pictures.page import Page, compose_page
@@ -182,7 +182,7 @@ def _result(scores: Scores, units: Units, ascent: Ascent, maximized: Maximized) 
     module = scores.network.get_submodule(units.layer) if units.layer else None
     confidences: list[float | None] = [None] * len(units.numbers)
     if not units.layer:
-        shares = torch.cat([scores(part) for part in torch.split(maximized.pixels, 16)]).softmax(1)
+        shares = torch.cat([probabilities(scores, part) for part in torch.split(maximized.pixels, 16)])
         confidences = [float(row[number]) for row, number in zip(shares, units.numbers, strict=True)]
     images = []
     for i, (number, name) in enumerate(zip(units.numbers, units.names, strict=True)):

@@ -13,8 +13,10 @@ from cnn_cli.data.masks import VOID
 from cnn_cli.data.preparation import PreparedSplit
 from cnn_cli.distributed.world import ALONE
 from cnn_cli.errors import UsageError
+from cnn_cli.files import short_path
 from cnn_cli.tasks.average_precision import AveragePrecision, Detections, Objects, compute_average_precision
 from cnn_cli.tasks.base import TaskResult
+from cnn_cli.tasks.calibration import tempered
 from cnn_cli.tasks.classification import Classification
 from cnn_cli.tasks.detection import Detection
 from cnn_cli.tasks.detection_errors import ClassifiedDetections, classify_errors
@@ -50,7 +52,10 @@ class Images:
 
 @dataclass(frozen=True)
 class ClassOutcomes:
-    """Of each image the true and the predicted class, the probability of the latter, and the loss: arrays (n,)."""
+    """Of each image the true and the predicted class, the probability of the latter, and the loss: arrays (n,).
+
+    Where the checkpoint has a temperature, probabilities are calibrated.
+    """
 
     images: Images
     true: Array
@@ -121,6 +126,7 @@ def measured_outcomes(
 
 
 def _outcomes_of(loaded: LoadedNetwork, setup: Setup) -> Outcomes:
+    setup = replace(setup, task=calibrated(setup.task, loaded))
     split = setup.prepare(loaded).splits[setup.split]
     images = Images(split, setup.dataset.name, setup.task.classes, _names(setup))
     if isinstance(setup.task, Classification):
@@ -134,7 +140,7 @@ def _outcomes_of(loaded: LoadedNetwork, setup: Setup) -> Outcomes:
 def _names(setup: Setup) -> tuple[str, ...]:
     split = setup.dataset.splits[setup.split]
     if isinstance(split.images, tuple):
-        return tuple(str(path) for path in split.images)
+        return tuple(map(short_path, split.images))
     return tuple(f"{Path(setup.dataset.name).name} {setup.split} {i}" for i in range(len(split)))
 
 
@@ -143,9 +149,10 @@ def _class_outcomes(setup: Setup, task: Classification, images: Images) -> Class
     for outputs, targets in setup.run(images.split):
         shares = task.main.log_probabilities(outputs.float())
         losses = -shares.gather(1, targets.view(-1, 1))[:, 0]
-        columns.append((targets, task.main.predict(outputs), shares.amax(1).exp(), losses))
-    true, predicted, confidence, loss = _arrays(columns)
-    return ClassOutcomes(images, true, predicted, confidence.astype(np.float64), loss.astype(np.float64))
+        confidence = tempered(shares, task.temperature or 1).amax(1).exp()
+        columns.append((targets, task.main.predict(outputs), confidence, losses))
+    true, predicted, probability, loss = _arrays(columns)
+    return ClassOutcomes(images, true, predicted, probability.astype(np.float64), loss.astype(np.float64))
 
 
 def _mask_outcomes(setup: Setup, task: Segmentation, images: Images) -> MaskOutcomes:
