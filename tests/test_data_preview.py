@@ -100,10 +100,19 @@ def test_boxes_are_shown_for_each_class_and_images_without_them(
     }
     assert document["task"] == "detection" and document["images"] == "stretch to 60x80; pixels in [0, 1]; not augmented"
     assert {words for words in captions if words} == {(f"{i}.png",) for i in range(4)}  # the boxes name the classes
-    (fox,) = dict(columns)["red fox"]
+    assert [name for name, _ in columns] == [""] * 4  # each image once, although two show both a cat and a dog
+    (fox,) = next(samples for _, samples in columns if samples[0].name == "1.png")
     assert fox.pixels.shape == (60, 80, 3) and [(tuple(b.corners), b.words) for b in fox.boxes] == [
         ((20, 20, 40, 40), "red fox")
     ]
+
+
+def test_images_of_one_name_in_several_classes_count_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / "pets/train" / label).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "pets/train" / label / "1.png")
+    assert preview(str(tmp_path / "pets"), "-o", str(tmp_path / "a.png")) == 0
+    assert "2 images of 2 classes" in capsys.readouterr().out
 
 
 def test_masks_are_shown_with_what_augmentation_makes_void(tmp_path: Path, columns: Columns) -> None:
@@ -115,7 +124,7 @@ def test_masks_are_shown_with_what_augmentation_makes_void(tmp_path: Path, colum
         Image.fromarray(mask).save(tmp_path / f"photos/masks/{i}.png")
     out = str(tmp_path / "c.png")
     assert preview(str(tmp_path / "photos"), "--cutout", "8", "-o", out) == 0
-    assert [name for name, _ in columns] == ["background", "foreground"]
+    assert [(name, len(samples)) for name, samples in columns] == [("", 1)] * 3
     labels = np.stack([sample.labels for _, samples in columns for sample in samples])
     assert set(np.unique(labels)) == {0, 1, 255}
     columns.clear()

@@ -18,7 +18,7 @@ from cnn_cli.errors import UsageError
 from cnn_cli.interpret.box_prediction import _placed
 from cnn_cli.language.registry import find
 from cnn_cli.network.builder import build_plan
-from cnn_cli.pictures.box_drawing import DrawnBox, with_boxes
+from cnn_cli.pictures.box_drawing import DrawnBox, class_color, with_boxes
 
 # A cell of 4x4 pixels finds what is bright in it: a box of 8x8 pixels around its center.
 SPEC = """
@@ -126,6 +126,21 @@ def test_a_narrow_image_stands_in_the_middle_of_its_column() -> None:
     drawn = _placed(torch.zeros(3, 32, 16, dtype=torch.uint8), [], (32, 32), 1.0)
     dark = np.flatnonzero((drawn == 0).all((0, 2)))
     assert dark[0] == drawn.shape[1] // 4 and dark[-1] == 3 * drawn.shape[1] // 4 - 1
+
+
+def test_words_at_boxes_do_not_cover_each_other() -> None:
+    black, crowded = np.zeros((200, 300, 3), np.uint8), [DrawnBox((30, 40, 60, 70), k, "word") for k in range(12)]
+    alone = [with_boxes(black, [DrawnBox(b.corners, b.label, "word")]) for b in crowded]
+    drawn = with_boxes(black, crowded)
+
+    def area(picture: np.ndarray, label: int) -> int:
+        """Pixels in the color of a class."""
+        color = tuple(bytes.fromhex(class_color(label)[1:]))
+        return int((picture == color).all(2).sum())
+
+    whole = [k for k in range(12) if area(drawn, k) > 0.6 * area(alone[k], k)]
+    assert whole == [0, 1, 2, 3]  # above and inside the upper edge, inside and below the lower one
+    assert all(area(drawn, k) == 0 for k in range(12) if k not in whole and k != 11)  # 11 is the box drawn last
 
 
 def test_drawn_boxes_have_the_color_of_their_class() -> None:

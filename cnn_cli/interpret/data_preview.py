@@ -51,7 +51,7 @@ class PreviewRequest:
 
 @dataclass(frozen=True)
 class Preview:
-    """Which images a preview shows: by class their names; and how they were changed."""
+    """Which images a preview shows: by class their names, and the number of images; and how they were changed."""
 
     path: Path
     body: tuple[int, int, int, int]
@@ -60,6 +60,7 @@ class Preview:
     task: str
     split: str
     shown: dict[str, tuple[str, ...]]
+    count: int
     preparation: str
     notes: tuple[str, ...]
 
@@ -77,9 +78,8 @@ class Preview:
         }
 
     def text(self) -> str:
-        images = len({name for names in self.shown.values() for name in names})
         classes = len(self.shown.keys() - {_EMPTY})
-        facts = f"{counted(images, 'image')} of {counted(classes, 'class')}; {self.preparation}"
+        facts = f"{counted(self.count, 'image')} of {counted(classes, 'class')}; {self.preparation}"
         return f"{self.path}\n{wrapped(facts)}"
 
 
@@ -101,20 +101,23 @@ def preview_data(request: PreviewRequest, path: Path) -> Preview:
     view = _view(request, settings, plan, split)
     chosen = _chosen(dataset, split, request.count, view.values["seed"])
     samples = _samples(request, view, dataset, sorted({i for numbers in chosen.values() for i in numbers}))
-    columns = [(name, [samples[i] for i in numbers]) for name, numbers in chosen.items()]
+    layout = _layout(chosen)
+    columns = [(name, [samples[i] for i in numbers]) for name, numbers in layout]
     title = f"{Path(dataset.name).name}, {request.split} split" + (f", as {plan.network} sees it" if plan else "")
     preparation = f"{view.preprocessing}; {_described(view.augmentation, request.epoch)}"
     void = any(s.labels is not None and (s.labels == VOID).any() for s in samples.values())
     sheet, count = compose_sheet(columns, dataset.classes, void, title, [preparation])
     image.save(sheet.image, path)
-    shown = {name: tuple(sample.name for sample in column) for name, column in columns[:count]}
-    hidden = [name for name, _ in columns[count:]]
+    drawn = {i for _, numbers in layout[:count] for i in numbers}
+    kept = {name: [i for i in numbers if i in drawn] for name, numbers in chosen.items()}
+    shown = {name: tuple(samples[i].name for i in numbers) for name, numbers in kept.items() if numbers}
+    hidden = [name or column[0].name for name, column in columns[count:]]
     left = [f"not shown, for lack of space: {listed(hidden)}"] if hidden else []
     facts = (dataset.name, plan.network if plan else None, dataset.task, request.split)
     mixed = [title for name, title in _MIXES.items() if view.values[name] and request.split == "train"]
     if mixed:
         left.append(f"{enumerated(mixed)} not shown: images are mixed in pairs during training")
-    return Preview(path, sheet.body, *facts, shown, preparation, (*dataset.notes, *left))
+    return Preview(path, sheet.body, *facts, shown, len(drawn), preparation, (*dataset.notes, *left))
 
 
 def _settings(request: PreviewRequest) -> tuple[dict[str, Setting], Plan | None]:
@@ -164,17 +167,28 @@ def _size(request: PreviewRequest, split: Split) -> tuple[int, int, int]:
 
 
 def _chosen(dataset: Dataset, split: Split, count: int, seed: int) -> dict[str, list[int]]:
-    """The numbers of `count` images of each class that occurs, and of some without boxes; different where possible."""
+    """The numbers of at least `count` images of each class that occurs, and of some without boxes.
+
+    An image that shows several classes counts for each.
+    """
     present = _present(split, len(dataset.classes))
     names = [*dataset.classes, *[_EMPTY] * are_boxes(split.targets)]
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
-    taken: set[int] = set()
-    chosen: dict[str, list[int]] = {}
-    for k in present.sum(0).argsort().tolist():  # the rarest first, so that common ones leave them their images
+    taken: dict[int, None] = {}
+    for k in present.sum(0).argsort().tolist():  # the rarest first: their images also show what is common
         members = [i for i in order if present[i, k]]
-        chosen[names[k]] = sorted(members, key=lambda i: i in taken)[:count]
-        taken |= set(chosen[names[k]])
-    return {name: chosen[name] for name in names if chosen[name]}
+        missing = max(0, count - sum(i in taken for i in members))
+        taken |= dict.fromkeys([i for i in members if i not in taken][:missing])
+    chosen = {name: [i for i in taken if present[i, k]] for k, name in enumerate(names)}
+    return {name: numbers for name, numbers in chosen.items() if numbers}
+
+
+def _layout(chosen: dict[str, list[int]]) -> list[tuple[str, list[int]]]:
+    """A column for each class; where images show several classes, each image once, in a column without a name."""
+    numbers = [i for own in chosen.values() for i in own]
+    if len(set(numbers)) == len(numbers):
+        return list(chosen.items())
+    return [("", [i]) for i in dict.fromkeys(numbers)]
 
 
 def _present(split: Split, classes: int) -> Tensor:

@@ -43,7 +43,7 @@ def enlargement(height: int, width: int) -> int:
 def with_boxes(pixels: image.Array, boxes: Sequence[DrawnBox], zoom: int = 1, line: int = 1) -> image.Array:
     """(H, W, 3) uint8 → (zoom · H, zoom · W, 3), the boxes drawn in order; words stand inside the picture.
 
-    line: the least width of the lines, in px.
+    Words that would cover others are left out: the color tells the class. line: the least width of the lines, in px.
     """
     from PIL import Image, ImageDraw
 
@@ -53,13 +53,36 @@ def with_boxes(pixels: image.Array, boxes: Sequence[DrawnBox], zoom: int = 1, li
     for box in boxes:
         x0, y0, x1, y1 = (round(value * zoom) for value in box.corners)
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=box.color, width=line)
+    taken: list[_Area] = []
     for box in (one for one in boxes if one.words):
         letters = font(size, text=box.words)
         wide, high = round(letters.getlength(box.words)) + 4, round(1.25 * size)
-        x, y = (round(value * zoom) for value in box.corners[:2])
-        x, y = max(0, min(x, canvas.width - wide)), y - high if y >= high else y
+        corners = [round(value * zoom) for value in box.corners]
+        if (place := _free_place(corners, (wide, high), canvas.size, taken)) is None:
+            continue
+        x, y = place
+        taken.append((x, y, x + wide, y + high))
         color = image.rgb(box.color)
-        draw.rectangle((x, y, x + wide, y + high), fill=color)
+        draw.rectangle((x, y, x + wide - 1, y + high - 1), fill=color)
         bright = np.dot(color, (0.299, 0.587, 0.114)) > 130
         draw.text((x + 2, y + high / 2), box.words, image.INK if bright else image.PAPER, letters, anchor="lm")
     return np.asarray(canvas)
+
+
+_Area = tuple[int, int, int, int]  # x0, y0, x1, y1
+
+
+def _free_place(
+    corners: Sequence[int], size: tuple[int, int], canvas: tuple[int, int], taken: Sequence[_Area]
+) -> tuple[int, int] | None:
+    """Where words of this size (width, height) stand at a box: above or inside its upper or lower edge, at the left or
+    right; None if all these places cover other words."""
+    (x0, y0, x1, y1), (wide, high) = corners, size
+    for y in (y0 - high, y0, y1 - high, y1):
+        for x in (x0, x1 - wide):
+            x = max(0, min(x, canvas[0] - wide))
+            if 0 <= y <= canvas[1] - high and not any(
+                x < right and left < x + wide and y < bottom and top < y + high for left, top, right, bottom in taken
+            ):
+                return x, y
+    return None

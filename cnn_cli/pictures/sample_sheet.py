@@ -31,7 +31,7 @@ def compose_sheet(
     title: str,
     lines: Sequence[str],
 ) -> tuple[Page, int]:
-    """A column of samples for each class → a page, and how many columns it shows.
+    """A column of samples for each class (with a name) or image → a page, and how many columns it shows.
 
     void: whether masks have pixels without a class.
     """
@@ -50,7 +50,7 @@ def compose_sheet(
 
 def _caption(sample: Sample, name: str) -> tuple[str, ...]:
     """Class and image; boxes bear the names of their classes themselves."""
-    return (name, sample.name) if sample.boxes is None else (sample.name,)
+    return (name, sample.name) if name and sample.boxes is None else (sample.name,)
 
 
 def _drawn(sample: Sample, keep: Sequence[int]) -> image.Array:
