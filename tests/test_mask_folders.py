@@ -337,7 +337,8 @@ def test_masks_too_many_for_memory_are_in_a_file(photos: Path, quick: Path, monk
 def test_cnn_data_says_how_a_folder_is_read(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert small_networks.cnn("data", str(photos)) == 0
     text = capsys.readouterr().out
-    assert "photos: segmentation, read as images/ with masks/" in text and "5 in all; 3x8x12" in text
+    assert "photos: segmentation, read as images/ with masks/" in text and "images: 5; 3x8x12" in text
+    assert "no splits: training holds out a fifth of the images for testing" in text
     assert small_networks.cnn("data", str(photos), "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["splits"] == {"all": 5} and [row["images"] for row in document["classes"]] == [5, 5, 5]

@@ -19,7 +19,7 @@ from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import sizes
 from cnn_cli.layers.formulas import AXES, Formula, derivation
 from cnn_cli.layers.taps import EVERYTHING
-from cnn_cli.tables import Column, Table, format_bytes, terminal_width
+from cnn_cli.tables import Column, Table, counted, format_bytes, terminal_width
 from cnn_cli.values import product
 
 
@@ -98,7 +98,7 @@ def _explanation(plan: Plan, layer: Layer, seen: dict[str, Sight]) -> Explanatio
     if layer.shares_weights:
         parts["parameters"] = (f"those of {layer.shared_with}, counted there",)
     if buffers := sum(product(t.shape) for t in layer.tensors if t.buffer):
-        parts["buffers"] = (f"{buffers:,} values that are not trained",)
+        parts["buffers"] = (f"{counted(buffers, 'value')} not trained",)
     parts["MACs"] = derivation([rule.macs(s, layer.input_shape, layer.output_shape)]) if layer.macs else ()
     if schemes := rule.schemes(s, layer.input_shape):
         parts["padding"] = (schemes,)

@@ -12,6 +12,7 @@ from cnn_cli.checkpoints.run_folder import BEST, PREVIOUS
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import CnnError, StoppedError
 from cnn_cli.files import write_bytes
+from cnn_cli.tables import counted
 
 _KEYS = {"about", "settings", "network", "average", "optimizer", "step", "start", "ranks", "history", "best"}
 
@@ -57,7 +58,7 @@ def _alternative(path: Path, options: Sequence[str]) -> str:
         except CnnError:
             text = f"; {previous} is damaged, too"
         else:
-            state = f"step {document['step']}, {len(document['history'])} epochs done"
+            state = f"step {document['step']}, {counted(len(document['history']), 'epoch')} done"
             hint = World(size=len(document["ranks"])).resume_hint(path.parent, str(previous), *options)
             return f"; {previous} is good ({state})\n{hint}"
     return text + (f"; use {best} for eval or --weights" if best.is_file() else "")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cnn_cli.tables import counted
+
 ERROR, WARNING, NOTE = "error", "warning", "note"  # training stops; its result suffers; worth knowing
 SEVERITIES = (ERROR, WARNING, NOTE)
 _LISTED = 5  # items of a finding in the text
@@ -33,7 +35,7 @@ class Item:
 
     def __str__(self) -> str:
         names = "  ".join(image.name for image in self.images[:_LISTED])
-        more = f"  … ({len(self.images):,} images)" if len(self.images) > _LISTED else ""
+        more = f"  … ({counted(len(self.images), 'image')})" if len(self.images) > _LISTED else ""
         return f"{names}{more}{': ' * bool(names and self.text)}{self.text}"
 
 

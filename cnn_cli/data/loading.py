@@ -20,6 +20,7 @@ from cnn_cli.data.targets import classes_in, strata, with_classes
 from cnn_cli.data.unreadable import readable_pairs, without_unreadable
 from cnn_cli.errors import UsageError, closest
 from cnn_cli.files import user_cache
+from cnn_cli.tables import counted
 
 _TEST_FRACTION = 0.2  # of a folder without splits
 
@@ -132,7 +133,9 @@ def split_dataset(dataset: Dataset, val_fraction: float = 0, seed: int = 0, test
                 message = "has too few images to hold out a test split; add images, at least two per class"
                 raise UsageError(f"{dataset.name} {message}, or split it into train/ and test/")
             part = "each class" if dataset.task == CLASSIFICATION else "the images"
-            notes.append(f"{dataset.name}: no splits; a fifth of {part} ({count:,} images) is held out for testing")
+            notes.append(
+                f"{dataset.name}: no splits; a fifth of {part} ({counted(count, 'image')}) is held out for testing"
+            )
     if val_fraction and "train" in splits and "val" not in splits:
         splits["train"], splits["val"] = _hold_out(splits["train"], val_fraction, seed)
     order = ["train", "val", "test"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnn_cli.data.annotations import BoxError
 from cnn_cli.data.box_summary import box_figures, boxes_per_class
-from cnn_cli.data.dataset import DETECTION, SEGMENTATION, Dataset, Split
+from cnn_cli.data.dataset import CLASSIFICATION, DETECTION, SEGMENTATION, Dataset, Split
 from cnn_cli.data.masks import VOID, are_masks, pixel_counts
 from cnn_cli.data.preparation import sample_shapes
 from cnn_cli.tables import Column, Table, counted, percent, render
@@ -61,13 +61,16 @@ class DataSummary:
 
     def text(self) -> str:
         d = self.document()
-        splits = ", ".join(f"{n:,} in {name}" for name, n in d["splits"].items())
+        splits = ", ".join(f"{n:,}{f' in {name}' * (name != 'all')}" for name, n in d["splits"].items())
         rows = [
             f"{Path(self.dataset.name).name}: {d['task']}" + (f", read as {d['layout']}" if d["layout"] else ""),
             f"images: {splits}; {d['size']}",
             *(box_figures(self.dataset).lines() if self.dataset.task == DETECTION else []),
             *d["notes"],
         ]
+        if "all" in self.dataset.splits:
+            part = "each class" if self.dataset.task == CLASSIFICATION else "the images"
+            rows.append(f"no splits: training holds out a fifth of {part} for testing")
         if d["void_pixels"]:
             rows.append(f"void: {percent(d['void_pixels'] / sum(self._pixels()))} of the pixels")
         return "\n".join([*rows, "", render(self.table())])

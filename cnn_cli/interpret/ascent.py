@@ -19,6 +19,7 @@ from cnn_cli.errors import UsageError, closest, listed
 from cnn_cli.interpret.activations import Reached, runs, untouched
 from cnn_cli.interpret.scores import Scores
 from cnn_cli.language.plan import Layer
+from cnn_cli.tables import counted
 from cnn_cli.values import parse_numbers
 
 TRANSFORMS, PARAMETRIZATIONS = ("jitter", "scale", "rotate", "blur"), ("fourier", "pixels")
@@ -60,7 +61,7 @@ class Ascent:
         """`256 steps of gradient ascent, Fourier parametrization; transforms jitter, blur; seed 0`."""
         kind = {"fourier": "Fourier", "pixels": "pixel"}[self.parametrization]
         robust = f"transforms {', '.join(self.transforms)}" if self.transforms else "no transforms"
-        return f"{self.steps} steps of gradient ascent, {kind} parametrization; {robust}; seed {self.seed}"
+        return f"{counted(self.steps, 'step')} of gradient ascent, {kind} parametrization; {robust}; seed {self.seed}"
 
 
 def transforms_of(text: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from cnn_cli.data.masks import VOID
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.activations import untouched
 from cnn_cli.interpret.scores import Scores
+from cnn_cli.tables import counted
 
 METHODS, NORMS = ("pgd", "fgsm"), ("linf", "l2")
 
@@ -49,7 +50,7 @@ class Attack:
     @property
     def title(self) -> str:
         """`PGD, 10 steps, L∞`."""
-        steps = f"PGD, {self.steps} steps" if self.method == "pgd" else "FGSM"
+        steps = f"PGD, {counted(self.steps, 'step')}" if self.method == "pgd" else "FGSM"
         return f"{steps}, {'L∞' if self.norm == 'linf' else 'L2'}"
 
     @property

@@ -149,10 +149,11 @@ class BoxMistakes:
     def headline(self) -> str:
         o, errors = self.outcomes, self.outcomes.classified.count()
         objects = int(o.precision.counts[0].sum())
-        where = f"{len(o.images):,} images of {split_name(o.images)}"
+        where = f"{counted(len(o.images), 'image')} of {split_name(o.images)}"
         if not errors.hits:
-            return f"{where}: none of {objects:,} objects is detected at any score threshold"
-        hits = f"{errors.hits:,} of {objects:,} objects detected at a score threshold of {errors.score:.2f} (best F1)"
+            return f"{where}: none of {counted(objects, 'object')} is detected at any score threshold"
+        threshold = f"at a score threshold of {errors.score:.2f} (best F1)"
+        hits = f"{errors.hits:,} of {counted(objects, 'object')} detected {threshold}"
         counts = sorted(((getattr(errors, name), title) for name, (title, _) in ERROR_TITLES.items()), reverse=True)
         lines = [f"{where}: {hits}", ", ".join(f"{n:,} {title}" for n, title in counts)]
         if wrong := objects - errors.hits - errors.missed:

@@ -9,7 +9,7 @@ from cnn_cli.pictures import image
 from cnn_cli.pictures.box_drawing import DrawnBox, enlargement, with_boxes
 from cnn_cli.pictures.grid import Cell, contact_sheet, picture
 from cnn_cli.pictures.page import Page, Panel, compose_page
-from cnn_cli.tables import percent
+from cnn_cli.tables import counted, percent
 from cnn_cli.training.outcomes import BoxOutcomes, ClassOutcomes, MaskOutcomes, Outcomes
 from cnn_cli.training.run_comparison import Candidate, RunComparison, sides
 
@@ -29,7 +29,7 @@ def draw_sides(comparison: RunComparison, other: Candidate, limit: int) -> Page 
     ):
         if indices:
             cells = [draw_cell(winner, loser, i) for i in indices[:limit]]
-            heading = f"{BETTER[comparison.metric].format(winner.letter)}: {len(indices):,} images"
+            heading = f"{BETTER[comparison.metric].format(winner.letter)}: {counted(len(indices), 'image')}"
             panel, _ = contact_sheet(cells)
             stack.append(Panel(panel.body, panel.rows, panel.columns, heading, panel.captions))
     if not stack:

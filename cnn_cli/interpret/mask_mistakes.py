@@ -25,7 +25,7 @@ from cnn_cli.interpret.scores import scores_of
 from cnn_cli.pictures import class_map
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
 from cnn_cli.pictures.page import Page, compose_page
-from cnn_cli.tables import Column, Table, percent
+from cnn_cli.tables import Column, Table, counted, percent
 from cnn_cli.training.outcomes import MaskOutcomes
 
 _MOST_ROWS = 8
@@ -96,7 +96,7 @@ class MaskMistakes:
         return Table(columns, [self.row(i) for i in indices])
 
     def headline(self) -> str:
-        return f"{len(self.outcomes.images):,} images of {split_name(self.outcomes.images)}"
+        return f"{counted(len(self.outcomes.images), 'image')} of {split_name(self.outcomes.images)}"
 
     def text(self) -> str:
         pixels, worst = Column("pixels", "pixels", number=True), Column("worst", "most of them in", wraps=True)

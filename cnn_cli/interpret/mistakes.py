@@ -22,7 +22,7 @@ from cnn_cli.interpret.pictured import provenance
 from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import ACCENT, Cell, contact_sheet, picture
 from cnn_cli.pictures.page import Page, Panel, compose_page
-from cnn_cli.tables import Column, Table, percent
+from cnn_cli.tables import Column, Table, counted, percent
 from cnn_cli.training.outcomes import ClassOutcomes
 
 
@@ -111,7 +111,8 @@ class Mistakes:
     def headline(self) -> str:
         images, wrong = self.outcomes.images, int((~self.outcomes.right).sum())
         share = percent(wrong / max(1, len(images)))
-        return f"{wrong:,} of {len(images):,} images of {split_name(images)} are misclassified ({share})"
+        are = "is" if wrong == 1 else "are"
+        return f"{wrong:,} of {counted(len(images), 'image')} of {split_name(images)} {are} misclassified ({share})"
 
     def table(self) -> Table:
         """All mistakes, the largest loss first."""

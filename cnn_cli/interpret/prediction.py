@@ -20,7 +20,7 @@ from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import ACCENT, Cell, contact_sheet, picture, room
 from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.progress import progress_bar
-from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tables import Column, Table, counted, percent, render
 from cnn_cli.tasks.selection import task_for
 
 _BATCH = 64
@@ -84,7 +84,7 @@ class Predictions:
             labelled = "" if len(known) == len(self.images) else " whose class is known"
             lines += [
                 "",
-                f"accuracy {percent(correct / len(known))}: {correct:,} of {len(known):,} images{labelled}",
+                f"accuracy {percent(correct / len(known))}: {correct:,} of {counted(len(known), 'image')}{labelled}",
             ]
         if self.temperature is not None:
             lines += [
@@ -198,7 +198,7 @@ def draw_predictions(predictions: Predictions) -> Page:
     lines = [provenance(predictions.loaded)]
     if known:
         correct = sum(shot.correct for shot in known)
-        lines.insert(0, f"accuracy {percent(correct / len(known))}: {correct:,} of {len(known):,} images")
+        lines.insert(0, f"accuracy {percent(correct / len(known))}: {correct:,} of {counted(len(known), 'image')}")
     if predictions.temperature is not None:
         lines.append(f"probabilities are calibrated (temperature {predictions.temperature:.3f})")
     if shown < len(predictions.images):

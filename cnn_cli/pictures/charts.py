@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnn_cli.pictures.html import Html, element, folded, join, table
-from cnn_cli.tables import Column, Table
+from cnn_cli.tables import Column, Table, counted
 
 _WIDTH, _HEIGHT = 440.0, 260.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 428.0, 12.0, 222.0  # px of the part with the data
@@ -182,7 +182,7 @@ def reliability_chart(title: str, rows: Sequence[Mapping[str, Any]], show: Show)
     for row in full:
         x, y = x_axis(row["low"]) + 1, y_axis(row["accuracy"])
         width = x_axis(row["high"]) - x - 1
-        words = f"confidence {show(row['confidence'])}, accuracy {show(row['accuracy'])}, {row['n']:,} images"
+        words = f"confidence {show(row['confidence'])}, accuracy {show(row['accuracy'])}, {counted(row['n'], 'image')}"
         opacity = 0.35 + 0.65 * row["n"] / max(r["n"] for r in full)
         bar = element(
             "rect",

@@ -9,7 +9,7 @@ from cnn_cli.interpret.mistakes import Mistakes
 from cnn_cli.pictures.grid import picture
 from cnn_cli.pictures.html import Html, Section, element, embedded, folded, join, thumbnail
 from cnn_cli.report.run_facts import RunFacts
-from cnn_cli.tables import percent
+from cnn_cli.tables import counted, percent
 from cnn_cli.tasks.classification_result import MAX_MATRIX
 from cnn_cli.tasks.segmentation_result import SegmentationResult
 from cnn_cli.tasks.uncertainty import Array
@@ -83,7 +83,7 @@ def _matrix(facts: RunFacts, classes: Sequence[str], counts: Array, linked: bool
             strength = share[i, j] if i == j else (off[i, j] / most) ** 0.5
             text: str | Html = (percent(float(share[i, j])) if shares else f"{counts[i, j]:,}") if counts[i, j] else "·"
             if linked and counts[i, j]:
-                label = f"{name} predicted as {other}: {counts[i, j]:,} images"
+                label = f"{name} predicted as {other}: {counted(int(counts[i, j]), 'image')}"
                 text = element("a", text, href=f"#{facts.id(f'cell-{i}-{j}')}", aria_label=label, title=label)
             kind = "hit" if i == j else "miss"
             cells.append(element("td", text, class_=kind, style=f"--share:{strength:.3f}" if counts[i, j] else None))
@@ -118,7 +118,7 @@ def _cell_images(outcomes: ClassOutcomes, i: int, j: int) -> tuple[list[int], st
     words = f"{names[i]}, correct" if i == j else f"{names[i]} predicted as {names[j]}"
     return [
         int(n) for n in own[np.argsort(order, kind="stable")]
-    ], f"{words}: {len(own):,} images, {share} of the class"
+    ], f"{words}: {counted(len(own), 'image')}, {share} of the class"
 
 
 def _pairs(

@@ -6,7 +6,7 @@ from typing import Any
 from cnn_cli.pictures.charts import Line, line_chart, share_bar
 from cnn_cli.pictures.html import Html, Section, element, figures, join, table
 from cnn_cli.report.run_facts import RunFacts
-from cnn_cli.tables import Column, Table, percent
+from cnn_cli.tables import Column, Table, counted, percent
 from cnn_cli.tasks.average_precision import RECALLS
 from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.detection_errors import ERROR_TITLES, NOTHING_CORRECT
@@ -53,7 +53,7 @@ def result_section(facts: RunFacts) -> Section:
         content = join(notes, element("p", "There is no result.", class_="soft"))
     else:
         result, data = facts.result, facts.outcomes.images.data if facts.outcomes else facts.data
-        where = f"{result.n:,} images of the {result.split} split of {data.rstrip('/').rpartition('/')[2]}."
+        where = f"{counted(result.n, 'image')} of the {result.split} split of {data.rstrip('/').rpartition('/')[2]}."
         level = " Ranges are 95% intervals over images." if _intervals(result) else ""
         content = join(notes, figures(_figures(result)), element("p", where + level, class_="soft"))
     return Section(facts.id("result"), "Result", content)

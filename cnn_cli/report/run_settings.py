@@ -7,7 +7,7 @@ from cnn_cli.analysis.summary import estimates, setup
 from cnn_cli.pictures.html import Html, Section, element, folded, table
 from cnn_cli.report.run_facts import RunFacts
 from cnn_cli.settings import SETTINGS, as_typed
-from cnn_cli.tables import Column, Table, format_bytes, format_count
+from cnn_cli.tables import Column, Table, counted, format_bytes, format_count
 from cnn_cli.training.epoch_log import clock
 
 _SOURCES = {
@@ -94,7 +94,7 @@ def speed_section(facts: RunFacts) -> Section:
     if facts.seconds and facts.result:
         rate = facts.result.n / facts.seconds
         rows["evaluation for this report"] = (
-            f"{facts.result.n:,} images in {clock(facts.seconds)}: {rate:,.0f} images/s, data loading included"
+            f"{counted(facts.result.n, 'image')} in {clock(facts.seconds)}: {rate:,.0f} images/s, data loading included"
         )
     rows["parameters"] = f"{plan.params:,}"
     rows["computation per image"] = f"{format_count(plan.macs, 'MACs')} = {format_count(2 * plan.macs, 'FLOPs')}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnn_cli.distributed.world import World
-from cnn_cli.tables import Column, Table, percent, render, wrapped
+from cnn_cli.tables import Column, Table, counted, percent, render, wrapped
 from cnn_cli.tasks.average_precision import (
     RECALLS,
     SIZES,
@@ -231,9 +231,9 @@ class DetectionResult:
         errors = self.errors
         counts = {name: getattr(errors, name) for name in ERROR_TITLES}
         if not errors.hits:
-            return [f"{NOTHING_CORRECT}; all {errors.missed:,} objects are missed"]
+            return [f"{NOTHING_CORRECT}; {errors.missed:,} of {counted(self.objects, 'object')} missed"]
         detections = sum(counts.values()) - errors.missed + errors.hits
-        correct = f"{errors.hits:,} of {detections:,} detections correct"
+        correct = f"{errors.hits:,} of {counted(detections, 'detection')} correct"
         head = f"at a score threshold of {errors.score:.2f} (best F1): {correct}"
         kinds = sorted(counts, key=lambda name: -counts[name])
         width = max(len(title) for title, _ in ERROR_TITLES.values())

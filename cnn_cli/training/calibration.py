@@ -9,7 +9,7 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork, store_temperature
 from cnn_cli.data.masks import VOID
 from cnn_cli.data.preparation import PreparedSplit
 from cnn_cli.errors import UsageError
-from cnn_cli.tables import wrapped
+from cnn_cli.tables import counted, wrapped
 from cnn_cli.tasks.calibration import count_bins, fit_temperature, likelihood_loss, reliability_of, tempered
 from cnn_cli.tasks.classification import Classification
 from cnn_cli.tasks.segmentation import Segmentation
@@ -66,7 +66,7 @@ def _validation(setup: Setup, split: PreparedSplit) -> tuple[Tensor, Tensor, str
     """The log-probabilities (n, K) and true classes (n,) of the images, or of a random part of their pixels; and what
     they are of, in words."""
     task, columns = setup.task, list[tuple[Tensor, Tensor]]()
-    images, generator = f"{len(split):,} validation images", torch.Generator().manual_seed(0)
+    images, generator = counted(len(split), "validation image"), torch.Generator().manual_seed(0)
     for outputs, targets in setup.run(split):
         if isinstance(task, Classification):
             columns.append((task.main.log_probabilities(outputs.float()).cpu(), targets.cpu()))

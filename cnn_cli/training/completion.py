@@ -12,6 +12,7 @@ from cnn_cli.data.batches import ReadError
 from cnn_cli.errors import CnnError, DivergedError, StoppedError
 from cnn_cli.files import WriteError, write_text
 from cnn_cli.pictures.film import FRAMES, STRIP, write_film
+from cnn_cli.tables import counted
 from cnn_cli.tasks.base import metric_title
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import speedups
@@ -67,7 +68,7 @@ class RunResult:
         if self.result:
             reached = read_result(self.result)
             split = f"{reached.split} (--overfit: the training images)" if self.overfit else reached.split
-            head = f"{self.network} on {Path(self.data).name}, {split}: {reached.n:,} images"
+            head = f"{self.network} on {Path(self.data).name}, {split}: {counted(reached.n, 'image')}"
             lines = [f"{head}, weights of epoch {self.best_epoch}", reached.headline(), ""]
         width = max(map(len, self.files))
         return "\n".join([*lines, *(f"{name:<{width}}  {path}" for name, path in self.files.items())])

@@ -22,7 +22,7 @@ from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder, write_text
 from cnn_cli.progress import progress_bar
 from cnn_cli.settings import SETTINGS, asked_for, values_of
-from cnn_cli.tables import Table
+from cnn_cli.tables import Table, counted
 from cnn_cli.tasks.base import Measure, Task, TaskResult, document_of
 from cnn_cli.tasks.classification import Classification
 from cnn_cli.tasks.segmentation import Segmentation
@@ -49,7 +49,7 @@ class Evaluation:
         return document_of(self.result, self.network, self.data, self.checkpoint)
 
     def text(self) -> str:
-        head = f"{self.network} on {Path(self.data).name}, {self.result.split}: {self.result.n:,} images"
+        head = f"{self.network} on {Path(self.data).name}, {self.result.split}: {counted(self.result.n, 'image')}"
         return f"{head}\n{self.result.text()}"
 
     def table(self) -> Table:

@@ -18,6 +18,7 @@ from cnn_cli.device import fast_bf16
 from cnn_cli.errors import UsageError
 from cnn_cli.language.freezing import is_frozen
 from cnn_cli.settings import BY_OPTIMIZER, by_optimizer
+from cnn_cli.tables import counted
 from cnn_cli.training.muon import muon_step
 
 _ADAM = ("exp_avg", "exp_avg_sq")
@@ -59,10 +60,9 @@ class Group:
     def __str__(self) -> str:
         values = sum(p.numel() for p in self.parameters)
         decay = f", weight decay {self.weight_decay:g}" if self.weight_decay else ""
-        only = f" in the first {self.epochs} epochs" if self.epochs else ""
-        return (
-            f"{self.optimizer}, lr {self.lr:g}{decay}{only} for {len(self.parameters)} tensors ({values:,} parameters)"
-        )
+        only = f" in the first {counted(self.epochs, 'epoch')}" if self.epochs else ""
+        size = f"{counted(len(self.parameters), 'tensor')} ({counted(values, 'parameter')})"
+        return f"{self.optimizer}, lr {self.lr:g}{decay}{only} for {size}"
 
 
 class Optimizer:

@@ -26,6 +26,7 @@ from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_document
 from cnn_cli.pictures.film import begin_film, check_film
 from cnn_cli.settings import Setting, unknown_variables
+from cnn_cli.tables import counted
 from cnn_cli.tasks.selection import task_of
 from cnn_cli.training import resumption
 from cnn_cli.training.completion import RunResult, read_run, train_to_completion
@@ -98,7 +99,8 @@ def resume(request: Request, run: Path) -> RunResult | None:
         more_epochs = settings["epochs"].value != saved["settings"]["epochs"][0]
         if (run / CURVES).is_file() and not more_epochs and file.name == LAST:
             if world.is_main:
-                request.say(f"{run} is finished ({len(saved['history'])} epochs); train longer with --epochs N")
+                epochs = counted(len(saved["history"]), "epoch")
+                request.say(f"{run} is finished ({epochs}); train longer with --epochs N")
             return read_run(plan.network, metadata, run, saved["history"]) if world.is_main else None
         resumption.check_processes(file, len(saved["ranks"]), world.size)
         device = choose_device(

@@ -13,7 +13,7 @@ import torch
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.checkpoints.runs import list_runs
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.tables import Column, Table, percent, render, wrapped
+from cnn_cli.tables import Column, Table, counted, percent, render, wrapped
 from cnn_cli.tasks.paired import Difference, compare_groups, compare_right, compare_sums, compare_weighted
 from cnn_cli.tasks.precision_resampling import weighted_precision
 from cnn_cli.tasks.segmentation_result import mean_ious
@@ -79,9 +79,9 @@ class RunComparison:
         low, high = (100 * end for end in difference.interval)
         figures = f"{points:+.2f} points (95% interval {low:+.2f} to {high:+.2f}), p = {difference.p:.2g}"
         figures = f"{other.letter} − {first.letter} {figures.replace('-', '−')} by {difference.test}"
-        where = f"on {self.images:,} images"
+        where = f"on {counted(self.images, 'image')}"
         if len(first.runs) > 1:
-            where = f"with {len(first.runs)} and {len(other.runs)} seeds {where}"
+            where = f"with {len(first.runs)} and {counted(len(other.runs), 'seed')} {where}"
         if not self.is_different(difference):
             return f"{first.letter} and {other.letter} cannot be told apart {where}: {figures}"
         better, worse = (other, first) if difference.value > 0 else (first, other)
@@ -90,9 +90,11 @@ class RunComparison:
     def only(self, other: Candidate, difference: Difference) -> str:
         """In a sentence: on how many images only one is right, or how many objects only one detects."""
         a, b = self.candidates[0].letter, other.letter
+        of_a, of_b = difference.only_a or 0, difference.only_b or 0
         if self.metric == "AP":
-            return f"only {a} detects {difference.only_a:,} objects, only {b} {difference.only_b:,}"
-        return f"only {a} is right on {difference.only_a:,} images, only {b} on {difference.only_b:,}"
+            own = "each at its own score threshold, of the best F1"
+            return f"only {a} detects {counted(of_a, 'object')}, only {b} {of_b:,} ({own})"
+        return f"only {a} is right on {counted(of_a, 'image')}, only {b} on {of_b:,}"
 
     def document(self) -> dict[str, Any]:
         first = self.candidates[0].outcomes[0].images
@@ -141,7 +143,8 @@ class RunComparison:
 
     def text(self) -> str:
         first = self.candidates[0].outcomes[0].images
-        lines = [f"{Path(first.data).name} {first.split.name}: {self.images:,} images", "", render(self.table()), ""]
+        head = f"{Path(first.data).name} {first.split.name}: {counted(self.images, 'image')}"
+        lines = [head, "", render(self.table()), ""]
         for other, d in zip(self.candidates[1:], self.differences, strict=True):
             lines.append(wrapped(self.verdict(other, d)))
             if d.only_a is not None:
@@ -231,7 +234,7 @@ def _check_same(first: str, a: Outcomes, other: str, b: Outcomes) -> None:
     if set(a.images.classes) != set(b.images.classes):
         raise UsageError(f"{first} and {other} have different classes; compare runs on the same data")
     if a.images.names != b.images.names:
-        counts = f"{len(a.images):,} images of {a.images.data} and {len(b.images):,} of {b.images.data}"
+        counts = f"{counted(len(a.images), 'image')} of {a.images.data} and {len(b.images):,} of {b.images.data}"
         raise UsageError(f"{first} and {other} are evaluated on different images ({counts}); {fix}")
 
 
