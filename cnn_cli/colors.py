@@ -1,4 +1,4 @@
-"""Color on a terminal: of errors, warnings, headings and the best values. None in files and pipes, or with NO_COLOR."""
+"""Colors on a terminal: errors, warnings, headings and best values. None in files and pipes, or with NO_COLOR."""
 
 import os
 import re

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def pick(name: str) -> "torch.device":
-    """`auto`, `cpu`, `cuda`, `cuda:1` or `mps` → the device; UsageError where it is not there."""
+    """`auto`, `cpu`, `cuda`, `cuda:1` or `mps` → the device; UsageError if it is not available."""
     import torch
 
-    # Without check_available, torch names the accelerator that it was built for, whether there is one or not.
+    # Without check_available, torch names the accelerator that it was built for, even if it is not there.
     best = torch.accelerator.current_accelerator(check_available=True)
     if name == "auto":
         return best or torch.device("cpu")
@@ -63,10 +63,10 @@ def fast_bf16(device: "torch.device") -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the memory of freed activations for the next step, in place of returning it to the kernel.
+    """Let glibc keep the memory of freed activations for the next step instead of returning it to the kernel.
 
     Large activations are otherwise mapped and page-faulted anew at every step: the plain loop on a CPU is 1.26 times as
-    fast with this, bit for bit the same. The cost: memory goes back to the system only at exit. Nothing without glibc.
+    fast with this, with bitwise equal results, but memory is returned only at exit. No effect without glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -78,7 +78,7 @@ def keep_freed_memory() -> None:
 
 
 def free_memory(device: "torch.device | None" = None) -> int:
-    """Bytes that can still be used: of the GPU, or of the host (within its cgroup's limit)."""
+    """Free bytes of the GPU, or of the host (within the limit of its cgroup)."""
     if device is not None and device.type == "cuda":
         import torch
 
@@ -100,7 +100,7 @@ def _free_cgroup_memory() -> int:
     with suppress(OSError, ValueError):  # absent, or `max`: no limit
         limit = int((group / "memory.max").read_text())
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return max(0, limit - int(stat["anon"]))  # the rest is page cache, which the kernel gives back when asked
+        return max(0, limit - int(stat["anon"]))  # the rest is page cache, which the kernel can reclaim
     return 1 << 62
 
 

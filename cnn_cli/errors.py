@@ -1,4 +1,4 @@
-"""The family of errors. Each says what is wrong, where, and what to do next; its class gives the exit code.
+"""The errors that users see: what is wrong, where, and what to do next. The class gives the exit code.
 
 A traceback therefore always means a bug of ours (exit code 70).
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 class CnnError(Exception):
     """Failed for a reason outside the spec: a file, the disk, memory, damage, data, the network.
 
-    Among several processes that train together, `mine` tells whether this one is to say it; None: nobody has asked.
+    Among several processes that train together, `to_report` says whether this one prints it; None: not decided yet.
     """
 
     exit_code = 1
@@ -19,7 +19,7 @@ class CnnError(Exception):
 
 
 class UsageError(CnnError):
-    """The user edits something: a wrong name, option, setting or spec."""
+    """The user has to change something: a wrong name, option, setting or spec."""
 
     exit_code = 2
 
@@ -39,7 +39,7 @@ class StoppedError(CnnError):
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?`, or nothing where no known name is near: a slip of the keyboard, or the start of one.
+    """` Did you mean 'x'?` for a misspelled known name or the start of one; empty if no known name is close.
 
     >>> closest("Conv2D", ["Conv2d", "ReLU"])
     " Did you mean 'Conv2d'?"
@@ -53,7 +53,7 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, known: Collection[str]) -> str:
-    """`unknown key 'lrs'. Did you mean 'lr'?`, or what is known where nothing is near.
+    """`unknown key 'lrs'. Did you mean 'lr'?`, or all known names if none is close.
 
     >>> unknown("setting", "color", ["p", "q"])
     "unknown setting 'color'. Expected one of p, q"
@@ -62,12 +62,12 @@ def unknown(kind: str, name: str, known: Collection[str]) -> str:
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:
-    """`0, 1, 3`, of many the first and how many there are."""
+    """`0, 1, 3`; of more than `most` names the first ones and their number."""
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 
 def enumerated(names: Sequence[str], word: str = "and") -> str:
-    """The names as a sentence has them.
+    """The names as they are listed in a sentence.
 
     >>> enumerated(["mixup", "CutMix", "class weights"])
     'mixup, CutMix and class weights'
@@ -77,7 +77,7 @@ def enumerated(names: Sequence[str], word: str = "and") -> str:
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One mistake in a spec at its place; `warning` where the network works all the same."""
+    """A mistake in a spec and its place; a `warning` if the network works nevertheless."""
 
     file: str
     line: int
@@ -92,7 +92,7 @@ class Problem:
 
 
 class SpecError(UsageError):
-    """A spec with mistakes: all that can be found at once, each at its place."""
+    """All mistakes of a spec that can be found at once, each with its place."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)

@@ -28,28 +28,28 @@ class DownloadError(CnnError):
 
 
 def write_bytes(path: Path, data: bytes, keep: Path | None = None) -> None:
-    """`path` holds exactly `data`, or what it held before. WriteError says what failed and what is intact.
+    """Replace the content of `path` by `data`, or leave it unchanged. WriteError says what failed and what is intact.
 
-    keep: the name under which what `path` held before goes on to exist, in the same folder.
+    keep: a path in the same folder, to which the previous content is renamed.
     """
     temporary = _temporary(path)
-    stands = "the previous file is intact" if path.exists() else "nothing was written"
+    outcome = "the previous file is intact" if path.exists() else "nothing was written"
     try:
         with _removed_on_failure(temporary):
             _write_through(temporary, data)
             if keep and path.exists():
-                _name_too(path, keep)
+                _link(path, keep)
             temporary.replace(path)
-        stands = "it is written, but may not survive a power failure"
+        outcome = "it is written, but may not survive a power failure"
         _sync_folder(path.parent)
     except OSError as error:
-        raise WriteError(f"cannot write {path} ({_size(len(data))}): {error.strerror or error}; {stands}") from None
+        raise WriteError(f"cannot write {path} ({_size(len(data))}): {error.strerror or error}; {outcome}") from None
 
 
 def put_back(kept: Path, path: Path) -> None:
-    """`path` becomes what `kept` is, in one step; `kept` stays. CnnError where that fails: then all is as before."""
+    """Restore `path` from `kept` in one step; `kept` remains. CnnError if that fails: both files are then unchanged."""
     try:
-        _name_too(kept, path)
+        _link(kept, path)
         _sync_folder(path.parent)
     except OSError as error:
         raise CnnError(f"cannot write {path}: {error.strerror or error}; {kept} is intact") from None
@@ -61,7 +61,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make `path` and its parents, and see that it can be written to. CnnError where it cannot."""
+    """Create `path` and its parents, and check that files can be written there. WriteError if they cannot."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".{os.getpid()}{_TEMPORARY}"
@@ -72,11 +72,11 @@ def make_folder(path: Path) -> None:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make `folder` for this user alone. PermissionError where others can write to it."""
+    """Create `folder` for this user alone. PermissionError if others can write to it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    facts = folder.stat()
-    if facts.st_uid != os.getuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(1, "other users can write to it")
 
 
@@ -86,7 +86,7 @@ def user_cache(name: str) -> Path:
 
 
 def make_numbered_folder(parent: Path, name: str) -> Path:
-    """Make and return `parent/name-N`, N one above the highest there. Two processes never get the same one."""
+    """Create and return `parent/name-N`, N one above the highest there. Two processes never get the same one."""
     make_folder(parent)
     number = max((number_of(p, name) for p in parent.iterdir()), default=0) + 1
     while True:
@@ -111,7 +111,7 @@ def short_path(path: Path | str) -> str:
 
 
 def holds_files(folder: Path) -> bool:
-    """Whether there is more in `folder` than what a process leaves that is killed at its start."""
+    """Whether `folder` contains more than the lock and temporary files that a killed process leaves behind."""
     return any(p.name != _LOCK and not p.match(f".*{_TEMPORARY}") for p in folder.iterdir())
 
 
@@ -124,9 +124,9 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` alone inside the `with`; CnnError where another process holds it.
+    """Lock `folder` inside the `with`; CnnError if another process has locked it.
 
-    A lock of the kernel's, so it ends with its process, however that ends; forked data workers do not inherit it.
+    The kernel releases the lock when its process ends, however it ends; forked data-loading workers do not inherit it.
     """
     path = folder / _LOCK
     fd = _open_lock(path)
@@ -139,7 +139,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process holds `folder`."""
+    """Whether another process has locked `folder`."""
     with suppress(OSError), (folder / _LOCK).open("r+b") as file:
         return not _try_lock(file.fileno())
     return False
@@ -158,8 +158,8 @@ def _open_lock(path: Path) -> int:
                 f"{path.parent} is in use by another cnn train (process {holder or 'unknown'}); wait for it, or stop it"
             )
         try:
-            if os.path.samestat(os.fstat(fd), path.stat()):  # else its last holder has just removed it: once more
-                with suppress(OSError):  # on a full disk the lock holds all the same, and its holder goes unnamed
+            if os.path.samestat(os.fstat(fd), path.stat()):  # else its last holder has just removed it: try again
+                with suppress(OSError):  # on a full disk the lock is valid, but does not name its process
                     os.ftruncate(fd, 0)
                     os.write(fd, f"{os.getpid()}\n".encode())
                 return fd
@@ -171,12 +171,12 @@ def _open_lock(path: Path) -> int:
 def _try_lock(fd: int) -> bool:
     try:
         import fcntl
-    except ImportError:  # Windows has none; there two runs in one folder are the user's care
+    except ImportError:  # not on Windows, where nothing stops two runs in one folder
         return True
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN)  # a file system without locks: go on without
+        return error.errno not in (errno.EACCES, errno.EAGAIN)  # a file system without locks: continue without one
     return True
 
 
@@ -194,8 +194,8 @@ def _removed_on_failure(temporary: Path) -> Iterator[None]:
         raise
 
 
-def _name_too(path: Path, name: Path) -> None:
-    """Let the file `path` have `name` as well, in one step; where the file system knows one name a file, a copy."""
+def _link(path: Path, name: Path) -> None:
+    """Hard-link the file `path` as `name` in one step; on file systems without hard links, copy it."""
     if name.exists() and name.samefile(path):  # rename would do nothing, and leave the temporary name there
         return
     temporary = _temporary(name)
@@ -209,7 +209,7 @@ def _name_too(path: Path, name: Path) -> None:
 
 
 def _write_through(path: Path, data: bytes) -> None:
-    """Write and fsync a new file. Never one that is there: a killed process of this number may have left a link."""
+    """Write and fsync a new file. An existing one is removed: a killed process of this PID may have left a link."""
     path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -228,7 +228,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems know no fsync of a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot fsync a folder
             raise
     finally:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""A progress bar on the terminal for what takes long; nothing in a log."""
+"""A progress bar for long computations, on a terminal only."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ def progress_bar(items: Iterable[T], total: int, description: str) -> Generator[
     from rich.console import Console
     from rich.progress import Progress
 
-    # No refresh thread: forked data workers must find no lock held.
+    # No refresh thread: it could hold a lock while data-loading workers are forked.
     with Progress(console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
         task = bar.add_task(description, total=total)
         bar.refresh()

@@ -36,7 +36,7 @@ class Normalization:
 
 
 class Precision(Choice):
-    """The precision of training steps, with a reason for the one that is missing."""
+    """The precision of training steps; fp16 is refused with the reason."""
 
     def __init__(self) -> None:
         super().__init__(("fp32", "bf16", "auto"))
@@ -53,7 +53,7 @@ _METHODS = "dirac, whitening or prior"
 
 @dataclass(frozen=True)
 class Initialization:
-    """`{"0": whitening, "*.conv?": dirac}`: what the convolutions that match a glob begin with."""
+    """`{"0": whitening, "*.conv?": dirac}`: how the convolutions that match a glob are initialized."""
 
     def read(self, value: Any) -> dict[str, str]:
         if not isinstance(value, dict) or not value:
@@ -91,9 +91,9 @@ _GROUP: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """`{parameters: "*.bias", optimizer: adamw, lr: 6e-3}`: what is left out is as for the other parameters.
+    """`{parameters: "*.bias", optimizer: adamw, lr: 6e-3}`: settings left out are those of the other parameters.
 
-    epochs: the parameters are trained in the first so many, and frozen from then on.
+    epochs: the parameters are trained for this many epochs, and frozen afterwards.
     """
 
     def read(self, value: Any) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class Fast:
-    """`auto`, `none`, or the names of what makes it fast: as a list, or with commas between them."""
+    """`auto`, `none`, or the names of speedups, as a list or separated by commas."""
 
     def read(self, value: Any) -> str | tuple[str, ...]:
         if value in ("auto", "none", ()):

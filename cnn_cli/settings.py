@@ -22,7 +22,7 @@ _STEP = ("schedule", ("step",))
 
 @dataclass(frozen=True)
 class Field:
-    """A row of the table. `only` names the choices of another setting without which this one has no meaning."""
+    """A row of the table. `only`: another setting, and those of its values for which this one applies."""
 
     group: str
     kind: Kind
@@ -32,7 +32,7 @@ class Field:
 
 
 def _rows(group: str, **rows: tuple[Any, ...]) -> dict[str, Field]:
-    """The rows of a group, each as the other values of a Field."""
+    """The rows of a group, each given by the other arguments of Field."""
     return {name: Field(group, *row) for name, row in rows.items()}
 
 
@@ -163,7 +163,7 @@ BY_OPTIMIZER: dict[str, dict[str, Any]] = {
 
 
 def by_optimizer(name: str, optimizer: str) -> Any:
-    """The default of a setting that depends on the optimizer; None where it has no meaning for it."""
+    """The default of a setting that depends on the optimizer; None if the optimizer does not have it."""
     return BY_OPTIMIZER[name].get(optimizer)
 
 
@@ -179,7 +179,7 @@ def values_of(settings: Mapping[str, Setting]) -> dict[str, Any]:
 
 
 def as_typed(value: Any) -> str:
-    """A value as it is typed for an option: `none`, `channels-last,crop-unused`; other lists and mappings as YAML."""
+    """A value as typed for an option: `none`, `channels-last,crop-unused`; other lists and mappings as YAML."""
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
         return ",".join(value)
     if isinstance(value, dict | list | tuple) and value:
@@ -189,8 +189,8 @@ def as_typed(value: Any) -> str:
     return "none" if value in (None, (), []) else shown(value).strip("'")
 
 
-def read_train(block: Mapping[str, Any], under: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
-    """Every mistake in a spec's `train:` block, or in a recipe, which lies over it (`under`), as (key, message)."""
+def read_train(block: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
+    """Every mistake in a spec's `train:` block, or in a recipe that overrides the block `base`, as (key, message)."""
     values: dict[str, Any] = {}
     problems: list[tuple[str, str]] = []
     for key, value in block.items():
@@ -202,13 +202,13 @@ def read_train(block: Mapping[str, Any], under: Mapping[str, Any] | None = None)
             values[key] = SETTINGS[key].kind.read(value)
         except ValueError as error:
             problems.append((key, f"{key} {error}"))
-    whole = {**_readable(under or {}), **values}
-    problems += [(key, _out_of_place(key, whole)) for key in values if not _applies(key, whole)]
-    return problems + [(key, why) for key, why in _contradictions(whole).items() if key in values]
+    merged = {**_valid(base or {}), **values}
+    problems += [(key, _out_of_place(key, merged)) for key in values if not _applies(key, merged)]
+    return problems + [(key, reason) for key, reason in _contradictions(merged).items() if key in values]
 
 
-def _readable(block: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a block makes sense; the rest is told where it stands."""
+def _valid(block: Mapping[str, Any]) -> dict[str, Any]:
+    """The valid settings of a block; the others are reported with the block itself."""
     values = {}
     for key in block.keys() & SETTINGS.keys():
         with suppress(ValueError):
@@ -232,7 +232,7 @@ def resolve(
 
     options: of the command line, None = not given; environ: looked up as CNN_<NAME>; spec: a checked `train:` block;
     recipe: a checked recipe, which overrides it. A value that spec or recipe wrote for another optimizer or schedule
-    than the one chosen is not taken over. UsageError for a value of the wrong kind, or one that would have no effect.
+    than the chosen one is ignored. UsageError for a value of the wrong kind, or one that would have no effect.
     """
     settings = {name: _first(name, options, environ, spec, recipe or {}) for name in SETTINGS}
     values = values_of(settings)
@@ -245,8 +245,8 @@ def resolve(
             settings[name] = Setting(by_optimizer(name, values["optimizer"]), "default")
     if "nesterov" in settings and settings["nesterov"].source == "default" and not settings["momentum"].value:
         settings["nesterov"] = Setting(False, "default")
-    for why in _contradictions(values_of(settings)).values():
-        raise UsageError(why)
+    for reason in _contradictions(values_of(settings)).values():
+        raise UsageError(reason)
     return settings
 
 
@@ -284,7 +284,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def asked_for(options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Setting]:
-    """The settings that the command line or the environment names, and no others."""
+    """The settings that the command line or the environment sets, and no others."""
     settings = {name: _first(name, options, environ, {}, {}) for name in SETTINGS}
     return {name: setting for name, setting in settings.items() if setting.source != "default"}
 
@@ -315,20 +315,21 @@ def _first(
 
 
 def _choice(name: str) -> str | None:
-    """The setting that decides what this one means, or what its default is."""
+    """The setting on which the meaning or the default of this one depends."""
     only = SETTINGS[name].only
     return only[0] if only else "optimizer" if name in BY_OPTIMIZER or name == "groups" else None
 
 
 def _independent(groups: Any) -> list[dict[str, Any]]:
-    """Parameter groups without what depends on the optimizer, such as their lr; those of which nothing is left go."""
+    """Parameter groups without what depends on the optimizer, such as lr; groups that become empty are left out."""
     dependent = {"optimizer", *BY_OPTIMIZER}
     kept = [{key: value for key, value in group.items() if key not in dependent} for group in groups]
     return [group for group in kept if len(group) > 1]
 
 
 def not_inherited(settings: Mapping[str, Setting], spec: Mapping[str, Any]) -> list[str]:
-    """`lr 0.001 (for optimizer adam)`: the spec's values that a default replaces, since they are for another choice."""
+    """`lr 0.001 (for optimizer adam)`: values of the spec that were replaced by defaults, as they are for another
+    optimizer or schedule."""
     values = values_of(settings)
     texts = []
     for name, value in spec.items():
@@ -348,7 +349,7 @@ def _checked(name: str, value: Any, source: str) -> Setting:
 
 
 def _parsed(kind: Kind, text: Any) -> Any:
-    """A text as it stands where the setting takes text, else as JSON or YAML: numbers, true, null, lists, mappings."""
+    """The text itself if the setting takes text, else its value as JSON or YAML: number, true, null, list, mapping."""
     if not isinstance(text, str):
         return text
     if text.lstrip()[:1] in ("[", "{") and (value := _flow(text)) is not None:
@@ -366,10 +367,10 @@ _POWER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def _flow(text: str) -> Any:
-    """`[{parameters: "*.bias", lr: 6e-3}]` as it is written in a spec; None where it is no list or mapping."""
+    """`[{parameters: "*.bias", lr: 6e-3}]` as it is written in a spec; None if it is not a list or mapping."""
     import yaml
 
-    def numbers(value: Any) -> Any:  # YAML 1.1 takes 6e-3 for a word
+    def numbers(value: Any) -> Any:  # YAML 1.1 reads 6e-3 as text
         if isinstance(value, dict):
             return {str(key): numbers(v) for key, v in value.items()}
         if isinstance(value, list):

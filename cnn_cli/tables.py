@@ -16,9 +16,9 @@ _NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|-inf", re.I)
 
 @dataclass(frozen=True)
 class Column:
-    """A column: the key of its values in the rows, its title, and whether it is numbers or text that may be wrapped.
+    """A column: the key of its values in the rows, its title, and whether it holds numbers or text that may be wrapped.
 
-    `show` is how people read a value; `brief` a shorter form for where the full ones leave no room. CSV has raw values.
+    `show` formats a value for people, `brief` in a shorter form for narrow terminals. CSV has raw values.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Table:
 
 @runtime_checkable
 class Result(Protocol):
-    """What a command has computed: plain data for --json, and a text for people. Neither prints nor writes."""
+    """The result of a command: plain data for --json, and a text for people. Neither prints nor writes."""
 
     def document(self) -> dict[str, Any] | list[dict[str, Any]]: ...
 
@@ -59,7 +59,7 @@ class TableResult(Result, Protocol):
 
 
 def terminal_width() -> int:
-    """Columns of the terminal; 80 where there is none, COLUMNS where it is set."""
+    """Columns of the terminal; COLUMNS if that is set, 80 without a terminal."""
     return max(40, shutil.get_terminal_size((80, 24)).columns)
 
 
@@ -87,7 +87,7 @@ def format_count(value: int, unit: str = "") -> str:
 
 
 def format_bytes(count: int) -> str:
-    """Bytes in the unit a reader expects, powers of 1000."""
+    """`63.0 MB`: bytes in units of powers of 1000."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
         if count >= size * 0.9995:
             return f"{count / size:.1f} {unit}"
@@ -100,7 +100,7 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share as people read it: 91.7%, and never 100% for less than all."""
+    """A fraction as a percentage, 91.7%; never 100% for less than all."""
     return f"{min(share, 1 - 10 ** -(digits + 2)) if share < 1 else 1:.{digits}%}"
 
 
@@ -126,7 +126,7 @@ def _csv(table: Table) -> str:
 
 
 def _raw(value: Any) -> str:
-    """A plain number, or text; text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    """A plain number, or text; an apostrophe is put before text that a spreadsheet would take for a formula."""
     if isinstance(value, int | float):
         return str(value)
     text = cell(value)
@@ -148,8 +148,8 @@ def _markdown(table: Table) -> str:
 
 
 def _text(table: Table, width: int) -> str:
-    """First numbers are shortened, then prose wraps, then names; columns that still do not fit follow in a second
-    table, which begins with the first column again. Columns without any value are left out."""
+    """To fit the width, numbers are shortened first, then prose is wrapped, then names; columns that still do not fit
+    follow in a second table, which repeats the first column. Columns without any value are left out."""
     valued = tuple(c for c in table.columns if any(row.get(c.key) not in (None, "") for row in table.rows))
     table = Table(valued, table.rows, table.total) if valued else table
     for brief, level in ((False, 0), (True, 0), (True, 1), (True, 2)):
@@ -168,11 +168,11 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + 2 * (len(widths) - 1)
 
 
-_LEAST, _WORD = (0, 12, 8), (0, 24, 16)  # by level: the least width of text that wraps, and the longest word kept whole
+_LEAST, _WORD = (0, 12, 8), (0, 24, 16)  # by level: minimum width of wrapped text, longest unbroken word
 
 
 def _widths(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int, level: int) -> list[int]:
-    """The widths of all columns: natural ones, or where those are too much, the widest give way as far as `level`
+    """The widths of all columns: natural ones, or if those do not fit, the widest are reduced as far as `level`
     allows."""
     widths, floors = [], []
     for column, (title, *texts) in zip(columns, zip(*cells, strict=True), strict=True):
@@ -196,7 +196,7 @@ def _drawn(table: Table, cells: Sequence[Sequence[str]], widths: Sequence[int]) 
 
 
 def _row(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """One row as lines; long cells continue below themselves."""
+    """One row as lines; long cells continue on the next line of their column."""
     columns_of_lines = [_wrap(text, w) for text, w in zip(cells, widths, strict=True)]
     lines = []
     for parts in zip_longest(*columns_of_lines, fillvalue=""):
@@ -206,7 +206,7 @@ def _row(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int])
 
 
 def _wrap(text: str, width: int, indent: str = "") -> list[str]:
-    """The text in lines of at most `width` characters, those after the first behind `indent`."""
+    """The text in lines of at most `width` characters; those after the first start with `indent`."""
     if len(text) <= width and "\n" not in text:
         return [text.rstrip()]
     lines = []
@@ -222,7 +222,7 @@ def _wrap(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def _pieces(text: str, width: int, breaks: Sequence[str] = (" ", "/", "._-")) -> list[str]:
-    """Words with the space behind them; those longer than `width` are broken behind a slash, a dot or anywhere."""
+    """Words with the space after them; those longer than `width` are broken after a slash, a dot or anywhere."""
     if not breaks:
         return [text[i : i + width] for i in range(0, len(text), width)]
     pieces = re.findall(rf"[^{breaks[0]}]*[{breaks[0]}]+|[^{breaks[0]}]+", text)
@@ -230,5 +230,5 @@ def _pieces(text: str, width: int, breaks: Sequence[str] = (" ", "/", "._-")) ->
 
 
 def _longest(text: str, width: int) -> int:
-    """The lines of words, which are broken where they are longer than `width`."""
+    """The length of the longest word, where words longer than `width` are broken."""
     return max((len(piece.rstrip()) for part in text.split("\n") for piece in _pieces(part, width)), default=0)

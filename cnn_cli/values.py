@@ -1,4 +1,4 @@
-"""Kinds of values that a setting may take: read one, or say as JSON Schema what is allowed.
+"""Kinds of values that a setting may take: read a value, or describe the valid ones as JSON Schema.
 
 The layer table and the training settings are both written in these kinds, so that a wrong value is refused in the same
 words everywhere: "must be an integer of at least 1, not 0".
@@ -31,7 +31,7 @@ def shown(value: Any) -> str:
 
 
 def _flow(value: Any, depth: int) -> str:
-    """YAML's flow style, of which only so much is written out as can be seen."""
+    """The value in YAML's flow style, down to `depth` levels and with the first items of long lists."""
     if isinstance(value, str):
         return repr(value[:80])
     if value is None or isinstance(value, bool):
@@ -66,8 +66,8 @@ def _instead(value: Any, number: bool = False) -> str:
     return f"; write {value} without quotes" if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.I) else ""
 
 
-MOST_FLOAT = 3e38  # what fits 32 bits
-LARGE = 2**31 - 1  # what PyTorch's sizes hold; a limit that large is not worth telling
+MOST_FLOAT = 3e38  # about the largest float32
+LARGE = 2**31 - 1  # the largest size in PyTorch; messages leave out a limit that large
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Integer:
     def read(self, value: Any) -> int:
         ok = isinstance(value, int) and not isinstance(value, bool)
         if not ok or (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
-            told = self.most if self.most is None or self.most < LARGE or (ok and value > self.most) else None
-            words = f"must be an integer{_range(self.least, told)}, not {shown(value)}"
+            most = self.most if self.most is None or self.most < LARGE or (ok and value > self.most) else None
+            words = f"must be an integer{_range(self.least, most)}, not {shown(value)}"
             raise ValueError(words + _instead(value, number=True))
         return int(value)
 
@@ -110,7 +110,7 @@ class Number:
             )
             finite = "finite " * (isinstance(value, str) and value.lower().lstrip("+-") in ("inf", "infinity", "nan"))
             raise ValueError(f"must be a {finite}number{words}, not {shown(value)}{_instead(value, number=True)}")
-        return value  # type: ignore[no-any-return]  # 1 stays 1: PyTorch treats both alike, and it prints as written
+        return value  # type: ignore[no-any-return]  # 1 stays an int: it prints as written
 
     def schema(self) -> dict[str, Any]:
         bounds = {"exclusiveMinimum" if self.above else "minimum": self.least, "maximum": self.most}
@@ -219,7 +219,7 @@ class OneOf:
                 if not isinstance(kind, Null):
                     reasons.append(str(error))
         hint = _instead(value)
-        if len(reasons) == 1:  # it says more than what the value must be
+        if len(reasons) == 1:  # its own words may say more than the kind of value
             raise ValueError(reasons[0] + (hint if hint not in reasons[0] else ""))
         words = " or ".join(reason.removeprefix("must be ").rsplit(", not ", 1)[0] for reason in reasons)
         raise ValueError(f"must be {enumerated(words.split(' or '), 'or')}, not {shown(value)}{hint}")
@@ -229,13 +229,13 @@ class OneOf:
 
 
 def maybe(kind: Kind) -> OneOf:
-    """The kind, or nothing (YAML's `null`)."""
+    """The kind, or `null`."""
     return OneOf((Null(), kind))
 
 
 @dataclass(frozen=True)
 class Null:
-    """Nothing: YAML's `null`."""
+    """YAML's `null`."""
 
     def read(self, value: Any) -> None:
         if value is not None:

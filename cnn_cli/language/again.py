@@ -1,7 +1,7 @@
-"""`{Again: head}`: an earlier layer or group once more, with the same weights, on other values.
+"""`{Again: head}`: an earlier layer or group, applied with the same weights to other inputs.
 
-The part is not read anew: its layers, with the settings that they have, get what arrives now. So sizes that were
-inferred where it is used first must fit here too.
+The part is not expanded anew: its layers keep their settings and get new inputs, so sizes that were inferred at its
+first use must fit here too.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ Part = tuple[Layer | Group, Output]
 
 @dataclass(frozen=True)
 class _Use:
-    """A further use: the text that names the part, the path of the part, and the path at which it is used."""
+    """A further use of a part: the node that names it, its own path, and the path of this use."""
 
     node: Node
     first: str
@@ -31,7 +31,7 @@ class _Use:
 
 
 def use_again(context: Context, node: Node, siblings: Siblings, site: Site) -> Part:
-    """What `{Again: NAME}` makes of the values in `site.input`."""
+    """The part of `{Again: NAME}`, applied to the values in `site.input`."""
     name = evaluate(context, node, site)
     if name is UNKNOWN:
         return unknown_part(site)
@@ -42,13 +42,13 @@ def use_again(context: Context, node: Node, siblings: Siblings, site: Site) -> P
         context.problem(node, site.label, message)
     elif child is None:
         sibling(context, Node(name, *node.place), siblings, site)  # notes why there is none
-    elif (value_at(siblings.outputs, str(name)) or site.input).shape is not None:  # else its mistake is noted
+    elif (value_at(siblings.outputs, str(name)) or site.input).shape is not None:  # else its mistake is already noted
         return _used(context, _Use(node, child.part.name, site.path), child.part, site.input, site)
     return unknown_part(site)
 
 
 def _no_part(node: Node, name: Any, siblings: Siblings) -> str:
-    """Why a value is not a part that can be used again; empty where there is no such value either."""
+    """Why a name does not stand for a part; empty if there is no such value at all."""
     if not isinstance(name, str):
         return f"Again takes the name of an earlier layer or group, not {shown(node.plain)}; write {{Again: NAME}}"
     if value_at(siblings.outputs, name) is None:
@@ -57,7 +57,7 @@ def _no_part(node: Node, name: Any, siblings: Siblings) -> str:
 
 
 def _mistake(context: Context, child: Child, site: Site) -> str:
-    """Why a part cannot be used again here; empty where it can."""
+    """Why a part cannot be used again here; empty if it can."""
     part, entering = child.part, len(site.input.inputs) or 1
     if isinstance(part, Layer) and part.type == "Parameter":
         return f"{child.key!r} is a Parameter, which may be named as often as needed; write its name"
@@ -72,7 +72,7 @@ def _mistake(context: Context, child: Child, site: Site) -> str:
 
 
 def _used(context: Context, use: _Use, part: Layer | Group, entering: Output, site: Site) -> Part:
-    """A layer or group of the part with what arrives at it here."""
+    """A layer or group of the part, applied to its input here."""
     site = replace(site, path=use.path_of(part), input=entering)
     context.step(use.node, site)
     values = Siblings.entered(use.node, entering)
@@ -92,7 +92,7 @@ def _used(context: Context, use: _Use, part: Layer | Group, entering: Output, si
 
 
 def _layer(context: Context, use: _Use, layer: Layer, inputs: tuple[Output, ...], site: Site) -> Part:
-    """A layer once more: its settings must be those that would be inferred here."""
+    """A layer of the part: its settings must equal those that would be inferred here."""
     if any(x.shape is None for x in inputs):
         return unknown_part(site)
     settings, rule = dict(layer.settings), layer.rule

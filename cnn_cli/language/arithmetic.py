@@ -1,7 +1,7 @@
 """`${4 * width}`: arithmetic on arguments, read by Python's parser and computed here; nothing else is evaluated.
 
 Numbers, argument names, sizes of siblings (`skip.out_channels`), + - * / // % and parentheses, and the functions max,
-min and round, all with the values that they have in Python; // gives an integer for decimal numbers too.
+min and round, with the same results as in Python, except that // returns an integer for floats too.
 """
 
 import ast
@@ -30,14 +30,14 @@ _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.\w+)*")
 
 
 def calculate(text: str, value: Callable[[str], Number]) -> Number:
-    """The value of an expression; `value(name)` gives that of an argument. ValueError says what is wrong with it."""
+    """The value of an expression; `value(name)` returns that of an argument. ValueError says what is wrong with it."""
     tree, names, invalid = _parsed(text)
-    return _Evaluation(names, value, invalid).of(tree)
+    return _Evaluation(names, value, invalid).evaluate(tree)
 
 
 @lru_cache(maxsize=1000)
 def _parsed(text: str) -> tuple[ast.expr, list[str], str]:
-    """The tree of an expression, the names in it, and what is said where a part of it is not valid."""
+    """The tree of an expression, the names in it, and the message for an invalid part."""
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"an expression has at most {MOST_CHARACTERS} characters; use an argument for a part of it")
     forms = "numbers, argument names, + - * / // % and parentheses, max(a, b), min(a, b) and round(a)"
@@ -46,7 +46,7 @@ def _parsed(text: str) -> tuple[ast.expr, list[str], str]:
         raise ValueError(invalid)
     names: list[str] = []
 
-    def numbered(match: re.Match[str]) -> str:  # Python's keywords, and paths such as encoder.0, are names as any other
+    def numbered(match: re.Match[str]) -> str:  # Python's keywords and paths such as encoder.0 are valid names
         names.append(match[0])
         return f"_{len(names) - 1}"
 
@@ -58,20 +58,20 @@ def _parsed(text: str) -> tuple[ast.expr, list[str], str]:
 
 
 class _Evaluation:
-    """The values of the parts of an expression, whose names are numbered."""
+    """Evaluates an expression whose names are numbered."""
 
     def __init__(self, names: list[str], value: Callable[[str], Number], invalid: str) -> None:
         self.names, self.value, self.invalid = names, value, invalid
 
-    def of(self, node: ast.expr) -> Number:
+    def evaluate(self, node: ast.expr) -> Number:
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
             return _bounded(node.value, str(node.value)[:20])  # type: ignore[arg-type]
         if isinstance(node, ast.Name):
             return self.value(self.named(node))
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -self.of(node.operand)
+            return -self.evaluate(node.operand)
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-            return _apply(*_OPERATORS[type(node.op)], self.of(node.left), self.of(node.right))
+            return _apply(*_OPERATORS[type(node.op)], self.evaluate(node.left), self.evaluate(node.right))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
             return self.call(self.named(node.func), node.args)
         raise ValueError(self.invalid)
@@ -83,7 +83,7 @@ class _Evaluation:
         function, fewest, most = _FUNCTIONS.get(name, (max, 1, 0))
         if not fewest <= len(args) <= most:
             raise ValueError(self.invalid)
-        return function(*(self.of(arg) for arg in args))
+        return function(*(self.evaluate(arg) for arg in args))
 
 
 def _bounded(result: Number, text: str) -> Number:

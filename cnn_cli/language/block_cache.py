@@ -1,6 +1,6 @@
-"""Blocks that are used again: with equal arguments, on equal shapes, their layers are copied instead of expanded anew.
+"""A cache of expanded blocks: for equal arguments and input shapes, their layers are copied instead of expanded anew.
 
-Only what has no mistakes and no warnings is kept, so that each of these is noted at every place where it occurs.
+Only blocks without mistakes and warnings are cached, so that each of these is noted at every place where it occurs.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ from cnn_cli.language.spec import Block, words
 from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.layers import LayerType, SizeOf
 
-MOST_LAYERS = 50_000  # that are kept
+MOST_LAYERS = 50_000  # in the cache
 Part = tuple[Layer | Group, Output]
 Key = tuple[Any, ...]
 _numbers = count()
@@ -24,16 +24,16 @@ _numbers = count()
 
 @dataclass(frozen=True)
 class _Expansion:
-    """What a block was expanded to, and what else that changed."""
+    """The result of expanding a block, and what else that changed in the context."""
 
-    site: Site  # kept, so that the texts by whose identity the key tells them apart stay alive
+    site: Site  # keeps the nodes alive whose id() is in the key
     part: Layer | Group
     output: Output
     layers: int
     steps: int
     params: int
     types: frozenset[str]
-    averts: frozenset[str]  # types before it without which there would be a warning
+    averts: frozenset[str]  # layer types before it that prevent a warning
     blocks: frozenset[str]
     uses_in_channels: bool
 
@@ -54,7 +54,7 @@ KEPT = _Kept()
 
 
 def expand_block(context: Context, block: Block, site: Site, expand: Callable[[], Part]) -> Part:
-    """What `expand` makes of a block at `site`, whose scope has the arguments."""
+    """The result of `expand` for a block at `site`, whose scope has the arguments, from the cache if possible."""
     key = _key(context, block, site)
     if key is None:
         return expand()
@@ -65,7 +65,7 @@ def expand_block(context: Context, block: Block, site: Site, expand: Callable[[]
 
 
 def _key(context: Context, block: Block, site: Site) -> Key | None:
-    """What the expansion follows from; None where that is not known, or follows from what is around the block."""
+    """All that the expansion depends on; None if some of it is unknown, or is outside of the block."""
     inside = f"{site.path}."
     entering, scope = site.input.inputs or (site.input,), _scope_number(site.scope)
     shapes = tuple((x.shape, x.bare) for x in entering)
@@ -74,12 +74,12 @@ def _key(context: Context, block: Block, site: Site) -> Key | None:
     if any(x.shape is None or x.pieces or x.inputs for x in entering):
         return None
     rows = [x.row for x in entering]
-    same = tuple(rows.index(row) for row in rows)  # which of them are one value
+    same = tuple(rows.index(row) for row in rows)  # which of them are the same value
     return id(block), scope, shapes, same, len(site.input.inputs), context.nested
 
 
 def _scope_number(scope: Scope) -> int | None:
-    """A number that scopes of the same contents have; None where one of the values is not known, or may change."""
+    """A number that scopes with equal contents share; None if a value is unknown or may change."""
     if "number" not in scope.cache:
         values = tuple((name, _value(value)) for name, value in scope.values.items())
         key = id(scope.spec.blocks), scope.owner, scope.index, values
@@ -92,9 +92,9 @@ def _scope_number(scope: Scope) -> int | None:
 
 
 def _value(value: Any) -> Any:
-    """An argument as a part of a key; None where it is not known, or its text reads the sizes of siblings."""
+    """An argument as a part of a key; None if it is unknown, or reads the sizes of siblings."""
     if not isinstance(value, Closure):
-        return None if value is UNKNOWN else repr(value)  # 1, 1.0 and True are three
+        return None if value is UNKNOWN else repr(value)  # 1, 1.0 and True are equal, but not interchangeable
     scope = _scope_number(value.scope)
     return None if scope is None or _reads_siblings(value.node) else (id(value.node), scope)
 
@@ -104,13 +104,13 @@ def _reads_siblings(node: Node) -> bool:
 
 
 def _applies(context: Context, known: _Expansion) -> bool:
-    """Whether nothing would be noted here: no limit is reached, and no layer type before it is missing."""
+    """Whether a copy needs no message here: no limit is reached, and no layer type before it is missing."""
     fits = context.has_room(known.steps) and context.params + known.params <= MOST_VALUES
     return fits and known.averts <= context.types
 
 
 def _kept(context: Context, key: Key, site: Site, expand: Callable[[], Part]) -> Part:
-    """Expand a block, and keep what that made, if nothing outside of it took part."""
+    """Expand a block, and cache the result if it depends on nothing outside of the block."""
     before, notes, types = context.steps, _notes(context), frozenset(context.types)
     params, first, around = context.params, len(context.layers), (context.blocks, context.uses_in_channels)
     context.blocks, context.uses_in_channels = set(), False
@@ -140,7 +140,7 @@ def _kept(context: Context, key: Key, site: Site, expand: Callable[[], Part]) ->
 
 
 def _notes(context: Context) -> tuple[int, ...]:
-    """How much is noted outside of the layers: mistakes, warnings, unused outputs, values taken by path, networks."""
+    """Counts of all notes: mistakes, warnings, unused outputs, values taken by path, networks used as parts."""
     others = context.warnings, context.unused, context.taken, context.parts
     return context.noted, *map(len, others)
 
@@ -180,23 +180,23 @@ def _used_again(context: Context, known: _Expansion, site: Site) -> Part:
 
 @dataclass(frozen=True)
 class _Move:
-    """From the place where a block was expanded to another: `rows` are the names of what enters, there and here."""
+    """Moves layers from the place where a block was expanded to another; `rows` maps the names of the inputs."""
 
     path: str
     cut: int
     rows: dict[str, str]
 
     @classmethod
-    def between(cls, there: Site, here: Site) -> "_Move":
-        rows = {there.input.row: here.input.row}
-        rows |= {a.row: b.row for a, b in zip(there.input.inputs, here.input.inputs, strict=True)}
-        return cls(here.path, len(there.path), rows)
+    def between(cls, source: Site, target: Site) -> "_Move":
+        rows = {source.input.row: target.input.row}
+        rows |= {a.row: b.row for a, b in zip(source.input.inputs, target.input.inputs, strict=True)}
+        return cls(target.path, len(source.path), rows)
 
     def row(self, name: str) -> str:
         return self.rows[name] if name in self.rows else self.path + name[self.cut :]
 
     def part(self, part: Layer | Group, layers: list[Layer]) -> Layer | Group:
-        """A copy of the part here, whose layers are added to `layers` in their order."""
+        """The moved copy of a part; its layers are appended to `layers` in order."""
         if isinstance(part, Layer):
             layer = part.moved(self.path + part.name[self.cut :], tuple([self.row(name) for name in part.takes]))
             if part.shared_with or part.size_of:
@@ -207,7 +207,7 @@ class _Move:
         return Group(self.path + part.name[self.cut :], part.named, children, part.output)
 
     def named(self, layer: Layer) -> Layer:
-        """A layer whose settings name the row whose size it takes, or that shares weights."""
+        """A layer that takes the size of another row or shares its weights, with the row renamed."""
         settings = {
             key: SizeOf((0, *value), self.row(value.name)) if isinstance(value, SizeOf) else value
             for key, value in layer.settings.items()
@@ -222,7 +222,7 @@ class _Move:
 
 
 class _Inside(Mapping[str, Output]):
-    """The values inside of a group that was moved, which are seldom asked for."""
+    """The values inside of a moved group, computed only when one is read."""
 
     def __init__(self, original: Mapping[str, Output], move: _Move) -> None:
         self.original, self.move = original, move

@@ -36,8 +36,8 @@ def list_items(
 ) -> Iterator[tuple[Node | None, Scope]]:
     """The items of a list, repeats written out: copies of `{repeat: N, layers: [a, b]}` become a, b, a, b, …
 
-    `arrives` gives the output of the item before, whose size N may depend on.
-    None where the number of copies is unknown, so that the shape of what follows is unknown too.
+    `arrives` returns the output of the previous item, as N may depend on its size.
+    None if the number of copies is unknown, which makes the shape of the next item unknown too.
     """
     for item in node.value:
         parts = item.value if isinstance(item.value, dict) else {}
@@ -54,7 +54,7 @@ def list_items(
         if times is None:
             yield None, site.scope
         for copy in range(times or 0):
-            context.step(item, site)  # counted, so that nested repeats of nothing end too
+            context.step(item, site)  # counted, so that nested repeats without layers terminate too
             scope = replace(site.scope, index=copy)
             if isinstance(group, Closure) and isinstance(group.node.value, list):
                 written_here = group.node is parts["layers"]  # else it is an argument's, with a scope of its own
@@ -77,8 +77,8 @@ def named_children(
 ) -> Iterator[tuple[str, Node | None, Scope]]:
     """The children of a mapping, repeats written out: `"layer{1}"` with `repeat: 3` is layer1, layer2, layer3.
 
-    None for a child with a mistake in its name or number of copies, by the name as it is written. `arrives` gives the
-    site of a child before its copies, with what enters the first of them.
+    The child is None if its name or number of copies has a mistake. `arrives` returns the site of a child before its
+    copies, with the input of the first of them.
     """
     for name, child in node.value.items():
         first = _COPY.findall(name)
@@ -100,7 +100,7 @@ def named_children(
         else:
             times = _times(context, repeat, arrives(child))
             later = Node({k: n for k, n in child.value.items() if k != "from"}, child.line, child.column, child.keys)
-            # of an unknown number one, so that its mistakes are found
+            # one copy if the number is unknown, so that its mistakes are found
             for copy in range(1 if times is None else times):
                 own = _COPY.sub(str(int(first[0]) + copy), name)
                 yield own, later if copy else child, replace(site.scope, index=copy)
@@ -109,7 +109,7 @@ def named_children(
 
 
 def before_copies(child: Node, siblings: Siblings, last: str, site: Site) -> Site:
-    """Where the number of copies of a child is read: `$in_channels` is that of what enters the first of them."""
+    """The site where the number of copies is evaluated: `$in_channels` is that of the input of the first copy."""
     name = child.value["from"].value if "from" in child.value else last
     several = isinstance(name, list)
     value = None if several else value_at(siblings.outputs, str(name))
@@ -131,7 +131,7 @@ def check_alone(context: Context, node: Node, site: Site) -> None:
 
 
 def check_name(context: Context, key: str, siblings: Siblings, site: Site) -> bool:
-    """Whether a child can have this name; a problem if not."""
+    """Whether a child can have this name; notes a problem if not."""
     if key in siblings.outputs:
         reason = "'input' is the input of the mapping" if key == "input" else f"duplicate name {key[:60]!r}"
     elif key in TAKEN:

@@ -1,4 +1,4 @@
-"""What expanding a spec collects, where it is, and what an argument means there."""
+"""The state of expanding a spec: what is collected, the site of the current part, and the values of arguments."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ from cnn_cli.values import shown
 
 MOST_NESTED = 64  # levels: blocks that use themselves end here
 MOST_STEPS = 20_000  # layers, groups and block uses in one network
-UNKNOWN: Any = object()  # a value that could not be told: its problem is noted, or it waits for an unknown shape
+UNKNOWN: Any = object()  # a value that cannot be determined: its problem is noted, or it depends on an unknown shape
 
 
 class LimitReached(Exception):
-    """A limit is reached: the problem is noted, and the expansion ends."""
+    """A limit is reached; the problem is already noted."""
 
 
 class _Undetermined(Exception):
@@ -27,13 +27,13 @@ class _Undetermined(Exception):
 
 @dataclass(frozen=True)
 class Scope:
-    """What a text may name: the arguments of its block (of the network: owner ""), `$index` in a repeat, siblings."""
+    """The names that a text may use: arguments of its block (or network: owner ""), `$index` in a repeat, siblings."""
 
     spec: Spec  # whose text it is
     owner: str
     values: dict[str, Any]
     index: int | None = None
-    sibling: "Callable[[str], Output | None]" = lambda name: None  # what the mapping has by a name so far
+    sibling: "Callable[[str], Output | None]" = lambda name: None  # an earlier value of the mapping by its name
     cache: dict[str, int | None] = field(default_factory=dict, init=False, compare=False, repr=False)
 
 
@@ -47,7 +47,7 @@ class Closure:
 
 @dataclass(frozen=True)
 class Output:
-    """What passes from one part to the next: the shape (None once it could not be told), and the row it comes from."""
+    """A value that passes from one part to the next: its shape (None if unknown), and the row that computes it."""
 
     shape: Shape | None
     row: str
@@ -69,7 +69,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Site:
-    """Where a part is used: its path in the network, what arrives there, and the scope of its text."""
+    """Where a part is used: its path in the network, its input, and the scope of its text."""
 
     path: str
     input: Output
@@ -94,7 +94,7 @@ class Site:
 
 @dataclass
 class Context:
-    """What the expansion of a spec collects. `warnings` are reported only where there are no mistakes."""
+    """What the expansion of a spec collects. `warnings` are reported only if there are no mistakes."""
 
     root: Spec
     spec: Spec  # whose text is being followed: that of `root`, or of a network that is a part of it
@@ -105,7 +105,7 @@ class Context:
     steps: int = 0
     nested: int = 0
     params: int = 0
-    shape_error: tuple[Problem, bool] | None = None  # the first that another input may fix; whether a larger one
+    shape_error: tuple[Problem, bool] | None = None  # the first that another input size may fix, and whether a larger one
     blocks: set[str] = field(default_factory=set)
     enclosing: list[Any] = field(default_factory=list)  # the Siblings of the mappings around, the innermost last
     unused: dict[str, tuple[tuple[int, int], str, str]] = field(default_factory=dict)  # path → place, label, row
@@ -116,11 +116,11 @@ class Context:
     until: str | None = None  # the path of the last value of a part
     until_reached: bool = False
     uses_in_channels: bool = False  # whether a layer inside a block reads $in_channels
-    reported: dict[tuple[str, int, int, bool], str] = field(default_factory=dict)  # place → what its first one is about
-    noted: int = 0  # mistakes, those of a place that has one already too
+    reported: dict[tuple[str, int, int, bool], str] = field(default_factory=dict)  # place → the context of its first problem
+    noted: int = 0  # mistakes, including further ones at the same place
 
     def problem(self, place: Node | tuple[int, int], where: str, message: str, warning: bool = False) -> bool:
-        """Note a mistake; whether it is new. A block that is used ten times shows its mistakes once."""
+        """Note a mistake, and return whether it is new: a block that is used ten times reports its mistakes once."""
         at = place if isinstance(place, tuple) else place.place
         self.noted += 1
         new = self.reported.setdefault((self.spec.origin, *at, warning), where) == where
@@ -129,11 +129,11 @@ class Context:
         return new
 
     def warn(self, place: tuple[int, int], where: str, message: str) -> None:
-        """Note what is legal, but probably not meant."""
+        """Note what is valid, but probably unintended."""
         self.warnings.append(Problem(self.root.origin, *place, f"{self.root.name}, {where}", message, True))
 
     def shape_problem(self, place: tuple[int, int], where: str, error: ShapeError, inputs: Sequence[Output]) -> None:
-        """Report inputs of the wrong shape: the shape needed, those given and their sources, and what to write."""
+        """Note inputs of the wrong shape: the required shape, the actual ones and their sources, and what to write."""
         got = " and ".join(f"{sizes(x.shape or ())} from {x.source}" for x in inputs)
         fix = error.fix
         if len(self.root.input) == 2 and inputs[0].row == "input" and "height" in error.need:
@@ -196,7 +196,7 @@ def evaluate_deep(context: Context, node: Node, site: Site) -> Any:
     if not isinstance(value, Closure):
         return value
     inside, items = site.at(value.scope), value.node.value
-    context.enter(node, site, 1 + len(items))  # arguments may hold arguments: without a count for ever
+    context.enter(node, site, 1 + len(items))  # arguments may hold arguments, endlessly without a count
     plain: Any
     if isinstance(items, list):
         values = plain = [evaluate_deep(context, n, inside) for n in items]
@@ -211,9 +211,9 @@ def bind_arguments(context: Context, owner: str, args: dict[str, Node], passed: 
     """The scope of a block or network: the arguments passed to it, else the defaults, which see those before them."""
     values: dict[str, Any] = {}
     for name, default in args.items():
-        seen = Scope(context.spec, owner, dict(values))  # a copy: a list with $name in it must not come to hold itself
+        earlier = Scope(context.spec, owner, dict(values))  # a copy: a list with $name in it must not contain itself
         before = context.uses_in_channels
-        values[name] = passed[name] if name in passed else evaluate(context, default, site.at(seen))
+        values[name] = passed[name] if name in passed else evaluate(context, default, site.at(earlier))
         context.uses_in_channels = before  # here it is the input of the block
         if default.value is None and name not in passed:
             context.problem(default, f"args.{name}", f"has no value; write one, or pass it with --set {name}=…")
@@ -225,7 +225,7 @@ _SIZES = {"in_channels": "out_channels", "in_height": "out_height", "in_width": 
 
 
 def _size(output: Output, name: str) -> int:
-    """The channels, height or width of what arrives or of a sibling."""
+    """The channels, height or width of the input or of a sibling."""
     if output.inputs:
         fix = f"write it after the join, or $input.0.{_SIZES.get(name, name)}"
         raise ValueError(f"${name} is the size of a single input, but there are several here; {fix}")

@@ -15,10 +15,9 @@ from cnn_cli.layers import Shape, sizes
 class Scale:
     """The outputs `scores`, K×h×w, and `boxes`, 4×h×w: a cell of these h×w for every `stride` pixels.
 
-    `centerness`: the output with how close to the center of an object a cell is; empty without. `corner`: where the
-    origin of a cell is its upper left corner, the pixels from one row and from one column to the next. `anchors`: half
-    the width and height of the boxes around each origin that `boxes` are relative to; scores and boxes have as many
-    times the channels.
+    `centerness`: the output that scores how close a cell is to the center of its object, or empty. `corner`: if the
+    origin of a cell is its upper left corner, the pixels between rows and between columns. `anchors`: half the width
+    and height of the boxes around each origin that `boxes` are relative to; scores and boxes have channels for each.
     """
 
     scores: str
@@ -32,11 +31,11 @@ class Scale:
 
     @property
     def predictions(self) -> int:
-        """Boxes of all cells."""
+        """The number of boxes of all cells."""
         return self.size[0] * self.size[1] * max(1, len(self.anchors))
 
     def origin(self, row: int, column: int) -> tuple[float, float]:
-        """x, y in pixels of what the boxes of a cell are measured from."""
+        """x, y in pixels of the point from which the boxes of a cell are measured."""
         if self.corner:
             return column * self.corner[1], row * self.corner[0]
         return (column + 0.5) * self.stride, (row + 0.5) * self.stride
@@ -48,7 +47,7 @@ class Scale:
 
 
 def infer_scales(plan: Plan) -> tuple[Scale, ...]:
-    """The scales of a detector without mistakes, in the order of the spec; none where the network is not a detector."""
+    """The scales of a detector without mistakes, in the order of the spec; none if the network is not a detector."""
     scales = []
     for spec in plan.detects:
         scores, boxes = spec.outputs["scores"], spec.outputs["boxes"]
@@ -62,10 +61,11 @@ def infer_scales(plan: Plan) -> tuple[Scale, ...]:
 
 
 def stride(image: Shape, size: tuple[int, int]) -> int:
-    """The pixels from one of h×w cells to the next; 0 where the cells do not lie evenly on the image.
+    """The pixels from one of h×w cells to the next; 0 if the cells do not lie evenly on the image.
 
-    A padded convolution has a last cell that lies partly outside, an unpadded one leaves out a rest. Where several
-    numbers fit, it is a power of two, of these one for padded convolutions, else one that divides the image.
+    The last cell of a padded convolution lies partly outside of the image, and an unpadded one leaves out the last
+    pixels. If several numbers fit, powers of two come first, then those of padded convolutions, then divisors of the
+    height.
     """
     sides = list(zip(image[1:], size, strict=True))
     most = min(side // (count - 1) + 1 if count > 1 else 2 * max(image[1:]) for side, count in sides)
@@ -115,7 +115,7 @@ _CHANNELS = {
 
 
 def _mistake(context: Context, scale: ScaleSpec, key: str, shape: Shape | None) -> str:
-    """What is wrong with an output of a detector; empty where nothing is, or nothing is known of it."""
+    """What is wrong with an output of a detector; empty if nothing is, or if its shape is unknown."""
     name, count = scale.outputs[key], max(1, len(scale.anchors))
     if shape is None:
         return ""

@@ -1,8 +1,8 @@
-"""A spec, an input size and arguments become a plan: blocks, repeats and references are followed to the layers.
+"""From a spec, an input size and arguments to a plan: blocks, repeats and references are expanded to layers.
 
-The spec is followed once, in the order of computation, carrying the shape along: what comes out of a layer decides what
-the next one infers, and `$in_channels` what a block makes of itself. A mistake is noted at its place and expanding goes
-on wherever a shape is still known, so that all mistakes are found at once.
+The spec is traversed once, in the order of computation, together with the shapes: the output of a layer determines what
+the next one infers, and the value of `$in_channels` in a block. A mistake is noted at its place, and expansion continues
+wherever a shape is still known, so that all mistakes are found at once.
 """
 
 import re
@@ -42,13 +42,13 @@ from cnn_cli.values import shown
 _NO_LAYER = "a layer is missing here; write its name, or [] for the identity"
 _LOWERCASE = {name.lower(): name for name in LAYERS}
 
-Part = tuple[Layer | Group, Output]  # a part of the network, and what comes out of it
+Part = tuple[Layer | Group, Output]  # a part of the network, and its output
 
 
 def expand(spec: Spec, args: dict[str, Node] | None = None, input: Shape | None = None) -> Plan:
-    """Follow `spec` with `args` and `input` in place of its own. Mistakes end up in `problems`; none is raised.
+    """Expand `spec` with `args` and `input` in place of its own. Mistakes are collected in `problems`, not raised.
 
-    The first problem of size says which input would fit, where one would.
+    The first problem that is about sizes suggests an input that fits, if there is one.
     """
     spec = replace(spec, args=spec.args | (args or {}), input=tuple(input or spec.input))
     result = _expand(spec)
@@ -57,13 +57,13 @@ def expand(spec: Spec, args: dict[str, Node] | None = None, input: Shape | None 
     problem, small = result.shape_error
     others = {(p.line, p.column) for p in result.errors if p != problem}
 
-    def mended(shape: Shape) -> bool:
+    def fits(shape: Shape) -> bool:
         other = _expand(replace(spec, input=shape))
         return other.shape_error is None and {(p.line, p.column) for p in other.errors} <= others
 
     fact, _, fix = problem.message.rpartition("; ")
-    told = replace(problem, message=f"{fact}; {suggest_input(mended, spec.input, small, fix)}")
-    return replace(result, problems=tuple(told if p == problem else p for p in result.problems))
+    advice = replace(problem, message=f"{fact}; {suggest_input(fits, spec.input, small, fix)}")
+    return replace(result, problems=tuple(advice if p == problem else p for p in result.problems))
 
 
 def _expand(spec: Spec) -> Plan:
@@ -85,7 +85,7 @@ def _expand(spec: Spec) -> Plan:
         warn_unused_args(context)
         context.problems += context.warnings
         known = all(x.shape is not None for x in outputs.values())
-        assert known, f"{spec.name}: an output is not known, and no mistake was noted"
+        assert known, f"{spec.name}: an output is unknown, but no mistake was noted"
     return Plan(
         spec=spec,
         input=spec.input,
@@ -153,7 +153,7 @@ def _dict(context: Context, node: Node, site: Site) -> Part:
 
 
 def _lowercase_layer(key: str, argument: Node) -> str:
-    """The layer that `conv2d: {out_channels: 8}` means: a child of that name would have layers, not settings."""
+    """The layer meant by `conv2d: {out_channels: 8}`: a child of that name would have layers, not settings."""
     meant = _LOWERCASE.get(key, "")
     value = argument.value
     settings = LAYERS[meant].settings if meant else {}
@@ -162,7 +162,7 @@ def _lowercase_layer(key: str, argument: Node) -> str:
 
 
 def _misplaced(parts: dict[str, Node], own: list[str]) -> str:
-    """What is wrong with a mapping that looks like layers, but is not; empty for named children."""
+    """What is wrong with a mapping that was meant as a layer; empty for named children."""
     types = [k for k in own if k in LAYERS]
     if not own:
         return _NO_LAYER
@@ -241,7 +241,7 @@ def _child(
     if kind and not splits and not takes_number(JOINS[kind], parts[kind]):
         if "from" in parts:
             context.problem(child.keys["from"], site.label, f"{kind} names its inputs itself; remove `from`")
-        before = replace(site, input=siblings.outputs[last])  # what $in_channels means here
+        before = replace(site, input=siblings.outputs[last])  # for $in_channels
         call = LayerCall(JOINS[kind], parts[kind], child.keys[kind], before)
         return join(context, call, siblings) if kind != "Parameter" else (*call_layer(context, call, ()), ())
     takes, entering = _entering(context, parts.get("from", child), siblings, site, last if "from" not in parts else "")
@@ -265,7 +265,7 @@ def _child(
 def _entering(
     context: Context, node: Node, siblings: Siblings, site: Site, last: str
 ) -> tuple[tuple[str, ...], Output]:
-    """What a child takes: the output of the one before, `last`, or what its `from` names; () where that is wrong."""
+    """The inputs of a child: the output of the previous one, `last`, or what its `from` names; () if that is wrong."""
     if last:
         return siblings.takes(last), _layer_input(context, last, siblings.outputs[last], node, site)
     if not isinstance(node.value, list):
@@ -286,20 +286,20 @@ def _entering(
 
 
 def _several_enter(context: Context, layer: str, place: tuple[int, int], site: Site) -> None:
-    """Note a layer that gets all that enters, and takes one value."""
+    """Note a layer that takes one input, but gets several."""
     fix = "join them first, or write `from: input.0`"
     context.problem(place, site.label, f"{layer} takes one input, but gets {len(site.input.inputs)}; {fix}")
 
 
 def _pieces(kind: str, argument: Node) -> tuple[None, ...]:
-    """The pieces that a Chunk or Split with a mistake was to have, so that their names are known all the same."""
+    """Placeholders for the pieces of a Chunk or Split with a mistake, so that their names are known."""
     value = next(iter(argument.plain.values()), None) if isinstance(argument.value, dict) else argument.plain
     number = len(value) if isinstance(value, list) else value if kind == "Chunk" else None
     return (None,) * (number if type(number) is int and 0 < number <= 1024 else 64)
 
 
 def _layer_input(context: Context, name: str, output: Output, place: Node, site: Site) -> Output:
-    """What a layer takes from a sibling: an output that is neither split nor a Parameter."""
+    """The output of a sibling as the input of a layer; a problem if it is split or a Parameter."""
     if output.pieces:
         fix = f"write `from: {name}.0` for the first"
         context.problem(place, site.label, f"{name!r} is split into {len(output.pieces)} pieces; {fix}")
@@ -332,7 +332,7 @@ def _call(context: Context, name: str, argument: Node, place: tuple[int, int], s
 
 
 def _unknown_layer(context: Context, name: str) -> str:
-    """What is wrong with a name that is not a layer, and what may be meant by it."""
+    """The message for a name that is not a layer, with the layer that may be meant."""
     if message := unsupported(name):
         return message
     head = re.split(r"[:({ ]", name)[0]
@@ -351,8 +351,8 @@ def _block(context: Context, block: Block, argument: Node, place: tuple[int, int
     mistakes: list[tuple[tuple[int, int], str]] = []
     if isinstance(argument.value, dict) and block.args:
         passed = {name: evaluate(context, node, site) for name, node in argument.value.items() if name in block.args}
-        strangers = [name for name in argument.value if name not in block.args]
-        mistakes = [(argument.keys[name], unknown("argument", name, block.args)) for name in strangers]
+        others = [name for name in argument.value if name not in block.args]
+        mistakes = [(argument.keys[name], unknown("argument", name, block.args)) for name in others]
     elif argument.value is not None and block.args:
         passed[next(iter(block.args))] = evaluate(context, argument, site)
     elif argument.value is not None:
@@ -392,7 +392,7 @@ def _network(context: Context, node: Node, site: Site) -> Part:
 
 
 def _at_end(context: Context, site: Site, key: str) -> bool:
-    """Whether a child is, or has in it, the last value of the network that is a part here."""
+    """Whether a child is or contains the value at which the network, used as a part, ends."""
     if context.until is not None and site.child(key, site.input, site.scope).path == context.until:
         context.until_reached = True
     return context.until_reached

@@ -55,7 +55,7 @@ _STANDARDIZED = re.compile(
 
 
 def _by_name(module: str, reasons: dict[str, str]) -> dict[str, str]:
-    """class → what is said of it."""
+    """class → the message."""
     pairs = [(name, text) for names, text in reasons.items() for name in names.split()]
     forms = {name: text.replace("{2d}", f"{name[:-2]}2d").replace("{{", "{").replace("}}", "}") for name, text in pairs}
     return {name: f"{name} of {module} is not supported: it {text}" for name, text in forms.items()}

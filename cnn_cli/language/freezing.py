@@ -1,7 +1,7 @@
 """Which parts of a network are not trained: globs on the names of its layers and parameters. No torch.
 
-What is frozen keeps its values: no gradient, no weight decay, and where a BatchNorm is frozen its statistics stay too.
-Dropout goes on dropping, in frozen parts as elsewhere.
+Frozen tensors keep their values: no gradient, no weight decay, and the running statistics of a frozen BatchNorm are not
+updated. Dropout remains active in frozen parts.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ def is_frozen(name: str, patterns: Sequence[str]) -> bool:
 
 
 def freeze_patterns(plan: Plan, asked: Sequence[str] | None = None) -> tuple[str, ...]:
-    """What is asked for, else what the spec's `train:` block freezes; UsageError for patterns that do not fit."""
+    """The patterns asked for, else those of the spec's `train:` block; UsageError for patterns that do not fit."""
     patterns: tuple[str, ...] = SETTINGS["freeze"].kind.read(asked or plan.train.get("freeze", ()))
-    if not plan.errors:  # else some layers are not known, and the errors come first
+    if not plan.errors:  # else some layers are unknown, and the errors come first
         frozen_tensors(plan, patterns)
     return patterns
 
@@ -40,7 +40,7 @@ def freeze_patterns(plan: Plan, asked: Sequence[str] | None = None) -> tuple[str
 def frozen_tensors(plan: Plan, patterns: Sequence[str]) -> frozenset[str]:
     """The tensors, by their names in state_dict(), that keep their values.
 
-    UsageError for a pattern that matches none, and where nothing is left to train.
+    UsageError for a pattern that matches none, and if nothing is left to train.
     """
     if problem := _problem(plan, patterns):
         raise UsageError(problem)
@@ -48,7 +48,7 @@ def frozen_tensors(plan: Plan, patterns: Sequence[str]) -> frozenset[str]:
 
 
 def trainable_params(layer: Layer, patterns: Sequence[str]) -> int:
-    """How many values of a layer are trained."""
+    """The number of trainable parameters of a layer."""
     return sum(product(t.shape) for t in layer.tensors if not (t.buffer or is_frozen(_full(layer, t), patterns)))
 
 
@@ -64,18 +64,18 @@ def freeze_problems(plan: Plan) -> tuple[Problem, ...]:
 
 
 def disable_gradients(network: "nn.Module", patterns: Sequence[str]) -> None:
-    """Let the parameters that match take no gradients: what comes before all others is then not gone back through."""
+    """Set requires_grad of the matching parameters to False; backward then ends at the first layer that is trained."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not is_frozen(name, patterns))
 
 
 def has_frozen_statistics(layer: Layer, patterns: Sequence[str]) -> bool:
-    """Whether a layer has statistics, and they are frozen: then it uses what it has in training too."""
+    """Whether a layer has running statistics that are frozen: it then uses them in training too."""
     return any(t.buffer and is_frozen(_full(layer, t), patterns) for t in layer.tensors)
 
 
 def set_training_mode(network: "nn.Module", plan: Plan, patterns: Sequence[str]) -> None:
-    """Training mode, except for layers whose statistics are frozen: these use and keep what they have."""
+    """Training mode, except for layers whose running statistics are frozen: these stay in evaluation mode."""
     network.train()
     for layer in plan.layers if patterns else ():
         if has_frozen_statistics(layer, patterns):
@@ -85,14 +85,14 @@ def set_training_mode(network: "nn.Module", plan: Plan, patterns: Sequence[str])
 def describe_frozen(plan: Plan, patterns: Sequence[str]) -> str:
     """`11,176,512 of 11,181,642 parameters, and the statistics of 20 layers`."""
     names = frozen_tensors(plan, patterns)
-    held = sum(product(t.shape) for name, t in plan.tensors.items() if name in names and not t.buffer)
-    still = {name.rpartition(".")[0] for name, t in plan.tensors.items() if name in names and t.buffer}
-    layers = f", and the statistics of {len(still)} layer{'s' * (len(still) > 1)}" if still else ""
-    return f"{held:,} of {plan.params:,} parameters{layers}"
+    frozen = sum(product(t.shape) for name, t in plan.tensors.items() if name in names and not t.buffer)
+    layers = {name.rpartition(".")[0] for name, t in plan.tensors.items() if name in names and t.buffer}
+    statistics = f", and the statistics of {len(layers)} layer{'s' * (len(layers) > 1)}" if layers else ""
+    return f"{frozen:,} of {plan.params:,} parameters{statistics}"
 
 
 def _problem(plan: Plan, patterns: Sequence[str]) -> str:
-    """Why these patterns do not fit the network; empty where they do."""
+    """Why these patterns do not fit the network; empty if they do."""
     tensors = plan.tensors
     for pattern in patterns:
         if not any(is_frozen(name, [pattern]) for name in tensors):
@@ -108,7 +108,7 @@ def _problem(plan: Plan, patterns: Sequence[str]) -> str:
 
 
 def _shared_with(plan: Plan, name: str) -> str:
-    """The layer or group whose weights the one of that name uses once more; empty where there is none."""
+    """The layer or group whose weights the one called `name` shares; empty if there is none."""
     for layer in plan.layers:
         if layer.shares_weights and (layer.name == name or layer.name.startswith(f"{name}.")):
             inside = layer.name[len(name) :]
@@ -117,7 +117,7 @@ def _shared_with(plan: Plan, name: str) -> str:
 
 
 def _full(layer: Layer, tensor: Tensor) -> str:
-    """The name in state_dict(), where a network of a single layer, and a bare parameter, have but one part."""
+    """The name in state_dict(); a network of a single layer and a bare parameter have an empty part."""
     return f"{layer.name}.{tensor.name}".strip(".")
 
 

@@ -1,4 +1,4 @@
-"""Which input sizes a network takes: found by planning it at other sizes, which costs a millisecond each."""
+"""Input sizes that fit a network, found by planning it at other sizes, which takes about a millisecond each."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from cnn_cli.layers import Shape, sizes
 
 LARGEST, LONGEST = 2048, 65536  # sides of images, and lengths of one-dimensional inputs, that are tried
-SECONDS = 0.4  # of CPU time, what a hint may cost
+SECONDS = 0.4  # of CPU time that a hint may take
 
 
 def is_flat(shape: Shape) -> bool:
-    """Whether an input is a row of values, of which only the length can change: CxL, or Cx1xL."""
+    """Whether an input is one-dimensional, CxL or Cx1xL, so that only its length can change."""
     return len(shape) == 2 or shape[1] == 1 < shape[2]
 
 
@@ -22,7 +22,7 @@ def with_side(shape: Shape, side: int) -> Shape:
 def smallest(fits: Callable[[Shape], bool], shape: Shape) -> Shape | None:
     """The smallest input for which `fits` holds: a square (channels, s, s) up to 2048, or a length up to 65536."""
     most = LONGEST if is_flat(shape) else LARGEST
-    top = next((s for s in _doubled(most) if fits(with_side(shape, s))), None)
+    top = next((1 << n for n in range(most.bit_length()) if fits(with_side(shape, 1 << n))), None)
     if top is None:
         return None
     low, high = top // 2 + 1, top
@@ -44,13 +44,13 @@ def multiple(fits: Callable[[Shape], bool], shape: Shape) -> int | None:
 
 
 def _rounded_up(shape: Shape, m: int, more: int = 0) -> Shape:
-    """The sides rounded up to multiples of m, or the length alone, and `more` of them."""
+    """The shape with its sides (or its length) rounded up to multiples of m, plus `more`."""
     fixed = len(shape) - 1 if is_flat(shape) else 1
     return (*shape[:fixed], *(-(-n // m) * m + more for n in shape[fixed:]))
 
 
 def suggest_input(fits: Callable[[Shape], bool], shape: Shape, small: bool, fix: str) -> str:
-    """What to write instead of an input of `shape`: the smallest that fits, or a multiple; else `fix` alone."""
+    """What to write instead of an input of `shape`: the smallest that fits, or a multiple; `fix` if none is known."""
     fits = _within_time(fits)
     if small:
         best = smallest(fits, shape)
@@ -62,14 +62,8 @@ def suggest_input(fits: Callable[[Shape], bool], shape: Shape, small: bool, fix:
     return f"write an input whose {sides} of {m}, such as {sizes(_rounded_up(shape, m))}"
 
 
-def _doubled(most: int) -> Iterator[int]:
-    s = 1
-    while s <= most:
-        yield s
-        s *= 2
-
 
 def _within_time(fits: Callable[[Shape], bool]) -> Callable[[Shape], bool]:
-    """`fits` until the time for hints is over, then False: better no hint than a slow error."""
+    """`fits` until the time limit, then False: a message without a hint is better than a late one."""
     end = time.process_time() + SECONDS
     return lambda shape: time.process_time() < end and fits(shape)

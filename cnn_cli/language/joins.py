@@ -1,4 +1,4 @@
-"""What a layer takes beside what arrives: the siblings of a join, a number among them, the size of a sibling."""
+"""Inputs of a layer besides the previous output: the siblings of a join, a number, the size of a sibling."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,21 +16,21 @@ Joined = tuple[Layer | Group, Output, tuple[str, ...]]  # a join, its output, an
 
 
 def single(context: Context, name: str, output: Output, place: Node, site: Site) -> None:
-    """Note where one value is needed, and several have that name."""
+    """Note a name that stands for several values where one is needed."""
     if output.pieces or output.inputs:
         several = "is split into pieces" if output.pieces else "is several values"
         context.problem(place, site.label, f"{name!r} {several}; write {name}.0, {name}.1, …")
 
 
 def takes_number(rule: LayerType, argument: Node) -> bool:
-    """Whether this is `Multiply: 0.17`: what arrives and a number, rather than siblings by name."""
+    """Whether this is `Multiply: 0.17`: the input and a number, rather than siblings by name."""
     value = argument.value
     number = type(value) in (int, float) or (isinstance(value, str) and value.startswith("$"))
     return number and "takes a number" in rule.traits
 
 
 def with_number(context: Context, call: LayerCall) -> tuple[Layer | Group, Output]:
-    """`Multiply: 0.17`: an operation on what arrives and a number."""
+    """`Multiply: 0.17`: an operation on the input and a number."""
     value = evaluate(context, call.argument, call.site)
     if value is UNKNOWN or call.site.input.shape is None or not _is_valid(context, call, call.argument, value):
         return unknown_part(call.site)
@@ -78,7 +78,7 @@ def _operand(context: Context, call: LayerCall, node: Node, siblings: Siblings) 
 
 
 def _is_valid(context: Context, call: LayerCall, node: Node, value: Any) -> bool:
-    """Whether this is a number for the operation; a problem if not."""
+    """Whether this is a valid number for the operation; notes a problem if not."""
     try:
         _NUMBER.read(value)
     except ValueError as error:

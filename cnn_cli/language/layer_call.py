@@ -1,4 +1,4 @@
-"""A layer's settings, complete and checked, and the row that its rules make of what arrives."""
+"""The settings of a layer, completed and checked, and its row of the plan with the shapes that its rules give."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Place = tuple[int, int]
 Arguments = dict[str, tuple[Node, Any]]  # setting → where it is written, and its value
 
 MOST_VALID = 20_000
-_VALID: dict[tuple[Any, ...], Layer] = {}  # layers without mistakes, by what their settings and sizes follow from
+_VALID: dict[tuple[Any, ...], Layer] = {}  # layers without mistakes, by what their settings and sizes depend on
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LayerCall:
     place: Place
     site: Site
     size: tuple[str, Output] | None = None  # the setting that names a sibling, and that sibling
-    shared_with: str = ""  # the row whose weights it uses once more
+    shared_with: str = ""  # the row whose weights it shares
 
     @property
     def where(self) -> str:
@@ -38,12 +38,12 @@ class LayerCall:
 
 
 def unknown_part(site: Site) -> tuple[Group, Output]:
-    """What takes the place of a part with a mistake: an output of unknown shape."""
+    """A placeholder for a part with a mistake: its output has an unknown shape."""
     return Group(site.path, False, (), "input"), Output(None, site.input.row)
 
 
 def named_size(context: Context, call: LayerCall) -> str:
-    """The setting whose value is the name of a sibling; empty where there is none."""
+    """The setting whose value is the name of a sibling; empty if there is none."""
     for name, setting in call.rule.settings.items():
         own = call.argument.value.get(name) if isinstance(call.argument.value, dict) else call.argument
         if setting.sibling and own is not None and (name == call.rule.first or own is not call.argument):
@@ -69,15 +69,15 @@ def call_layer(context: Context, call: LayerCall, inputs: tuple[Output, ...]) ->
 
 
 def _key(call: LayerCall, arguments: Arguments, inputs: tuple[Output, ...]) -> tuple[Any, ...] | None:
-    """What the settings and sizes of a layer follow from; None where some of it may be a mistake, or is inferred.
+    """What the settings and sizes of a layer depend on; None if some of it may be a mistake, or is inferred.
 
-    Most layers of a network, and of all networks together, are those of a few keys: they are checked once.
+    Most layers of a network, and of all networks together, have one of a few keys, and are checked only once.
     """
     written = call.argument.value
     known = len(arguments) == (len(written) if isinstance(written, dict) else written is not None)
     if call.size or not known or any(call.rule.settings[name].inferred for name in arguments):
         return None
-    values = tuple((name, repr(value)) for name, (_, value) in arguments.items())  # 1, 1.0 and True are three
+    values = tuple((name, repr(value)) for name, (_, value) in arguments.items())  # 1, 1.0 and True are equal, but not interchangeable
     return call.rule.name, values, call.site.input.shape, tuple(x.shape for x in inputs)
 
 
@@ -116,7 +116,7 @@ def add_layer(
     )
     _bounded(context, layer, call)
     warning = rule.warning(layer.input_shape, context.types)
-    if warning and not any(rule.settings[name].inferred for name in names):  # who writes in_features means it
+    if warning and not any(rule.settings[name].inferred for name in names):  # a written in_features is intended
         context.problem(call.place, call.where, warning, warning=True)
     context.layers.append(layer)
     context.types.add(layer.type)
@@ -127,15 +127,15 @@ def add_layer(
 def _bounded(context: Context, layer: Layer, call: LayerCall) -> None:
     context.params += layer.params
     counts = (context.params, "parameters"), (product(layer.output_shape), "activation values for one image")
-    for count, what in counts:
+    for count, quantity in counts:
         if count > MOST_VALUES:
-            message = f"has {count:.3g} {what}, more than the limit of {MOST_VALUES:.0e}; reduce its sizes"
+            message = f"has {count:.3g} {quantity}, more than the limit of {MOST_VALUES:.0e}; reduce its sizes"
             context.problem(call.place, call.where, message)
             raise LimitReached
 
 
 def _complete(context: Context, call: LayerCall, arguments: Arguments) -> dict[str, Any] | None:
-    """All settings of a layer: written, inferred and defaults. None, and a problem each, where they are wrong."""
+    """All settings of a layer: written, inferred and defaults. None if some are wrong, each noted as a problem."""
     rule, site = call.rule, call.site
     read, mistakes = _read(call, arguments)
     mistakes += [*_unknown_settings(call), *_missing(call, arguments, read)]
@@ -151,7 +151,7 @@ def _complete(context: Context, call: LayerCall, arguments: Arguments) -> dict[s
     for place, message in _contradictions(site.input, arguments, read, inferred):
         context.problem(place, call.where, message)
     settings = {n: inferred[n] if n in inferred else read.get(n, s.default) for n, s in rule.settings.items()}
-    if any(s is REQUIRED for s in settings.values()):  # not inferred: an earlier mistake hides the shape that arrives
+    if any(s is REQUIRED for s in settings.values()):  # not inferred: the input shape is unknown after an earlier mistake
         return None
     try:
         rule.check(settings)

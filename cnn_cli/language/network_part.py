@@ -49,7 +49,7 @@ def read_network_part(context: Context, node: Node, site: Site) -> NetworkPart |
 
 
 def _needed_layers(spec: Spec, layers: Node, until: str | None) -> Node:
-    """The layers without children that plainly only auxiliary outputs need: what arrives here may not fit them."""
+    """The layers without children that only auxiliary outputs need: the input here may not fit those."""
     children = layers.value
     end = (until or next(iter(spec.outputs), "")).partition(".")[0]
     if not spec.outputs or not isinstance(children, dict) or end not in children or "repeat" in words(layers):
@@ -72,7 +72,7 @@ def _needed_layers(spec: Spec, layers: Node, until: str | None) -> Node:
 
 
 def _mistake(context: Context, name: Any, spec: Spec | None) -> str:
-    """Why the network `name` cannot be a part here; empty where it can."""
+    """Why the network `name` cannot be a part here; empty if it can."""
     if spec is None:
         return f"unknown network {shown(name)}.{closest(str(name)[:60], context.root.networks) or _ALL}"
     if spec.name in context.networks:
@@ -90,7 +90,7 @@ def _has_mistakes(spec: Spec) -> str:
 def _arguments(
     context: Context, node: Node, spec: Spec, site: Site, mistakes: list[tuple[tuple[int, int], str]]
 ) -> dict[str, Any]:
-    """What `args:` passes to the network; what is wrong with it goes to `mistakes`."""
+    """The arguments that `args:` passes to the network; their mistakes are appended to `mistakes`."""
     args = node.value.get("args", Node({}, *node.place))
     written = args.value
     if not isinstance(written, dict):
@@ -114,7 +114,7 @@ def _arguments(
 def without_heads(
     context: Context, call: NetworkPart, site: Site, part: Layer | Group, output: Output
 ) -> tuple[Layer | Group, Output]:
-    """The part without what leads only to auxiliary outputs of its network, which are for its own training."""
+    """The part without the layers that only the auxiliary outputs of its network need, which are for its training."""
     if not call.spec.outputs or not isinstance(part, Group) or not part.named:
         return part, output
     if call.until is None:
@@ -136,7 +136,7 @@ def without_heads(
 def ended(
     context: Context, node: Node, call: NetworkPart, site: Site, made: tuple[Layer | Group, Output]
 ) -> tuple[Layer | Group, Output]:
-    """The part with the output that `until` names; unknown, and a problem, where the network has no such value."""
+    """The part with the output that `until` names; a problem if the network has no such value."""
     part, output = made
     if call.until is None:
         main = next(iter(call.spec.outputs), "")
@@ -152,8 +152,8 @@ def ended(
         fix = closest(call.until[:60], known) or f" Expected one of {listed(list(output.inside))}"
         context.problem(place, site.label, f"{call.spec.name} has no value {call.until[:60]!r}.{fix}")
     elif value.pieces or value.bare or (split and split.pieces):
-        what = "is split into pieces" if value.pieces else "is a Parameter" if value.bare else "is a piece"
-        context.problem(place, site.label, f"{call.until!r} of {call.spec.name} {what}; name the output of a layer")
+        reason = "is split into pieces" if value.pieces else "is a Parameter" if value.bare else "is a piece"
+        context.problem(place, site.label, f"{call.until!r} of {call.spec.name} {reason}; name the output of a layer")
     else:
         return part, output
     return unknown_part(site)

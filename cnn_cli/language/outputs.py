@@ -1,4 +1,4 @@
-"""What leaves a network: the output of its last layer, or those that `outputs:` names."""
+"""The outputs of a network: that of its last layer, or those that `outputs:` or `detects:` names."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,8 +19,8 @@ def choose_outputs(context: Context, root: Layer | Group, output: Output) -> tup
     """The network and its outputs by name, the main one first; a single one has the name "".
 
     A mapping `outputs:` names auxiliary outputs with their weights in the loss: children of the outermost mapping, of
-    equal shapes. A list names several outputs of any shapes, by their paths; a network gives all of them, as it gives
-    those that `detects:` names.
+    equal shapes. A list names several outputs of any shapes, by their paths; the network returns all of them, as it
+    returns those that `detects:` names.
     """
     spec = context.spec
     names, key = [*spec.outputs, *spec.named_outputs], "detects" if spec.detects else "outputs"
@@ -63,8 +63,8 @@ def _mistake(name: str, main: str, inside: Mapping[str, Output], weighted: bool)
     if child is None or (weighted and name not in inside):
         known = [*inside] if weighted else [*inside, *paths(inside, name.partition(".")[0])]
         fix = closest(name[:60], known) or (f" Expected one of {listed(list(inside))}" if inside else _MAPPING)
-        what = "child of the outermost mapping" if weighted else "value of the network"
-        return f"{name[:60]!r} is not a {what}.{fix}"
+        kind = "child of the outermost mapping" if weighted else "value of the network"
+        return f"{name[:60]!r} is not a {kind}.{fix}"
     if child.pieces or child.bare:
         return f"{name!r} is {'split into pieces' if child.pieces else 'a Parameter'}; name the output of a layer"
     if weighted and wanted and wanted.shape and child.shape and child.shape != wanted.shape:
@@ -75,7 +75,7 @@ def _mistake(name: str, main: str, inside: Mapping[str, Output], weighted: bool)
 
 
 def warn_no_scores(context: Context, output: Output) -> None:
-    """Warn of a network that is to be trained, but ends neither in one score per class nor in a map of them."""
+    """Warn of a network with a `train` block whose output is neither one score per class nor a map of scores."""
     names = context.spec.named_outputs
     if context.spec.detects:
         return

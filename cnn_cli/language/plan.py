@@ -1,4 +1,4 @@
-"""What expansion.py makes of a spec: a tree of layers with their shapes and counts. Facts alone, without torch."""
+"""The result of expanding a spec: a tree of layers with their shapes and counts, without torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Layer:
     output_shape: Shape
     line: int
     column: int
-    shared_with: str = ""  # the row whose weights it uses once more, where they are counted
+    shared_with: str = ""  # the row whose weights it shares, with which they are counted
 
     def moved(self, name: str, takes: tuple[str, ...], **changes: Any) -> "Layer":
         """A copy at another place. A network has thousands, and dataclasses.replace takes five times as long."""
@@ -40,17 +40,17 @@ class Layer:
 
     @property
     def owner(self) -> str:
-        """The row that has its weights: its own, or that with which it shares them."""
+        """The row that owns its weights: its own, or the one with which it shares them."""
         return self.shared_with or self.name
 
     @property
     def shares_weights(self) -> bool:
-        """Whether it uses the weights of another row; there are none to share for ReLU."""
+        """Whether it uses the weights of another row; never for layers without weights, such as ReLU."""
         return bool(self.shared_with and self.used_tensors)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Its parameters and buffers; none where they are those of another row."""
+        """Its own parameters and buffers; none if it shares those of another row."""
         return () if self.shared_with else self.used_tensors
 
     @cached_property
@@ -73,37 +73,37 @@ class Layer:
 
     @property
     def arrives(self) -> Any:
-        """What the rules of its type take: the shape of its input, or for a join those of all inputs."""
+        """The argument of the rules of its type: the shape of its input, or for a join those of all inputs."""
         return self.input_shapes if self.rule.joins else self.input_shape
 
     @cached_property
     def size_of(self) -> str:
-        """The setting that is the size of its last input, of which it takes nothing else; empty where there is none."""
+        """The setting given by the size of the last input, which is used for nothing else; empty if there is none."""
         return next((name for name, value in self.settings.items() if isinstance(value, SizeOf)), "")
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The rows whose values it takes: not that which only gives a size."""
+        """The rows whose values it takes, without one that only gives a size."""
         return self.takes[:-1] if self.size_of else self.takes
 
     @property
     def pieces(self) -> tuple[Shape, ...]:
-        """The shapes of its pieces, where it has several outputs."""
+        """The shapes of its pieces, if it has several outputs."""
         return self.rule.pieces(self.settings, self.input_shape) if self.rule.pieces else ()
 
     @property
     def saved(self) -> Saved:
-        """What PyTorch keeps of it for the backward pass."""
+        """What PyTorch saves for the backward pass."""
         return self.rule.saved if isinstance(self.rule.saved, Saved) else self.rule.saved(self.settings)
 
     @property
     def taps(self) -> Mapping[int, Taps | None]:
-        """By axis of the output, which positions of the input it reads."""
+        """By axis of the output: the positions of the input that it reads."""
         return self.rule.taps(self.settings, self.input_shape, self.output_shape)
 
     @property
     def grid(self) -> tuple[Shape, Shape]:
-        """The shapes between which the taps lie."""
+        """The input and output shapes that the taps refer to."""
         return self.rule.grid(self.settings, self.input_shape, self.output_shape)
 
 
@@ -140,7 +140,7 @@ class Group:
         return needed
 
     def inside(self, exports: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
-        """Child group → the paths of the values inside of it that its siblings take, or, as `exports`, the outside."""
+        """Child group → the paths of the values inside of it that its siblings or, as `exports`, outer groups take."""
         names = dict.fromkeys(name for takes in [*(c.takes for c in self.children), exports] for name in takes)
         groups = {c.key for c in self.children if isinstance(c.part, Group)}
         inner: dict[str, list[str]] = {}
@@ -159,19 +159,19 @@ def _shared(part: Layer | Group, prefix: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Plan:
-    """A network with all its sizes. With `problems` in it, the layers are those that could be told all the same."""
+    """A network with all its sizes. If it has `problems`, the layers are those that can be determined nevertheless."""
 
     spec: Spec
     input: Shape
     shapes: dict[str, Shape]  # of the outputs by name, the main one first; the name of a single one is ""
-    ends: tuple[str, ...]  # the rows that make them
+    ends: tuple[str, ...]  # the rows that compute them
     root: Layer | Group
     layers: tuple[Layer, ...]
     args: dict[str, Any]
     problems: tuple[Problem, ...]
     blocks: frozenset[str]  # those that it uses
     parts: dict[str, str]  # the networks that are parts of it, by the path of the part
-    shape_error: tuple[Problem, bool] | None  # the first problem that another input size may mend; if a larger one
+    shape_error: tuple[Problem, bool] | None  # the first problem that another input size may fix; if a larger one
 
     @property
     def network(self) -> str:
@@ -187,7 +187,7 @@ class Plan:
 
     @property
     def input_kind(self) -> str:
-        """What sentences call the input."""
+        """The noun for the input in messages."""
         return "image" if len(self.input) == 3 else "input"
 
     @property
@@ -211,12 +211,12 @@ class Plan:
 
     @property
     def named_outputs(self) -> dict[str, Shape]:
-        """Several outputs without weights, which the network gives by name; empty where it gives a single one."""
+        """Several outputs without weights, which the network returns by name; empty if it returns a single one."""
         return self.shapes if self.spec.named_outputs else {}
 
     @property
     def detects(self) -> tuple[ScaleSpec, ...]:
-        """What a detector says of each of its scales; empty for other networks."""
+        """The scales of a detector, as its spec describes them; empty for other networks."""
         return self.spec.detects
 
     @property
@@ -260,7 +260,7 @@ class Plan:
 
     @property
     def last(self) -> Layer | None:
-        """The layer that makes the main output; None where there is none."""
+        """The layer that computes the main output; None if there is none."""
         row = self.ends[0]
         return next((layer for layer in self.layers if layer.name in (row, row.rpartition(".")[0])), None)
 
@@ -271,7 +271,7 @@ class Plan:
         return self
 
     def document(self) -> dict[str, Any]:
-        """The network as plain data that stands on its own: with its input, arguments and the blocks that it uses."""
+        """The network as self-contained plain data: with its input, its arguments and the blocks that it uses."""
         network = {k: n.plain for k, n in self.spec.node.value.items() if k != "blocks"} | {"input": list(self.input)}
         if self.args:
             network["args"] = self.args

@@ -34,7 +34,7 @@ def draft(
     args: Mapping[str, Any] | None = None,
     input: Sequence[int] | None = None,
 ) -> Plan:
-    """The same with its mistakes in `problems`, for commands that show how far the network goes."""
+    """The same with its mistakes in `problems`, for commands that show the valid part of a network."""
     return plan_spec(find_spec(network, models), args, input)
 
 
@@ -118,7 +118,7 @@ def _shipped_network(name: str) -> Spec:
 
 
 def load_registry(models: Sequence[Path] = ()) -> Registry:
-    """Every network by name: the shipped ones, and over them those of each further file in turn."""
+    """Every network by name: the shipped ones, overridden by those of each further file in turn."""
     others: dict[str, Spec] = {}
     for path in models:
         others |= _usable(read_file(path)).networks
@@ -126,7 +126,7 @@ def load_registry(models: Sequence[Path] = ()) -> Registry:
 
 
 def with_registry(file: SpecFile, models: Sequence[Path]) -> SpecFile:
-    """The file with networks that may have, beside each other, those of the registry as parts."""
+    """The file, whose networks may use each other and those of the registry as parts."""
     if not any("Network" in words(spec.layers) for spec in file.networks.values()):
         return file
     known = Registry({**load_registry(models).others, **file.networks})
@@ -142,7 +142,7 @@ def shipped() -> SpecFile:
 def read_file(path: Path) -> SpecFile:
     """A file of networks; CnnError if it cannot be read."""
     try:
-        with path.open("rb") as file:  # one byte more than a spec may have: a device that never ends does
+        with path.open("rb") as file:  # one byte over the limit: an endless device is not read on
             return parse(file.read(MOST_BYTES + 1), str(path))
     except OSError as error:
         raise CnnError(f"cannot read {path}: {error.strerror}; looked in {path.absolute().parent}") from None

@@ -1,6 +1,6 @@
-"""JSON Schema (draft 7) of the spec language, from the tables that check a spec, so that editors complete and check.
+"""JSON Schema (draft 7) of the spec language, from the tables that check a spec, for completion and checks in editors.
 
-A schema cannot follow names: which blocks, siblings and arguments there are, and what fits, only `cnn check` can tell.
+A schema cannot follow names: only `cnn check` knows which blocks, siblings and arguments exist, and which shapes fit.
 """
 
 from typing import Any
@@ -154,13 +154,13 @@ def _part() -> Schema:
 
 
 def _layer(layer: LayerType) -> Schema:
-    """What may stand behind the colon of a layer: nothing, the first setting alone, or settings by name."""
-    told = {"description": f"{layer.module}.{layer.name}"}
+    """What may follow the colon of a layer: nothing, the first setting alone, or settings by name."""
+    description = {"description": f"{layer.module}.{layer.name}"}
     if layer.joins:
         number = "takes a number" in layer.traits
         operand = {"anyOf": [_VALUE, {"type": "number" if number else "integer"}]}  # children 0, 1, … by number
         siblings = {"type": "array", "items": operand, "minItems": 2}
-        return {"anyOf": [siblings, {"type": "number"}, _ARGUMENT]} | told if number else siblings | told
+        return ({"anyOf": [siblings, {"type": "number"}, _ARGUMENT]} if number else siblings) | description
     properties = {name: _setting(s) for name, s in layer.settings.items()}
     named: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
     required = list(layer.required)
@@ -169,17 +169,17 @@ def _layer(layer: LayerType) -> Schema:
         forms.append(_setting(layer.settings[layer.first]))
     if not required:
         forms.append({"type": "null"})
-    return {"anyOf": forms, **told}
+    return {"anyOf": forms} | description
 
 
 def _setting(setting: Setting) -> Schema:
-    told = {"description": "inferred from the input"} if setting.inferred else {}
+    description = {"description": "inferred from the input"} if setting.inferred else {}
     value = setting.kind.schema()
-    return (_or_argument({"anyOf": [value, _VALUE]} if setting.sibling else value)) | told
+    return _or_argument({"anyOf": [value, _VALUE]} if setting.sibling else value) | description
 
 
 def _or_argument(of: Schema) -> Schema:
-    """The same, or `$name` or `${arithmetic}` in its place and in the place of everything inside a list."""
+    """The same, or `$name` or `${arithmetic}` in its place or in place of any item of a list."""
     if "anyOf" in of:
         return {"anyOf": [*(_inside(option) for option in of["anyOf"]), _ARGUMENT]}
     return {"anyOf": [_inside(of), _ARGUMENT]}
@@ -192,6 +192,6 @@ def _inside(of: Schema) -> Schema:
 
 
 def _misspelt() -> list[str]:
-    """Layers as other libraries and fast fingers write them: Relu, Conv2D."""
+    """Common misspellings of layers: Relu, Conv2D."""
     forms = {form for name in LAYERS for form in (name.capitalize(), name.upper(), name.replace("d", "D"))}
     return sorted(forms - set(LAYERS))

@@ -22,7 +22,7 @@ def shipped_path() -> Path:
 
 @cache
 def sections() -> dict[str, str]:
-    """The text of each network and each shared block by its name, in the order of the file, and what is between."""
+    """The text of each network and each shared block by its name, in the order of the file; "" is the text before."""
     text = shipped_path().read_text(encoding="utf-8")
     keys = [*_KEY.finditer(text)]
     ends = [*[key.start() for key in keys[1:]], len(text)]
@@ -36,7 +36,7 @@ def network_names() -> tuple[str, ...]:
 
 
 def network_text(name: str) -> str:
-    """The file without what this network does not use, whose lines are empty: every place stays what it is."""
+    """The file with what this network does not use replaced by empty lines, so that line numbers stay the same."""
     parts, used, waiting = sections(), {"", BLOCKS}, [name]
     while waiting:
         used.add(part := waiting.pop())

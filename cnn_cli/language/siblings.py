@@ -1,4 +1,4 @@
-"""What `from` and joins may name: earlier siblings, pieces of a Chunk or Split, and values inside of earlier groups."""
+"""Values that `from` and joins may name: earlier siblings, pieces of a Chunk or Split, values inside earlier groups."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ from cnn_cli.values import shown
 
 @dataclass
 class Siblings:
-    """The children of a mapping on the way through it: `outputs` has those so far, by what may be named.
+    """The children of a mapping during its expansion; `outputs` has the values so far, by the names that may be used.
 
-    `input` is what enters the mapping; of several inputs, `input.0`, `input.1`, … are the single ones.
+    `input` is the input of the mapping; if it has several, they are `input.0`, `input.1`, …
     """
 
     node: Node
@@ -37,7 +37,7 @@ class Siblings:
         self.outputs |= {f"{key}.{n}": Output(piece, f"{output.row}.{n}") for n, piece in enumerate(output.pieces)}
 
     def refuse(self, key: str) -> None:
-        """Note a child with a mistake, so that its uses are no further mistakes."""
+        """Note a child with a mistake, so that uses of it are not reported as further mistakes."""
         self.outputs.setdefault(key, Output(None, key))
         self.refused.append(key)
 
@@ -56,7 +56,7 @@ class Siblings:
         return inner
 
     def takes(self, name: str) -> tuple[str, ...]:
-        """The names of the values that a child takes that takes `name`: several where several enter the mapping."""
+        """The values that a child with `from: name` takes: several if `name` is "input" and the mapping has several."""
         several = self.outputs["input"].inputs if name == "input" else ()
         return tuple(f"input.{n}" for n in range(len(several))) or (name,)
 
@@ -66,7 +66,7 @@ class Siblings:
 
 
 def may_be(key: str, name: str) -> bool:
-    """Whether a key as it is written stands for this name: `layer{1}` may be layer1, layer2, …"""
+    """Whether a key as written can stand for this name: `layer{1}` for layer1, layer2, …"""
     return bool(re.fullmatch(re.sub(r"\\\{\d+\\\}", r"\\d+", re.escape(key)), name))
 
 
@@ -100,7 +100,7 @@ def sibling(context: Context, node: Node, siblings: Siblings, site: Site) -> tup
 
 
 def _not_there(context: Context, name: str, siblings: Siblings, site: Site) -> str:
-    """Why there is no such value, and what to write."""
+    """Why there is no such value, and what to write instead."""
     head = name.partition(".")[0]
     earlier = ", ".join([known for known in siblings.outputs if known not in siblings.refused][-12:])
     if head == site.path.rpartition(".")[2]:

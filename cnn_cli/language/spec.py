@@ -1,4 +1,4 @@
-"""A file of networks, read and checked as far as possible without sizes: its keys, and what they may hold."""
+"""A file of networks, read and checked as far as possible without sizes: its keys and their values."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ NETWORK_KEYS = (
 )
 DETECTOR = ("scores", "boxes", "centerness")  # the outputs that `detects` names for each scale, the last optional
 ORIGINS = ("center", "corner")
-PARTS = ("Network", "Again")  # words of the language that stand where a layer does
+PARTS = ("Network", "Again")  # keywords that are written in place of a layer
 SIZE = Integer(1, 100_000)
 _LOSS_WEIGHT = Number(0)
 MOST_NETWORKS = 500  # in a file
@@ -95,7 +95,7 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class _Notes:
-    """Where problems go, and what they are about."""
+    """Collects problems, with their file and the part of the spec that they are about."""
 
     origin: str
     where: str
@@ -179,11 +179,11 @@ def _network(name: str, node: Node, key: Place, shared: dict[str, Block], origin
 
 
 def _unknown_keys(node: Node, known: Sequence[str], notes: _Notes, under: str = "") -> str:
-    """Note keys that mean nothing; all that is said of them, to see what was meant."""
-    strangers = [k for k in node.keys if k not in known]
-    for key in strangers:
+    """Note unknown keys; returns the known ones that were suggested for them."""
+    others = [k for k in node.keys if k not in known]
+    for key in others:
         notes.add(node.keys[key], unknown("key", key, known), under)
-    return " ".join(unknown("key", key, known).partition("Did you mean")[2] for key in strangers)
+    return " ".join(unknown("key", key, known).partition("Did you mean")[2] for key in others)
 
 
 def _text(node: Node | None, key: str, notes: _Notes) -> str:
@@ -220,7 +220,7 @@ def read_input(value: Any) -> tuple[int, ...]:
 
 
 def _entries(node: Node | None, notes: _Notes, under: str, form: str) -> Iterator[tuple[str, Node, Place]]:
-    """The keys of a mapping with their values and places; none, and a problem, where it is something else."""
+    """The keys of a mapping with their values and places; none, with a problem, if it is not a mapping."""
     if node is None or node.value is None:
         return
     if isinstance(node.value, dict):
@@ -283,13 +283,13 @@ def _named_outputs(node: Node, notes: _Notes) -> tuple[str, ...]:
 
 
 def _detects(node: Node | None, notes: _Notes) -> tuple[ScaleSpec, ...]:
-    """What is said of each scale; nothing, and a problem, where one is wrong."""
+    """The scales that `detects` describes; none, with a problem reported, if one is wrong."""
     form, specs = "write {scores: cls, boxes: box}, or a list of such pairs", list[ScaleSpec]()
     for pair in [] if node is None else scales(node):
         parts = pair.value if isinstance(pair.value, dict) else {}
         if missing := [key for key in DETECTOR[:2] if key not in parts]:
-            what = f"`{missing[0]}` is missing" if parts else f"must name scores and boxes, not {shown(pair.plain)}"
-            notes.add(pair.place, f"{what}; {form}", "detects")
+            fact = f"`{missing[0]}` is missing" if parts else f"must name scores and boxes, not {shown(pair.plain)}"
+            notes.add(pair.place, f"{fact}; {form}", "detects")
             return ()
         _unknown_keys(pair, (*DETECTOR, "origin", "anchors"), notes, "detects")
         scale = _scale(parts, [o for other in specs for o in other.outputs.values()], notes)
@@ -325,7 +325,7 @@ def _scale(parts: Mapping[str, Node], taken: list[str], notes: _Notes) -> ScaleS
 
 
 def _anchors(node: Node, notes: _Notes) -> tuple[tuple[float, float], ...] | None:
-    """Half the width and height of each, in whole pixels as in torchvision; None, and a problem, for other text."""
+    """Half the width and height of each, in whole pixels as in torchvision; None, with a problem, if invalid."""
     plain = node.plain if isinstance(node.plain, dict) else {}
     sizes, ratios = (n if isinstance(n, list) else [] for n in (plain.get("sizes"), plain.get("ratios")))
     if len(plain) != 2 or not sizes or not ratios or not all(map(_above_0, [*sizes, *ratios])):
@@ -367,7 +367,7 @@ def _recipes(node: Node | None, train: dict[str, Any], notes: _Notes) -> dict[st
 
 
 def used_blocks(spec: Spec, within: Node | None = None) -> dict[str, Block]:
-    """The blocks that a network, or a part of its text, names, and those that these name: they must travel with it."""
+    """The blocks that a network, or a part of its text, uses directly or through other blocks."""
     blocks: dict[str, Block] = {}
     waiting = [within] if within else [spec.layers, *spec.args.values()]
     while waiting:

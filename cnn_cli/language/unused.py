@@ -1,4 +1,4 @@
-"""Warnings of what a spec writes and nothing uses: outputs of layers, and arguments."""
+"""Warnings about outputs of layers and arguments that nothing uses."""
 
 import re
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def warn_unused_outputs(context: Context, outputs: Sequence[Output]) -> None:
 
 
 def warn_unused_args(context: Context) -> None:
-    """Warn of arguments that no text uses, parts that are repeated 0 times included."""
+    """Warn about arguments that no text uses, including texts that are repeated 0 times."""
     owners = {"": (context.spec.args, context.spec.layers)}
     owners |= {name: (context.spec.blocks[name].args, context.spec.blocks[name].layers) for name in context.blocks}
     for owner, (args, layers) in owners.items():

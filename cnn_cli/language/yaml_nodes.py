@@ -1,9 +1,9 @@
-"""YAML text to nodes that know their line, with YAML's traps closed.
+"""From YAML text to nodes that know their line, without YAML's pitfalls.
 
 The text is read as a stream of events and the tree is built here, without recursion, so that depth, size, anchors,
 aliases (and with them merge bombs), tags and repeated keys are refused as they appear. Plain scalars follow YAML 1.2's
-core schema: `1e-3` is a number, `no` is a word, and `010`, `3:30` and dates are words too, which the settings' own
-types then refuse. Source: yaml.org/spec/1.2.2, section 10.3.
+core schema: `1e-3` is a number, while `no`, `010`, `3:30` and dates are text, which the kinds of the settings then
+refuse. Source: yaml.org/spec/1.2.2, section 10.3.
 """
 
 import math
@@ -26,7 +26,7 @@ _VALUES = {"null": None, "true": True, "false": False}
 _WORDS = {form: v for word, v in _VALUES.items() for form in (word, word.capitalize(), word.upper())}
 _WORDS |= {"": None, "~": None}
 _CONTROL = r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is there: the same events, ten times faster
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml if available: the same events, ten times faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def read_yaml(text: bytes | str, origin: str) -> Node:
 
 
 def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str]:
-    """Line, column and a sentence for the usual slips; the parser's own words for the rest."""
+    """Line, column and message: our own for common mistakes, the parser's for the rest."""
     problem, mark = str(error.problem or error.context), error.problem_mark or error.context_mark
     assert mark is not None
     line, column = mark.line + 1, mark.column + 1
@@ -115,7 +115,7 @@ def _place(text: str, at: int) -> tuple[int, int]:
 
 
 def _document(events: Iterator[yaml.Event], origin: str) -> Node:
-    """Build the tree with an explicit stack: no input can exhaust Python's."""
+    """Build the tree with an explicit stack: no input can exhaust Python's recursion limit."""
     root: Node | None = None
     stack: list[Node] = []
     pending: list[tuple[str, int, int] | None] = []  # the key that waits for its value, one for each open collection
@@ -143,7 +143,9 @@ def _document(events: Iterator[yaml.Event], origin: str) -> Node:
             pending[-1] = (_key(event, stack[-1], origin), line, column)
             continue
         node = Node(_value(event, origin), line, column)
-        root = _put(node, stack, pending, root)
+        root = root or node
+        if stack:
+            _put(node, stack[-1], pending)
         if isinstance(event, yaml.CollectionStartEvent):
             stack.append(node)
             pending.append(None)
@@ -193,10 +195,7 @@ def _value(event: yaml.NodeEvent, origin: str) -> Any:
     return number(text)
 
 
-def _put(node: Node, stack: list[Node], pending: list[tuple[str, int, int] | None], root: Node | None) -> Node:
-    if not stack:
-        return node
-    parent = stack[-1]
+def _put(node: Node, parent: Node, pending: list[tuple[str, int, int] | None]) -> None:
     if isinstance(parent.value, list):
         parent.value.append(node)
     else:
@@ -205,8 +204,6 @@ def _put(node: Node, stack: list[Node], pending: list[tuple[str, int, int] | Non
         parent.value[key] = node
         parent.keys[key] = (line, column)
         pending[-1] = None
-    assert root is not None
-    return root
 
 
 def _at(event: yaml.Event, origin: str, message: str) -> SpecError:
