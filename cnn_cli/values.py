@@ -4,9 +4,7 @@ The layer table and the training settings are both written in these kinds, so th
 words everywhere: "must be an integer of at least 1, not 0".
 """
 
-import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -243,11 +241,6 @@ class Null:
 
     def schema(self) -> dict[str, Any]:
         return {"type": "null"}
-
-
-def product(sizes: Sequence[int]) -> int:
-    """The number of values in a tensor of these sizes (1 for none)."""
-    return math.prod(sizes)
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cnn_cli.analysis import answer_cache, diagnostics, networks
-from cnn_cli.analysis.answer_cache import cache_file, keep_answer
+from cnn_cli.analysis.answer_cache import cache_file, cached_answer
 from cnn_cli.language import registry
 from cnn_cli.language.shipped import shipped_path
 
@@ -25,15 +25,15 @@ def kept_after(change: Any) -> list[int]:
         calls.append(1)
         return [len(calls)]
 
-    assert keep_answer("a", compute) == keep_answer("a", compute) == [1]
+    assert cached_answer("a", compute) == cached_answer("a", compute) == [1]
     before = len(calls)
     change()
-    keep_answer("a", compute)
+    cached_answer("a", compute)
     return [before, len(calls)]
 
 
 def test_an_answer_is_worked_out_once() -> None:
-    assert kept_after(lambda: keep_answer("b", lambda: 2)) == [1, 1]
+    assert kept_after(lambda: cached_answer("b", lambda: 2)) == [1, 1]
     assert json.loads(cache_file().read_text())["answers"] == {"a": [1], "b": 2}
 
 
@@ -56,7 +56,7 @@ def test_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file, not a folder")
-    assert (keep_answer("a", lambda: 1), keep_answer("a", lambda: 2)) == (1, 2)
+    assert (cached_answer("a", lambda: 1), cached_answer("a", lambda: 2)) == (1, 2)
 
 
 def test_the_commands_say_the_same_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +70,6 @@ def test_the_commands_say_the_same_from_the_cache(monkeypatch: pytest.MonkeyPatc
     assert first[0].text() == second[0].text()
     assert first[1] == second[1] and first[1].networks == 6
     assert any(problem.warning for problem in first[1].problems)  # blocks that these six do not use
-    monkeypatch.setattr(diagnostics, "keep_answer", lambda *_: pytest.fail("arguments change the answer"))
+    monkeypatch.setattr(diagnostics, "cached_answer", lambda *_: pytest.fail("arguments change the answer"))
     assert diagnostics.diagnose([], [], {"classes": 3}, None).networks == 6
     assert diagnostics.diagnose([], [], {}, (3, 64, 64)).networks == 6

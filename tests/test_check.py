@@ -6,6 +6,7 @@ Specs are generated from the grammar, valid and broken. CNN_EXAMPLES=100000 trie
 import json
 import os
 import warnings
+from math import prod
 from typing import Any
 
 import pytest
@@ -22,7 +23,6 @@ from cnn_cli.language.spec import parse
 from cnn_cli.layers import JOINS, LAYERS, REQUIRED
 from cnn_cli.network.builder import build_plan
 from cnn_cli.network.modules import Chunk
-from cnn_cli.values import product
 
 EXAMPLES = int(os.environ.get("CNN_EXAMPLES", 150))
 MOST_VALUES = 3_000_000  # what a generated network may have in all to be run
@@ -200,7 +200,7 @@ def leaves(part: Layer | Group) -> list[Layer]:
 
 
 def small(plan: Plan) -> bool:
-    return plan.params + sum(product(layer.output_shape) for layer in plan.layers) + plan.macs < MOST_VALUES
+    return plan.params + sum(prod(layer.output_shape) for layer in plan.layers) + plan.macs < MOST_VALUES
 
 
 def runs(plan: Plan) -> None:

@@ -92,4 +92,4 @@ def test_command_line() -> None:
     result = cnn("summary", "fashion-convnet", "--verify", "--time", "--device", "cpu", "--columns", "name")
     assert result.returncode == 0 and "42 numbers compared, all agree" in result.stderr
     assert result.stdout.split("\n")[3].split() == ["name", "forward", "ms", "backward", "ms"]
-    assert "the network in one piece" in " ".join(result.stdout.split())
+    assert "the whole network" in " ".join(result.stdout.split())

@@ -1,1 +1,1 @@
-"""What a plan tells without weights: counts, shapes, explanations, pictures of the graph."""
+"""Analyses of a plan, which need no weights: counts, shapes, receptive fields, memory, explanations."""

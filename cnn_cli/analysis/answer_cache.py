@@ -1,7 +1,7 @@
-"""What `cnn list` and `cnn check` say of the shipped networks, kept on disk from one call to the next.
+"""A cache on disk of what `cnn list` and `cnn check` report about the shipped networks.
 
-It takes a second or two to work out, and follows from nothing but models.yaml and the code of this package. So it is
-kept with a digest of both, and worked out anew wherever that is another one, or the file cannot be read.
+This takes a second or two to compute, and depends only on models.yaml and the code of this package. It is stored with a
+digest of both, and computed again if the digest differs or the file cannot be read.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from cnn_cli.language.shipped import shipped_path
 PACKAGE = Path(__file__).parents[1]
 
 
-def keep_answer(name: str, compute: Callable[[], Any]) -> Any:
-    """What `compute` gives, plain data as json.loads gives it, or gave under this name to an equal installation."""
+def cached_answer(name: str, compute: Callable[[], Any]) -> Any:
+    """The result of `compute` as json.loads returns it, from the cache if an equal installation has stored it."""
     path = cache_file()
     answers = _read(path, digest := _digest())
     if name not in answers:
         answers[name] = json.loads(json.dumps(compute()))
-        with suppress(CnnError, OSError):  # a full disk or a home that is read-only costs time, nothing else
+        with suppress(CnnError, OSError):  # a full disk or a read-only home costs only time
             make_folder(path.parent)
             write_text(path, json.dumps({"digest": digest, "answers": answers}))
     return answers[name]
@@ -38,17 +38,17 @@ def cache_file() -> Path:
 
 
 def _read(path: Path, digest: str) -> dict[str, Any]:
-    """The answers of an equal installation; none where the file is missing, damaged or of another one."""
+    """The answers of an equal installation; none if the file is missing, damaged or of another one."""
     try:
-        kept = json.loads(path.read_bytes())
+        cache = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    answers = kept.get("answers") if isinstance(kept, dict) and kept.get("digest") == digest else None
+    answers = cache.get("answers") if isinstance(cache, dict) and cache.get("digest") == digest else None
     return answers if isinstance(answers, dict) else {}
 
 
 def _digest() -> str:
-    """What the answers follow from: models.yaml byte by byte, and the files of this package by size and time."""
+    """A digest of what the answers depend on: the text of models.yaml, and size and time of the package's files."""
     files = (Path(folder, name) for folder, _, names in os.walk(PACKAGE) for name in names if name.endswith(".py"))
     code = sorted((str(path), *_state(path)) for path in files)
     text = json.dumps([__version__, sys.version, str(PACKAGE), code])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from cnn_cli.analysis.rows import Row, layer_rows, totals
@@ -18,7 +19,7 @@ _MARKS = {SAME: "=", CHANGED: "~", ADDED: "+", REMOVED: "−"}
 
 @dataclass(frozen=True)
 class Pair:
-    """A row of the one network and the row of the other in the same place; None where there is none."""
+    """A row of one network and the corresponding row of the other; None if there is none."""
 
     change: str
     before: Row | None
@@ -59,7 +60,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two plans, their rows in pairs, and what memory is estimated for."""
+    """Two plans, their rows in pairs, and the setup for estimates of memory."""
 
     a: Plan
     b: Plan
@@ -147,7 +148,8 @@ def compare(a: Plan, b: Plan, setup: Setup) -> Comparison:
 def align(a: Sequence[Row], b: Sequence[Row]) -> list[Pair]:
     """Every row of both, in order. Rows between equal ones are matched more and more loosely: by name, by settings and
     sizes, by settings, by type. Rows of one type in one place are a changed row; others are removed and added."""
-    return _aligned(a, b, [_by_name, _by_sizes, lambda row: (row.type, row.text), lambda row: (row.type,)])
+    with_sizes = attrgetter("type", "text", "input_shapes", "output_shape")
+    return _aligned(a, b, [_by_name, with_sizes, attrgetter("type", "text"), attrgetter("type")])
 
 
 def _aligned(a: Sequence[Row], b: Sequence[Row], likeness: Sequence[Callable[[Row], Any]]) -> list[Pair]:
@@ -173,10 +175,6 @@ def _by_name(row: Row) -> Any:
     """A key that matches layers by name and text; a number in a list matches nothing."""
     numbered = row.name.rpartition(".")[2].isdigit()
     return id(row) if numbered else (row.name, row.text)
-
-
-def _by_sizes(row: Row) -> Any:
-    return row.type, row.text, row.input_shapes, row.output_shape
 
 
 def _line(pair: Pair) -> dict[str, Any]:

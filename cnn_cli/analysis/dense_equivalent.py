@@ -1,7 +1,8 @@
-"""`cnn diff NETWORK --dense`: a network beside the fully connected one that computes the same, each convolution as the
-matrix that it is."""
+"""`cnn diff NETWORK --dense`: a network and the fully connected one that computes the same, with each convolution as a
+matrix."""
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 from cnn_cli.device import free_memory
@@ -9,7 +10,6 @@ from cnn_cli.errors import UsageError
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import sizes
 from cnn_cli.tables import Column, Table, format_bytes, format_count, render, wrapped
-from cnn_cli.values import product
 
 _MOST_PARAMS = 10**8  # a larger fully connected network is not built for comparison
 _BYTES = 4  # float32
@@ -42,14 +42,14 @@ class DenseLayer:
             "dense_bytes": _BYTES * self.params,
             "macs": layer.macs,
             "dense_macs": self.macs,
-            "weight_shape": (product(layer.output_shape), product(layer.input_shape)),
+            "weight_shape": (prod(layer.output_shape), prod(layer.input_shape)),
         }
 
 
 @dataclass(frozen=True)
 class DenseEquivalent:
     """A network and its convolutions as matrices. `difference`: the largest one between the outputs of both for
-    random images; None where the fully connected network is too large to be built."""
+    random images; None if the fully connected network is too large to be built."""
 
     plan: Plan
     layers: tuple[DenseLayer, ...]
@@ -57,7 +57,7 @@ class DenseEquivalent:
 
     @property
     def totals(self) -> dict[str, Any]:
-        """Of the whole networks, layers that are no convolutions included."""
+        """Sums over the whole networks, with all other layers."""
         params = self.plan.params + sum(dense.params - dense.layer.params for dense in self.layers)
         macs = self.plan.macs + sum(dense.macs - dense.layer.macs for dense in self.layers)
         sums = {"params": self.plan.params, "dense_params": params, "factor": params / max(self.plan.params, 1)}
@@ -103,11 +103,11 @@ class DenseEquivalent:
 
 
 def count_dense(plan: Plan) -> DenseEquivalent:
-    """Count what the convolutions are as matrices. UsageError for a network without any."""
+    """Count parameters and MACs of the convolutions as matrices. UsageError for a network without convolutions."""
     layers = []
     for layer in plan.layers:
         if "convolution" in layer.rule.traits:
-            values, weights = product(layer.output_shape), product(layer.output_shape) * product(layer.input_shape)
+            values, weights = prod(layer.output_shape), prod(layer.output_shape) * prod(layer.input_shape)
             layers.append(DenseLayer(layer, weights + values * bool(layer.settings["bias"]), weights))
     if not layers:
         raise UsageError(f"{plan.network} has no convolutions; --dense compares convolutions with their matrices")
@@ -115,7 +115,7 @@ def count_dense(plan: Plan) -> DenseEquivalent:
 
 
 def compare_by_building(result: DenseEquivalent) -> DenseEquivalent:
-    """With the largest difference between the outputs of both networks, where the fully connected one is small."""
+    """Add the largest difference between the outputs of both networks, if the fully connected one is small enough."""
     params = result.totals["dense_params"]
     if params > _MOST_PARAMS or 3 * _BYTES * params > free_memory():
         return result

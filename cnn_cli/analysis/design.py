@@ -1,4 +1,4 @@
-"""What is legal, but makes a network hard to train: warnings of `cnn check`."""
+"""Warnings of `cnn check` about valid networks that are hard to train."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def design_warnings(plan: Plan) -> list[Problem]:
         for layer, message in find(plan):
             where = f"{plan.network}, layers.{layer.name} ({layer.type})"
             problem = Problem(plan.spec.origin, layer.line, layer.column, where, message, True)
-            places.setdefault((i, layer.line, layer.column), problem)  # a block that is used ten times is named once
+            places.setdefault((i, layer.line, layer.column), problem)  # a block that is used ten times is reported once
     return list(places.values())
 
 
@@ -47,7 +47,8 @@ def _consecutive(plan: Plan) -> Iterator[tuple[Layer, str]]:
 
 
 def _redundant(first: Layer, second: Layer) -> bool:
-    """Not so for depthwise and separable convolutions, nor for bottlenecks, which factorize a larger matrix."""
+    """Whether two layers in a row could be one: not for depthwise and separable convolutions, nor for bottlenecks,
+    which factorize a larger matrix."""
     if "weighted sum" not in first.rule.traits or _separable(first, second):
         return False
     if set(first.settings.get("kernel_size", ())) == {1}:  # a projection, as in MobileNet's inverted bottlenecks

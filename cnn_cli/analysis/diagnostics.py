@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.analysis.answer_cache import keep_answer
+from cnn_cli.analysis.answer_cache import cached_answer
 from cnn_cli.analysis.design import design_warnings
 from cnn_cli.checkpoints.run_folder import find_run, is_stored
 from cnn_cli.checkpoints.stored_network import read_plan
@@ -54,7 +54,7 @@ def diagnose(
     if not all(source.strip() for source in sources):
         raise UsageError("a file or network name is empty; name one, or leave it out to check all networks")
     if not (sources or models or args or input):
-        count, answers = keep_answer("check", _shipped_problems)
+        count, answers = cached_answer("check", _shipped_problems)
         return Diagnostics(count, tuple(Problem(**problem) for problem in answers))
     for source in sources or ("",):
         try:
@@ -84,7 +84,7 @@ def _network(source: str, models: Sequence[Path], args: dict[str, Any], input: S
 
 
 def _files(source: str, models: Sequence[Path]) -> list[SpecFile]:
-    """The file that `source` is, or all files where it is empty."""
+    """The file that `source` names, or all files if it is empty."""
     if not source:
         return [shipped(), *(with_registry(read_file(path), models) for path in models)]
     return [with_registry(read_file(Path(source)), models)] if source.endswith(ENDINGS) else []
@@ -121,7 +121,7 @@ def _data_problems(plan: Plan, args: Collection[str]) -> list[Problem]:
     for where, values in settings.items():
         dataset = DATASETS.get(str(values.get("data")))
         if dataset is None or plan.errors or args or plan.named_outputs or len(plan.output) != 1:
-            continue  # of maps and of several outputs the language warns
+            continue  # the language warns about maps and several outputs
         count, outputs = dataset.class_count, plan.output[0]
         if outputs != count and (outputs, count) != (1, 2):
             node = spec.node

@@ -1,10 +1,10 @@
-"""`cnn shapes --explain`: for each layer what it does and where its numbers come from, and what of the image is never
-used."""
+"""`cnn shapes --explain`: what each layer does and where its numbers come from, and which pixels are never used."""
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 from cnn_cli.analysis import input_sizes as inputs
@@ -20,12 +20,11 @@ from cnn_cli.layers import sizes
 from cnn_cli.layers.formulas import AXES, Formula, derivation
 from cnn_cli.layers.taps import EVERYTHING
 from cnn_cli.tables import Column, Table, counted, format_bytes, terminal_width
-from cnn_cli.values import product
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What there is to say about a layer: what it does, and under each heading a few lines."""
+    """The explanation of a layer: what it does, and a few lines under each heading."""
 
     layer: Layer
     what: str
@@ -41,7 +40,7 @@ class Explanation:
 
 
 def explain(plan: Plan, name: str | None = None) -> list[Explanation]:
-    """Every layer, or the one called `name`, or those of the group of that name; UsageError where there is none."""
+    """Every layer, or the one called `name`, or those of the group of that name; UsageError if there is none."""
     chosen = [layer for layer in plan.layers if name is None or layer.name == name or layer.name.startswith(f"{name}.")]
     if not chosen and name is not None:
         names = [layer.name for layer in plan.layers]
@@ -71,7 +70,7 @@ def table(explanations: Sequence[Explanation]) -> Table:
 
 
 def never_used(plan: Plan) -> list[str]:
-    """What of the image reaches no output, and which layers drop it; empty where all of it is used."""
+    """Which rows and columns of the image reach no output, and which layers drop them; empty if all are used."""
     missing, sides = unused(plan, sights(plan)), plan.input[1:]
     if not any(missing):
         return []
@@ -97,7 +96,7 @@ def _explanation(plan: Plan, layer: Layer, seen: dict[str, Sight]) -> Explanatio
     parts["parameters"] = derivation([rule.parameters(s)]) if layer.params else ()
     if layer.shares_weights:
         parts["parameters"] = (f"those of {layer.shared_with}, counted there",)
-    if buffers := sum(product(t.shape) for t in layer.tensors if t.buffer):
+    if buffers := sum(prod(t.shape) for t in layer.tensors if t.buffer):
         parts["buffers"] = (f"{counted(buffers, 'value')} not trained",)
     parts["MACs"] = derivation([rule.macs(s, layer.input_shape, layer.output_shape)]) if layer.macs else ()
     if schemes := rule.schemes(s, layer.input_shape):
@@ -117,7 +116,7 @@ def _explanation(plan: Plan, layer: Layer, seen: dict[str, Sight]) -> Explanatio
 
 
 def _receptive_field(plan: Plan, layer: Layer, seen: dict[str, Sight]) -> tuple[str, ...]:
-    """Size, stride and offset in pixels of the image, and where a window enlarges the size, by how much."""
+    """Size, stride and offset in pixels of the image, and how a window enlarges the size."""
     now = field(seen[layer.name], plan.input[1:])
     before = field(seen[producer(layer.takes[0], seen)], plan.input[1:]) if layer.takes else None
     if now is None or now == before:
@@ -134,7 +133,7 @@ def _receptive_field(plan: Plan, layer: Layer, seen: dict[str, Sight]) -> tuple[
 
 
 def _cells(plan: Plan, layer: Layer) -> tuple[str, ...]:
-    """Of a detector's scores and boxes, which pixels a cell answers for; nothing for other layers."""
+    """For the outputs of a detector, the meaning of a cell and the pixel that it belongs to; empty for other layers."""
     ends = dict(zip(plan.named_outputs, plan.ends, strict=True)) if plan.detects else {}
     for scale in infer_scales(plan):
         step, half = scale.stride, f"{scale.stride / 2:g}"
@@ -158,7 +157,7 @@ def _cells(plan: Plan, layer: Layer) -> tuple[str, ...]:
 
 
 def _growth(layer: Layer, before: Field, now: Field) -> tuple[str, ...]:
-    """`4 + (3 − 1)·2 = 8`, where the layer is a plain window over rows and columns."""
+    """`4 + (3 − 1)·2 = 8`, if the layer is a plain window over rows and columns."""
     formulas = []
     for n, label in enumerate(AXES[len(before.size)]):
         window, size, gap = layer.taps.get(1 + n), before.size[n], before.stride[n]
@@ -179,12 +178,12 @@ def _growth(layer: Layer, before: Field, now: Field) -> tuple[str, ...]:
 
 
 def _fraction(value: float | None) -> str:
-    """After upsampling, neighbors can be less than a pixel of the image apart: 1/3."""
+    """A stride as a fraction: after upsampling, neighbors can be less than a pixel of the image apart, such as 1/3."""
     return str(Fraction(value or 0).limit_denominator(9999))
 
 
 def _dropped(layer: Layer) -> str:
-    """`the last row and the last column`, of what arrives at a layer; empty where it reads all."""
+    """`the last row and the last column` of its input that a layer does not read; empty if it reads all."""
     axes = ("row", "column") if len(layer.input_shape) == 3 else ("value",)
     left = never_read(layer)
     parts = [_which(left[1 + n], layer.input_shape[1 + n], word) for n, word in enumerate(axes) if 1 + n in left]
@@ -192,7 +191,7 @@ def _dropped(layer: Layer) -> str:
 
 
 def _which(lost: Sequence[int], size: int, word: str) -> str:
-    """Which of `size` positions are lost, counted from 1 for people."""
+    """The lost ones of `size` positions in words, counted from 1."""
     count = len(lost)
     many = f"{word}s" if count > 1 else word
     if list(lost) == list(range(size - count, size)):

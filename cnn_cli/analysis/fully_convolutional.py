@@ -1,7 +1,7 @@
 """A classifier as a fully convolutional network: the same weights, any larger image, a map of class scores.
 
-Linear layers become convolutions with the kernel of the map that arrives, and pooling to a fixed size becomes pooling
-with windows of the size that it has here (Sermanet et al., OverFeat, 2014; Long, Shelhamer and Darrell, 2015).
+Linear layers become convolutions whose kernel is as large as their input map, and pooling to a fixed size becomes
+pooling with windows of the size for this input (Sermanet et al., OverFeat, 2014; Long, Shelhamer and Darrell, 2015).
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.layers import Shape, sizes
 
 SUFFIX = "-convolved"  # of the name of the new network
-_DROPPED = "[]"  # in place of a layer type: the layer goes
+_DROPPED = "[]"  # in place of a layer type: the layer is removed
 _GLOBAL_POOLING = {"AdaptiveAvgPool2d": "AvgPool2d", "AdaptiveMaxPool2d": "MaxPool2d"}
 _GLOBAL_POOLING |= {name: name for name in _GLOBAL_POOLING.values()}
 
@@ -25,7 +25,7 @@ Map = tuple[int, int, int]  # of values that were flattened: channels, height, w
 
 @dataclass(frozen=True)
 class Edit:
-    """What a layer becomes: its new type, settings that are added, and those that go or have another name."""
+    """The change of a layer: its new type, the settings that are added, and those that stay with their new names."""
 
     type: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class FullyConvolutional:
-    """The plans before and after, and the layers that change: new name and layer (None where it goes) by old name."""
+    """The plans before and after, and every old layer with the new one, None if it is removed."""
 
     before: Plan
     after: Plan
@@ -42,7 +42,8 @@ class FullyConvolutional:
 
     @property
     def changes(self) -> list[tuple[Layer, Layer | None]]:
-        return [(old, new) for old, new in self.layers if new is None or old.type != new.type or _other(old, new)]
+        """Removed layers, and those whose type or settings changed, apart from settings that follow from the input."""
+        return [(old, new) for old, new in self.layers if new is None or old.type != new.type or _differs(old, new)]
 
     def renamed(self) -> dict[str, tuple[str, Shape]]:
         """Every tensor by its old name: its new name and shape."""
@@ -55,8 +56,8 @@ class FullyConvolutional:
 
 
 def convert(plan: Plan) -> FullyConvolutional:
-    """The fully convolutional form of a classifier, without the heads of auxiliary outputs. UsageError says which layer
-    stands in the way."""
+    """The fully convolutional form of a classifier, without the heads of auxiliary outputs. UsageError names the layer
+    that cannot be converted."""
     if plan.outputs:
         plan = _main_path(plan)
     if plan.named_outputs:
@@ -81,7 +82,8 @@ def convert(plan: Plan) -> FullyConvolutional:
     after = draft_document(_document(plan, by_place), f"{plan.network} as a fully convolutional network")
     _check(plan, after)
     remaining = iter(after.layers)
-    pairs = [(old, None if _goes(edits.get(old.name)) else next(remaining)) for old in plan.layers]
+    removed = {name for name, edit in edits.items() if edit.type == _DROPPED}
+    pairs = [(old, None if old.name in removed else next(remaining)) for old in plan.layers]
     _check_order(plan, pairs)
     return FullyConvolutional(plan, after.checked(), tuple(pairs))
 
@@ -98,7 +100,7 @@ def _main_path(plan: Plan) -> Plan:
 
 
 def _edits(plan: Plan) -> dict[str, Edit]:
-    """The layers that change and what they become, following the values from the image on."""
+    """The changes by the name of the layer, tracing the values from the image on."""
     maps: dict[str, Map | None] = {"input": None}  # None: not flattened
     bare = {layer.name for layer in plan.layers if not layer.takes}
     edits = {}
@@ -125,7 +127,7 @@ def _edits(plan: Plan) -> dict[str, Edit]:
 
 
 def _on_image(plan: Plan, layer: Layer) -> tuple[Edit | None, Map | None]:
-    """For a layer that takes channels x height x width."""
+    """The change of a layer that takes channels x height x width, and the map that it flattens."""
     i, o = layer.input_shape, layer.output_shape
     if layer.type == "Flatten" and len(i) == 3 and len(o) == 1:
         return Edit(_DROPPED), (i[0], i[1], i[2])
@@ -140,7 +142,7 @@ def _on_image(plan: Plan, layer: Layer) -> tuple[Edit | None, Map | None]:
 
 
 def _pooling(plan: Plan, layer: Layer) -> Edit:
-    """Pooling to a fixed size, as pooling with windows of the size that these have here."""
+    """Pooling to a fixed size, as pooling with windows of the size that they have for this input."""
     before, after = layer.input_shape[1:], layer.output_shape[1:]
     if any(n % o for n, o in zip(before, after, strict=True)):
         fix = f"choose an --input whose {sizes(before)} there is a multiple of {sizes(after)}"
@@ -153,7 +155,7 @@ def _pooling(plan: Plan, layer: Layer) -> Edit:
 
 
 def _on_flattened(plan: Plan, layer: Layer, maps: list[Map]) -> tuple[Edit | None, Map]:
-    """For a layer that takes what was flattened."""
+    """The change of a layer that takes flattened values, and the map that its output stands for."""
     first, single = maps[0], all(m[1:] == (1, 1) for m in maps)
     channels = layer.output_shape[0] if layer.output_shape else 1
     if layer.type == "Linear":
@@ -179,7 +181,7 @@ def _on_flattened(plan: Plan, layer: Layer, maps: list[Map]) -> tuple[Edit | Non
 
 
 def _document(plan: Plan, edits: Mapping[Place, Edit]) -> dict[str, Any]:
-    """The network as plain data, edited at these places, without what is said of its training."""
+    """The network as plain data, edited at these places, without `train` and `recipes`."""
     document = plan.document()
     network = {k: v for k, v in document.pop(plan.network).items() if k not in ("train", "recipes")}
     if plan.description:
@@ -194,7 +196,7 @@ def _document(plan: Plan, edits: Mapping[Place, Edit]) -> dict[str, Any]:
 
 
 def _edited(node: Node, edits: Mapping[Place, Edit]) -> Any:
-    """A part of a spec as plain data, with the layers at these places as they become."""
+    """A part of a spec as plain data, with the edits at these places applied."""
     if isinstance(node.value, list):
         items = [(child, _edited(child, edits)) for child in node.value]
         return [plain for child, plain in items if plain != [] or child.plain == []]
@@ -224,7 +226,7 @@ def _layer(edit: Edit, argument: Node | None) -> Any:
 
 
 def _check(plan: Plan, after: Plan) -> None:
-    """UsageError where the new network gives no map, or takes no larger image."""
+    """UsageError if the new network does not output a map, or does not take larger images."""
     channels, height, width = plan.input
     larger = draft_document(after.document(), after.spec.origin, (channels, 2 * height, 2 * width))
     for draft in (after, larger):
@@ -241,7 +243,7 @@ def _check(plan: Plan, after: Plan) -> None:
 
 
 def _check_order(plan: Plan, pairs: list[tuple[Layer, Layer | None]]) -> None:
-    """UsageError where a layer takes another value than before: paths into a list whose numbers have changed."""
+    """UsageError if a layer takes another value than before, by a path into a list whose numbers have changed."""
     names = {"input": "input"}
     for old, new in pairs:
         names[old.name] = new.name if new else names.get(old.takes[0], old.takes[0])
@@ -251,12 +253,7 @@ def _check_order(plan: Plan, pairs: list[tuple[Layer, Layer | None]]) -> None:
             raise _refusal(plan, old, fact, "give the children of that list names")
 
 
-def _goes(edit: Edit | None) -> bool:
-    return edit is not None and edit.type == _DROPPED
-
-
-def _other(old: Layer, new: Layer) -> bool:
-    """Whether the settings of a layer are others, leaving aside those that follow from its input."""
+def _differs(old: Layer, new: Layer) -> bool:
     return any(old.settings.get(name) != new.settings.get(name) for name in {*old.written, *new.written})
 
 
@@ -265,7 +262,7 @@ def _key(layer: Layer, tensor: str) -> str:
 
 
 def _side(sides: Any) -> Any:
-    """A number where both sides are equal."""
+    """A single number if both sides are equal."""
     return sides[0] if sides[0] == sides[1] else list(sides)
 
 

@@ -1,7 +1,7 @@
-"""`cnn shapes --valid-inputs`: which input sizes a network accepts, at which no layer drops a row, and the outputs.
+"""`cnn shapes --valid-inputs`: the sizes that a network accepts, those at which no layer drops a row, and outputs.
 
 Sizes are tried one after the other. Planning a network anew takes milliseconds; passing other sizes through the layers
-of its plan takes a tenth of that, and is what the search does. The sizes that are shown in the end have been planned.
+of its plan, as the search does, takes a tenth of that. Only the sizes that are shown are planned.
 """
 
 import time
@@ -78,7 +78,7 @@ class InputSizes:
         if plan.errors:
             problem = plan.errors[0]
             where = problem.where.removeprefix(f"{plan.network}, ").removeprefix("layers.")
-            message = problem.message.split(" (what arrives")[0].split(";")[0]
+            message = problem.message.split(";")[0]
             return {"input": sizes(plan.input), "note": f"{where}: {message}"}
         main = [layer.output_shape for layer in plan.layers if layer.name.split(".")[0] not in plan.only_in_training]
         maps = [shape for shape in main if len(shape) == len(plan.input) and max(shape[1:]) > 1]
@@ -117,7 +117,7 @@ def find_input_sizes(plan: Plan, sides: str | None = None) -> InputSizes:
 
 
 def replan(plan: Plan, shape: Shape) -> Plan:
-    """The same network for another input, with its mistakes in `problems` where that does not fit."""
+    """The same network for another input, with mistakes in `problems` if that does not fit."""
     return replace(expand(replace(plan.spec, input=shape)), input=shape)
 
 
@@ -144,9 +144,8 @@ def trials(plan: Plan) -> Callable[[Shape], tuple[bool, bool]]:
                 return False, False
             shapes[layer.name] = out.output_shape
             shapes.update((f"{layer.name}.{n}", piece) for n, piece in enumerate(out.pieces))
-            for name in (
-                producer(name, known) for name in layer.reads
-            ):  # a value is lost where all that take the tensor leave it out
+            # a value is lost if all layers that take the tensor drop it
+            for name in (producer(name, known) for name in layer.reads):
                 lost[name] = dropped if name not in lost else lost[name] & dropped
                 waiting[name] -= 1
                 reads_all = reads_all and not (waiting[name] == 0 and lost[name])
@@ -156,7 +155,7 @@ def trials(plan: Plan) -> Callable[[Shape], tuple[bool, bool]]:
 
 
 def _pass_through(layer: Layer, inputs: tuple[Shape, ...]) -> tuple[Layer | None, frozenset[tuple[int, int]]]:
-    """A layer with these inputs, and the (axis, position)s that it does not read; None where they do not fit."""
+    """A layer with these inputs, and each (axis, position) that it does not read; None if they do not fit."""
     rule, nothing = layer.rule, frozenset[tuple[int, int]]()
     try:
         inferred = rule.infer(inputs[0]) if inputs and not rule.joins else {}
@@ -186,7 +185,7 @@ def near(plan: Plan) -> list[Shape]:
 
 
 def describe_sides(sides: Sequence[int], tried: int) -> str:
-    """Sizes as people say them.
+    """Sizes in words.
 
     >>> describe_sides(range(10, 99), 98), describe_sides(range(10, 99, 4), 98), describe_sides(range(32, 99, 32), 98)
     ('every size from 10', '10, 14, 18, … (4·k + 2)', '32, 64, 96, … (multiples of 32)')

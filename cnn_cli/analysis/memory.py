@@ -1,17 +1,15 @@
-"""How much memory a network needs, for inference and for training: its run played through, tensor by tensor, without
-running it.
+"""How much memory a network needs for inference and training: a simulation of its allocations, tensor by tensor.
 
-What is counted: weights, buffers, the batch, and all outputs for as long as something still refers to them; in
-training also the tensors that the backward pass needs again, the gradients, and what the optimizer keeps and borrows.
-What is not: the loss, work space of cuDNN and its like, fragmentation, and PyTorch itself (about half a gigabyte on a
-GPU).
+Counted are weights, buffers, the batch, and all outputs as long as something refers to them; in training also the
+tensors saved for the backward pass, the gradients, and the state and temporary values of the optimizer. Not counted are
+the loss, workspaces of libraries such as cuDNN, fragmentation, and PyTorch itself (about half a gigabyte on a GPU).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from cnn_cli.language.plan import Group, Layer, Plan
-from cnn_cli.values import product
 
 COPIES = {
     "sgd": 1,
@@ -25,7 +23,7 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by what they are for; of a peak, `activations`, `gradients` and what follows at that moment."""
+    """Bytes by their use; of a peak, `activations`, `gradients` and the fields after them at that moment."""
 
     weights: int
     buffers: int
@@ -34,7 +32,7 @@ class Memory:
     gradients: int = 0
     optimizer: int = 0
     activation_gradients: int = 0
-    temporary: int = 0  # what the optimizer's step needs besides
+    temporary: int = 0  # of the optimizer's step
 
     @property
     def total(self) -> int:
@@ -62,9 +60,8 @@ def training(
 def breakdown_and_peak(
     plan: Plan, batch: int, optimizer: str, precision: str, frozen: frozenset[str]
 ) -> tuple[Memory, Memory]:
-    """What training keeps, as textbooks add it up: all gradients, the optimizer's state, and the activations that the
-    backward pass needs. And the moment at which most is allocated: then some activations are no longer there, or some
-    gradients not yet.
+    """The memory of training as textbooks add it up: all gradients, the optimizer's state, and the activations that the
+    backward pass needs. And the peak, at which some activations are already freed, or some gradients not yet allocated.
 
     With a half precision: PyTorch's autocast, which keeps weights and gradients in float32.
     """
@@ -83,20 +80,19 @@ def breakdown_and_peak(
 
 
 def output_bytes(layer: Layer) -> int:
-    """What the output of a layer adds to memory, for one image in float32; nothing where it is a view of what
-    arrives."""
-    return 0 if "view" in layer.rule.traits or not layer.takes else 4 * product(layer.output_shape)
+    """Bytes of the output of a layer, for one image in float32; 0 if it is a view of the input."""
+    return 0 if "view" in layer.rule.traits or not layer.takes else 4 * prod(layer.output_shape)
 
 
 def _weights(plan: Plan, size: int) -> tuple[int, int]:
     tensors = [t for layer in plan.layers for t in layer.tensors]
-    weights = sum(product(t.shape) for t in tensors if not t.buffer) * size
-    return weights, sum(product(t.shape) * (size if t.shape else 8) for t in tensors if t.buffer)
+    weights = sum(prod(t.shape) for t in tensors if not t.buffer) * size
+    return weights, sum(prod(t.shape) * (size if t.shape else 8) for t in tensors if t.buffer)
 
 
 @dataclass
 class _Run:
-    """Tensors by number, and how often each is referred to; what nothing refers to is gone."""
+    """Tensors by number with their reference counts; those without references are freed."""
 
     plan: Plan
     images: int
@@ -112,7 +108,7 @@ class _Run:
 
     @property
     def batch(self) -> int:
-        return self.images * product(self.plan.input) * self.size
+        return self.images * prod(self.plan.input) * self.size
 
     def forward(self) -> None:
         image = self.new(self.batch)
@@ -143,8 +139,8 @@ class _Run:
         exports: Sequence[str] = (),
         exported: dict[str, int] | None = None,
     ) -> int:
-        """What comes out, with one reference for the caller, who holds the inputs meanwhile, and one for each value in
-        `exported`: just as modules.py does it."""
+        """The output of a part, with one reference for the caller, who holds the inputs meanwhile, and one for each
+        value in `exported`, as in network/modules.py."""
         if isinstance(part, Layer):
             return self.leaf(part, inputs)
         names = ["input"] if len(inputs) == 1 else [f"input.{n}" for n in range(len(inputs))]
@@ -181,9 +177,9 @@ class _Run:
         elif "view" in traits or (not self.training and "view in evaluation" in traits):
             out = self.hold(inputs[0])
         else:
-            out = self.new(self.images * product(layer.output_shape) * self.size)
+            out = self.new(self.images * prod(layer.output_shape) * self.size)
         learns = layer.owner not in self.frozen and any(not t.buffer for t in layer.used_tensors)
-        # Where the first layers are frozen, nothing is kept of what comes before all that learns.
+        # If the first layers are frozen, autograd saves nothing before the first layer that is trained.
         if self.training and (not self.frozen or learns or not self.wanted.isdisjoint(inputs)):
             self.wanted.add(out)
             self.steps.append((layer, inputs, out, [self.hold(t) for t in self.kept(layer, inputs, out)]))
@@ -194,17 +190,16 @@ class _Run:
         yield from inputs if saved.input else []
         yield from [out] if saved.output else []
         values = saved.values(layer.settings, layer.input_shape, layer.output_shape)
-        extra = self.images * (values * self.size + product(layer.output_shape) * 8 * saved.indices)
+        extra = self.images * (values * self.size + prod(layer.output_shape) * 8 * saved.indices)
         if extra:
             tensor = self.new(extra)
             self.references[tensor] = 0  # only the backward pass refers to it
             yield tensor
 
     def backward(self) -> tuple[int, int, int]:
-        """Bytes of kept tensors, of gradients of outputs, and of gradients of parameters, at the moment of most
-        together."""
+        """Bytes of saved tensors, gradients of outputs, and gradients of parameters, when their sum is largest."""
         top = (self.peak, 0, 0)
-        incoming: dict[int, int] = {}  # gradients under way, by tensor
+        incoming: dict[int, int] = {}  # gradients that are still needed, by tensor
         params = {layer.name: layer.params for layer in self.plan.layers if layer.name not in self.frozen}
         moving = gradients = 0
         for layer, inputs, out, kept in reversed(self.steps):
@@ -219,7 +214,7 @@ class _Run:
             for t in arriving:
                 moving += 0 if t in incoming else self.bytes[t]
                 incoming[t] = self.bytes[t]
-            if out not in inputs:  # else a view: its gradient is that of what it looks at
+            if out not in inputs:  # else a view: its gradient is that of its base
                 moving -= incoming.pop(out)
             for t in kept:
                 self.drop(t)

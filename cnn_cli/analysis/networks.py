@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.analysis.answer_cache import keep_answer
+from cnn_cli.analysis.answer_cache import cached_answer
 from cnn_cli.errors import Problem
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, format_count, render
@@ -43,7 +43,7 @@ def list_networks(models: Sequence[Path] = ()) -> NetworkList:
     """Every network by name; those of each further file in turn override earlier ones."""
     if models:
         return _planned(models)
-    networks, problems = keep_answer("list", _shipped)
+    networks, problems = cached_answer("list", _shipped)
     return NetworkList(tuple(networks), tuple(Problem(**problem) for problem in problems))
 
 

@@ -1,25 +1,24 @@
-"""How far a value sees: which rows and columns of the image it depends on, for every layer and through every branch.
+"""Receptive fields: the rows and columns of the image that a value depends on, for every layer through all branches.
 
-Two answers are carried along each axis of the image. `spans` is the receptive field of the books (Araujo, Norris and
-Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019): the window as if the image went on
-without end. `seen` is what is really there: the very rows and columns that a position depends on, as bits, padding
-left out.
+Two results are tracked along each axis of the image. `spans` is the receptive field as usually defined (Araujo, Norris
+and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019): the window as if the image had no
+border. `seen` are the rows and columns of the image, without padding, that a position really depends on, as bits.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
-from math import lcm
+from functools import lru_cache, reduce
+from math import lcm, prod
+from operator import or_
 from typing import Any
 
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import Shape
 from cnn_cli.layers.taps import EACH, EVERYTHING, Taps
-from cnn_cli.values import product
 
-MOST_SPANS = 1000  # that repeat; resizing again and again can make a period that is longer than any image
-Span = tuple[int, int] | None  # the first and the last pixel; None for what depends on no pixel
+MOST_SPANS = 1000  # that repeat; repeated resizing can make a period that is longer than any image
+Span = tuple[int, int] | None  # the first and the last pixel; None for a value that depends on no pixel
 Factor = tuple[int | None, int]  # an axis of the image (0 rows, 1 columns; None: channels), and how many positions
 
 
@@ -27,8 +26,8 @@ Factor = tuple[int | None, int]  # an axis of the image (0 rows, 1 columns; None
 class Side:
     """One axis of the image, as the positions of a tensor see it.
 
-    `spans` repeat: position o + len(spans) sees what position o sees, `step` pixels on. A step of 0: all see the same;
-    None: it moves unevenly, and every position is written out.
+    `spans` repeat: position o + len(spans) sees what position o sees, shifted by `step` pixels. 0: all positions see
+    the same; None: the shifts are uneven, and `spans` has every position.
     """
 
     spans: tuple[Span, ...]
@@ -45,7 +44,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Sight:
-    """What a tensor sees: for each of its axes the positions that it runs over, and the sides of the image.
+    """What a tensor sees: the factors of each of its axes, and the sides of the image.
 
     A one-dimensional input has one side.
     """
@@ -59,7 +58,7 @@ class Field:
     """A receptive field, (rows, columns), in pixels of the image; of a one-dimensional input (values,)."""
 
     size: tuple[int, ...]
-    stride: tuple[float | None, ...]  # from one position to the next; 0: none, None: uneven
+    stride: tuple[float | None, ...]  # pixels from one position to the next; 0: none, None: uneven
     offset: tuple[int, ...]  # the first pixel of position 0, negative where that lies in the padding
     average: bool  # the stride alternates, and is a mean
     whole: bool  # it is all of the image, for every position
@@ -81,37 +80,37 @@ def sights(plan: Plan) -> dict[str, Sight]:
 
 
 def _taken(name: str, shape: Shape, sight_of: dict[str, Sight]) -> Sight:
-    """The sight of a value; a piece, whose row is that of all pieces, has channels of its own."""
+    """The sight of a value; a piece has its own channels, and otherwise the sight of the row of all pieces."""
     row = producer(name, sight_of)
     return sight_of[row] if row == name else replace(sight_of[row], axes=(((None, shape[0]),), *sight_of[row].axes[1:]))
 
 
 def producer(name: str, rows: Any) -> str:
-    """The row that makes what is called `name`, which may be a piece of a Chunk: `split.1`."""
+    """The row that computes the value `name`, which may be a piece of a Chunk: `split.1`."""
     return name if name in rows else name.rpartition(".")[0]
 
 
 def field(sight: Sight, image: Shape) -> Field | None:
-    """The receptive field of a tensor; None where it depends on no pixel."""
+    """The receptive field of a tensor; None if it depends on no pixel."""
     return _field(sight.sides, image)
 
 
-@lru_cache(maxsize=8)  # that of a convolution is that of the layers behind it
+@lru_cache(maxsize=8)  # that of a convolution is that of the next layers, too
 def _field(all_sides: tuple[Side, ...], image: Shape) -> Field | None:
-    sides = [_whole(side) if len(side.seen) == 1 else side for side in all_sides]  # one position: what is really there
+    sides = [_whole(side) if len(side.seen) == 1 else side for side in all_sides]  # one position
     spans = [[s for s in side.spans if s] for side in sides]
     if not all(spans):
         return None
     size = [max(last - first + 1 for first, last in s) for s in spans]
     strides = [None if s.step is None else Fraction(s.step, len(s.spans)) for s in sides]
     stride = [s if s is None else int(s) if s.denominator == 1 else float(s) for s in strides]
-    whole = all(s.step == 0 and s.seen[0] == _full(n) for s, n in zip(sides, image, strict=True))
+    whole = all(s.step == 0 and s.seen[0] == (1 << n) - 1 for s, n in zip(sides, image, strict=True))
     average = any(side.step and len({_starts(side, o) for o in range(len(side.spans))}) > 1 for side in sides)
     return Field(tuple(size), tuple(stride), tuple(s[0][0] for s in spans), average, whole)
 
 
 def _starts(side: Side, o: int) -> int | None:
-    """How many pixels position o + 1 starts behind position o."""
+    """How many pixels position o + 1 starts after position o."""
     one, next_ = side.at(o), side.at(o + 1)
     return next_[0] - one[0] if one and next_ else None
 
@@ -119,17 +118,12 @@ def _starts(side: Side, o: int) -> int | None:
 def unused(plan: Plan, sight_of: dict[str, Sight]) -> tuple[list[int], ...]:
     """The rows and the columns of the image on which no output depends; the values of a one-dimensional input."""
     ends = [sight_of[name] for name in _ends(plan)]
-    missing = []
-    for n, size in enumerate(plan.input[1:]):
-        seen = 0
-        for end in ends:
-            seen |= _any(end.sides[n].seen)
-        missing.append([i for i in range(size) if not seen >> i & 1])
-    return tuple(missing)
+    seen = [_any(mask for end in ends for mask in end.sides[n].seen) for n in range(len(plan.input) - 1)]
+    return tuple([i for i in range(n) if not mask >> i & 1] for n, mask in zip(plan.input[1:], seen, strict=True))
 
 
 def never_read(layer: Layer) -> dict[int, list[int]]:
-    """By axis of the input, the positions that the layer itself reads for none of its outputs."""
+    """By axis of the input: the positions that the layer reads for none of its outputs."""
     before, after = layer.grid
     left = {}
     for axis, taps in layer.taps.items():
@@ -141,7 +135,7 @@ def never_read(layer: Layer) -> dict[int, list[int]]:
 
 
 def _ends(plan: Plan) -> list[str]:
-    """The rows whose values leave the network."""
+    """The rows whose values are outputs of the network, or that nothing takes."""
     taken = {name for layer in plan.layers for name in layer.takes}
     taken |= {name.rpartition(".")[0] for name in taken}
     ends = {producer(name, {layer.name for layer in plan.layers}) for name in plan.ends}
@@ -159,7 +153,7 @@ def _sight(layer: Layer, inputs: list[Sight], sides: int) -> Sight:
 
 
 def _read(layer: Layer, sight: Sight, before: Shape, after: Shape) -> Sight:
-    """What the taps of a layer see."""
+    """The sight of the output of a layer with taps."""
     taps = layer.taps
     sides, axes = list(sight.sides), list(sight.axes)
     for n, read in taps.items():
@@ -181,7 +175,7 @@ def _read(layer: Layer, sight: Sight, before: Shape, after: Shape) -> Sight:
 
 
 def _reshaped(sight: Sight, shape: Shape) -> Sight:
-    """The same values in the same order, with axes of other sizes: the way of Flatten and of Unflatten."""
+    """The same values in the same order, with axes of other sizes, as for Flatten and Unflatten."""
     if tuple(_count(axis) for axis in sight.axes) == shape:
         return sight
     left = [factor for axis in sight.axes for factor in axis if factor[1] > 1]
@@ -191,7 +185,7 @@ def _reshaped(sight: Sight, shape: Shape) -> Sight:
         while left and _count(axis) < size:
             axis.append(left.pop(0))
         over = _count(axis) // size
-        if over > 1 and axis[-1][0] is None and axis[-1][1] % over == 0:  # channels may be divided at will
+        if over > 1 and axis[-1][0] is None and axis[-1][1] % over == 0:  # channels can be divided freely
             axis[-1], left = (None, axis[-1][1] // over), [(None, over), *left]
         if _count(axis) != size:
             return _mixed(sight, axes, [*axis, *left], shape)
@@ -200,7 +194,7 @@ def _reshaped(sight: Sight, shape: Shape) -> Sight:
 
 
 def _mixed(sight: Sight, axes: list[tuple[Factor, ...]], rest: list[Factor], shape: Shape) -> Sight:
-    """The axes of the image in `rest` can no longer be told apart: from here on, all of them is seen."""
+    """The axes of the image in `rest` are mixed: from here on, every value sees all of them."""
     sides = list(sight.sides)
     for image, _ in rest:
         if image is not None:
@@ -210,7 +204,7 @@ def _mixed(sight: Sight, axes: list[tuple[Factor, ...]], rest: list[Factor], sha
 
 @lru_cache(maxsize=8)  # height and width are mostly alike
 def _through(side: Side, taps: Taps, count: int) -> Side:
-    """What `count` positions see that read positions of `side`."""
+    """What `count` positions see that read positions of `side` by `taps`."""
     if side.step == 0:
         return side
     seen = tuple(_any(side.seen[i] for i in taps.inside(o, len(side.seen))) for o in range(count))
@@ -219,7 +213,7 @@ def _through(side: Side, taps: Taps, count: int) -> Side:
     if side.step is None:
         return Side(tuple(_hull(side.at(i) for i in taps.at(o)) for o in range(count)), None, seen)
     period = len(side.spans)
-    rounds = lcm(period, taps.step) // taps.step  # of the layer's own phases, until all begins anew
+    rounds = lcm(period, taps.step) // taps.step  # of the layer's own phases, until both periods end
     if rounds * len(taps.phases) > max(count, MOST_SPANS):
         return Side(tuple(_hull(side.at(i) for i in taps.at(o)) for o in range(count)), None, seen)
     spans = tuple(_hull(side.at(i) for i in taps.at(o)) for o in range(rounds * len(taps.phases)))
@@ -227,7 +221,7 @@ def _through(side: Side, taps: Taps, count: int) -> Side:
 
 
 def _whole(side: Side) -> Side:
-    """What a value sees that depends on all positions."""
+    """What a value that depends on all positions sees."""
     seen = _any(side.seen)
     return Side((_bounds(seen),), 0, (seen,))
 
@@ -272,7 +266,7 @@ def _union(a: Side, b: Side) -> Side:
 
 
 def _count(factors: Sequence[Factor]) -> int:
-    return product([k for _, k in factors])
+    return prod([k for _, k in factors])
 
 
 def _hull(spans: Iterable[Span]) -> Span:
@@ -281,14 +275,7 @@ def _hull(spans: Iterable[Span]) -> Span:
 
 
 def _any(masks: Iterable[int]) -> int:
-    seen = 0
-    for mask in masks:
-        seen |= mask
-    return seen
-
-
-def _full(size: int) -> int:
-    return (1 << size) - 1
+    return reduce(or_, masks, 0)
 
 
 def _bounds(seen: int) -> Span:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import prod
 from typing import Any
 
 from cnn_cli.analysis.memory import output_bytes
@@ -12,12 +13,11 @@ from cnn_cli.language.detection_scales import infer_scales
 from cnn_cli.language.freezing import trainable_params
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import Shape, SizeOf, Tensor
-from cnn_cli.values import product
 
 
 @dataclass(frozen=True)
 class Row:
-    """A layer, or several of them folded into one: then `settings` is empty, and the numbers are sums over `layers`."""
+    """A layer, or several folded into one row: then `settings` is empty, and the numbers are sums over `layers`."""
 
     name: str
     type: str  # "" for a folded group
@@ -33,11 +33,11 @@ class Row:
     activation_bytes: int  # of the output, one image, float32; 0 for a view of the input
     field: Field | None
     layers: tuple[Layer, ...]
-    shared_with: str | None = None  # the row whose weights it uses once more, and that counts them
+    shared_with: str | None = None  # the row whose weights it shares, and that counts them
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The rows whose values it takes: not that which only gives a layer its size."""
+        """The rows whose values it takes, without one that only gives a size."""
         sized = self.type and self.layers[0].size_of and len(self.takes) == len(self.layers[0].takes)
         return self.takes[:-1] if sized else self.takes
 
@@ -67,7 +67,7 @@ class Row:
 def layer_rows(plan: Plan, *, frozen: Sequence[str] = (), depth: int | None = None) -> list[Row]:
     """A row for each layer, join and parameter, in the order of computation; shapes are without the batch.
 
-    frozen: patterns of what is not trained, as in freeze.is_frozen. depth: fold what lies deeper than so many names.
+    frozen: patterns as in freezing.is_frozen. depth: fold layers whose names have more parts than this.
     """
     seen = sights(plan)
     image = plan.input[1:]
@@ -93,7 +93,7 @@ def totals(plan: Plan, rows: Sequence[Row]) -> dict[str, int]:
 
 
 def network_document(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
-    """What the JSON documents of `summary` and `shapes` have in common."""
+    """The common part of the JSON documents of `summary` and `shapes`."""
     only = auxiliary(plan)
     return {
         "network": plan.network,
@@ -110,7 +110,7 @@ def network_document(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def auxiliary(plan: Plan) -> dict[str, int]:
-    """Parameters and MACs of auxiliary heads, which run only in training; empty where there are none."""
+    """Parameters and MACs of auxiliary heads, which run only in training; empty if there are none."""
     layers = [layer for layer in plan.layers if layer.name.split(".")[0] in plan.only_in_training]
     return {"params": sum(n.params for n in layers), "macs": sum(n.macs for n in layers)} if layers else {}
 
@@ -138,7 +138,7 @@ def _row(layer: Layer, seen: Field | None, trainable: int) -> Row:
         output_shape=layer.output_shape,
         params=layer.params,
         trainable=trainable,
-        buffers=sum(product(t.shape) for t in layer.tensors if t.buffer),
+        buffers=sum(prod(t.shape) for t in layer.tensors if t.buffer),
         macs=layer.macs,
         activation_bytes=output_bytes(layer),
         field=seen,
@@ -165,7 +165,7 @@ def _folded(name: str, inside: list[Row], owner: dict[str, str]) -> Row:
 
 
 def _shared(inside: list[Row], owner: dict[str, str], name: str) -> dict[str, Any]:
-    """What a group that shares weights says of it: the group, or the groups, that has them."""
+    """The fields of a folded group that shares weights: the group that owns them, if it is a single one."""
     owners = dict.fromkeys(owner[row.shared_with] for row in inside if row.shared_with)
     others = [other for other in owners if other != name]
     text = f"{_contents(inside)}, shared with {', '.join(others)}"
@@ -194,7 +194,7 @@ def _contents(inside: list[Row]) -> str:
     return names + (f" + {more} more layers" if more else "")
 
 
-_BARE = frozenset(  # settings whose value says enough without their name
+_BARE = frozenset(  # settings whose value is clear without their name
     ["out_channels", "out_features", "kernel_size", "output_size", "normalized_shape", "chunks", "dims", "num_groups"]
 )
 
@@ -238,4 +238,4 @@ def _setting(name: str, value: Any, row: str) -> str:
 
 
 def _bytes(tensor: Tensor) -> int:
-    return product(tensor.shape) * (8 if tensor.name == "num_batches_tracked" else 4)
+    return prod(tensor.shape) * (8 if tensor.name == "num_batches_tracked" else 4)

@@ -1,4 +1,4 @@
-"""`cnn shapes`: every layer with its input and output shapes, and the arithmetic between the two."""
+"""`cnn shapes`: every layer with its input and output shapes, and the arithmetic of its sizes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +38,7 @@ class ShapeDerivation:
         return Table(tuple(Column(key, key, wraps=True) for key in keys), lines)
 
     def text(self) -> str:
-        """A line for each layer, and below it its arithmetic; in columns where they fit the terminal."""
+        """A line for each layer, and below it its arithmetic; in columns if they fit the terminal."""
         heads = [(layer.name, with_inputs(layer), passage(layer)) for layer in self.plan.layers]
         name, kind, shapes = (max((len(head[n]) for head in heads), default=0) for n in range(3))
         fits = name + kind + shapes + 4 <= terminal_width()
@@ -55,7 +55,7 @@ class ShapeDerivation:
 
 
 def arithmetic(layer: Layer) -> list[str]:
-    """How the sizes and the number of parameters come about, a line each; empty where nothing is computed."""
+    """How the sizes and the number of parameters are computed, one line each; may be empty."""
     count = [f"{layer.rule.parameters(layer.settings).numbers} parameters"] if layer.params else []
     return [*numbers(layer.sizes), *count]
 
@@ -67,6 +67,6 @@ def passage(layer: Layer) -> str:
 
 
 def outputs(layer: Layer) -> str:
-    """The output shape; those of all pieces where they differ."""
+    """The output shape; those of all pieces if they differ."""
     pieces = layer.pieces if len(set(layer.pieces)) > 1 else (layer.output_shape,)
     return " and ".join(sizes(shape) for shape in pieces)

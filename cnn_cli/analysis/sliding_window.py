@@ -1,4 +1,5 @@
-"""The window of a fully convolutional network: which pixels a cell of its map sees, and the step from cell to cell."""
+"""The window of a fully convolutional network: the pixels that a cell of its map depends on, and the step between
+cells."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,8 +20,8 @@ Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, edges
 class Window:
     """Sizes are (rows, columns) in pixels; `start` is the first pixel of the window of cell (0, 0).
 
-    `field` is the receptive field. The window is that part of it that lies in the input that the classifier takes.
-    `padded`: the layers that pad; `global_layers`: those that see the whole image, of whatever size.
+    `field` is the receptive field; the window is the part of it inside the classifier's input.
+    `padded`: the layers that pad; `global_layers`: those that depend on the whole image, however large it is.
     """
 
     input: tuple[int, int]
@@ -33,7 +34,7 @@ class Window:
 
     @property
     def exact(self) -> bool:
-        """Whether a cell has the very score of its window."""
+        """Whether a cell has exactly the score of its window."""
         return not self.padded and not self.global_layers
 
     def box(self, row: int, column: int) -> Box:
@@ -70,7 +71,7 @@ def window(plan: Plan) -> Window:
 
 
 def _axis(side: Side, size: int) -> tuple[int, int, int, int]:
-    """Step, receptive field, and where the window of cell 0 starts and how long it is, in an input of `size`."""
+    """Step, receptive field, and start and length of the window of cell 0, in an input of `size`."""
     spans = [span for span in side.spans if span]
     step = Fraction(side.step or size, len(side.spans))
     first, last = spans[0][0], max(span[1] - side_step * step for side_step, span in enumerate(spans))
@@ -90,7 +91,7 @@ def _local(layer: Layer) -> Layer:
 
 
 def _pads(layer: Layer) -> bool:
-    """Whether a layer reads beyond the border of what arrives."""
+    """Whether a layer reads beyond the border of its input."""
     padding = layer.settings.get("padding")
     numbers = padding if isinstance(padding, tuple | list) else (padding,)
     return any(n not in (None, 0, "valid") for n in numbers) or layer.settings.get("ceil_mode") is True

@@ -1,4 +1,4 @@
-"""`cnn summary`: a table of layers, and below it what the totals mean and how much memory the network needs."""
+"""`cnn summary`: a table of layers, and below it the meaning of the totals and the memory that the network needs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _RECEPTIVE_FIELD = (
     "Receptive field: the pixels that a value depends on, as if the image had no border; all: the whole image. "
     "Stride (jump): pixels between the receptive fields of neighboring values. Offset: where the first one starts."
 )
-_ON_AVERAGE = " on average"  # where strides alternate, as behind upsampling
+_ON_AVERAGE = " on average"  # of strides that alternate, as after upsampling
 _MEMORY = "Memory is an estimate, without the overhead of PyTorch and of the device's libraries."
 
 
@@ -64,7 +64,7 @@ _PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 @dataclass(frozen=True)
 class Setup:
-    """What memory is estimated for; `frozen` are patterns of layers that are not trained, as for `layer_rows`."""
+    """The setup for estimates of memory; `frozen` are patterns of layers that are not trained, as for `layer_rows`."""
 
     batch: int
     optimizer: str
@@ -102,7 +102,7 @@ def setup(
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows of a network in the chosen columns, with their totals, memory and, where measured, times.
+    """The rows of a network in the chosen columns, with their totals, memory and, if measured, times.
 
     Of a plan with mistakes, the table shows the layers before the first one.
     """
@@ -205,7 +205,7 @@ def summarize(
     depth: int | None = None,
     timing: "Timing | None" = None,
 ) -> Summary:
-    """depth: fold what lies deeper than so many names. columns: as `choose_columns` returns them."""
+    """depth: fold layers whose names have more parts than this. columns: as `choose_columns` returns them."""
     rows = tuple(layer_rows(plan, frozen=setup.frozen, depth=depth))
     return Summary(plan, rows, tuple(columns), setup, timing.folded(depth) if timing else None)
 
@@ -229,7 +229,7 @@ def estimates(plan: Plan, setup: Setup) -> tuple[Memory, Memory]:
 
 
 def training_memory(plan: Plan, setup: Setup) -> tuple[Memory, Memory]:
-    """What training keeps, and the peak."""
+    """The memory of training as textbooks add it up, and the peak."""
     frozen = frozenset(
         layer.name for layer in plan.layers if layer.params and not trainable_params(layer, setup.frozen)
     )

@@ -1,7 +1,7 @@
 """`cnn summary --time`: the forward and backward time of each layer, measured on the device.
 
-Every layer runs alone on inputs of its sizes; the median of several runs after a warm-up counts. What layers gain or
-lose by running one after the other (caches, overlap) shows in the time of the network in one piece, beside their sum.
+Every layer runs alone on inputs of its sizes; its time is the median of several runs after a warm-up. What layers gain
+or lose by running one after the other (caches, overlap) shows in the time of the whole network, next to their sum.
 """
 
 import time
@@ -27,7 +27,7 @@ MOST = 0.8  # of the free memory
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds (forward, backward) by row and of the network in one piece, and how they were measured."""
+    """Milliseconds (forward, backward) by row and of the whole network, and how they were measured."""
 
     rows: dict[str, tuple[float, float]]
     network: tuple[float, float]
@@ -49,12 +49,12 @@ class Timing:
         forward, backward = self.network
         return (
             f"Time: batch of {self.batch} on {self.device}, each layer run alone, median of up to {RUNS} runs; "
-            f"the network in one piece: {forward:.3g} ms forward, {backward:.3g} ms backward."
+            f"the whole network: {forward:.3g} ms forward, {backward:.3g} ms backward."
         )
 
 
 def measure_times(plan: Plan, device: torch.device, batch: int = 1) -> Timing:
-    """Time every layer of a freshly built network on `device`; CnnError where that has too little memory."""
+    """Time every layer of a newly built network on `device`; CnnError if that has too little memory."""
     need = training(plan, batch, "sgd").total
     if need > MOST * free_memory(device):
         raise CnnError(
@@ -106,7 +106,7 @@ def _timed(module: nn.Module, inputs: list[Tensor], device: torch.device) -> tup
 
 
 def _now(device: torch.device) -> float:
-    """The time, once the device has finished all work so far."""
+    """The time in seconds when the device has finished all work so far."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()

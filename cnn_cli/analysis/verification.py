@@ -1,4 +1,4 @@
-"""`cnn summary --verify`: build and run the network, and compare every number of its rows with PyTorch's."""
+"""`cnn summary --verify`: build and run the network, and compare every number of its rows with PyTorch's count."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -71,7 +71,7 @@ def _run(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, tuple[int,
 
         return hook
 
-    # Gradients stay on: without them, fused kernels would be counted as nothing.
+    # Gradients stay on: without them, fused kernels would be counted as 0.
     with ExitStack() as hooks, FlopCounterMode(display=False) as counter:
         for name, module in network.named_modules():
             hooks.enter_context(module.register_forward_hook(record(name)))

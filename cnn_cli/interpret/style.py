@@ -6,6 +6,7 @@ loss divided by a reference value, so that its weights mean the same for any net
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from torch.nn import functional as F
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.interpret.activations import feature_maps_until, trunk
 from cnn_cli.language.plan import Plan
-from cnn_cli.values import product
 
 _HISTORY = 10  # pairs of steps that L-BFGS keeps
 _SIDE = 4  # px: Gram matrices of smaller feature maps say little about texture
@@ -201,6 +201,6 @@ def transfer_bytes(plan: Plan, layers: StyleLayers, size: tuple[int, int]) -> in
     kept = {name for layer in used if layer.saved.input for name in layer.takes}
     kept |= {layer.name for layer in used if layer.saved.output} | {layers.content, *layers.style}
     area = size[0] * size[1] / (plan.input[1] * plan.input[2])
-    maps = area * sum(product(layer.output_shape) for layer in used if layer.name in kept)
+    maps = area * sum(prod(layer.output_shape) for layer in used if layer.name in kept)
     pixels = plan.input[0] * size[0] * size[1]
     return int(4 * (sum(layer.params for layer in plan.layers) + 2 * maps + (2 * _HISTORY + 4) * pixels))

@@ -94,7 +94,7 @@ def _scope_number(scope: Scope) -> int | None:
 def _value(value: Any) -> Any:
     """An argument as a part of a key; None if it is unknown, or reads the sizes of siblings."""
     if not isinstance(value, Closure):
-        return None if value is UNKNOWN else repr(value)  # 1, 1.0 and True are equal, but not interchangeable
+        return None if value is UNKNOWN else repr(value)  # 1, 1.0 and True differ
     scope = _scope_number(value.scope)
     return None if scope is None or _reads_siblings(value.node) else (id(value.node), scope)
 

@@ -105,7 +105,7 @@ class Context:
     steps: int = 0
     nested: int = 0
     params: int = 0
-    shape_error: tuple[Problem, bool] | None = None  # the first that another input size may fix, and whether a larger one
+    shape_error: tuple[Problem, bool] | None = None  # the first that another input size may fix; if a larger one
     blocks: set[str] = field(default_factory=set)
     enclosing: list[Any] = field(default_factory=list)  # the Siblings of the mappings around, the innermost last
     unused: dict[str, tuple[tuple[int, int], str, str]] = field(default_factory=dict)  # path → place, label, row
@@ -116,7 +116,7 @@ class Context:
     until: str | None = None  # the path of the last value of a part
     until_reached: bool = False
     uses_in_channels: bool = False  # whether a layer inside a block reads $in_channels
-    reported: dict[tuple[str, int, int, bool], str] = field(default_factory=dict)  # place → the context of its first problem
+    reported: dict[tuple[str, int, int, bool], str] = field(default_factory=dict)  # place → where of its first problem
     noted: int = 0  # mistakes, including further ones at the same place
 
     def problem(self, place: Node | tuple[int, int], where: str, message: str, warning: bool = False) -> bool:

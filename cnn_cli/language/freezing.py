@@ -6,13 +6,13 @@ updated. Dropout remains active in frozen parts.
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from math import prod
 from typing import TYPE_CHECKING
 
 from cnn_cli.errors import Problem, UsageError, closest
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import Tensor
 from cnn_cli.settings import SETTINGS
-from cnn_cli.values import product
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +49,7 @@ def frozen_tensors(plan: Plan, patterns: Sequence[str]) -> frozenset[str]:
 
 def trainable_params(layer: Layer, patterns: Sequence[str]) -> int:
     """The number of trainable parameters of a layer."""
-    return sum(product(t.shape) for t in layer.tensors if not (t.buffer or is_frozen(_full(layer, t), patterns)))
+    return sum(prod(t.shape) for t in layer.tensors if not (t.buffer or is_frozen(_full(layer, t), patterns)))
 
 
 def freeze_problems(plan: Plan) -> tuple[Problem, ...]:
@@ -85,7 +85,7 @@ def set_training_mode(network: "nn.Module", plan: Plan, patterns: Sequence[str])
 def describe_frozen(plan: Plan, patterns: Sequence[str]) -> str:
     """`11,176,512 of 11,181,642 parameters, and the statistics of 20 layers`."""
     names = frozen_tensors(plan, patterns)
-    frozen = sum(product(t.shape) for name, t in plan.tensors.items() if name in names and not t.buffer)
+    frozen = sum(prod(t.shape) for name, t in plan.tensors.items() if name in names and not t.buffer)
     layers = {name.rpartition(".")[0] for name, t in plan.tensors.items() if name in names and t.buffer}
     statistics = f", and the statistics of {len(layers)} layer{'s' * (len(layers) > 1)}" if layers else ""
     return f"{frozen:,} of {plan.params:,} parameters{statistics}"

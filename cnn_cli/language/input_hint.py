@@ -1,7 +1,7 @@
 """Input sizes that fit a network, found by planning it at other sizes, which takes about a millisecond each."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from cnn_cli.layers import Shape, sizes
 
@@ -60,7 +60,6 @@ def suggest_input(fits: Callable[[Shape], bool], shape: Shape, small: bool, fix:
         return fix
     sides = "length is a multiple" if is_flat(shape) else "sides are multiples"
     return f"write an input whose {sides} of {m}, such as {sizes(_rounded_up(shape, m))}"
-
 
 
 def _within_time(fits: Callable[[Shape], bool]) -> Callable[[Shape], bool]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from cnn_cli.errors import unknown
@@ -10,7 +11,7 @@ from cnn_cli.language.foreign_names import SETTINGS_ELSEWHERE
 from cnn_cli.language.plan import Group, Layer
 from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.layers import REQUIRED, LayerType, ShapeError, SizeOf, sizes
-from cnn_cli.values import product, shown
+from cnn_cli.values import shown
 
 MOST_VALUES = 10**12  # parameters of a network, or activation values of one layer: more is a mistake
 
@@ -77,7 +78,7 @@ def _key(call: LayerCall, arguments: Arguments, inputs: tuple[Output, ...]) -> t
     known = len(arguments) == (len(written) if isinstance(written, dict) else written is not None)
     if call.size or not known or any(call.rule.settings[name].inferred for name in arguments):
         return None
-    values = tuple((name, repr(value)) for name, (_, value) in arguments.items())  # 1, 1.0 and True are equal, but not interchangeable
+    values = tuple((name, repr(value)) for name, (_, value) in arguments.items())  # 1, 1.0 and True differ
     return call.rule.name, values, call.site.input.shape, tuple(x.shape for x in inputs)
 
 
@@ -126,7 +127,7 @@ def add_layer(
 
 def _bounded(context: Context, layer: Layer, call: LayerCall) -> None:
     context.params += layer.params
-    counts = (context.params, "parameters"), (product(layer.output_shape), "activation values for one image")
+    counts = (context.params, "parameters"), (prod(layer.output_shape), "activation values for one image")
     for count, quantity in counts:
         if count > MOST_VALUES:
             message = f"has {count:.3g} {quantity}, more than the limit of {MOST_VALUES:.0e}; reduce its sizes"
@@ -151,7 +152,7 @@ def _complete(context: Context, call: LayerCall, arguments: Arguments) -> dict[s
     for place, message in _contradictions(site.input, arguments, read, inferred):
         context.problem(place, call.where, message)
     settings = {n: inferred[n] if n in inferred else read.get(n, s.default) for n, s in rule.settings.items()}
-    if any(s is REQUIRED for s in settings.values()):  # not inferred: the input shape is unknown after an earlier mistake
+    if any(s is REQUIRED for s in settings.values()):  # not inferred: an earlier mistake hides the input shape
         return None
     try:
         rule.check(settings)
@@ -260,6 +261,6 @@ def _contradictions(
         if read.get(name, value) != value:
             node = arguments[name][0]
             fix = f"remove {name} or write {value}"
-            if name == "in_features" and len(shape) > 1 and read[name] == product(shape):
+            if name == "in_features" and len(shape) > 1 and read[name] == prod(shape):
                 fix = "put Flatten before it"
             yield node.place, f"{name} is {read[name]}, but got {sizes(shape)} from {output.source}; {fix}"

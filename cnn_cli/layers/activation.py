@@ -41,7 +41,7 @@ def _cut_off(outputs: int) -> str:
 
 
 def _squashed(outputs: int) -> str:
-    """Cross-entropy takes a softmax itself; a single probability has a loss of its own."""
+    """Cross-entropy includes a softmax; a single probability has its own loss, binary cross-entropy."""
     return "" if outputs == 1 else "the loss includes a softmax, and bounded scores stay close together; remove it"
 
 
@@ -145,7 +145,7 @@ def _halves(s: Settings, i: Shape, o: Shape) -> Reads:
     return {along: Taps(tuple((n, n + o[along]) for n in range(o[along])), i[along])}
 
 
-# PyTorch's own default for dim is deprecated; 1, the channels or classes, is what it meant for images and vectors.
+# PyTorch's default for dim is deprecated; for images and vectors it was 1, the channels or classes.
 for _name, _explain in (
     ("Softmax", "eˣ divided by the sum of eˣ along axis {dim}: probabilities that add up to 1."),
     ("Softmin", "e⁻ˣ divided by the sum of e⁻ˣ along axis {dim}: probabilities that add up to 1."),

@@ -1,13 +1,14 @@
-"""What a row of the layer table is: the settings of a layer type, and its rules on shapes and integers."""
+"""The rows of the layer table: the settings of a layer type, and its rules on shapes and integers."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from cnn_cli.layers.formulas import Formula, Line
 from cnn_cli.layers.taps import Taps
-from cnn_cli.values import Kind, product
+from cnn_cli.values import Kind
 
 Shape = tuple[int, ...]  # without the batch: (channels, height, width) or (features,)
 Settings = Mapping[str, Any]
@@ -15,7 +16,7 @@ REQUIRED: Any = object()
 
 
 class ShapeError(ValueError):
-    """An input that does not fit: `need` says what the layer takes, `fix` what to write."""
+    """An input of the wrong shape: `need` says what the layer takes, `fix` what to write."""
 
     def __init__(self, need: str, fix: str) -> None:
         super().__init__(f"{need}; {fix}")
@@ -31,7 +32,7 @@ class Uneven(ShapeError):
 
 
 class SizeOf(tuple[int, ...]):
-    """Height and width that are those of another value, called `name`, whatever these are at run time."""
+    """The height and width of another value, called `name`, from which they are read at run time."""
 
     name: str
 
@@ -49,7 +50,7 @@ class Setting:
     default: Any = REQUIRED
     inferred: bool = False
     is_class: bool = False  # the value names a class of torch.nn, which the layer takes
-    sibling: bool = False  # the value may be the name of a sibling, whose height and width it then is
+    sibling: bool = False  # the value may name a sibling, whose height and width are then used
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Saved:
-    """What PyTorch keeps of a layer's forward pass for the backward pass: its input, its output, or neither.
+    """What PyTorch saves of a layer's forward pass for the backward pass: its input, its output, or neither.
 
     `values(settings, in, out)` are further values for each image, in the precision of the network.
     """
@@ -76,30 +77,32 @@ class Saved:
 
 NOTHING = Saved(input=False)
 OUTPUT = Saved(input=False, output=True)
-MASK = Saved(input=False, values=lambda s, i, o: product(o))  # as many values as come out
+MASK = Saved(input=False, values=lambda s, i, o: prod(o))  # one for each value of the output
 
 
 @dataclass(frozen=True)
 class LayerType:
     """A row of the layer table: a class of torch.nn, torchvision.ops or cnn_cli.network.modules, and its rules.
 
-    The rules take the settings and the shapes that arrive and come out (for a join, all shapes that arrive):
+    The rules take the settings, the input shape (of a join: all input shapes) and the output shape:
     output    the output shape; raises ShapeError for an input that PyTorch's own kernel would refuse
     explain   what the layer does, in a sentence or two; {name} stands for a setting
+    infer     the settings that follow from the input shape
     sizes     how the output size is computed
     tensors   its parameters and buffers, in the order of state_dict()
     applied   the positions at which every weight is multiplied with a value, for one image: a multiply-accumulate
-              operation each (bias not counted), as FlopCounterMode has them (FLOPs = 2·MACs); None where there are none
+              operation each (bias not counted), as FlopCounterMode counts them (FLOPs = 2·MACs); None if there are none
     taps      receptive field: by axis of the output, the positions of the input that it reads; None: all of them.
               An axis that is missing is read value by value
-    grid      the shapes between which the taps lie, where the layer reshapes what it reads or writes
-    pieces    the shapes of its pieces, where it has several outputs; `output` is the first
-    saved     what PyTorch keeps for the backward pass
+    grid      the input and output shapes that the taps refer to, if the layer reshapes its input or output
+    pieces    the shapes of its pieces, if it has several outputs; `output` is the first
+    saved     what PyTorch saves for the backward pass
     check     raises ValueError for settings that contradict each other
     schemes   the sizes that other padding schemes would give
     bounds    the values at which an activation saturates, so that no gradient passes
     as_last   why it should not be the last layer before a classification loss, from the number of outputs
-    warning   what is legal, but hardly meant, from the shape that arrives and the layer types before
+    warning   why a valid use is probably unintended, from the input shape and the types of earlier layers
+    traits    properties that other parts of the tool ask for, such as "join", "pooling" or "view"
     """
 
     name: str
@@ -139,11 +142,11 @@ class LayerType:
 
     @property
     def elementwise(self) -> bool:
-        """Whether each value that comes out depends on the one at its position alone, in training too."""
+        """Whether each output value depends only on the input value at its position, in training too."""
         return self.traits & {"activation", "random"} == {"activation"} and self.taps is LayerType.taps
 
     def parameters(self, settings: Settings) -> Formula:
-        """How many trainable values there are, tensor by tensor."""
+        """The number of parameters, tensor by tensor."""
         weights = {t.name.replace(".", " "): t.shape for t in self.tensors(settings) if not t.buffer}
         return Formula(lambda *values: sum(values[1:], values[0]) if values else 0, weights)
 
@@ -159,11 +162,11 @@ class LayerType:
 
 
 LAYERS: dict[str, LayerType] = {}
-JOINS: dict[str, LayerType] = {}  # the language's own beside them: several inputs, several outputs, or a bare tensor
+JOINS: dict[str, LayerType] = {}  # operations of the language itself: several inputs or outputs, or a bare tensor
 
 
 def register(layer: LayerType, table: dict[str, LayerType] = LAYERS) -> None:
-    """Add a row to a table; a name appears there once."""
+    """Add a row to a table. ValueError for a name that is already there."""
     if layer.name in table:
         raise ValueError(f"layer {layer.name} is in the table already")
     table[layer.name] = layer
@@ -173,7 +176,7 @@ _FORMS = {1: "channels x length", 2: "channels x height x width"}
 
 
 def grid(shape: Shape, axes: int) -> Shape:
-    """`shape` if it is channels with `axes` more axes, else ShapeError: 2 for images, 1 for what a layer …1d takes."""
+    """`shape` if it is channels with `axes` more axes, else ShapeError: 2 for images, 1 for sequences."""
     if len(shape) != axes + 1:
         one = "write {Flatten: 2} before it, or use the layer …2d" if len(shape) == 3 else "features have no length"
         two = "put it before Flatten" if len(shape) == 1 else "use the layer …1d, or put it before what flattens"
@@ -200,5 +203,5 @@ def axis(dim: int, shape: Shape) -> int:
 
 
 def parameters(tensors: tuple[Tensor, ...]) -> int:
-    """How many trainable values these tensors have."""
-    return sum(product(t.shape) for t in tensors if not t.buffer)
+    """The number of parameters in these tensors, without buffers."""
+    return sum(prod(t.shape) for t in tensors if not t.buffer)

@@ -4,6 +4,7 @@ Every rule here counts axes by the settings, which hold one value for each axis 
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from cnn_cli.layers.base import (
@@ -21,13 +22,13 @@ from cnn_cli.layers.base import (
 )
 from cnn_cli.layers.formulas import AXES, Formula, Line, by_axis, transposed_window, window_size
 from cnn_cli.layers.taps import EVERYTHING, Reads, Taps, behind_channels, sliding, transposed
-from cnn_cli.values import Choice, Flag, Integer, OneOf, Sizes, product
+from cnn_cli.values import Choice, Flag, Integer, OneOf, Sizes
 
 
 def window_axes(s: Settings) -> list[tuple[int, int, int, int]]:
     """(kernel, stride, padding before, dilation) of a convolution, pooling or Unfold along each axis.
 
-    The stride is the kernel unless written; of padding `same`, PyTorch puts the smaller half before.
+    The stride of pooling defaults to the kernel; with padding `same`, PyTorch puts the smaller half before.
     """
     kernel = s["kernel_size"]
     dilation = s.get("dilation", (1,) * len(kernel))
@@ -40,7 +41,7 @@ def window_axes(s: Settings) -> list[tuple[int, int, int, int]]:
 
 
 def window_formulas(s: Settings, shape: Shape) -> list[Formula]:
-    """The number of positions of a window along each axis behind the channels."""
+    """The number of positions of a window along each axis after the channels."""
     axes, ceil = window_axes(s), s.get("ceil_mode", False)
     labels = AXES[len(axes)]
     return [window_size(n, *a, ceil, label) for n, a, label in zip(shape[1:], axes, labels, strict=True)]
@@ -81,7 +82,7 @@ def _output(s: Settings, shape: Shape) -> Shape:
 
 
 def _check_padding_mode(s: Settings, shape: Shape) -> None:
-    """Reflection needs one value more than it pads, wrapping around as many."""
+    """Reflection needs at least one value more than it pads, circular padding as many as it pads."""
     mode = s["padding_mode"]
     for size, (k, _, p, d) in zip(shape[1:], window_axes(s), strict=True):
         pad = d * (k - 1) - p if s["padding"] == "same" else p
@@ -100,7 +101,7 @@ def _explain(s: Settings, i: Shape, o: Shape) -> str:
         outputs = f"Each of the {o[0]} output channels" if o[0] > 1 else "The one output channel"
         text = f"{outputs} is a weighted sum over a {kernel} window of {channels}"
     text += (", plus a bias" if s["bias"] else "") + (
-        f", at each of {sizes(o[1:])} positions." if product(o[1:]) > 1 else "."
+        f", at each of {sizes(o[1:])} positions." if prod(o[1:]) > 1 else "."
     )
     if max(s["dilation"]) > 1:
         spans = sizes(tuple(d * (k - 1) + 1 for k, d in zip(s["kernel_size"], s["dilation"], strict=True)))
@@ -132,14 +133,14 @@ def _tensors(s: Settings) -> tuple[Tensor, ...]:
 
 
 def _padded(s: Settings, i: Shape, o: Shape) -> int:
-    """A convolution that pads with anything but the same number of zeros on both sides works on a padded copy."""
-    spans = [d * (k - 1) for k, d in zip(s["kernel_size"], s["dilation"], strict=True)]
+    """The values of the padded copy that PyTorch makes unless it pads with the same number of zeros on both sides."""
+    spans: list[int] = [d * (k - 1) for k, d in zip(s["kernel_size"], s["dilation"], strict=True)]
     same = s["padding"] == "same"
-    if s["padding_mode"] == "zeros":  # as many zeros as can be on both sides are left to the convolution itself
+    if s["padding_mode"] == "zeros":  # equal padding on both sides is left to the convolution itself
         around = [span % 2 if same else 0 for span in spans]
-        return i[0] * product([n + extra for n, extra in zip(i[1:], around, strict=True)]) if any(around) else 0
+        return i[0] * prod([n + extra for n, extra in zip(i[1:], around, strict=True)]) if any(around) else 0
     around = spans if same else [2 * p for _, _, p, _ in window_axes(s)]
-    return i[0] * product([n + extra for n, extra in zip(i[1:], around, strict=True)])
+    return i[0] * prod([n + extra for n, extra in zip(i[1:], around, strict=True)])
 
 
 def _transposed_formulas(s: Settings, i: Shape, o: Shape = ()) -> list[Formula]:

@@ -1,4 +1,4 @@
-"""Formulas that both count and explain: with integers a rule gives a number, with terms it writes itself down.
+"""Formulas that both count and explain: applied to integers, a rule returns a number; applied to terms, its own text.
 
 Sources: the shape sections of docs.pytorch.org/docs/stable/nn.html, which follow Dumoulin and Visin, "A guide to
 convolution arithmetic for deep learning", arXiv:1603.07285.
@@ -16,7 +16,7 @@ _MEANINGS |= {"w": "window", "j": "jump"}
 
 @dataclass(frozen=True)
 class Term:
-    """A number or symbol in writing: its operators write the operation down.
+    """A number or symbol as text; its operators return the operation as text.
 
     >>> (2 * (Term("n") - 1) + Term("k")).text, (Term("14·14", 2) * (Term("k") // 2)).text
     ('2·(n − 1) + k', '14·14 · ⌊k/2⌋')
@@ -62,7 +62,7 @@ def _term(value: Any) -> Term:
 
 
 def ratio(a: Any, b: Any) -> Any:
-    """a/b where it leaves no remainder."""
+    """a/b, which must leave no remainder."""
     if isinstance(a, Term) or isinstance(b, Term):
         return Term(f"{_term(a).bound(_PRODUCT)}/{_term(b).bound(_ATOM)}", _PRODUCT)
     return a // b
@@ -84,7 +84,7 @@ class Formula:
 
     rule: Callable[..., Any]
     inputs: Mapping[str, Any]
-    label: str = ""  # what the value is, where a layer has several: height, width, channels
+    label: str = ""  # of several values of a layer, which one: height, width, channels
     note: str = ""
 
     @property
@@ -102,7 +102,7 @@ class Formula:
 
     @property
     def meaning(self) -> str:
-        """`n = 28, kernel k = 3, stride s = 1`; empty where the symbols are words."""
+        """`n = 28, kernel k = 3, stride s = 1`; empty if the symbols are words."""
         if not all(len(symbol) == 1 for symbol in self.inputs):
             return ""
         return ", ".join(f"{_MEANINGS.get(k, '')} {k} = {v}".strip() for k, v in self.inputs.items())
@@ -112,7 +112,7 @@ Line = Formula | str  # a formula, or a sentence where there is nothing to compu
 
 
 def numbers(lines: Sequence[Line]) -> tuple[str, ...]:
-    """The formulas with their numbers; height and width stand on one line where they are computed alike."""
+    """The formulas with their numbers; height and width share a line if they are computed alike."""
     labels: dict[str, list[str]] = {}
     for line in lines:
         text, label = (line, "") if isinstance(line, str) else (line.numbers, line.label)
@@ -123,11 +123,11 @@ def numbers(lines: Sequence[Line]) -> tuple[str, ...]:
 
 
 def derivation(lines: Sequence[Line]) -> tuple[str, ...]:
-    """The formulas with symbols, what these are, the same with numbers, and notes, a line each."""
+    """The formulas with symbols, the meaning of these, the formulas with numbers, and notes, one line each."""
     formulas = [line for line in lines if isinstance(line, Formula)]
     symbols = dict.fromkeys(f.symbols for f in formulas)
     meanings = dict.fromkeys(f.meaning for f in formulas)
-    if len(meanings) > 1:  # the axes differ, and the lines with numbers say in what
+    if len(meanings) > 1:  # the axes differ, and the lines with numbers show how
         meanings = dict.fromkeys(", ".join(f"{_MEANINGS[k]} {k}" for k in f.inputs if k in _MEANINGS) for f in formulas)
     notes = dict.fromkeys(f.note for f in formulas)
     shown = (*symbols, *meanings, *numbers(lines), *notes)
@@ -144,7 +144,7 @@ def by_axis(rule: Callable[..., Any], symbols: str, *columns: Sequence[Any]) -> 
 
 
 def window(n: Any, k: Any, s: Any, p: Any) -> Any:
-    """Positions of a window of `k` values, moved by `s` over `n` values with `p` more at both ends.
+    """Positions of a window of `k` values, moved by `s` over `n` values with a padding of `p` at both ends.
 
     >>> window(28, 3, 1, 0)
     26
@@ -153,7 +153,7 @@ def window(n: Any, k: Any, s: Any, p: Any) -> Any:
 
 
 def dilated_window(n: Any, k: Any, s: Any, p: Any, d: Any) -> Any:
-    """The same where the values of the window are `d` apart."""
+    """The same for a window whose values are `d` apart (dilation)."""
     return (n + 2 * p - d * (k - 1) - 1) // s + 1
 
 
@@ -163,7 +163,7 @@ def ceil_window(n: Any, k: Any, s: Any, p: Any, d: Any) -> Any:
 
 
 def cut_window(n: Any, k: Any, s: Any, p: Any, d: Any) -> Any:
-    """The same without the last window, which would start in the padding behind."""
+    """The same without the last window, which would start in the padding at the end."""
     return ceil_window(n, k, s, p, d) - 1
 
 
@@ -191,5 +191,5 @@ def adaptive_start(i: Any, n: Any, o: Any) -> Any:
 
 
 def adaptive_end(i: Any, n: Any, o: Any) -> Any:
-    """The first value behind those."""
+    """The first value after those."""
     return ceil_ratio((i + 1) * n, o)

@@ -1,5 +1,6 @@
 """Operations on several inputs, and the bare tensors that they may take."""
 
+from math import prod
 from typing import Any
 
 from cnn_cli.layers.base import (
@@ -18,7 +19,7 @@ from cnn_cli.layers.base import (
     sizes,
 )
 from cnn_cli.layers.formulas import Formula
-from cnn_cli.values import Choice, Integer, ListOf, Number, OneOf, product
+from cnn_cli.values import Choice, Integer, ListOf, Number, OneOf
 
 
 def _common(s: Settings, shapes: tuple[Shape, ...]) -> Shape:
@@ -42,7 +43,7 @@ def _broadcast(s: Settings, shapes: tuple[Shape, ...], o: Shape) -> list[str]:
 
 
 def mend(shapes: tuple[Shape, ...]) -> str:
-    """What to write when a shortcut and its main path differ."""
+    """What to write if the shapes of a shortcut and its main path differ."""
     first, second = shapes[0], next((shape for shape in shapes if shape != shapes[0]), shapes[0])
     if len(first) != len(second):
         few, many = sorted((first, second), key=len)
@@ -55,7 +56,7 @@ def mend(shapes: tuple[Shape, ...]) -> str:
     if all(n == m or 1 in (n, m) for n, m in zip(first[1:], second[1:], strict=True)):
         conv = f"{{Conv2d: {{out_channels: {max(first[0], second[0])}, kernel_size: 1}}}}"
         return f"add {conv} to the branch with fewer channels"
-    large, small = sorted((first, second), key=lambda shape: product(shape[1:]), reverse=True)
+    large, small = sorted((first, second), key=lambda shape: prod(shape[1:]), reverse=True)
     stride = -(-large[1] // small[1])
     if 1 < stride <= 8 and all(-(-n // stride) == m for n, m in zip(large[1:], small[1:], strict=True)):
         conv = f"{{Conv2d: {{out_channels: {small[0]}, kernel_size: 1, stride: {stride}}}}}"
@@ -65,7 +66,7 @@ def mend(shapes: tuple[Shape, ...]) -> str:
 
 
 def _sides(large: Shape, small: Shape) -> str:
-    """What gives two branches equal height and width."""
+    """How to make height and width of two branches equal."""
     missing = {n - m for n, m in zip(large[1:], small[1:], strict=True)}
     if len(missing) == 1 and 0 < min(missing) <= 16 and min(missing) % 2 == 0:
         return f"increase the padding in the branch of {sizes(small)} by {min(missing) // 2}"
@@ -80,7 +81,7 @@ def _stacked(s: Settings, shapes: tuple[Shape, ...]) -> Formula:
         other = next(shape for shape in shapes if shape[1:] != shapes[0][1:])
         if len(other) != len(shapes[0]):
             raise ShapeError("needs inputs of equal height and width", mend(shapes))
-        small, large = sorted((shapes[0], other), key=lambda shape: product(shape[1:]))
+        small, large = sorted((shapes[0], other), key=lambda shape: prod(shape[1:]))
         raise Uneven("needs inputs of equal height and width", _sides(large, small))
     channels = {f"c{n}": shape[0] for n, shape in enumerate(shapes, start=1)}
     return Formula(lambda *c: sum(c[1:], c[0]), channels, "channels")
@@ -90,15 +91,15 @@ _MODULES, _SEVERAL = "cnn_cli.network.modules", frozenset({"join"})
 
 
 def _operands(s: Settings, shapes: tuple[Shape, ...]) -> list[str]:
-    """The operands as a formula has them: a, b, … for the inputs, and the number among them as it is."""
+    """The operands as in a formula: a, b, … for the inputs, and the number among them."""
     letters = iter("abcdefgh")
     return [next(letters, "…") if n is None else str(n) for n in s["numbers"] or (None,) * len(shapes)]
 
 
 def _kept(operands: int) -> Saved:
-    """What operations on two operands at a time keep: the inputs, and the results between more than two operands."""
+    """What an operation saves that combines two operands at a time: the inputs, and the intermediate results."""
     between = max(operands - 2, 0)
-    return Saved(values=lambda s, i, o: between * product(o))
+    return Saved(values=lambda s, i, o: between * prod(o))
 
 
 def _multiplied(s: Settings) -> Saved:

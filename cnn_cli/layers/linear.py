@@ -1,15 +1,16 @@
 """Fully connected layers."""
 
 from collections.abc import Collection
+from math import prod
 
 from cnn_cli.layers.base import LayerType, Saved, Setting, Settings, Shape, Tensor, image, register, sizes
 from cnn_cli.layers.taps import everything
-from cnn_cli.values import Choice, Flag, Integer, product
+from cnn_cli.values import Choice, Flag, Integer
 
 
 def _explain(s: Settings, i: Shape, o: Shape) -> str:
     bias = ", plus a bias" if s["bias"] else ""
-    positions = f", at each of {sizes(o[:-1])} positions" if product(o[:-1]) > 1 else ""
+    positions = f", at each of {sizes(o[:-1])} positions" if prod(o[:-1]) > 1 else ""
     outputs = f"Each of the {o[-1]} outputs" if o[-1] > 1 else "The one output"
     inputs = f"all {i[-1]} inputs" if i[-1] > 1 else "the one input"
     return f"{outputs} is a weighted sum of {inputs}{bias}{positions}."
@@ -21,7 +22,7 @@ def _tensors(s: Settings) -> tuple[Tensor, ...]:
 
 
 def _unflattened(shape: Shape, before: Collection[str]) -> str:
-    """PyTorch takes an image and works along its rows; only networks that move the channels to the end mean that."""
+    """PyTorch applies Linear along the rows of an image: intended only after the channels were moved to the end."""
     if len(shape) < 3 or "Permute" in before:
         return ""
     return f"is applied along the last axis of its {sizes(shape)} input; put Flatten before it"

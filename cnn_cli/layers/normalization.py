@@ -1,6 +1,7 @@
 """Normalization: subtract a mean, divide by a standard deviation, and usually scale and shift by learned values."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 from cnn_cli.layers.base import (
@@ -20,7 +21,7 @@ from cnn_cli.layers.base import (
     sizes,
 )
 from cnn_cli.layers.taps import Reads, everything
-from cnn_cli.values import Flag, Integer, ListOf, Number, maybe, product
+from cnn_cli.values import Flag, Integer, ListOf, Number, maybe
 
 _EPS = Setting(Number(0), 1e-5)
 _EPS_ABOVE = Setting(Number(0, above=True), 1e-5)  # PyTorch's batch statistics refuse 0
@@ -57,17 +58,17 @@ def _features(s: Settings, shape: Shape) -> Shape:
 
 
 def _alone(s: Settings, shape: Shape) -> Shape:
-    """Without running statistics a single image brings its own, so it needs several values in each channel."""
-    if not s["track_running_stats"] and product(shape[1:]) < 2:
+    """Without running statistics, an image is normalized by its own, for which it needs several values per channel."""
+    if not s["track_running_stats"] and prod(shape[1:]) < 2:
         raise TooSmall("without running statistics it needs several values per channel", "remove track_running_stats")
     return shape
 
 
 def _several(axes: int) -> Callable[[Settings, Shape], Shape]:
-    """Statistics of each channel of each image need more than one value there."""
+    """Statistics of each channel of each image need more than one value per channel."""
 
     def output(s: Settings, shape: Shape) -> Shape:
-        if product(grid(shape, axes)[1:]) < 2:
+        if prod(grid(shape, axes)[1:]) < 2:
             raise TooSmall("needs more than one value in each channel", "use BatchNorm or a larger input")
         return shape
 
@@ -95,8 +96,8 @@ def _channel_norm(name: str, over: str, output: Any, batch: bool, **rules: Any) 
 _BATCH = "(over the batch in training, running averages in evaluation)"
 _channel_norm("BatchNorm1d", f"each feature {_BATCH}", _features, batch=True)
 _channel_norm("BatchNorm2d", f"each channel {_BATCH}", lambda s, shape: _alone(s, image(shape)), batch=True)
-for _axes, _what in ((1, "sequence"), (2, "image")):
-    _over = f"each channel of each {_what}"
+for _axes, _input in ((1, "sequence"), (2, "image")):
+    _over = f"each channel of each {_input}"
     _channel_norm(f"InstanceNorm{_axes}d", _over, _several(_axes), batch=False, taps=_image_statistics)
 
 _FROZEN = ("weight", "bias", "running_mean", "running_var")
@@ -115,7 +116,7 @@ def _group(s: Settings, shape: Shape) -> Shape:
     if shape[0] % s["num_groups"]:
         need = f"num_groups {s['num_groups']} must divide the channels"
         raise ShapeError(need, f"write a number that divides {shape[0]}")
-    if product(shape) == s["num_groups"]:
+    if prod(shape) == s["num_groups"]:
         raise TooSmall("needs more than one value in each group", "write fewer groups or a larger input")
     return shape
 
@@ -141,7 +142,7 @@ def _last_axes(s: Settings, shape: Shape) -> Shape:
 
 def _statistics(s: Settings, i: Shape, o: Shape) -> int:
     """A mean and a deviation at every position."""
-    return 2 * product(i) // product(s["normalized_shape"])
+    return 2 * prod(i) // prod(s["normalized_shape"])
 
 
 for _name, _explain, _eps, _bias, _values in (
@@ -176,7 +177,7 @@ _register(
     infer=lambda shape: {"num_channels": shape[0]},
     tensors=lambda s: _affine((s["num_channels"],), True),
     taps=lambda s, i, o: everything(0),
-    saved=Saved(values=lambda s, i, o: 2 * product(i) // i[0]),  # a mean and a deviation at every position
+    saved=Saved(values=lambda s, i, o: 2 * prod(i) // i[0]),  # a mean and a deviation at every position
 )
 _register(
     "LocalResponseNorm",
@@ -188,5 +189,5 @@ _register(
         "k": Setting(Number(), 1.0),
     },
     taps=lambda s, i, o: everything(0),
-    saved=Saved(values=lambda s, i, o: 2 * product(i) + product(i[1:]) * (i[0] + int(s["size"]) - 1)),
+    saved=Saved(values=lambda s, i, o: 2 * prod(i) + prod(i[1:]) * (i[0] + int(s["size"]) - 1)),
 )

@@ -27,16 +27,16 @@ def _sum(a: Any, n: Any, b: Any) -> Any:
 
 
 def _shown(s: Settings, i: Shape, o: Shape) -> list[Formula]:
-    """The formulas without that of channels that stay as they are."""
+    """The formulas, without that of the channels if their number does not change."""
     return _formulas(s, i)[i[0] == o[0] :]
 
 
 def _output(axes: int, most: int | None) -> Callable[[Settings, Shape], Shape]:
-    """The rule of a padding layer that copies at most `size + most` values from inside, or makes up any (None)."""
+    """The shape rule of padding that can copy at most `size + most` values; None: it pads with a constant."""
 
     def output(s: Settings, shape: Shape) -> Shape:
         for size, pair in zip(grid(shape, axes), _pairs(s, axes), strict=True):
-            cut = min(*pair, 0) if most == 0 else 0  # values taken away on one side are not copied to the other
+            cut = min(*pair, 0) if most == 0 else 0  # values cropped on one side are not copied to the other
             if most is not None and max(pair) > max(size + most + cut, 0):
                 need = f"padding {max(pair)} needs sides of at least {max(pair) - most - cut} to copy from"
                 raise TooSmall(need, "write a smaller padding or a larger input")
@@ -67,7 +67,7 @@ def _register(
             "saved": saved,
         }
         padding: Kind = Sizes(Integer(), 2 * axes)
-        if border == "zeros":  # what is made up can be set around channels too
+        if border == "zeros":  # constants can be padded to the channels too
             padding = OneOf((padding, ListOf(Integer(), 2 * axes + 2, 2 * axes + 2)))
         register(LayerType(f"{name}Pad{axes}d", "torch.nn", {"padding": Setting(padding), **value}, **rules))
 

@@ -4,7 +4,6 @@ from typing import Any
 
 from cnn_cli.layers.base import (
     JOINS,
-    LAYERS,
     NOTHING,
     LayerType,
     Setting,
@@ -81,7 +80,7 @@ register(
 
 
 def _range(s: Settings, shape: Shape) -> tuple[int, int, int]:
-    """The axis, the first position, and the position behind the last; negative ones count from the end."""
+    """The axis, the first position, and the position after the last; negative ones count from the end."""
     index = axis(s["dim"], shape)
     size, start, end = shape[index], s["start"], s["end"]
     for n in (start, end):
@@ -96,7 +95,7 @@ def _range(s: Settings, shape: Shape) -> tuple[int, int, int]:
 
 
 def _sliced(s: Settings, shape: Shape) -> tuple[int, Formula]:
-    """The axis, and how many positions of it are left."""
+    """The axis, and how many of its positions are selected."""
     index, start, end = _range(s, shape)
     inputs = {"end": end, "start": start, "step": s["step"]}
     return index, Formula(lambda end, start, step: ceil_ratio(end - start, step), inputs)
@@ -137,7 +136,7 @@ register(
 
 
 def _borders(s: Settings, shape: Shape) -> list[int]:
-    """Rows and columns cut off before, rounded as torchvision does: half to even."""
+    """Rows and columns cropped at the top and left, rounded half to even as in torchvision."""
     sides, wanted = image(shape)[1:], s["size"]
     if any(n < m for n, m in zip(sides, wanted, strict=True)):
         raise TooSmall(f"a crop of {sizes(wanted)} needs at least {sizes(wanted)}", "write a smaller size")
@@ -170,6 +169,5 @@ register(
         sizes=_crop_sizes,
         taps=lambda s, i, o: behind_channels([Taps(((n,),), 1) for n in _borders(s, i)]),
         **_VIEW,
-    ),
-    LAYERS,
+    )
 )

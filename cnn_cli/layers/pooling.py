@@ -1,13 +1,14 @@
 """Pooling: windows without weights, over images (2d) and over sequences (1d)."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from cnn_cli.layers.base import LayerType, Saved, Setting, Settings, Shape, grid, register, sizes
 from cnn_cli.layers.convolution import window_axes, window_formulas, window_taps, windows
 from cnn_cli.layers.formulas import Term, adaptive_end, adaptive_start
 from cnn_cli.layers.taps import adaptive, behind_channels
-from cnn_cli.values import Flag, Integer, ListOf, Number, OneOf, Sizes, maybe, product
+from cnn_cli.values import Flag, Integer, ListOf, Number, OneOf, Sizes, maybe
 
 
 def _output(s: Settings, shape: Shape) -> Shape:
@@ -15,7 +16,7 @@ def _output(s: Settings, shape: Shape) -> Shape:
 
 
 def _check(s: Settings) -> None:
-    """Padding is at most half of the window; PyTorch counts its taps, whatever the dilation."""
+    """Padding is at most half of kernel_size, regardless of the dilation, as in PyTorch."""
     for k, _, p, _ in window_axes(s):
         if p > k // 2:
             raise ValueError(f"padding {p} is more than half of kernel_size {k}; write at most {k // 2}")
@@ -35,7 +36,7 @@ def _adaptive(s: Settings, shape: Shape) -> Shape:
 
 
 def _adaptive_sizes(s: Settings, i: Shape, o: Shape) -> Sequence[str]:
-    """Which inputs an output covers, unless it covers all of them."""
+    """The output size, and which inputs an output covers, unless it covers all of them."""
     lines = [f"the output size is {sizes(o[1:])} for any input"]
     for n, m in dict.fromkeys(zip(i[1:], o[1:], strict=True)):
         if 1 < m < n:
@@ -82,7 +83,7 @@ def _register(axes: int) -> None:
     pool("AdaptiveMaxPool", "", size, **adaptive_rules, explain=_ADAPTIVE.format("Maxima"), saved=indices)
     if axes == 2:
         power = {"norm_type": Setting(Number(0, above=True))}
-        saved = Saved(values=lambda s, i, o: product(i) + 4 * product(o))
+        saved = Saved(values=lambda s, i, o: prod(i) + 4 * prod(o))
         pool("LPPool", "The p-norm (p = norm_type)", {**power, **window, **ceil}, saved=saved)
 
 

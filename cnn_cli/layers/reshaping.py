@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 from cnn_cli.layers.base import (
@@ -24,7 +25,7 @@ from cnn_cli.layers.base import (
 from cnn_cli.layers.convolution import window_axes, window_taps, windows
 from cnn_cli.layers.formulas import Formula, Line, by_axis, ratio
 from cnn_cli.layers.taps import EACH, Reads, Taps, behind_channels, everything, resized, sliding, transposed
-from cnn_cli.values import Choice, Flag, Integer, ListOf, Number, OneOf, Sizes, maybe, product
+from cnn_cli.values import Choice, Flag, Integer, ListOf, Number, OneOf, Sizes, maybe
 
 
 def _register(name: str, settings: dict[str, Setting], output: Any, explain: str, **rules: Any) -> None:
@@ -66,9 +67,9 @@ _register(
 
 def _unflatten(s: Settings, shape: Shape) -> Shape:
     index, parts = axis(s["dim"], shape), s["unflattened_size"]
-    rest = product([n for n in parts if n != -1])
+    rest = prod([n for n in parts if n != -1])
     full = tuple(shape[index] // rest if n == -1 and rest else n for n in parts)
-    if parts.count(-1) > 1 or product(full) != shape[index]:
+    if parts.count(-1) > 1 or prod(full) != shape[index]:
         need = f"the product of the sizes {'·'.join(map(str, parts))} must equal the size of axis {s['dim']}"
         raise ShapeError(need, f"write sizes whose product is {shape[index]}")
     return (*shape[:index], *full, *shape[index + 1 :])
@@ -239,7 +240,7 @@ for _name, _mode in (("UpsamplingNearest2d", "nearest"), ("UpsamplingBilinear2d"
 
 def _columns(s: Settings, sides: Shape) -> Shape:
     """The windows of an image of `sides` as Unfold reads and Fold writes them: (values, rows, columns)."""
-    return (product(s["kernel_size"]), *windows(s, (1, *sides)))
+    return (prod(s["kernel_size"]), *windows(s, (1, *sides)))
 
 
 def _unfolded(s: Settings, shape: Shape) -> list[Formula]:
@@ -252,8 +253,8 @@ def _folded(s: Settings, shape: Shape) -> Shape:
     if grid(shape, 1)[0] % values:
         need = f"the channels must be a multiple of {'·'.join(map(str, s['kernel_size']))} = {values}"
         raise ShapeError(need, "write the kernel_size of the Unfold before it")
-    if shape[1] != product(positions):
-        windows_ = f"{'·'.join(map(str, positions))} = {product(positions)} windows"
+    if shape[1] != prod(positions):
+        windows_ = f"{'·'.join(map(str, positions))} = {prod(positions)} windows"
         need = f"output_size {sizes(s['output_size'])} needs {windows_}"
         raise ShapeError(need, "write the settings of the Unfold before it")
     return (_fold_channels(s, shape).value, *s["output_size"])

@@ -9,11 +9,11 @@ from cnn_cli.layers.formulas import adaptive_end, adaptive_start
 
 
 class Taps(NamedTuple):
-    """Position o reads the positions `phases[o % len(phases)]`, each moved on by `step` for every round of phases.
+    """Position o reads the positions `phases[o % len(phases)]`, each shifted by `step` for every round of phases.
 
-    Positions may lie outside of the input; `border` says what is there: zeros, reflect, replicate or circular.
-    `axis` is the axis of the input that is read, where it is another than that of the output. The taps of a `bounded`
-    window follow from the size of the input, so that there is no larger input in which the same window lies.
+    Positions may lie outside of the input; `border` is the padding there: zeros, reflect, replicate or circular.
+    `axis` is the axis of the input that is read, if it differs from that of the output. `bounded`: the windows depend
+    on the size of the input, so a larger input has other windows.
     """
 
     phases: tuple[tuple[int, ...], ...]
@@ -29,14 +29,14 @@ class Taps(NamedTuple):
     def inside(self, o: int, size: int) -> list[int]:
         """The positions within an input of `size` that position o reads."""
         positions = self.at(o)
-        if not positions or (positions[0] >= 0 and positions[-1] < size):  # sorted: most windows lie inside
+        if not positions or (positions[0] >= 0 and positions[-1] < size):  # sorted, and most windows lie inside
             return positions
         return [i for i in (_mirrored(i, size, self.border) for i in positions) if 0 <= i < size]
 
 
 Reads = Mapping[int, Taps | None]
 EVERYTHING = None
-EACH = Taps(((0,),), 1)  # every position reads the one of its own number
+EACH = Taps(((0,),), 1)  # every position reads the same position of the input
 
 
 def _mirrored(i: int, size: int, border: str) -> int:

@@ -1,4 +1,4 @@
-"""A plan becomes an nn.Module whose state_dict() keys are the paths in the spec."""
+"""From a plan to an nn.Module whose state_dict() keys are the paths in the spec."""
 
 import importlib
 from pathlib import Path
@@ -17,7 +17,7 @@ def build(
 ) -> nn.Module:
     """The network by its name, `FILE.yaml` or `FILE.yaml:NAME`, with fresh weights; `build("resnet50", classes=10)`.
 
-    It takes (N, channels, height, width) and gives what the spec's last layer puts out. The weights are drawn from
+    It maps (N, channels, height, width) to the output of the spec's last layer. The weights are drawn from
     PyTorch's global generator in the order of the spec: after `torch.manual_seed(s)` they equal those of the same
     layers written by hand. UsageError for an unknown name or argument, SpecError for a spec with mistakes.
     """
@@ -38,7 +38,7 @@ def build_plan(plan: Plan) -> nn.Module:
 
 
 def _module(part: Layer | Group, exports: tuple[str, ...], built: dict[str, nn.Module]) -> nn.Module | nn.Parameter:
-    """The module of a part; `exports` are the values inside of it that are taken from outside.
+    """The module of a part; `exports` are the values inside of it that parts outside of it take.
 
     `built` has the modules so far by their paths: those whose weights are shared come before those that share them.
     """
@@ -67,7 +67,7 @@ def _shared(layer: Layer, built: dict[str, nn.Module]) -> nn.Module:
 def _layer(layer: Layer) -> nn.Module | nn.Parameter:
     if layer.type == "Parameter":
         return _parameter(layer)
-    source = importlib.import_module(layer.rule.module)  # the table's word, never the spec's
+    source = importlib.import_module(layer.rule.module)  # from the layer table, never from the spec
     if "takes a number" in layer.rule.traits:
         return getattr(source, layer.type)(layer.settings["numbers"])  # type: ignore[no-any-return]
     rules = layer.rule.settings.items()

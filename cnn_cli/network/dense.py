@@ -1,24 +1,24 @@
-"""Convolutions as the matrices that they are: a fully connected network that computes the same."""
+"""Convolutions as matrices: a fully connected network with the same outputs."""
 
 from copy import deepcopy
+from math import prod
 
 import torch
 from torch import nn
 
 from cnn_cli.language.plan import Plan
 from cnn_cli.layers import Shape
-from cnn_cli.values import product
 
 
 @torch.no_grad()
 def dense_layer(convolution: nn.Module, shape: Shape) -> nn.Linear:
-    """The fully connected layer that does to flattened inputs of this shape (C, H, W) what the convolution does.
+    """The fully connected layer that computes the same as a convolution, for flattened inputs of this shape (C, H, W).
 
-    Its weight is (values out, values in), most of them zeros: row by row the kernel, moved on; each output has a bias.
+    Its weight is (outputs, inputs), mostly zeros: each row has the kernel, shifted. Each output has a bias.
     """
     kernel = deepcopy(convolution)
     kernel.register_parameter("bias", None)
-    count = product(shape)
+    count = prod(shape)
     columns = kernel(torch.eye(count).view(count, *shape))  # what each input value alone adds to the outputs
     layer = nn.Linear(count, columns[0].numel(), bias=convolution.bias is not None)
     layer.weight.copy_(columns.flatten(1).T)

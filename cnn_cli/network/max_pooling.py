@@ -1,11 +1,11 @@
-"""Max-pooling without overlap by kernels of its own, in Triton: for channels_last on a GPU.
+"""Triton kernels for max pooling without overlap, for channels_last on a GPU.
 
 PyTorch's kernels for channels_last take windows of every kind, and their backward pass fills the gradient with zeros
-first. Without overlap each value belongs to one window at most, and each gradient is written once. The same bits as
-torch.nn.MaxPool2d: of equal values the first one counts, and NaN counts as the largest.
+first. Without overlap each value belongs to one window at most, and each gradient is written once. Results are bitwise
+those of torch.nn.MaxPool2d: of equal values the first one counts, and NaN counts as the largest.
 """
 
-# Triton comes without types.
+# Triton has no type annotations.
 # mypy: disable-error-code="import-untyped, untyped-decorator, no-untyped-def"
 
 from typing import Any
@@ -16,9 +16,9 @@ import triton.language as tl
 from torch import Tensor, nn
 
 _KINDS = (torch.float32, torch.bfloat16, torch.float16)
-_LEAST = 1 << 23  # values from which on the kernel saves more than its launch costs
-_POSITIONS, _CHANNELS = 32, 64  # of a program
-_SIZES = ["count", "H", "W", "h", "w"]  # not compiled in: one kernel for all sizes of images
+_LEAST = 1 << 23  # input values for which the kernel saves more time than its launch takes
+_POSITIONS, _CHANNELS = 32, 64  # per program
+_SIZES = ["count", "H", "W", "h", "w"]  # not specialized: one kernel for all image sizes
 
 
 @triton.jit(do_not_specialize=_SIZES)

@@ -1,4 +1,4 @@
-"""The few modules that neither torch.nn nor torchvision.ops has: the spec's graphs and joins."""
+"""Modules that neither torch.nn nor torchvision.ops has: the graphs and joins of a spec, and LayerNorm2d."""
 
 import functools
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 class Graph(nn.Module):
     """Named children, each taking the outputs of siblings: a mapping of the spec.
 
-    `takes[key]` are the values that child `key` takes: "input" for what enters ("input.0", "input.1", … where several
-    values do), a sibling's name, "name.1" for a piece of a Chunk, or "name.path" for a value inside of a sibling. The
-    forward pass maps what enters to the value called `output`, or, with auxiliary outputs while training or after
-    `give_exports`, to {name: tensor}. Into a dictionary `exported` it also writes the values of the names in `exports`.
+    `takes[key]` are the values that child `key` takes: "input" for the input of the graph ("input.0", "input.1", … if
+    it has several), a sibling's name, "name.1" for a piece of a Chunk, or "name.path" for a value inside of a sibling.
+    The forward pass returns the value called `output`, or, with auxiliary outputs in training or after `give_exports`,
+    {name: tensor}. It also writes the values of the names in `exports` to the dictionary `exported`.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class Graph(nn.Module):
         self._done = self._last_uses()
 
     def give_exports(self) -> None:
-        """Give {name: tensor} of the exported values in place of the output: several outputs of a network."""
+        """Return {name: tensor} of the exported values instead of the output, for a network with several outputs."""
         self._gives_exports = True
 
     def set_auxiliary(self, names: Sequence[str], only_training: frozenset[str]) -> None:
-        """In training give all of `names`, the main one first; otherwise skip `only_training`, which it does not need.
+        """In training, return all of `names`, the main one first; in evaluation, skip the children `only_training`.
 
-        Wherever those stand among the children, they are computed as soon as what they take is there, as one would
-        write it by hand: the order of computation is the order in which gradients add up where the ways part.
+        These children are computed as soon as their inputs are available, as one would write it by hand: the order of
+        computation is the order in which the gradients of a shared input are added.
         """
         self._auxiliary, self._only_training = tuple(names), only_training
         order = [key for key in self._takes if key not in only_training]
@@ -62,7 +62,7 @@ class Graph(nn.Module):
         self._done = self._last_uses()
 
     def _last_uses(self) -> dict[str, list[str]]:
-        """Child → the values that no child after it needs: these are let go, so that their memory is free again."""
+        """Child → the values that no later child needs, so that their memory can be freed."""
         last = {name: key for key, takes in self._takes.items() for name in takes}
         done: dict[str, list[str]] = {}
         for name, key in last.items():
@@ -96,7 +96,7 @@ class Graph(nn.Module):
 
 
 def chains(graph: Graph) -> list[tuple[str, str]]:
-    """Pairs of children of which the second takes the first's output, and nothing else does."""
+    """Pairs of children of which the second alone takes the output of the first."""
     taken = [name for takes in graph._takes.values() for name in takes]
     taken += [graph._output, *graph._auxiliary, *graph._exports]
     pairs = [(takes[0], key) for key, takes in graph._takes.items() if len(takes) == 1]
@@ -106,7 +106,7 @@ def chains(graph: Graph) -> list[tuple[str, str]]:
 class Operation(nn.Module):
     """An operation on operands from left to right, value by value; sizes of 1 are broadcast.
 
-    `numbers` has None for each input and the number that stands among them; empty: inputs alone.
+    numbers: the operands, None for each input; empty if all of them are inputs.
     """
 
     def __init__(self, numbers: tuple[float | None, ...] = ()) -> None:
@@ -216,14 +216,14 @@ class CenterCrop(nn.Module):
 
 
 class Upsample(nn.Upsample):
-    """Resizes to the height and width of another tensor, whatever these are at run time."""
+    """Resizes to the height and width of another tensor, read at run time."""
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:  # type: ignore[override]
         return nn.functional.interpolate(x, other.shape[2:], mode=self.mode, align_corners=self.align_corners)
 
 
 class Again(nn.Module):
-    """A layer, or a parameter of it by name, used once more. It registers neither, so that state_dict() has them once.
+    """A layer, or a parameter of it by name, used again. It registers neither, so that state_dict() has them once.
 
     Hooks of the layer belong to its first use, and do not run here.
     """
