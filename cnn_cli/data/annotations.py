@@ -71,7 +71,7 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class Annotations:
-    """`layout` for people; the images of each split; classes in order, or None: those that occur.
+    """The images of each split; `layout`: the format, as messages name it; `classes` in order, None: those that occur.
 
     fractions: the corners of boxes are fractions of the image's size.
     """
@@ -93,7 +93,7 @@ def is_file(path: Path) -> bool:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, bytes that are not UTF-8 replaced. CnnError where it cannot be read."""
+    """The lines of a text file, bytes that are not UTF-8 replaced. CnnError if it cannot be read."""
     try:
         return path.read_text("utf-8-sig", "replace").splitlines()
     except OSError as error:
@@ -102,7 +102,7 @@ def read_lines(path: Path) -> list[str]:
 
 @dataclass
 class Paired:
-    """Images with the files that describe them, and what is without the other."""
+    """Images with their annotation files, and errors for those without a counterpart."""
 
     pairs: list[tuple[Path, Path]] = field(default_factory=list)
     errors: list[BoxError] = field(default_factory=list)

@@ -1,8 +1,8 @@
 """Augmentation of whole batches of bytes, on the device that holds them.
 
-What happens to an image is a function of (seed, epoch, its index) alone: it depends neither on its batch nor on the
-device or the threads, and nothing draws from the global random numbers. All random decisions of an epoch are made at
-once on the CPU, as integers; applying them, to images or to what belongs to them, never waits for a device:
+The augmentation of an image is a function of (seed, epoch, index) alone: it does not depend on the batch, the device or
+the threads, and does not use global random number generators. All random decisions of an epoch are made at once on the
+CPU, as integers; applying them to images and targets never synchronizes with a device:
 
     draws = draw_augmentations(len(images), seed, epoch, augmentation, (28, 28)).to(device)
     for index in order.split(batch_size):
@@ -57,7 +57,7 @@ def draw_augmentations(n: int, seed: int, epoch: int, augmentation: Augmentation
     """(n, 9) int16 on the CPU: what augment() does to each of n images of (H, W) pixels in epoch 1, 2, ….
 
     The columns: flip 0 or 1; the shift, down and right, as the origin in the padded image; the box of the crop, top,
-    left, height and width; the center of the cutout, y and x. Each kind has the same draws whatever else is on.
+    left, height and width; the center of the cutout, y and x. The draws of a kind do not depend on the other kinds.
     """
     u = _uniform(n, 5, "augment", seed, epoch)
     flip = u[:, 0] < 0.5
@@ -67,7 +67,7 @@ def draw_augmentations(n: int, seed: int, epoch: int, augmentation: Augmentation
     draws[:, 0] = flip & (augmentation.flip != "none")
     draws[:, 1:3] = (u[:, 1:3] * (2 * augmentation.shift + 1)).floor()
     if augmentation.crop < 1:
-        parts = torch.split(_uniform(n, 2 * _TRIES + 2, "crop", seed, epoch), 1 << 14)  # which fit into the cache
+        parts = torch.split(_uniform(n, 2 * _TRIES + 2, "crop", seed, epoch), 1 << 14)  # that fit into the CPU's cache
         draws[:, 3:7] = torch.cat([_boxes(part, augmentation.crop, *size) for part in parts])
     draws[:, 7:9] = (u[:, 3:5] * torch.tensor(size)).floor()
     return draws
@@ -89,9 +89,9 @@ def augment(images: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor
 
 
 def augment_masks(masks: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor:
-    """(b, H, W) bytes moved as augment() moves their images by the same draws; what comes in, and the cutout, is void.
+    """(b, H, W) bytes moved as augment() moves their images by the same draws; padding and cutout are void.
 
-    Every value is one of the mask's own, or void: none is interpolated.
+    Values are not interpolated.
     """
     flip, down, right, top, left, height, width, y, x = draws.long().unbind(1)
     masks = masks.unsqueeze(1)
@@ -174,9 +174,9 @@ class View:
     flipped: bool = False
 
     def restore(self, outputs: Tensor) -> Tensor:
-        """Maps of scores (b, K, h, w) of the view as they lie on the image, (b, K, H, W) where it is shifted.
+        """Maps of scores (b, K, h, w) of the view, moved back to the image; (b, K, H, W) if the view is shifted.
 
-        Other outputs as they are.
+        Other outputs are returned unchanged.
         """
         if outputs.dim() != 4:
             return outputs
@@ -209,7 +209,7 @@ def tta_views(x: Tensor, tta: str) -> list[View]:
 
 def _uniform(n: int, k: int, *key: object) -> Tensor:
     """(n, k) float64 in [0, 1): a function of the key; a row does not depend on n."""
-    # Hashed, so that neighboring keys, and the epoch's order, have unrelated seeds.
+    # Hashed, so that neighboring keys, and the order of the epoch, have unrelated seeds.
     generator = torch.Generator().manual_seed(Random(" ".join(map(str, key))).getrandbits(32))
     return torch.rand(n, k, generator=generator, dtype=torch.float64)
 
@@ -267,7 +267,7 @@ def _reflected(position: Tensor, size: int) -> Tensor:
 
 
 def _cut_out(images: Tensor, augmentation: Augmentation, y: Tensor, x: Tensor, levels: list[int]) -> Tensor:
-    """levels: the value of the square in each channel; no tensor, which would be waited for."""
+    """levels: the value of the square in each channel; numbers, as a tensor would have to be copied to the device."""
 
     def covered(middle: Tensor, size: int) -> Tensor:
         offset = torch.arange(size, device=images.device) - middle[:, None] + augmentation.cutout // 2

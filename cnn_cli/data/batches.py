@@ -1,7 +1,7 @@
 """The batches of an epoch, and their order: a function of (seed, epoch) alone.
 
-Nothing here draws from PyTorch's global random numbers, so that an epoch can be resumed in the middle, and repeated by
-anybody; epochs count from 1:
+Nothing here uses PyTorch's global random number generator, so that an epoch can be resumed in the middle, and
+reproduced without this code; epochs count from 1:
 
     order = torch.randperm(n, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32))
     for index in order.split(batch_size):
@@ -29,15 +29,16 @@ from cnn_cli.errors import CnnError
 
 
 class ReadError(CnnError):
-    """An image or a data worker failed during training. The state of the run is consistent."""
+    """An image or a data-loading worker failed during training. The state of the run is consistent."""
 
 
-_PATIENCE = 120  # seconds without a batch after which a worker counts as hanging
+_PATIENCE = 120  # seconds without a batch after which a worker is considered hung
 
 
 @dataclass(frozen=True)
 class InputLayout:
-    """The upper left (height, width) of the images that the network uses, None for all of it; and the memory format."""
+    """The upper left (height, width) of the images that the network uses, None for all of them; and the memory
+    format."""
 
     size: tuple[int, int] | None = None
     channels_last: bool = False
@@ -95,7 +96,7 @@ def iterate_batches(
 
 
 def to_pixels(images: Tensor, device: torch.device, layout: InputLayout = DEFAULT_LAYOUT) -> Tensor:
-    """Bytes → float32 in [0, 1], converted on the device: bytes are copied four times as fast."""
+    """Bytes → float32 in [0, 1], converted on the device, as bytes are copied four times as fast."""
     images = images.to(device, non_blocking=True)
     if layout.size:
         height, width = layout.size
@@ -114,7 +115,7 @@ def _cached(stream: ImageStream, indices: Sequence[Tensor], device: torch.device
                 for index in islice(remaining, 1 + 2 * stream.workers - len(ahead)):
                     ahead.append(pool.submit(stream.__getitems__, index.tolist()))
                 images = ahead.popleft().result()
-                if isinstance(images, str):  # one was damaged, and cannot be decoded anymore
+                if isinstance(images, str):  # the cached one was damaged, and the file cannot be decoded
                     raise ReadError(images)
                 yield images.pin_memory() if device.type == "cuda" else images
         finally:
@@ -130,7 +131,7 @@ def _stream(stream: ImageStream, indices: Sequence[Tensor], device: torch.device
         worker_init_fn=_leave_signals_to_main,
         pin_memory=device.type == "cuda",
         timeout=1 if stream.workers else 0,
-        generator=torch.Generator(),  # else making its iterator would draw from the global random numbers
+        generator=torch.Generator(),  # else its iterator would use the global random number generator
     )
     try:
         with _quiet_children():
@@ -146,7 +147,7 @@ def _stream(stream: ImageStream, indices: Sequence[Tensor], device: torch.device
 
 
 def _next(batches: Iterator[Tensor]) -> Tensor | str:
-    """The next batch. The loader times out after a second; it is asked again for two minutes."""
+    """The next batch. The loader times out after a second, and is asked again for up to two minutes."""
     for _ in range(_PATIENCE):
         try:
             return next(batches)
@@ -166,9 +167,9 @@ _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 def _quiet_children() -> Iterator[None]:
     """Start workers so that no signal interrupts their start, or a step.
 
-    PyTorch would watch for dead workers with SIGCHLD and raise in the middle of a step; steps must be completed, since
-    the state is saved after the last of them. A dead worker is noticed when its batch is due. Until a worker has its
-    own signal handlers it would run those of the main process and survive, so signals are blocked meanwhile.
+    PyTorch's SIGCHLD handler for dead workers would raise in the middle of a step, but steps must be completed, since
+    the state is saved after the last one. A dead worker is noticed when its batch is due. Until a worker has its own
+    signal handlers it would run those of the main process and survive, so signals are blocked meanwhile.
     """
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         yield
@@ -183,7 +184,7 @@ def _quiet_children() -> Iterator[None]:
 
 
 def _shared(batch: Any) -> Any:
-    """In a worker: into shared memory at once. If it is too small, the queue to the main process would wait forever."""
+    """In a worker: moved to shared memory at once. If that is too small, the queue to the main process would hang."""
     if isinstance(batch, Tensor) and get_worker_info() is not None:
         try:
             return batch.share_memory_()  # type: ignore[no-untyped-call]
@@ -196,8 +197,8 @@ def _shared(batch: Any) -> Any:
 def _leave_signals_to_main(worker: int) -> None:
     """Ctrl-C reaches the whole process group, and the main process handles it; SIGTERM must end a worker.
 
-    In distributed training not at once: launchers send it to all, workers included, and the processes have yet to agree
-    on the step at which they stop.
+    In distributed training not at once: launchers send it to all processes, workers included, and the ranks must first
+    agree on the step at which they stop.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_soon if current_world().size > 1 else signal.SIG_DFL)

@@ -36,7 +36,7 @@ def _place(error: BoxError) -> str:
 
 
 def _measured(image: AnnotatedImage) -> Size | str:
-    """The size of an image, or why it cannot be read; nothing for one that is not there, which its reader reports."""
+    """The size of an image, or why it cannot be read; empty for one that does not exist, which its reader reports."""
     if not is_file(image.path):
         return ""
     try:
@@ -72,7 +72,7 @@ def _errors(image: AnnotatedImage, size: Size | str, annotations: Annotations) -
 
 
 def _problem(box: Box, size: Size, annotations: Annotations) -> str:
-    """What is wrong with a box, and what to do; or nothing."""
+    """What is wrong with a box, and what to do; empty if it is valid."""
     if annotations.classes is not None and box.label not in annotations.classes:
         hint = closest(box.label, annotations.classes) or " Add it there, or correct it"
         return f"class {box.label!r} is not in classes.txt.{hint}"
@@ -94,7 +94,7 @@ def _pixels(box: Box, size: Size, fractions: bool) -> tuple[float, ...]:
 
 
 def box_row(box: Box, size: Size, fractions: bool, label: int = 0) -> Row:
-    """The box within the image."""
+    """The box clipped to the image, in pixels."""
     x0, y0, x1, y1 = (min(max(0.0, v), size[i % 2]) for i, v in enumerate(_pixels(box, size, fractions)))
     return x0, y0, x1, y1, label, box.flag
 
@@ -120,7 +120,7 @@ def _duplicates(annotations: Annotations) -> Iterator[BoxError]:
 
 
 def box_classes(annotations: Annotations) -> tuple[str, ...]:
-    """The names that occur, sorted. UsageError where two differ in case only."""
+    """The class names that occur, sorted. UsageError if two differ in case only."""
     known: dict[str, str] = {}
     for split in annotations.splits.values():
         for image in split:
@@ -140,7 +140,7 @@ def count_boxes(annotations: Annotations) -> dict[str, Counter[str] | None]:
 
 
 def check_classes(root: Path, counts: Mapping[str, Counter[str] | None], classes: Sequence[str]) -> list[str]:
-    """Notes on classes without boxes. UsageError where no image to train on has boxes, or a split has no images."""
+    """Notes on classes without boxes. UsageError if no training image has boxes, or a split has no images."""
     if empty := [name for name, count in counts.items() if count is None]:
         raise UsageError(f"{root}: no images without annotation errors in {listed(empty)}; add or correct some")
     first = next(iter(counts))

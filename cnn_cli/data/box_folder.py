@@ -14,7 +14,7 @@ from cnn_cli.data.dataset import DETECTION, Dataset, Split
 def read_box_folder(root: Path, annotations: Annotations, skip_invalid: bool = False) -> Dataset:
     """The data set, its images not opened beyond their headers.
 
-    InvalidAnnotationsError with all errors; where images with errors are skipped, a note counts them. UsageError for a
+    InvalidAnnotationsError with all errors; if images with errors are skipped, a note counts them. UsageError for a
     folder without boxes, and for classes that differ in case only.
     """
     errors, sizes = find_box_errors(annotations)

@@ -20,7 +20,7 @@ _NESTED = 3  # folders that hold nothing but the next one
 
 @dataclass(frozen=True)
 class BoxLayout:
-    """A folder with boxes in one of the FORMATS, and the files that its find function found."""
+    """A folder with boxes in one of the FORMATS, and the files as the find function of the format returns them."""
 
     root: Path
     format: str
@@ -32,9 +32,9 @@ class BoxLayout:
 
 
 def find_boxes(root: Path, chosen: str | None = None) -> BoxLayout | None:
-    """The boxes of a folder, in the chosen format or the only one; None where there are none.
+    """The boxes of a folder, in the chosen format or the only one; None if there are none.
 
-    UsageError where two formats fit.
+    UsageError if two formats fit.
     """
     for _ in range(_NESTED):
         formats = [chosen] if chosen else list(FORMATS)

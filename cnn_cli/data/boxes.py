@@ -1,9 +1,9 @@
 """Boxes: float32 (n, m, 7), in each image up to m rows x0, y0, x1, y1, class, flag, scale.
 
 The corners are edges in pixels: a box around the whole image is 0, 0, W, H. Rows of class −1 are padding and come after
-the boxes. A flag other than 0 marks a box that is neither learned nor counted, detected or not: DIFFICULT, or CROWD,
-a box around many objects. Every row of an image, padding too, has its scale: the area in pixels of the original image
-that a pixel stands for.
+the boxes. A flag other than 0 marks a box that is ignored in the loss and the metrics: DIFFICULT, or CROWD, a box
+around many objects. Every row of an image, padding included, has its scale: the area of a pixel in pixels of the
+original image.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from cnn_cli.data.preprocessing import Placement, Preprocessing, placement
 
 COLUMNS = 7
 PADDING = -1
-LEAST_VISIBLE = 0.25  # of a box's area; what is cut away further is no longer an object of the image
+LEAST_VISIBLE = 0.25  # of a box's area; an object of which less is visible is dropped
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class NamedDataset:
     """A data set that is loaded by its name.
 
     read: loads it from the data folder. shape: (C, H, W) of every image. source: publication and license. classes:
-    their names, if they do not come with the files. torchvision: the class that downloads `files` to `folder` there.
+    their names, unless the files have them. torchvision: the class that downloads `files` to `folder` there.
     read_boxes: loads the same images with boxes.
     """
 
@@ -47,7 +47,7 @@ class NamedDataset:
 def load_named(name: str, data_dir: Path, task: str | None = None) -> Dataset:
     """The train and test splits of a named data set, downloaded to `data_dir` once; for detection its boxes, if any.
 
-    CnnError if it is not there and cannot be downloaded; the message says which files to copy where.
+    CnnError if it cannot be downloaded; the message says which files to copy where.
     """
     entry = DATASETS[name]
     read = entry.read_boxes if task == DETECTION and entry.read_boxes else entry.read
@@ -118,7 +118,7 @@ def _read_svhn(entry: NamedDataset, data_dir: Path) -> Dataset:
 
 
 def _read_shapes(entry: NamedDataset, data_dir: Path) -> Dataset:
-    """Made on this machine, the same on every one."""
+    """Generated, with the same bytes on every machine."""
     from cnn_cli.data.shapes import CLASSES, TRAIN, read_shapes
 
     shapes = read_shapes(data_dir)
@@ -169,7 +169,7 @@ def _torchvision_splits(entry: NamedDataset, data_dir: Path, options: Sequence[d
 
 
 def _download(entry: NamedDataset, data_dir: Path, options: Sequence[dict[str, Any]] = ({},)) -> None:
-    """Let torchvision download and unpack; archives that are already there are verified (MD5) and unpacked only."""
+    """Download and unpack with torchvision; archives that are already there are only verified (MD5) and unpacked."""
     from torchvision import datasets
 
     folder = data_dir / entry.folder

@@ -1,4 +1,4 @@
-"""`cnn data check`: everything that is wrong or suspicious in a data set, before training.
+"""`cnn data check`: errors and suspicious findings in a data set, before training.
 
 A folder is read by the readers that training uses, and all of their errors are reported rather than the first. Folders
 are checked without torch.
@@ -22,7 +22,7 @@ _EXACT = ("duplicates", "leak")  # of images with boxes they are annotation erro
 
 @dataclass(frozen=True)
 class DataCheck:
-    """The findings of a check, the gravest first, and what was checked."""
+    """The findings of a check, errors first, and what was checked."""
 
     data: str
     task: str

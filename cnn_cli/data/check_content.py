@@ -1,4 +1,4 @@
-"""What the folder of a data set holds, for a check: read as for training, but with all errors in place of the first."""
+"""The content of a folder, for a check: read as for training, but with all errors instead of the first."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from cnn_cli.tables import counted
 
 @dataclass
 class Content:
-    """What a data set holds: its images, classes with their numbers of images (or objects) per split, and findings."""
+    """The content of a data set: images, the images (or objects) of each class per split, and findings."""
 
     name: str
     task: str
@@ -30,7 +30,7 @@ class Content:
 
 
 def read_content(root: Path, task: str | None, annotations: str | None) -> Content:
-    """The content of a folder, with findings about all but its images. UsageError where it cannot be read at all."""
+    """The content of a folder, with findings about all but its images. UsageError if it cannot be read at all."""
     masks, boxes = find_annotations(root, task, annotations)
     if masks:
         content = _read_masks(root, masks)
@@ -94,9 +94,9 @@ def _read_boxes(root: Path, layout: BoxLayout) -> Content:
 
 
 def _refused(error: CnnError, root: Path) -> Finding:
-    """What training would stop at, as a finding."""
+    """An error at which training would stop, as a finding."""
     title, _, advice = _relative(root, str(error)).replace("\n", " ").partition("; ")
-    return Finding("refused", ERROR, title, advice or "training stops at this; mend it first")
+    return Finding("refused", ERROR, title, advice or "training stops at this; correct it first")
 
 
 def _name(root: Path, path: Path) -> str:

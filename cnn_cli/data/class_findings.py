@@ -1,4 +1,4 @@
-"""Findings about the classes of a folder: those without images, in one split alone, alike in name, or rare."""
+"""Findings about the classes of a folder: without images, missing in a split, similar in name, or rare."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ Counts = Mapping[str, Mapping[str, int]]  # images by class and split
 
 
 def find_in_listing(listing: Listing) -> list[Finding]:
-    """All that training refuses, and what is suspicious."""
+    """Errors at which training would stop, and suspicious classes."""
     findings = []
     for problem in class_problems(listing):
         title, _, advice = problem.replace(f"{listing.root}/", "").replace("\n", "; ").partition("; ")
@@ -34,7 +34,7 @@ _REFUSED = {"only one class": "single_class", "no images in": "empty_class", "do
 
 
 def find_imbalance(counts: Counts, noun: str = "images") -> list[Finding]:
-    """Splits to train on in which the largest class has many times the images of the smallest."""
+    """Training splits in which the largest class has many times the images of the smallest."""
     findings = []
     for split in ("train", "all"):
         sizes = {label: by_split[split] for label, by_split in counts.items() if by_split.get(split)}

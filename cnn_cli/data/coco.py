@@ -1,7 +1,7 @@
 """Boxes in the JSON of COCO: `images`, `annotations` and `categories`, and a box as x, y, width and height.
 
-A file per split, as `annotations/instances_train2017.json` or `train/_annotations.coco.json`. The numbers of categories
-may have gaps, as COCO's own have.
+A file per split, such as `annotations/instances_train2017.json` or `train/_annotations.coco.json`. The ids of
+categories may have gaps, as in COCO itself.
 """
 
 import re
@@ -56,7 +56,7 @@ def read_coco(root: Path, files: dict[str, Path]) -> Annotations:
     splits = {split: reader.images() for split, reader in readers.items()}
     used = {box.label for images in splits.values() for image in images for box in image.boxes}
     parents = {str(c.get("supercategory")) for reader in readers.values() for c in reader.categories.values()}
-    kept = tuple(name for name in classes if name in used or name not in parents)  # exporters add the parents, unused
+    kept = tuple(name for name in classes if name in used or name not in parents)  # exporters add unused parents
     errors = tuple(error for reader in readers.values() for error in reader.errors)
     notes = tuple(note for reader in readers.values() for note in reader.notes)
     return Annotations(NAME, splits, kept, errors, notes)
@@ -101,7 +101,7 @@ class _Reader:
         self.categories = self._categories()
 
     def names(self) -> list[str]:
-        """The categories in the order of their numbers."""
+        """The names of the categories in the order of their ids."""
         return [str(self.categories[number]["name"]) for number in sorted(self.categories)]
 
     def _categories(self) -> dict[int, Item]:
@@ -153,7 +153,7 @@ class _Reader:
         return Box(label, (x, y, x + width, y + height), index, flag, f"annotation {annotation.get('id', index)}")
 
     def _problem(self, annotation: Item) -> str:
-        """What is wrong with an annotation, and what to do; or nothing."""
+        """What is wrong with an annotation, and what to do; empty if it is valid."""
         category, box = annotation.get("category_id"), annotation.get("bbox")
         if not _is_whole(category) or category not in self.categories:
             return f"refers to category {category!r}, which is not in `categories`; add it, or correct the number"
@@ -164,7 +164,7 @@ class _Reader:
         return ""
 
     def _entries(self) -> dict[int, AnnotatedImage]:
-        """The images by their numbers; an error for each that is missing or there twice."""
+        """The images by their ids; an error for each that is missing or listed twice."""
         places = self._places()
         entries: dict[int, AnnotatedImage] = {}
         names: dict[str, int] = {}
@@ -201,7 +201,7 @@ class _Reader:
             self.notes.append(f"{many} not listed in {self.path.name}, such as {others[0].name}")
 
     def _places(self) -> list[Path]:
-        """The folders in which the images may be, the likeliest first."""
+        """The folders in which the images may be, in the order of preference."""
         folders = {name.lower(): path for name, path in subfolders(self.root).items()}
         stem = re.sub(r"^_?(instances|annotations)[_.]?|[_.]coco$", "", self.path.stem.lower())
         names = [name for name in (stem, self.split, f"{self.split}2017", "valid") if name in folders]

@@ -35,7 +35,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`task` is what the targets are for, `layout` how a folder was read; `notes` are one-line remarks for the user.
+    """`task`: that of the targets; `layout`: how a folder was read; `notes`: one-line remarks for the user.
 
     files: all image files of a folder, however they are split later.
     """

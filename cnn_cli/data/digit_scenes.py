@@ -1,7 +1,7 @@
-"""`digit-scenes`: handwritten digits of all sizes, strewn over textures, with boxes; made here, in whole numbers.
+"""`digit-scenes`: handwritten digits of all sizes on textures, with boxes; generated with integer arithmetic.
 
-The digits are those that come with scikit-learn, so that nothing is downloaded, and the test scenes have those of other
-writers than the training scenes. A box is around the pixels of a digit that can be seen. Some scenes are empty.
+The digits come with scikit-learn, so that nothing is downloaded; those of the test scenes are by other writers than
+those of the training scenes. A box encloses the visible pixels of a digit. Some scenes are empty.
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ TRAIN, TEST = 4_000, 500
 _FILE = "digit-scenes-1.safetensors"  # the number changes with the pictures
 _SEED = 20_261_128
 _MOST = 5  # digits in a scene
-_EMPTY = 20  # one scene of so many has none
+_EMPTY = 20  # one of this many scenes has none
 _SIZES = (14, 30)  # of the 8x8 digits in pixels
-_INK = 96  # of 256: from here on a pixel belongs to a digit
-_HIDDEN = 3  # at most a third of a digit's ink is covered by later ones
+_INK = 96  # of 256: the least ink of a pixel that belongs to a digit
+_HIDDEN = 3  # later digits cover at most a third of a digit's ink
 _TEST_DIGITS = 360  # at the end of the data set, by other writers
 
 
@@ -41,12 +41,12 @@ class DigitScenes:
 
 
 def read_digit_scenes(data_dir: Path) -> DigitScenes:
-    """The 4,000 training and then the 500 test scenes, made once and kept in `data_dir` where that can be written."""
+    """The 4,000 training and then the 500 test scenes, generated once and stored in `data_dir` if that is writable."""
     return read_or_make(data_dir / "digit-scenes" / _FILE, DigitScenes, lambda: make_digit_scenes(TRAIN, TEST, _SEED))
 
 
 def make_digit_scenes(train: int, test: int, seed: int) -> DigitScenes:
-    """Scenes of the training digits, then of the test digits; each depends on the seed and its own number alone."""
+    """Scenes of the training digits, then of the test digits; each depends only on the seed and its own number."""
     import torch
 
     digits, labels = _digits()
@@ -99,7 +99,7 @@ def _scene(number: int, seed: int, digits: Array) -> tuple[Array, list[tuple[int
 
 
 def enlarged(digit: Array, size: int) -> Array:
-    """(8, 8) → (size, size), bilinearly in whole numbers."""
+    """(8, 8) → (size, size), bilinearly with integer arithmetic."""
     side = len(digit)
     position = np.clip((2 * np.arange(size, dtype=np.int32) + 1) * side - size, 0, 2 * size * (side - 1))
     low, share = position // (2 * size), position % (2 * size)

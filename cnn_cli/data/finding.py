@@ -1,4 +1,4 @@
-"""What a check of a data set reports: findings of three severities, with the images concerned and what to do."""
+"""The findings of a check of a data set, of three severities, with the images concerned and what to do."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from cnn_cli.tables import counted
 
-ERROR, WARNING, NOTE = "error", "warning", "note"  # training stops; its result suffers; worth knowing
+ERROR, WARNING, NOTE = "error", "warning", "note"  # training stops; results may suffer; worth knowing
 SEVERITIES = (ERROR, WARNING, NOTE)
 _LISTED = 5  # items of a finding in the text
 _LONGEST = 400  # characters of an item in the text
@@ -28,7 +28,7 @@ class CheckedImage:
 
 @dataclass(frozen=True)
 class Item:
-    """Images that belong together, and what is known of them."""
+    """Images that belong together, and a text about them."""
 
     images: tuple[CheckedImage, ...] = ()
     text: str = ""
@@ -41,7 +41,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Finding:
-    """code: its stable name, for scripts. title: what was found. advice: what to do."""
+    """code: a stable name, for scripts. title: the fact. advice: what to do."""
 
     code: str
     severity: str

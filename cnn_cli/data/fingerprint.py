@@ -7,7 +7,7 @@ from cnn_cli.data.targets import identity
 
 
 def compute_fingerprint(dataset: Dataset) -> str:
-    """Changes with the classes, the number of images and their labels: another state of a folder is noticed."""
+    """A hash of the classes, the number of images and their targets."""
     digest = hashlib.sha256("\n".join(dataset.classes).encode("utf-8", "replace"))
     for name, part in dataset.splits.items():
         digest.update(name.encode() + identity(part.targets))

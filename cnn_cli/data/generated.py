@@ -1,4 +1,4 @@
-"""Data sets that are made here: kept as a file, and made anew where that is missing or damaged."""
+"""Generated data sets: stored in a file, and generated again if that is missing or damaged."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,15 +11,15 @@ D = TypeVar("D")  # a dataclass of tensors
 
 
 def read_or_make(path: Path, kind: type[D], make: Callable[[], D]) -> D:
-    """The data set `kind` from a file, or made and kept there where that can be written."""
+    """The data set `kind` from a file, or made and stored there if that is writable."""
     from safetensors import SafetensorError
     from safetensors.torch import load, save
 
-    with suppress(OSError, SafetensorError, KeyError):  # not there, or damaged: it is made anew
+    with suppress(OSError, SafetensorError, KeyError):  # missing or damaged
         return kind(**load(path.read_bytes()))
     made = make()
     tensors: dict[str, Any] = vars(made)
-    with suppress(WriteError):  # without it the next start takes some seconds more
+    with suppress(WriteError):  # without it the next start takes a few seconds longer
         make_folder(path.parent)
         write_bytes(path, save(tensors))
     return made

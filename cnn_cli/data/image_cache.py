@@ -3,7 +3,7 @@
 A cache is one file per folder and preprocessing: a header, two numbers per image (a digest of its file, and a checksum
 of its pixels), then the pixels of all images. An image is read from the cache only if both match; otherwise it is
 decoded and written again. So a killed process, a full disk or a damaged file costs time, but never changes a pixel, and
-several processes read and fill one cache at once, without a lock.
+several processes can read and fill the same cache at once, without a lock.
 """
 
 import json
@@ -82,7 +82,7 @@ class CacheList:
 
 
 class ImageCache:
-    """An open cache: `digests` (n,) uint64 tell the files of its images apart, `shape` is that of one image."""
+    """An open cache: `digests` (n,) uint64 identify the image files, `shape` is that of one image."""
 
     def __init__(self, path: Path, digests: Any, shape: tuple[int, ...]) -> None:
         self.path, self.digests, self.shape = path, digests, shape
@@ -104,7 +104,7 @@ class ImageCache:
         return self._start(len(self.digests))
 
     def missing(self) -> Any:
-        """(n,) bool: the images that are not there. Those that are may turn out to be damaged when they are read."""
+        """(n,) bool: the images that are not cached. Others may still turn out to be damaged when they are read."""
         entries = np.zeros((len(self.digests), 2), np.uint64)
         if self._fd is not None:
             with suppress(OSError):
@@ -112,7 +112,7 @@ class ImageCache:
         return (entries[:, 0] != self.digests) | (entries[:, 1] == 0)
 
     def read(self, number: int, image: Tensor) -> bool:
-        """Fill `image`, contiguous bytes, and return whether they are right."""
+        """Fill `image`, contiguous bytes, and return whether that succeeded."""
         if self._fd is None:
             return False
         entry, pixels = np.zeros(2, np.uint64), _buffer(image.numpy())
@@ -124,7 +124,7 @@ class ImageCache:
         return False
 
     def write(self, number: int, image: Tensor) -> None:
-        """Keep the bytes of an image if there is room: the pixels first, then their checksum."""
+        """Store the bytes of an image if there is room: the pixels first, then their checksum."""
         if self._fd is None:
             return
         pixels = _buffer(image.numpy())
@@ -141,7 +141,7 @@ class ImageCache:
 
 
 def open_cache(data: str, files: Sequence[Path], preprocessing: Preprocessing) -> ImageCache | str:
-    """The cache of these image files at the size of the network's input, new or as it was left; or why not."""
+    """The cache of these image files at the size of the network's input, new or existing; or why there is none."""
     if not hasattr(os, "preadv"):
         return "not cached: this system cannot read at a place in a file"
     about = {"format": _FORMAT, "data": data, "images": len(files), **_decoding(preprocessing)}
@@ -200,7 +200,7 @@ def _age(seconds: int) -> str:
 
 
 def _decoding(preprocessing: Preprocessing) -> dict[str, Any]:
-    """All that the bytes of an image depend on, beside its file: another version of a library may round differently."""
+    """What the bytes of an image depend on besides its file: another version of a library may round differently."""
     resizing = {k: v for k, v in preprocessing.document().items() if k not in ("mean", "std")}
     cpu = torch.backends.cpu.get_cpu_capability()
     return resizing | {"pillow": PIL.__version__, "torch": str(torch.__version__), "cpu": cpu}
@@ -227,9 +227,10 @@ def _discard_others(path: Path, header: bytes) -> None:
 
 
 def _make_room(folder: Path, size: int) -> str:
-    """Delete the caches unused for longest until all together take at most half of the space that is free without them.
+    """Delete the least recently used caches until all together take at most half of the space that is free without
+    them.
 
-    A text says that there is no room.
+    Returns a message if there is not enough room, else an empty text.
     """
     caches = list(list_caches().caches)
     total, facts = sum(cache.size for cache in caches), os.statvfs(folder)
@@ -244,7 +245,7 @@ def _make_room(folder: Path, size: int) -> str:
 
 
 def _create(path: Path, header: bytes, size: int) -> None:
-    """Make the file of this size, and reserve its space: a full disk is noticed now. One that is there stays."""
+    """Create a file of this size and reserve its space, so that a full disk is noticed now. Keeps an existing one."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         if os.fstat(fd).st_size != size:

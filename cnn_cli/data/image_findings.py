@@ -12,7 +12,7 @@ from cnn_cli.data.image_scan import Scan
 from cnn_cli.data.near_duplicates import find_near_duplicates, group
 from cnn_cli.tables import counted
 
-_LEAST_SIDE = 16  # of images that near duplicates are looked for among: smaller ones have too few details
+_LEAST_SIDE = 16  # of images compared for near duplicates: smaller ones have too few details
 _UNUSUAL = 4  # times smaller or larger than the median side
 _KINDS = {  # of images that cannot be read: title, advice
     "empty_file": ("empty file", "remove them or copy them again; training stops at them (--skip-unreadable skips)"),
@@ -103,7 +103,7 @@ def _sizes(images: Sequence[CheckedImage], scans: Sequence[Scan], readable: Sequ
 
 
 def _modes(images: Sequence[CheckedImage], scans: Sequence[Scan], readable: Sequence[int]) -> Iterator[Finding]:
-    """Gray and color images in one data set; worse where only some classes have gray ones."""
+    """Gray and color images in one data set."""
     grays = [i for i in readable if scans[i].mode in ("1", "L", "LA")]
     if not grays or len(grays) == len(readable):
         return
@@ -117,7 +117,7 @@ def _modes(images: Sequence[CheckedImage], scans: Sequence[Scan], readable: Sequ
 def _duplicates(
     images: Sequence[CheckedImage], scans: Sequence[Scan], gray: "np.ndarray[Any, np.dtype[Any]]"
 ) -> Iterator[Finding]:
-    """Exact duplicates are the same bytes; near ones are looked for among one image of each."""
+    """Exact duplicates have the same bytes; near duplicates are searched among one image of each group of these."""
     copies = defaultdict[bytes, list[int]](list)
     for i, scan in enumerate(scans):
         if scan.digest and not scan.kind:
@@ -130,7 +130,7 @@ def _duplicates(
 
 
 def _described(prefix: str, images: Sequence[CheckedImage], groups: Sequence[Sequence[int]]) -> Iterator[Finding]:
-    """Groups of duplicates, in the order of their harm: under several classes, in several splits, in one split."""
+    """Groups of duplicates, most harmful first: under several classes, in several splits, in one split."""
     groups_by_code = defaultdict[str, list[Item]](list)
     for members in groups:
         item = Item(tuple(images[i] for i in members))
@@ -163,8 +163,8 @@ def _described(prefix: str, images: Sequence[CheckedImage], groups: Sequence[Seq
             else "keep one of each, unless they are to count more",
         ),
     }
-    for code, (severity, what, advice) in texts.items():
+    for code, (severity, fact, advice) in texts.items():
         if items := groups_by_code[code]:
             size = {image.name for item in items for image in item.images}
-            title = f"{what}: {counted(len(items), 'group')}, {counted(len(size), 'image')}"
+            title = f"{fact}: {counted(len(items), 'group')}, {counted(len(size), 'image')}"
             yield Finding(f"{prefix}{code}", severity, title, advice, tuple(items))

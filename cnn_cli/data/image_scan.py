@@ -1,6 +1,6 @@
-"""What can be told of image files one by one: whether they can be read, their size and kind, and a small gray copy.
+"""A scan of image files one by one: whether they can be read, their size and mode, and a small gray copy.
 
-Every file is read and decoded once, JPEGs at a reduced size: that too reads all of their data, so that truncated ones
+Every file is read and decoded once, JPEGs at a reduced size, which reads all of their data, too, so that truncated ones
 are found.
 """
 
@@ -31,7 +31,7 @@ _CHUNK = 128  # images per task of a worker
 _FEW = 1000  # images up to which threads are faster than starting processes
 _CONSTANT = 2  # levels between the darkest and the brightest pixel of an image without content
 _BITS_PER_SAMPLE = 258  # the TIFF tag
-_ANIMATED = ("GIF", "PNG", "WEBP", "TIFF")  # not MPO: photos of telephones hold a second, smaller image
+_ANIMATED = ("GIF", "PNG", "WEBP", "TIFF")  # not MPO: photos of phones contain a second, smaller image
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _pool(images: int) -> Executor:
 
 
 def _leave_interrupts() -> None:
-    """Ctrl-C is the main process's to handle."""
+    """The main process handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

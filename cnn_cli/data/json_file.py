@@ -1,4 +1,4 @@
-"""JSON whose lists know the lines of their items, so that errors can name them."""
+"""JSON with the lines of the items of its lists, so that errors can name them."""
 
 import json
 import re
@@ -13,7 +13,7 @@ _DECODER = json.JSONDecoder()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; CnnError with file and line where there is none."""
+    """The object in a file; CnnError with file and line if there is none."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Whether a folder is read as images with masks, with boxes, or in folders of classes."""
+"""The choice between masks, boxes, and folders of classes as the annotations of a folder."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from cnn_cli.errors import UsageError
 def find_annotations(root: Path, task: str | None, annotations: str | None) -> tuple[Layout | None, BoxLayout | None]:
     """The masks and boxes of a folder: masks are read before boxes, unless for detection; without either, classes are.
 
-    annotations: the format of the boxes, or the folder of the masks, where a folder has several. UsageError where it
-    does not fit the folder.
+    annotations: the format of the boxes, or the folder of the masks, if a folder has several. UsageError if it does not
+    fit the folder.
     """
     kind, place = (annotations, None) if annotations in FORMATS else (None, annotations)
     if kind and task not in (None, DETECTION):

@@ -31,10 +31,10 @@ def load_dataset(
     """A named data set, or a folder of images, whose files are listed but, unless unreadable ones are to be skipped,
     not opened yet.
 
-    task: which targets, where a data set has several kinds, such as masks and boxes. annotations: the format of the
-    boxes, or the folder of the masks, where a folder has several.
+    task: which targets, if a data set has several kinds, such as masks and boxes. annotations: the format of the boxes,
+    or the folder of the masks, if a folder has several.
     UsageError for a name that is neither, and for annotations of a named data set; CnnError for a named data set that
-    is neither there nor can be downloaded.
+    cannot be downloaded.
     """
     if name in DATASETS:
         if annotations:
@@ -77,9 +77,9 @@ def load_for_evaluation(
 ) -> Dataset:
     """The data set `trained_on`, split as in training; or `data`, where a folder without splits is one test split.
 
-    metadata: the training's, as in Metadata.data. task: as load_dataset() takes it. Named data sets are looked for in
-    `data_dir`, else where the training found them, else in the cache. A folder is that of the training by its path, or
-    by its classes and labels where it was moved. UsageError where it is not found.
+    metadata: that of the training, as in Metadata.data. task: as in load_dataset(). Named data sets are searched in
+    `data_dir`, else where they were during training, else in the cache. A folder is identified as that of the training
+    by its path, or, if it was moved, by its classes and labels. UsageError if it does not exist.
     """
     if data is None and is_missing(trained_on):
         raise moved(trained_on)

@@ -1,4 +1,4 @@
-"""What the pixels of the masks of a folder mean, and the mistakes in them.
+"""The meaning of the pixels of masks in a folder, and mistakes in them.
 
 Masks hold class indices (gray or palette), only 0 and 255, or colors; classes.txt (mask_classes.py) names the classes.
 """
@@ -14,14 +14,14 @@ from cnn_cli.data.mask_file import MaskPixels
 from cnn_cli.errors import CnnError, UsageError, listed
 
 _MOST_VALUES = 64  # in one mask without classes.txt; more are the gray levels of a picture
-_SPARSE = (32, 4)  # a highest value of at least 32, and more than four times as many as occur: gray levels
-_MOST_LINES = 24  # of a classes.txt that an error proposes
+_SPARSE = (32, 4)  # gray levels: the highest value is at least 32, and more than four times the number of values
+_MOST_LINES = 24  # of a classes.txt that an error message proposes
 _BINARY = ("background", "foreground")
 
 
 @dataclass(frozen=True)
 class Coding:
-    """What pixels mean: the class, or VOID, of each value, or of each color as 0xRRGGBB."""
+    """The meaning of pixels: the class, or VOID, of each value, or of each color as 0xRRGGBB."""
 
     classes: tuple[str, ...]
     numbers: Mapping[int, int]
@@ -40,7 +40,7 @@ def check_size(path: Path, mask: Path, pixels: MaskPixels, size: tuple[int, int]
 
 
 def find_coding(masks: Sequence[MaskPixels], known: ClassList | None, file: Path) -> Coding:
-    """What the pixels of all masks mean. file: where the classes can be named."""
+    """The meaning of the pixels of all masks. file: the classes.txt in which the classes can be named."""
     if known and known.kind == "colors":
         return Coding(known.classes, known.numbers(), True, f"colors, named in {known.path.name}")
     colored = next((mask for mask in masks if mask.values is None), None)
@@ -65,7 +65,7 @@ def find_coding(masks: Sequence[MaskPixels], known: ClassList | None, file: Path
 
 
 def _check_indices(masks: Sequence[MaskPixels], values: Mapping[int, int], indices: list[int], file: Path) -> None:
-    """UsageError where values that nobody named cannot be class indices."""
+    """UsageError if values without names cannot be class indices."""
     if not indices or indices[-1] == 0:
         raise UsageError(
             f"{masks[0].path} and all other masks have a single value; segmentation needs at least two classes"
@@ -95,17 +95,17 @@ def check_pixels(mask: MaskPixels, coding: Coding) -> None:
     unknown = next((code for code in counts if code not in coding.numbers), None)
     if unknown is not None:
         red, green, blue = unknown >> 16, unknown >> 8 & 255, unknown & 255
-        what = f"the color {red} {green} {blue}" if coding.colors else f"the value {unknown}"
+        code = f"the color {red} {green} {blue}" if coding.colors else f"the value {unknown}"
         last = "" if coding.colors else f" (0 to {max(c for c in coding.numbers.values() if c != VOID)})"
         fix = "add a line to classes.txt" if coding.colors else "add it to classes.txt, or make these pixels 255 (void)"
         where = _place(mask.path, unknown, coding.colors)
-        raise CnnError(f"{mask.path} has {what} at pixel {where}, which is not a class{last};\n{fix}")
+        raise CnnError(f"{mask.path} has {code} at pixel {where}, which is not a class{last};\n{fix}")
     if all(coding.numbers[code] == VOID for code in counts):
         raise CnnError(f"{mask.path} has only void pixels; remove it and its image")
 
 
 def check_classes(root: Path, present: Mapping[str, Set[int]], classes: Sequence[str]) -> list[str]:
-    """A note on classes that no mask has; UsageError for one that occurs outside of the training masks only.
+    """A note on classes that no mask has; UsageError for a class that occurs only outside of the training masks.
 
     present: the classes that occur, by split.
     """

@@ -20,7 +20,7 @@ _VALUE = re.compile(r"(\d+)[\s,:]+(\S.*)")
 
 @dataclass(frozen=True)
 class ClassList:
-    """The lines of a file: `codes` are the values, or colors as 0xRRGGBB, that stand for `names`, VOID's included."""
+    """The lines of a file: `codes` are the values, or colors as 0xRRGGBB, of the classes `names`, including VOID."""
 
     path: Path
     kind: str  # names, values or colors

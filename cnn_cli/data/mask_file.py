@@ -1,4 +1,4 @@
-"""One mask file: the values or colors of its pixels, and whether it can be a mask."""
+"""A mask file: the values or colors of its pixels, and whether it can be a mask."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _MOST_COLORS = 256
 
 @dataclass(frozen=True)
 class MaskPixels:
-    """The pixels of a mask per value, None where it has colors, and per color, 0xRRGGBB. `size`: (width, height)."""
+    """The number of pixels per value, None if the mask has colors, and per color, 0xRRGGBB. `size`: (width, height)."""
 
     path: Path
     size: tuple[int, int]

@@ -20,7 +20,7 @@ MASK_FOLDERS = (
 )
 _BESIDE = ("annot", "_annot", "_masks", "_mask", "_labels", "_label", "_annotations", "_gt")  # of a folder of images
 _SUFFIXES = ("_mask", "_L", "_label", "_labels", "_labelIds", "_seg", "_segmentation", "_gt", "_annotation")
-_NESTED = 3  # folders that hold nothing but the next one
+_NESTED = 3  # folders that contain only the next one
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class PairProblem:
-    """Images or masks with a problem: `text` tells it of the first, `advice` what to do."""
+    """Images or masks with a problem: `text` describes the first, `advice` says what to do."""
 
     text: str
     advice: str
@@ -48,10 +48,10 @@ class PairProblem:
 
 
 def find_layout(root: Path, chosen: str | None = None) -> Layout | None:
-    """The images and masks of a folder; None where it has no masks.
+    """The images and masks of a folder; None if it has no masks.
 
-    chosen: the folder of the masks, such as `masks` or `train/masks`, or how their names end, such as `_mask`, where
-    several fit. UsageError where two layouts fit.
+    chosen: the folder of the masks, such as `masks` or `train/masks`, or the suffix of their names, such as `_mask`, if
+    several fit. UsageError if two layouts fit.
     """
     name_of_masks = chosen and chosen.rstrip("/").rpartition("/")[2].lower()
     for _ in range(_NESTED):
@@ -133,7 +133,7 @@ def _beside(folders: dict[str, Path], chosen: str | None) -> Folders:
 
 
 def _one_of(folders: list[Path], options: list[str]) -> Path | None:
-    """The only one of these folders that has masks. UsageError where several have, with the option for each."""
+    """The only one of these folders that has masks. UsageError if several have, with the option for each."""
     filled = [(path, option) for path, option in zip(folders, options, strict=True) if list_images(path)]
     if len(filled) > 1:
         parent, names = filled[0][0].parent, " and ".join(f"{path.name}/" for path, _ in filled)
@@ -184,7 +184,7 @@ def _by_split(folders: dict[str, Path]) -> dict[str, Path]:
 
 
 def _paired(split: str, images: list[Path], masks: list[Path], problems: list[PairProblem]) -> list[tuple[Path, Path]]:
-    """Each image with its mask, by the names of the files. Adds to `problems` what is without the other."""
+    """Each image with its mask, by the names of the files. Appends those without a counterpart to `problems`."""
     by_name: dict[str, list[Path]] = defaultdict(list)
     for mask in masks:
         by_name[mask.stem].append(mask)
@@ -218,7 +218,7 @@ def _paired(split: str, images: list[Path], masks: list[Path], problems: list[Pa
 
 
 def _place(root: Path, folders: Folders) -> str:
-    """The first of the layout's folders of masks, as --annotations takes it; or the end of their names, where images
+    """The first of the layout's folders of masks, as --annotations takes it; or the suffix of their names, if images
     and masks are in one folder."""
     images, masks = next(iter(folders.values()))
     if images and images[0].parent == masks[0].parent:

@@ -16,7 +16,7 @@ from cnn_cli.data.mask_classes import VOID as VOID
 @dataclass(frozen=True)
 class MaskFiles:
     """Mask files and how their pixels become classes: `codes` (values, or colors as 0xRRGGBB), ascending, and the
-    class of each, or VOID. `counts` (n, 256) int64 are pixels per class and file; `digest` tells other files apart."""
+    class of each, or VOID. `counts` (n, 256) int64 are pixels per class and file; `digests` identify the files."""
 
     files: tuple[Path, ...]
     codes: tuple[int, ...]

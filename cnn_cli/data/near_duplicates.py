@@ -1,10 +1,10 @@
 """Near duplicates: copies of an image that were compressed again, resized, brightened or slightly cropped.
 
 Candidates are images whose 64-bit hashes differ in few bits: the signs of 64 low frequencies of the cosine transform,
-each compared with its median over the data set, so that what all images share says nothing. Images are sorted by each
-of six parts of the hash, and compared only where a part agrees. Candidates are near duplicates if both their gray
-copies and the details of these correlate; in a data set of images that look alike, such as centered digits, the details
-must agree almost exactly.
+each compared with its median over the data set, so that what all images share has no influence. Images are sorted by
+each of six parts of the hash, and compared only if a part agrees. Candidates are near duplicates if both their gray
+copies and the details of these correlate; in a data set of similar images, such as centered digits, the details must
+agree almost exactly.
 """
 
 import math
@@ -21,10 +21,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _PARTS = 6  # of a hash: any two that differ in up to 5 bits agree in one
 _MOST_BITS = 10  # in which the hashes of candidates differ
-_WINDOW = 500  # of images that agree in a part, each is compared with so many others
+_WINDOW = 500  # number of others with which each image that agrees in a part is compared
 _ALIKE = 0.975  # least correlation of the gray copies, at 16x16
-_DETAIL = (0.7, 0.985)  # least correlation of details: where unrelated images differ, and where they look alike
-_TYPICAL = (0.25, 0.45)  # what the details of an image correlate with those of the likeliest of 2,048 others
+_DETAIL = (0.7, 0.985)  # least correlation of details in a data set of diverse images, and of similar ones
+_TYPICAL = (0.25, 0.45)  # correlation of an image's details with those of the closest of 2,048 others, in these two
 _CHUNK = 1024
 
 
@@ -78,7 +78,7 @@ def _hashes(gray: Array, among: Array) -> Array:
         ]
     )
     low /= np.maximum(1e-6, np.linalg.norm(low, axis=1, keepdims=True))
-    middle = np.median(low, 0) if len(low) > 64 else 0.0  # of few images, the median would be one of them
+    middle = np.median(low, 0) if len(low) > 64 else 0.0  # the median of few images would be one of them
     bits = np.packbits(np.ascontiguousarray(low > middle), axis=1)
     hashes: Array = bits.view(np.uint64).ravel()
     return hashes
@@ -112,7 +112,7 @@ def _neighbors(key: Array, hashes: Array) -> Iterator[tuple[Array, Array]]:
 
 
 def _least_detail(gray: Array, among: Array) -> float:
-    """How well details must correlate, by how much those of unrelated images of the data set do."""
+    """The least correlation of details, from that of unrelated images of the data set."""
     order = np.random.default_rng(0).permutation(among)[:2048]
     details = _normalized(_details(gray[order]))
     likeness = details[:256] @ details.T

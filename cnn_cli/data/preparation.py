@@ -1,4 +1,4 @@
-"""Preprocessing of all images before training: kept in memory as bytes, or else read when needed."""
+"""Preprocessing of all images before training: kept in memory as bytes, or read when needed."""
 
 import math
 import os
@@ -32,7 +32,7 @@ _CHUNK = 1024
 class ImageStream(TorchDataset[Tensor]):
     """Images too many for memory: read and preprocessed, batch by batch, in worker processes.
 
-    cache: where those of files are kept; `places` (n,) are their numbers there.
+    cache: stores those of files; `places` (n,) are their numbers there.
     """
 
     images: Tensor | tuple[Path, ...]
@@ -45,7 +45,7 @@ class ImageStream(TorchDataset[Tensor]):
         return len(self.images)
 
     def __getitems__(self, index: list[int]) -> Tensor | str:
-        """(b, C, H, W) bytes; or the text of an error: an exception would leave a worker with its whole traceback."""
+        """(b, C, H, W) bytes; or the text of an error: an exception would be reported with the worker's traceback."""
         try:
             if isinstance(self.images, Tensor):
                 return preprocess(self.images[index], self.preprocessing)
@@ -84,7 +84,7 @@ class PreparedSplit:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are, and indices should be."""
+        """The device of the images, on which indices should be."""
         return self.images.device if isinstance(self.images, Tensor) else torch.device("cpu")
 
     def __len__(self) -> int:
@@ -133,9 +133,9 @@ def prepare(
 
 
 def _streams(dataset: Dataset, preprocessing: Preprocessing, workers: int) -> tuple[dict[str, ImageStream], str]:
-    """The images of each split, from the cache as far as they are there; and a note on how they are read.
+    """The images of each split, from the cache if they are there; and a note on how they are read.
 
-    The headers of the others are checked.
+    The headers of uncached files are checked.
     """
     streams, again = {}, f"read again every epoch by {workers} workers"
     opened = open_cache(dataset.name, dataset.files, preprocessing) if dataset.files else ""
@@ -161,9 +161,9 @@ def read_image(path: Path, preprocessing: Preprocessing) -> Tensor:
 
 
 def _preprocess_all(split: Split, preprocessing: Preprocessing, threads: int) -> Tensor:
-    """(n, C, H, W) bytes. Files are decoded in threads: Pillow releases Python's lock while it decodes.
+    """(n, C, H, W) bytes. Files are decoded in threads, as Pillow releases Python's lock while it decodes.
 
-    The images themselves, rather than a copy, where nothing changes.
+    If nothing changes, the images themselves rather than a copy.
     """
     images = split.images
     result = torch.empty(len(split), *preprocessing.input, dtype=torch.uint8)
@@ -183,7 +183,7 @@ def _preprocess_all(split: Split, preprocessing: Preprocessing, threads: int) ->
 
 
 def _fitted_targets(split: Split, preprocessing: Preprocessing, threads: int, in_memory: bool) -> Tensor:
-    """Labels as they are; masks and boxes at the size of the network's input, masks in a file if not in memory."""
+    """Labels unchanged; masks and boxes at the size of the network's input, masks in a file if not in memory."""
     targets = split.targets
     if are_boxes(targets):
         return fit_boxes(box_rows(targets), image_sizes(split), preprocessing)
@@ -203,7 +203,7 @@ def _fitted_targets(split: Split, preprocessing: Preprocessing, threads: int, in
 
 
 def _in_temporary_file(shape: tuple[int, ...]) -> Tensor:
-    """Bytes in a file that is gone with the process; its pages are read when needed. CnnError without room for it."""
+    """Bytes in a temporary file, read page by page when needed. CnnError if there is no room for it."""
     size = math.prod(shape)
     try:
         with tempfile.TemporaryFile() as file:

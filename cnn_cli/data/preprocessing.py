@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cnn_cli.data.masks import VOID
 from cnn_cli.errors import UsageError
 
-_MAX_SIZE = 10_000  # to which a third-party checkpoint may have images enlarged
+_MAX_SIZE = 10_000  # largest resize_size of a third-party checkpoint
 _LUMA = (19595, 38470, 7471)  # ITU-R BT.601-2: 0.299 R + 0.587 G + 0.114 B in units of 1/65536, as in Pillow
 
 
@@ -36,7 +36,7 @@ class Preprocessing:
 
     @staticmethod
     def from_document(document: dict[str, Any]) -> "Preprocessing":
-        """KeyError, TypeError or ValueError for metadata that makes no sense."""
+        """KeyError, TypeError or ValueError for invalid metadata."""
         channels, height, width = (int(n) for n in document["input"])
         mean, std = (tuple(float(v) for v in document[k]) for k in ("mean", "std"))
         size, interpolation = document.get("resize_size"), document.get("interpolation", "bilinear")
@@ -80,14 +80,14 @@ class Preprocessing:
 def preprocess(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(N, c, h, w) bytes → (N, C, H, W) bytes: the channels, then the size, by interpolation with antialiasing.
 
-    The images themselves if both are right already. UsageError for channels that cannot be converted.
+    The images themselves if both already fit. UsageError for channels that cannot be converted.
     """
     return _fitted(_with_channels(images, preprocessing.input[0]), preprocessing, preprocessing.interpolation)
 
 
 def preprocess_masks(masks: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """(N, h, w) bytes → (N, H, W) bytes, as preprocess() moves the images; no value is interpolated, and what comes in
-    at the borders is void."""
+    """(N, h, w) bytes → (N, H, W) bytes, moved as preprocess() moves the images, without interpolation; padding is
+    void."""
     return _fitted(masks.unsqueeze(1), preprocessing, "nearest-exact", fill=VOID).squeeze(1)
 
 
@@ -104,7 +104,7 @@ class Placement:
 def placement(size: tuple[int, int], preprocessing: Preprocessing) -> Placement:
     """Where the pixels of an image of (h, w) go."""
     (h, w), (_, H, W) = size, preprocessing.input
-    if preprocessing.resize == "crop":  # a very long image could fill all memory if it were enlarged before it is cut
+    if preprocessing.resize == "crop":  # a very long image could fill the memory if it were enlarged before cropping
         longest = 8 * min(h, w) * max(H, W) // min(H, W)
         h, w = min(h, longest), min(w, longest)
     cut = (_start(size[0], h), _start(size[1], w), h, w)
@@ -115,7 +115,7 @@ def placement(size: tuple[int, int], preprocessing: Preprocessing) -> Placement:
 def _resized_size(h: int, w: int, preprocessing: Preprocessing) -> tuple[int, int]:
     """The size before the center crop or padding."""
     _, height, width = preprocessing.input
-    if preprocessing.resize_size:  # as torchvision's presets also do with an image of the right size
+    if preprocessing.resize_size:  # also for an image of the right size, as in torchvision's presets
         size, short = preprocessing.resize_size, min(h, w)
         return size * h // short, size * w // short
     if preprocessing.resize == "stretch":
@@ -137,7 +137,7 @@ def _fitted(images: Tensor, preprocessing: Preprocessing, interpolation: str, fi
 
 
 def add_normalization(module: nn.Module, preprocessing: Preprocessing) -> nn.Module:
-    """The module itself, which normalizes its input from now on. Its state_dict is unchanged."""
+    """Register a hook by which the module normalizes its input, and return it. Its state_dict is unchanged."""
     if not preprocessing.mean:
         return module
     constants: dict[torch.device, tuple[Tensor, Tensor]] = {}  # once per device, so that no step copies them
@@ -207,7 +207,7 @@ def _resized(images: Tensor, height: int, width: int, mode: str) -> Tensor:
 
 
 def _window(images: Tensor, origin: tuple[int, int], size: tuple[int, int], fill: int) -> Tensor:
-    """The (height, width) of `size` from `origin` on, which may begin before the image and end behind it."""
+    """The window of (height, width) `size` at `origin`, which may reach beyond the image on all sides."""
     (top, left), (height, width), (h, w) = origin, size, images.shape[-2:]
     images = images[..., max(0, top) : top + height, max(0, left) : left + width]
     return nn.functional.pad(

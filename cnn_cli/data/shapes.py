@@ -1,7 +1,7 @@
-"""`shapes`: pictures of six kinds of shapes with exact masks and boxes, made here by whole-number arithmetic.
+"""`shapes`: pictures of six kinds of shapes with exact masks and boxes, generated with integer arithmetic.
 
-The same seed gives the same bytes on every machine: nothing is rounded, and no library draws the random numbers. Shapes
-of any color cover each other on textures of five kinds, under noise.
+The same seed gives the same bytes on every machine: nothing is rounded, and the random numbers are our own. Shapes of
+any color overlap on textures of five kinds, with noise.
 """
 
 from dataclasses import dataclass
@@ -54,12 +54,12 @@ class Shapes:
 
 
 def read_shapes(data_dir: Path) -> Shapes:
-    """The 4,000 training and then the 500 test images, made once and kept in `data_dir` where that can be written."""
+    """The 4,000 training and then the 500 test images, generated once and stored in `data_dir` if that is writable."""
     return read_or_make(data_dir / "shapes" / _FILE, Shapes, lambda: make_shapes(TRAIN + TEST, _SEED))
 
 
 def make_shapes(n: int, seed: int) -> Shapes:
-    """`n` images; each depends on the seed and its own number alone."""
+    """`n` images; each depends only on the seed and its own number."""
     import torch
 
     images, masks = np.empty((n, SIDE, SIDE, 3), np.uint8), np.empty((n, SIDE, SIDE), np.uint8)
@@ -120,7 +120,7 @@ def _stamp(kind: str, radius: int, turn: int) -> Array:
         ((cosine * u - sine * v) * radius // unit, (sine * u + cosine * v) * radius // unit) for u, v in _CORNERS[kind]
     ]
     inside = np.zeros((2 * radius + 1, 2 * radius + 1), bool)
-    px, py = 1024 * x, 1024 * y + 1  # off the corners by a hair
+    px, py = 1024 * x, 1024 * y + 1  # offset, so that no pixel is exactly at the height of a corner
     for (x0, y0), (x1, y1) in zip(turned, [*turned[1:], turned[0]], strict=True):
         crosses = (y0 <= py) != (y1 <= py)
         right = (px - x0) * (y1 - y0) < (x1 - x0) * (py - y0)
@@ -129,7 +129,7 @@ def _stamp(kind: str, radius: int, turn: int) -> Array:
 
 
 def _placed(stamp: Array, x: int, y: int) -> Array:
-    """(64, 64) bool: the stamp with its middle at (x, y), cut off at the borders."""
+    """(64, 64) bool: the stamp with its center at (x, y), cropped at the borders."""
     radius = len(stamp) // 2
     padded = np.zeros((SIDE + 2 * radius, SIDE + 2 * radius), bool)
     padded[y : y + len(stamp), x : x + len(stamp)] = stamp

@@ -32,9 +32,9 @@ def with_classes(targets: Targets, numbers: list[int]) -> Targets:
 
 
 def strata(targets: Tensor | MaskFiles | BoxFiles) -> Tensor:
-    """(n,) int64: of the classes in each mask or among the boxes of each image the one that the fewest images have.
+    """(n,) int64: the stratum of each image in a stratified split, which is the rarest class in its mask or boxes.
 
-    By these a split is stratified. Images without boxes are a stratum of their own.
+    Images without boxes are a stratum of their own.
     """
     if are_masks(targets):
         present = pixel_counts(targets)[:, :VOID] > 0

@@ -1,4 +1,4 @@
-"""Textures, colors and random numbers for pictures that are made here, in whole numbers and alike on every machine."""
+"""Textures, colors and random numbers for generated pictures, in integers, with the same bytes on every machine."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -58,12 +58,12 @@ def _clouds(random: Iterator[int]) -> Array:
 
 
 def random_integers(number: int, seed: int) -> Iterator[int]:
-    """Random whole numbers below 2^31 of an image."""
+    """Random integers below 2^31 for an image."""
     yield from (_random(2 * number, 1_024, seed) >> np.uint64(33)).tolist()
 
 
 def with_noise(canvas: Array, level: int, number: int, seed: int) -> Array:
-    """(64, 64, 3) whole numbers → bytes, each changed by up to `level`; the noise is that of an image of its own."""
+    """(64, 64, 3) integers → bytes, each changed by up to `level`; every image has its own noise."""
     pixels: Array = np.clip(canvas + _noise(number, seed) % np.int16(2 * level + 1) - np.int16(level), 0, 255)
     return pixels.astype(np.uint8)
 

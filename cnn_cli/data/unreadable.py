@@ -1,4 +1,4 @@
-"""A folder of images without those that cannot be read."""
+"""Skipping images that cannot be read."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from cnn_cli.tables import counted
 
 @contextmanager
 def hint_at_skipping() -> Iterator[None]:
-    """Errors about images that cannot be read, with the option that skips them."""
+    """Add the option that skips unreadable images to errors about them."""
     try:
         yield
     except ReadImageError as error:
@@ -29,8 +29,8 @@ def hint_at_skipping() -> Iterator[None]:
 def without_unreadable(dataset: Dataset) -> Dataset:
     """The data set without image files that cannot be decoded; a note counts and names them.
 
-    Every file is decoded once: the header of a truncated image looks fine. CnnError where a split or a class would be
-    left without images.
+    Every file is decoded once, as a truncated image has a valid header. CnnError if a split or a class would be left
+    without images.
     """
     splits, bad = {}, []
     for name, split in dataset.splits.items():
@@ -51,8 +51,8 @@ def without_unreadable(dataset: Dataset) -> Dataset:
 
 
 def readable_pairs(root: Path, layout: Layout) -> tuple[Layout, list[str]]:
-    """The layout without the pairs of which the image or the mask cannot be decoded, and a note that counts and names
-    them. CnnError where a split would be left without images."""
+    """The layout without the pairs whose image or mask cannot be decoded, and a note that counts and names them.
+    CnnError if a split would be left without images."""
     splits, bad = {}, []
     for name, pairs in layout.splits.items():
         images = _are_readable([image for image, _ in pairs], f"checking {name} images")

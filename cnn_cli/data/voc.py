@@ -1,6 +1,6 @@
-"""Boxes in the XML of Pascal VOC: a file per image, with corners that are whole pixels, counted from 1 and included.
+"""Boxes in the XML of Pascal VOC: a file per image, with corners as pixel indices from 1, both inclusive.
 
-`ImageSets/Main/train.txt`, `val.txt` and `test.txt` list the images of each split by name. Images and XML may also lie
+`ImageSets/Main/train.txt`, `val.txt` and `test.txt` list the images of each split by name. Images and XML may also be
 in folders for the splits, or side by side.
 """
 
@@ -24,7 +24,7 @@ Places = dict[str, tuple[list[Path], list[Path]]]  # images and XML files by spl
 
 
 def find_voc(root: Path) -> Places:
-    """The files of each split, or of "all"; empty where there is no XML."""
+    """The files of each split, or of "all"; empty if there is no XML."""
     folders = {name.lower(): path for name, path in subfolders(root).items()}
     if whole := _pair_in(root, folders):
         images, files = whole
@@ -57,7 +57,7 @@ def read_voc(root: Path, places: Places) -> Annotations:
 
 
 def _classes(root: Path) -> tuple[str, ...] | None:
-    """The lines of classes.txt; None without it, and the classes are those that occur."""
+    """The lines of classes.txt; None without it: the classes are then those that occur."""
     path = root / "classes.txt"
     return tuple(filter(None, map(str.strip, read_lines(path)))) or None if path.is_file() else None
 
@@ -125,7 +125,7 @@ def _read(path: Path, source: Path) -> tuple[AnnotatedImage, list[BoxError]]:
 
 
 def _box(element: Element) -> Box | str:
-    """The box of an object, or what is wrong with it. Both corners are inside, so that the edge is a pixel further."""
+    """The box of an object, or what is wrong with it. xmax and ymax are inclusive, so the edge is one pixel further."""
     name, frame, difficult = (element.find(tag) for tag in ("name", "bndbox", "difficult"))
     if name is None or not name.text.strip():
         return "an object without a <name>"

@@ -1,4 +1,4 @@
-"""XML as elements with their lines; entities are refused, so that a small file cannot grow in memory."""
+"""XML as elements with their lines; entities are refused, as they could expand a small file without limit."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

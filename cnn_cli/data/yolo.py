@@ -30,14 +30,14 @@ _MOST_CLASSES = 10_000
 
 @dataclass(frozen=True)
 class YoloFiles:
-    """data.yaml, if there is one, and by split where the images and the label files are."""
+    """data.yaml, if there is one, and the folders of images and label files of each split."""
 
     description: Path | None
     splits: dict[str, tuple[Path, Path]]
 
 
 def find_yolo(root: Path) -> YoloFiles | None:
-    """None where there is neither data.yaml nor a folder of label files beside one of images."""
+    """None if there is neither data.yaml nor a folder of label files next to one of images."""
     for path in sorted(p for p in [*root.glob("*.yaml"), *root.glob("*.yml")] if p.is_file()):
         if (content := _parsed(path)) and "names" in content and {"train", "val", "test"} & content.keys():
             return YoloFiles(path, _described(path, content))
@@ -91,7 +91,7 @@ def _advice(labels: Path, image: Path) -> str:
 
 
 def _parsed(path: Path) -> dict[str, Any] | None:
-    """The mapping in a YAML file; None for other files. CnnError with file and line where it is no YAML."""
+    """The mapping in a YAML file; None for other files. UsageError with file and line if it is not valid YAML."""
     content = "\n".join(read_lines(path))[:_MOST_BYTES]
     if not re.search(r"(?m)^names\s*:", content):
         return None
@@ -105,12 +105,12 @@ def _parsed(path: Path) -> dict[str, Any] | None:
 
 
 def _line(path: Path, key: str) -> str:
-    """`data.yaml:3`, where a key is."""
+    """`data.yaml:3`, the place of a key."""
     return f"{path}:{next((i for i, line in enumerate(read_lines(path), 1) if re.match(key + ' *:', line)), 1)}"
 
 
 def _described(path: Path, content: dict[str, Any]) -> dict[str, tuple[Path, Path]]:
-    """The folders that data.yaml names. UsageError where one is not there, or has two tasks."""
+    """The folders that data.yaml names. UsageError if one does not exist, or is named for two splits."""
     splits: dict[str, tuple[Path, Path]] = {}
     for split in ("train", "val", "test"):
         if not (value := content.get(split)):
@@ -128,7 +128,7 @@ def _described(path: Path, content: dict[str, Any]) -> dict[str, tuple[Path, Pat
 
 
 def _folder(path: Path, base: str, value: str) -> Path | None:
-    """The folder that is meant: paths of exporters are often relative to another place."""
+    """The folder that a path in data.yaml means: exporters often write paths relative to another place."""
     roots = [path.parent / base, path.parent]
     tries = [root / text for root in roots for text in (value, value.removeprefix("../"))]
     folder = next((place.resolve() for place in tries if place.is_dir()), None)
@@ -138,14 +138,14 @@ def _folder(path: Path, base: str, value: str) -> Path | None:
 
 
 def _labels_of(images: Path) -> Path:
-    """`labels` in the place of the last `images` in a path; else the folder itself."""
+    """The path with its last `images` replaced by `labels`; the folder itself without one."""
     parts = list(images.parts)
     at = [i for i, part in enumerate(parts) if part.lower() in IMAGE_FOLDERS]
     return Path(*parts[: at[-1]], "labels", *parts[at[-1] + 1 :]) if at else images
 
 
 def _names(root: Path, files: YoloFiles) -> tuple[str, ...] | None:
-    """The classes by their numbers, or None where nothing names them."""
+    """The classes in the order of their numbers, or None if nothing names them."""
     if files.description:
         return _described_names(files.description, _parsed(files.description) or {})
     places = [root, *(labels for _, labels in files.splits.values())]

@@ -1,4 +1,4 @@
-"""Drawings of networks: `cnn summary NETWORK --graph FILE`, without any program beside Python's."""
+"""Drawings of networks, `cnn summary NETWORK --graph FILE`, without external programs such as Graphviz."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ READABLE = 60  # boxes; a drawing with more is folded, unless --depth says how d
 def draw(plan: Plan, path: Path, *, depth: int | None = None, force: bool = False) -> Path:
     """Write the drawing of `plan` as SVG, PDF, PNG, Mermaid or DOT, by the ending of `path`.
 
-    depth: fold what lies deeper than so many names; None: all layers, or as many as stay readable.
-    UsageError for another ending, or a file that exists, unless `force`; CnnError where it cannot be written.
+    depth: fold layers whose names have more parts; None: as many as needed so that the drawing stays readable.
+    UsageError for another ending, or a file that exists, unless `force`; CnnError if it cannot be written.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
@@ -41,7 +41,7 @@ def render(plan: Plan, kind: str, depth: int | None = None) -> bytes:
 
 
 def readable_depth(plan: Plan) -> int | None:
-    """The deepest folding with at most READABLE boxes; None where nothing need be folded."""
+    """The deepest folding with at most READABLE boxes; None if nothing needs to be folded."""
     if len(collect_boxes(plan, None)[0]) <= READABLE:
         return None
     deepest = max(layer.name.count(".") + 1 for layer in plan.layers)

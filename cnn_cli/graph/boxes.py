@@ -1,4 +1,4 @@
-"""A network as a graph: a box for each layer or folded group, and arrows with the shapes that flow along them.
+"""A network as a graph: a box for each layer or folded group, and arrows with the shapes of the tensors.
 
 Normalization, activation and dropout share the box of the layer that they follow, as textbooks draw them.
 """
@@ -36,7 +36,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Arrow:
-    """From one box to another, by their numbers, with the shape that flows."""
+    """From one box to another, by their numbers, with the shape of the tensor."""
 
     start: int
     end: int
@@ -72,7 +72,7 @@ def collect_boxes(plan: Plan, depth: int | None) -> tuple[list[Box], list[Arrow]
 def _ends(
     plan: Plan, number: Mapping[str, int], shapes: Mapping[str, Shape], uses: Mapping[str, int]
 ) -> list[tuple[str, int, Shape]]:
-    """The outputs as boxes name them, with the number of the box that makes each, and the shapes."""
+    """The titles of the outputs, with the number of the box that computes each, and the shapes."""
     if plan.named_outputs:
         places = [_place(row, number) for row in plan.ends]
         return [(f"output {n}", p, shape) for (n, shape), p in zip(plan.named_outputs.items(), places, strict=True)]
@@ -88,7 +88,7 @@ def _place(row: str, number: Mapping[str, int]) -> int:
 
 
 def _follows(row: Row, last: Row) -> bool:
-    """Whether a row belongs in the box of the one before: it is its only input, and the shape stays."""
+    """Whether a row belongs in the box of the previous one: that is its only input, and the shape is the same."""
     if not row.type or not last.type or row.takes != (last.name,) or row.output_shape != row.input_shapes[0]:
         return False
     return bool(row.layers[0].rule.traits & _FOLLOWING) and last.type != "Parameter" and not last.layers[0].pieces
@@ -106,7 +106,7 @@ def _box(row: Row) -> Box:
 
 
 def _lines(text: str, width: int = 28) -> list[str]:
-    """What a group holds, in lines of about the width of other boxes."""
+    """The content of a group, in lines of about the width of other boxes."""
     joined = re.sub(r"(\d) (\w)", "\\1\xa0\\2", text)  # a number stays beside its word
     return [line.replace("\xa0", " ") for line in textwrap.wrap(joined, width, break_long_words=False)]
 

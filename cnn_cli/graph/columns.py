@@ -1,6 +1,6 @@
-"""A graph in layers, from top to bottom; a long one continues in further columns, like a text.
+"""A graph in layers, from top to bottom; a long one continues in further columns, as text does.
 
-A column ends only below a box that all further arrows come from, so that no branch is torn apart.
+A column ends only below a box from which all later arrows start, so that no branch is split.
 """
 
 import math
@@ -12,11 +12,11 @@ from cnn_cli.graph.boxes import Arrow
 from cnn_cli.graph.curves import Arrangement, Label, Piece, Point, Size, rounded, straight
 from cnn_cli.graph.layout import Layout, lay_out
 
-ASPECT = 1.5  # width : height that a drawing should come near
+ASPECT = 1.5  # preferred width : height of a drawing
 MOST = 8  # columns
 COLUMN_GAP = 56.0
-RANK_GAP, FAN_GAP = 40.0, 58.0  # px between ranks: where arrows run straight down, and where they bend
-STUB, TIP = 18.0, 9.0  # px that an arrow runs straight down at first, beside its label, and at its end
+RANK_GAP, FAN_GAP = 40.0, 58.0  # px between ranks with straight arrows, and with bent ones
+STUB, TIP = 18.0, 9.0  # px of straight line at the start of an arrow, next to its label, and at its end
 HEAD, FOOT = 42.0, 25.0  # px above columns and below them, for the arrow from the foot of one to the head of the next
 
 
@@ -26,7 +26,7 @@ def arrange_in_columns(sizes: Sequence[Size], arrows: Sequence[Arrow]) -> Arrang
     pages = [_Page(layout, sizes, ends) for ends in _cuts(layout, sizes)]
     page = min(pages, key=_badness)
     labels = []
-    for start, shape in dict.fromkeys((a.start, a.shape) for a in arrows):  # one label where several leave with it
+    for start, shape in dict.fromkeys((a.start, a.shape) for a in arrows):  # one label for all of a shape
         x, y = page.bottom(start)
         labels.append(Label(x + 7, y + 17, shape))
     curves = [tuple(page.route(route)) for route in layout.routes]
@@ -34,7 +34,7 @@ def arrange_in_columns(sizes: Sequence[Size], arrows: Sequence[Arrow]) -> Arrang
 
 
 def _badness(page: "_Page") -> float:
-    """How far a page is from the right aspect, and how empty."""
+    """How far a page is from the preferred aspect, and how much of it is empty."""
     aspect = page.width / page.height / ASPECT
     return max(aspect, 1 / aspect) * math.sqrt(page.width * page.height / page.filled)
 
@@ -135,6 +135,6 @@ class _Page:
         yield straight(high, end)
 
     def _landing(self, a: int) -> float:
-        """Where arrows that come around into a new column arrive: above the middle of what they lead to."""
+        """The x at which arrows into a new column arrive: above the middle of the boxes that they lead to."""
         ends = [self.centers[y][0] for route in self.layout.routes for x, y in pairwise(route) if x == a]
         return ends[0] if len(ends) == 1 else (min(ends) + max(ends)) / 2

@@ -1,4 +1,4 @@
-"""What an arrangement of boxes consists of, in px with y downward: centers, and arrows as cubic curves."""
+"""The geometry of a drawing, in px with y downward: centers of boxes, and arrows as cubic curves."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from itertools import pairwise
 Point = tuple[float, float]
 Size = tuple[float, float]  # width and height of a box
 Piece = tuple[Point, Point, Point, Point]  # of a cubic curve: start, two controls, end
+RADIUS = 9.0  # of rounded corners
 
 
 @dataclass(frozen=True)
 class Label:
-    """The shape that flows along an arrow; (x, y) is the start of its baseline, or the middle of it."""
+    """The shape written along an arrow; (x, y) is the start of its baseline, or its middle if `centered`."""
 
     x: float
     y: float
@@ -21,7 +22,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Where boxes have their centers, the arrows between them with their labels, and the size of all that."""
+    """The centers of the boxes, the arrows between them with their labels, and the size of the whole."""
 
     centers: list[Point]
     arrows: list[tuple[Piece, ...]]
@@ -34,19 +35,19 @@ def straight(a: Point, b: Point) -> Piece:
     return a, a, b, b
 
 
-def rounded(points: Sequence[Point], radius: float = 9.0) -> Iterator[Piece]:
+def rounded(points: Sequence[Point]) -> Iterator[Piece]:
     """Horizontal and vertical lines through these points, with rounded corners."""
     start = points[0]
     for corner, after in pairwise(points[1:]):
-        before, behind = _towards(corner, start, radius), _towards(corner, after, radius)
+        before, behind = _towards(corner, start), _towards(corner, after)
         yield straight(start, before)
         yield before, corner, corner, behind
         start = behind
     yield straight(start, points[-1])
 
 
-def _towards(a: Point, b: Point, distance: float) -> Point:
-    """The point on the way from a to b, this far from a but at most half of the way."""
+def _towards(a: Point, b: Point) -> Point:
+    """The point on the way from a to b, RADIUS from a but at most half of the way."""
     length = abs(b[0] - a[0]) + abs(b[1] - a[1])
-    share = min(distance, length / 2) / length if length else 0.0
+    share = min(RADIUS, length / 2) / length if length else 0.0
     return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share

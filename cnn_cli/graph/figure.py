@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, SOFT, LINE, PAPER = "#1f2933", "#5f6c7b", "#7b8794", "#ffffff"
-# Fill and border, told apart by people with any color vision: lightness differs as well as hue (after Okabe and Ito).
+# Fill and border, distinguishable with any color vision: lightness differs as well as hue (after Okabe and Ito).
 COLORS = {
     "input": ("#ffffff", "#7b8794"),
     "block": ("#eef2f6", "#52606d"),
@@ -33,7 +33,7 @@ SCALE, LIMIT = 2.0, 6000  # pixels of a PNG per px, unless that makes more than 
 
 
 def render_figure(name: str, caption: str, boxes: Sequence[Box], arrows: Sequence[Arrow], kind: str) -> bytes:
-    """The drawing of these boxes under their name. kind: svg, pdf or png.
+    """The drawing of these boxes with a heading. kind: svg, pdf or png.
 
     CnnError for one that would be illegible as a PNG.
     """
@@ -55,13 +55,13 @@ def render_figure(name: str, caption: str, boxes: Sequence[Box], arrows: Sequenc
         _draw_box(axes, box, center, size)
     for number, pieces in enumerate(page.arrows):
         _draw_arrow(axes, pieces, f"arrow-{number}")
-    halo = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}  # lines behind do not disturb
+    halo = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}  # hides lines behind the text
     for label in page.labels:
         _write(axes, (label.x, label.y), label.text, SMALL, SOFT, centered=label.centered, bbox=halo)
     _write(axes, (0, -45), name, HEAD, INK, fontweight="bold")
     _write(axes, (0, -25), caption, SMALL, SOFT)
     buffer = BytesIO()
-    times = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]  # the same network, the same file
+    times = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]  # for reproducible files
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cnn", "pdf.fonttype": 42}):
         figure.savefig(buffer, format=kind, dpi=72 * scale, metadata=times)
     return buffer.getvalue()
@@ -88,7 +88,7 @@ def box_texts(box: Box) -> list[tuple[str, float, bool, str]]:
 
 
 def _text_width(text: str, size: float, bold: bool = False) -> float:
-    """About how wide a text is in DejaVu Sans, or in the Verdana that may stand in for it in an SVG."""
+    """The approximate width of a text in DejaVu Sans, or in Verdana, which may replace it in an SVG."""
     units = sum(
         0.34 if c in "ijltI.,:;|'·-() " else 0.92 if c in "mwMW@%" else 0.68 if c.isupper() else 0.62 for c in text
     )
@@ -101,7 +101,7 @@ def _draw_box(axes: "Axes", box: Box, center: Point, size: Size) -> None:
     (x, y), (width, height) = center, size
     radius = height / 2 if box.kind in ("join", "input") else 6.0
     fill, border = COLORS[box.kind]
-    for shift in (4, 0) if box.kind == "block" else (0,):  # two sheets: there is more inside
+    for shift in (4, 0) if box.kind == "block" else (0,):  # two sheets: a folded group
         corner = (x - width / 2 + shift, y - height / 2 + shift)
         patch = FancyBboxPatch(corner, width, height, f"round,pad=0,rounding_size={radius}", linewidth=1.2, zorder=1)
         patch.set(facecolor=fill, edgecolor=border)

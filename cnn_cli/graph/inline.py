@@ -1,4 +1,4 @@
-"""A graph as SVG to be part of an HTML document, whose style sheet has the colors of the kinds of boxes."""
+"""A graph as SVG for an HTML document, whose style sheet has the colors of the kinds of boxes."""
 
 from html import escape
 
@@ -31,7 +31,7 @@ def _box(box: Box, center: Point, size: Size) -> str:
     (x, y), (width, height) = center, size
     radius = height / 2 if box.kind in ("join", "input") else 6.0
     parts = []
-    for shift in (4, 0) if box.kind == "block" else (0,):  # two sheets: there is more inside
+    for shift in (4, 0) if box.kind == "block" else (0,):  # two sheets: a folded group
         corner = f'x="{x - width / 2 + shift:.1f}" y="{y - height / 2 + shift:.1f}"'
         parts.append(f'<rect {corner} width="{width:.1f}" height="{height:.1f}" rx="{radius:g}"/>')
     baseline = y - height / 2 + 6.5
@@ -43,7 +43,7 @@ def _box(box: Box, center: Point, size: Size) -> str:
 
 
 def _arrow(pieces: tuple[Piece, ...]) -> str:
-    """A curve and its head, which points the way of the last piece; all arrows arrive from above or from a side."""
+    """A curve and its head in the direction of the last piece; all arrows arrive vertically or horizontally."""
     (x, y), before = (
         pieces[-1][3],
         next(p for piece in reversed(pieces) for p in reversed(piece[:3]) if p != pieces[-1][3]),

@@ -1,8 +1,8 @@
-"""Where boxes go: the layered layout of Sugiyama, Tagawa and Toda (IEEE Trans. SMC, 1981), from top to bottom.
+"""The layered graph layout of Sugiyama, Tagawa and Toda (IEEE Trans. SMC, 1981), from top to bottom.
 
-Every box has a rank, one below the lowest box that it takes. Arrows over several ranks get bends in between, which
-take part like boxes of no size. Boxes of a rank are ordered so that arrows cross little, then moved towards what they
-are connected with.
+Every box has a rank, one below its lowest input. Arrows over several ranks get bends in between, which are laid out as
+boxes without a size. Boxes of a rank are ordered to minimize crossings, then moved towards the boxes that they are
+connected with.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def _ranks(count: int, arrows: Sequence[tuple[int, int]]) -> list[int]:
     for start, end in sorted(arrows, key=lambda a: a[1]):
         ranks[end] = max(ranks[end], ranks[start] + 1)
     fed = {end for _, end in arrows}
-    for number in range(1, count):  # what takes nothing stands just above what takes it
+    for number in range(1, count):  # a box without inputs is placed just above its first consumer
         takers = [ranks[end] for start, end in arrows if start == number]
         if number not in fed and takers:
             ranks[number] = min(takers) - 1
@@ -102,7 +102,7 @@ def _crossings(ranks: list[list[int]], below: list[list[int]]) -> int:
 
 
 def _spread(places: list[Place], ranks: list[list[int]], above: list[list[int]], below: list[list[int]]) -> None:
-    """x positions: everything towards the middle of its neighbors, as far as the room that all need allows."""
+    """x positions: each box as close to the median of its neighbors as the widths allow."""
     for rank in ranks:
         _place(places, rank, [0.0] * len(rank), [1.0] * len(rank))
     for turn in range(20 * ROUNDS):
@@ -115,7 +115,7 @@ def _spread(places: list[Place], ranks: list[list[int]], above: list[list[int]],
 
 
 def _weight(places: list[Place], number: int, neighbors: Sequence[int], others: list[list[int]]) -> float:
-    """How much a box insists on its place: most where it and its neighbor have only each other, so that chains run
+    """The weight of a box's preferred place: highest if it and its neighbor have only each other, so that chains are
     straight."""
     if not neighbors:
         return 0.1
@@ -125,8 +125,8 @@ def _weight(places: list[Place], number: int, neighbors: Sequence[int], others: 
 
 
 def _place(places: list[Place], rank: list[int], wanted: Sequence[float], weights: Sequence[float]) -> None:
-    """The x closest to those wanted (least squares) that keep the order and the gaps: neighbors that would overlap
-    move as one."""
+    """The x closest to the preferred ones (least squares) that keep the order and the gaps: boxes that would overlap
+    move together."""
     offsets, edge = [], 0.0
     for left, number in zip([None, *rank], rank, strict=False):
         if left is not None:

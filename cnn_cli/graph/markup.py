@@ -13,7 +13,7 @@ def to_mermaid(name: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
         left, right = (
             ("([", "])") if box.kind in ("input", "join") else ("[[", "]]") if box.kind == "block" else ("[", "]")
         )
-        lines.append(f'  n{number}{left}"{_entities("<br>", _lines(box))}"{right}:::{box.kind}')
+        lines.append(f'  n{number}{left}"{"<br>".join(map(_entity, _lines(box)))}"{right}:::{box.kind}')
     lines += [f'  n{a.start} -->|"{_entity(a.shape)}"| n{a.end}' for a in arrows]
     kinds = dict.fromkeys(box.kind for box in boxes)
     lines += [f"  classDef {kind} fill:{COLORS[kind][0]},stroke:{COLORS[kind][1]},color:#1f2933" for kind in kinds]
@@ -23,7 +23,7 @@ def to_mermaid(name: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
 def to_dot(name: str, boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
     """A DOT digraph, from top to bottom."""
     lines = [
-        f"digraph {_quoted(name)} {{",
+        f'digraph "{_escaped(name)}" {{',
         '  node [shape=box, style="rounded,filled", fontname="DejaVu Sans", fontsize=11];',
     ]
     lines.append('  edge [fontname="DejaVu Sans", fontsize=9, color="#7b8794"];')
@@ -44,21 +44,13 @@ def _escaped(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text).replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _quoted(text: str) -> str:
-    return f'"{_escaped(text)}"'
-
-
 def _plain(text: str) -> str:
-    """A title has no escapes: what is neither letter, digit nor one of a few signs is left out."""
+    """A title has no escapes: all but letters, digits and a few signs become spaces."""
     return "".join(c if c.isalnum() or c in "._-" else " " for c in text)
 
 
-def _entities(between: str, lines: Sequence[str]) -> str:
-    return between.join(_entity(line) for line in lines)
-
-
 def _entity(text: str) -> str:
-    """Mermaid's own escapes: characters that mean something to it, by their numbers."""
+    """Mermaid's escapes: characters with a meaning in its syntax, by their code points."""
     return "".join(
         c if c.isalnum() or c in " .,·:/+()→-_=" else f"#{ord(c)};" if c.isprintable() else " " for c in text
     )

@@ -9,14 +9,14 @@ from cnn_cli.graph.columns import RANK_GAP
 from cnn_cli.graph.curves import Arrangement, Label, Piece, Point, Size, rounded, straight
 
 GAP = 150.0  # px between the two columns
-_SHORT = 2  # steps of the chain that a residual block may span, and a skip connection not
-_OUTSIDE = 26.0  # px from a column to an arrow that passes beside it
+_SHORT = 2  # longest span, in steps of the chain, of a residual connection; skip connections are longer
+_OUTSIDE = 26.0  # px from a column to an arrow that passes it
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder-decoder: `skips` are its skip connections, outermost first, over a box where `through` has one, and
-    `beside` the other arrows that pass boxes, such as those of residual blocks; `chain` are all boxes but `through`."""
+    """An encoder-decoder: `skips` are its skip connections, outermost first, with the box that `through` may have on
+    one; `beside` are other arrows that pass boxes, such as those of residual blocks; `chain` are all other boxes."""
 
     chain: tuple[int, ...]
     skips: tuple[Arrow, ...]
@@ -28,8 +28,8 @@ class Encoder:
 def find_encoder(count: int, arrows: Sequence[Arrow]) -> Encoder | None:
     """The encoder-decoder of `count` boxes; None for other graphs.
 
-    Such a graph is a chain, with at least two further arrows, each of which spans the next one; others span none of
-    them, and lie on one side. A skip connection may lead through one box.
+    Such a graph is a chain with at least two nested skip connections, the inner one within the outer one. Other arrows
+    lie within one side of the U. A skip connection may lead through one box.
     """
     through, chain = _off_the_chain(count, arrows)
     long = [a for a in arrows if not {a.start, a.end} & set(through.values())] + list(through)
@@ -50,7 +50,7 @@ def find_encoder(count: int, arrows: Sequence[Arrow]) -> Encoder | None:
 
 
 def _longest_nesting(arrows: Sequence[Arrow]) -> list[Arrow]:
-    """The most arrows of which each spans the next one, outermost first."""
+    """The longest sequence of nested arrows, outermost first."""
     best: dict[Arrow, list[Arrow]] = {}
     for arrow in sorted(arrows, key=lambda a: a.end - a.start):
         inside = [best[a] for a in best if arrow.start < a.start and a.end < arrow.end]
@@ -59,7 +59,7 @@ def _longest_nesting(arrows: Sequence[Arrow]) -> list[Arrow]:
 
 
 def _off_the_chain(count: int, arrows: Sequence[Arrow]) -> tuple[dict[Arrow, int], list[int]]:
-    """Boxes between a start and an end further on, by the arrow that they make, and the other boxes in order."""
+    """Boxes on a skip connection, by the arrow that replaces them, and the other boxes in order."""
     through: dict[Arrow, int] = {}
     for n in range(1, count - 1):
         into, out = ([a for a in arrows if a.end == n], [a for a in arrows if a.start == n])
@@ -73,7 +73,7 @@ def _off_the_chain(count: int, arrows: Sequence[Arrow]) -> tuple[dict[Arrow, int
 
 
 def arrange_as_u(sizes: Sequence[Size], arrows: Sequence[Arrow], encoder: Encoder) -> Arrangement:
-    """Both ends of a skip connection have the same y; the boxes between two levels share the room."""
+    """Both ends of a skip connection have the same y; the boxes between two levels are spaced evenly."""
     chain, bottom = encoder.chain, encoder.bottom
     place = {n: i for i, n in enumerate(chain)}
     ends = [(place[a.start], place[a.end]) for a in encoder.skips]
@@ -107,7 +107,7 @@ def arrange_as_u(sizes: Sequence[Size], arrows: Sequence[Arrow], encoder: Encode
 def _beside(
     arrow: Arrow, centers: Mapping[int, Point], sizes: Sequence[Size], widths: Sequence[float], left: float
 ) -> tuple[tuple[Piece, ...], Label]:
-    """Around the boxes of a column, on its outer side."""
+    """An arrow that passes the boxes of a column on its outer side."""
     (x, y), (x2, y2) = centers[arrow.start], centers[arrow.end]
     side = -1 if x == left else 1
     outer = x + side * (widths[side > 0] / 2 + _OUTSIDE)
@@ -116,7 +116,7 @@ def _beside(
 
 
 def _offsets(sizes: Sequence[Size], column: Sequence[int]) -> list[float]:
-    """How far below the first box of a column each of its boxes has its center, at the least."""
+    """The least distance of each box of a column from the first one, center to center."""
     return [0.0, *accumulate((sizes[a][1] + sizes[b][1]) / 2 + RANK_GAP for a, b in pairwise(column))]
 
 
