@@ -104,10 +104,27 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{min(share, 1 - 10 ** -(digits + 2)) if share < 1 else 1:.{digits}%}"
 
 
+def metric_title(metric: str) -> str:
+    """The name of a metric for people."""
+    return {"miou": "mIoU", "ap": "AP"}.get(metric, metric)
+
+
 def wrapped(line: str) -> str:
     """A line of prose as lines that fit the terminal; those after the first are indented further."""
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     return "\n".join(_wrap(line, terminal_width(), indent))
+
+
+def side_by_side(figures: Sequence[str]) -> str:
+    """Figures with their names in a line, or in as many as the terminal needs, broken between figures."""
+    lines = [""]
+    for gap in ("   ", "  "):
+        if len(gap.join(figures)) <= terminal_width():
+            return gap.join(figures)
+    for figure in figures:
+        line = f"{lines[-1]}  {figure}".strip()
+        lines[-1:] = [line] if len(line) <= terminal_width() else [lines[-1], figure]
+    return "\n".join(lines)
 
 
 def render(table: Table, style: str = "text", width: int | None = None) -> str:

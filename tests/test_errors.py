@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,7 @@ def test_text_table_and_sheet(run: Path, capsys: pytest.CaptureFixture[str]) -> 
         "per class",
     ):
         assert heading in text
+    assert re.search(r"(\d+, ){6}…$", text, re.M)  # more images than are listed
     assert str(path) in text and pixels_of(path).shape[0] > 200
     assert cnn("errors", str(run), "--csv", "--split", "train") == 0  # rewrites the picture of the run
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out.split("\n\n")[0])))

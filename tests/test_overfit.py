@@ -22,6 +22,7 @@ def test_a_network_learns_a_few_images_and_is_evaluated_on_them(
     reached = run_module.begin(request)
     assert reached and ", val (--overfit: the training images): 20 images" in reached.text()
     assert any("validation on the training images (--overfit)" in title for title in titles)
+    assert any(title.startswith("small on digits, the training images (--overfit):") for title in titles)
     result = json.loads((workspace / "run" / "eval.json").read_text())
     assert (result["n"], result["split"]) == (20, "val") and result["accuracy"] > 0.9
     assert sum(sum(row) > 0 for row in result["confusion_matrix"]) >= 8  # spread over the data, not its first class

@@ -229,4 +229,4 @@ def test_masks_and_boxes_have_sections_of_their_own(tmp_path: Path, monkeypatch:
     for words in ("AP50", "Precision by recall", "localization", "Worst images", "detections of"):
         assert words in text
     text = report(str(boxes_run), str(boxes_run), "--split", "val", "-o", str(tmp_path / "two.html"))
-    assert "Only A detects 0 objects, only B 0." in text
+    assert "Only A detects 0 objects, only B 0 (each at its own score threshold, of the best F1)." in text

@@ -174,6 +174,28 @@ def test_without_runs_it_says_how_to_make_one(workspace: Path, capsys: pytest.Ca
     assert runs(capsys)[:2] == (0, "no runs in runs; train a network with `cnn train`\n")
 
 
+def test_settings_that_come_from_the_spec_of_another_network_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run, network, args, lr, source, groups in (
+        ("a", "n", "{width: '8'}", 0.1, "spec", "null"),
+        ("b", "n", "{}", 0.2, "recipe", "null"),
+        ("c", "other", "{width: '4'}", 0.3, "spec", "[{lr: 1}]"),
+        ("d", "third", "{}", 0.4, "CNN_LR", "null"),
+    ):
+        (folder := Path("runs", run)).mkdir(parents=True)
+        settings = f"  lr: {{value: {lr}, source: {source}}}\n  groups:\n    value: {groups}\n    source: spec\n"
+        (folder / "config.yaml").write_text(f"network: {network}\nargs: {args}\nsettings:\n{settings}spec: {{}}\n")
+        (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "val_ap": 0.5}) + "\n")
+    assert cnn("runs", "--csv") == 0
+    table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["settings"] for row in table] == ["width 8, lr 0.1", "lr 0.2", "width 4", "lr 0.4"]
+    assert [row["run"] for row in listed(capsys, "--where", "width=4")] == ["runs/c"]
+    assert cnn("runs") == 0
+    assert "val AP" in capsys.readouterr().out
+
+
 def test_fractional_epochs_are_shown_and_settings_that_are_off_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -17,12 +17,15 @@ from typing import Any
 from cnn_cli.checkpoints.run_folder import CONFIG, CURVES, DIVERGED, RUNS
 from cnn_cli.errors import CnnError, UsageError, closest, enumerated
 from cnn_cli.files import is_locked
-from cnn_cli.tables import Column, Table, percent, render, wrapped
+from cnn_cli.tables import Column, Table, metric_title, percent, render, wrapped
 
 _SETTINGS = re.compile(r"^settings:\n((?: .*\n?)*)", re.M)
 _ENTRY = re.compile(r"^  (\w+):(.*(?:\n {3}.*)*)", re.M)
 _SCALAR = re.compile(r" \{value: (.*), source: \w+\}|\n    value: (.*)\n    source: \w+")
 _LINE = re.compile(r"^(network|started): (.*)$", re.M)
+_ARGS = re.compile(r"^args: (.*(?:\n .*)*)", re.M)
+_CHOSEN = re.compile(r"^  (\w+):(?:.*\n {3})*.*source: (?:option|CNN_\w+)\b", re.M)
+_APART = ("data", "epochs", "seed")
 _SORTS = ("name", "score", "epochs", "time", "started")
 
 
@@ -30,6 +33,7 @@ _SORTS = ("name", "score", "epochs", "time", "started")
 class Run:
     """A run, or several that differ in their seed alone: `settings` as text, and the best epoch's and test's metrics.
 
+    args: those of --set. chosen: the settings from options and variables, not from the spec or a default.
     state: finished, running, interrupted or diverged. seconds: of training, without the start.
     """
 
@@ -44,8 +48,15 @@ class Run:
     test: float | None
     seconds: float
     started: str
+    args: dict[str, str] = field(default_factory=dict)
+    chosen: frozenset[str] = frozenset()
     seeds: int = 1
     spread: float | None = None
+
+    @property
+    def values(self) -> dict[str, str]:
+        """Arguments and settings."""
+        return self.args | self.settings
 
     @property
     def score(self) -> float | None:
@@ -59,11 +70,11 @@ class Run:
 
     def setting(self, name: str) -> str | None:
         """A setting as people read it; None where it is off, or unknown to an earlier version."""
-        value = self.settings.get(name, "null")
+        value = self.values.get(name, "null")
         return None if value in ("null", "[]") else _shown(value)
 
     def document(self) -> dict[str, Any]:
-        facts = {k: v for k, v in vars(self).items() if k not in ("path", "spread")}
+        facts = {k: v for k, v in vars(self).items() if k not in ("path", "spread", "chosen")}
         facts["settings"] = {name: _plain(value) for name, value in self.settings.items()}
         return {"run": str(self.path), **facts, "total_epochs": self.total, "standard_deviation": self.spread}
 
@@ -94,11 +105,13 @@ class RunList:
     runs: tuple[Run, ...]
 
     @property
-    def varied(self) -> list[str]:
-        """The settings in which runs differ; the data set and the seed are shown elsewhere, epochs in a column."""
-        names = dict.fromkeys(name for run in self.runs for name in run.settings)
-        apart = ("data", "epochs", "seed")
-        return [n for n in names if n not in apart and len({run.settings.get(n) for run in self.runs}) > 1]
+    def varied(self) -> list[list[str]]:
+        """For each run the settings that differ between the runs of its network, and those chosen that differ from
+        another network's; the data set and the seed are shown elsewhere, epochs in a column."""
+        everywhere = _varied(self.runs)
+        networks = {run.network for run in self.runs}
+        own = {name: set(_varied([run for run in self.runs if run.network == name])) for name in networks}
+        return [[n for n in everywhere if n in own[run.network] or n in run.chosen] for run in self.runs]
 
     def document(self) -> list[dict[str, Any]]:
         return [run.document() for run in self.runs]
@@ -115,15 +128,14 @@ class RunList:
             Column("data", "data", wraps=True),
             Column("settings", "settings that differ", wraps=True),
             *epochs,
-            *((Column("metric", "metric"),) if len(metrics) > 1 else ()),
-            Column("val", f"val {metrics[0]}" if len(metrics) == 1 else "val", number=True, show=percent),
+            *((Column("metric", "metric", show=metric_title),) if len(metrics) > 1 else ()),
+            Column("val", f"val {metric_title(metrics[0])}" if len(metrics) == 1 else "val", number=True, show=percent),
             Column("test", "test", number=True, show=percent),
             Column("spread", "±", number=True, show=lambda v: percent(v, 2)),
             Column("seconds", "time", number=True, show=_duration),
             Column("state", "state", wraps=True),
         )
-        varied = self.varied
-        return Table(columns, [run.cells(varied) for run in self.runs])
+        return Table(columns, [run.cells(varied) for run, varied in zip(self.runs, self.varied, strict=True)])
 
     def text(self) -> str:
         """The table, below what all runs have in common."""
@@ -151,7 +163,7 @@ def list_runs(folder: Path = RUNS, where: Sequence[str] = (), sort: str = "name"
             return RunList(folder, ())
         raise CnnError(f"{folder}: no such folder; name a folder of runs, such as {RUNS}")
     runs = list(_read_all(folder))
-    known = list(dict.fromkeys(("network", "data", "state", *(name for run in runs for name in run.settings))))
+    known = list(dict.fromkeys(("network", "data", "state", *(name for run in runs for name in run.values))))
     for condition in where:
         name, equals, value = condition.partition("=")
         if not equals:
@@ -162,6 +174,11 @@ def list_runs(folder: Path = RUNS, where: Sequence[str] = (), sort: str = "name"
             )
         runs = [run for run in runs if _equal(_value(run, name), value)]
     return RunList(folder, tuple(_sorted(runs, sort, known)))
+
+
+def _varied(runs: Sequence[Run]) -> list[str]:
+    names = dict.fromkeys(name for run in runs for name in run.values)
+    return [n for n in names if n not in _APART and len({run.setting(n) for run in runs}) > 1]
 
 
 def _sorted(runs: list[Run], sort: str, known: Sequence[str]) -> list[Run]:
@@ -200,6 +217,9 @@ def _read(path: Path) -> Run:
     block = _SETTINGS.search(head)
     settings = {name: _text(entry) for name, entry in _ENTRY.findall(block[1] if block else "")}
     facts = dict(_LINE.findall(head))
+    args = _ARGS.search(head)
+    given = _plain(args[1]) if args else None
+    given = given if isinstance(given, dict) else {}
     history = _history(path / "metrics.jsonl")
     metric = next(
         (key[4:] for key in (history[-1] if history else ()) if key.startswith("val_") and key != "val_loss"), ""
@@ -221,6 +241,8 @@ def _read(path: Path) -> Run:
         test=result.get(metric) if result.get("split") == "test" else None,
         seconds=sum(row.get("seconds") or 0.0 for row in history),
         started=facts.get("started", "").strip("'"),
+        args={str(name): str(value) for name, value in given.items()},
+        chosen=frozenset((*_CHOSEN.findall(block[1] if block else ""), *given)),
     )
 
 
@@ -285,7 +307,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _value(run: Run, name: str) -> str:
-    return str(getattr(run, name)) if name in ("network", "state") else _shown(run.settings.get(name, ""))
+    return str(getattr(run, name)) if name in ("network", "state") else _shown(run.values.get(name, ""))
 
 
 def _equal(value: str, wanted: str) -> bool:

@@ -75,7 +75,7 @@ def _draw(comparison: "RunComparison", folder: Path, limit: int) -> list[Path]:
 
     make_folder(folder)
     paths = []
-    logs = {f"{one.letter}: {Path(one.name).name}": histories(one) for one in comparison.candidates}
+    logs = {one.title: histories(one) for one in comparison.candidates}
     curves = {name: lines for name, lines in logs.items() if lines}
     if curves:
         paths.append(folder / "curves.png")

@@ -1,5 +1,6 @@
 """The images behind the numbers: what a classifier gets wrong, which classes it confuses, what it is unsure of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from cnn_cli.pictures.grid import ACCENT, Cell, contact_sheet, picture
 from cnn_cli.pictures.page import Page, Panel, compose_page
 from cnn_cli.tables import Column, Table, counted, percent
 from cnn_cli.training.outcomes import ClassOutcomes
+
+_INDICES = 6  # of a pair of confused classes in the text
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class Mistakes:
             PREDICTED,
             Column("n", "images", number=True),
             SHARE,
-            Column("indices", "indices", wraps=True, show=lambda indices: ", ".join(map(str, indices[:6]))),
+            Column("indices", "indices", wraps=True, show=_first_indices),
         )
         return Table(columns, self.pairs()[: self.limit])
 
@@ -151,6 +154,10 @@ class Mistakes:
             Column("worst", "worst mistake", wraps=True),
         )
         return Table(columns, self.classes())
+
+
+def _first_indices(indices: Sequence[int]) -> str:
+    return ", ".join([*map(str, indices[:_INDICES]), *["…"] * (len(indices) > _INDICES)])
 
 
 def draw_mistakes(mistakes: Mistakes) -> Page:

@@ -8,9 +8,9 @@ from typing import Any
 from cnn_cli.pictures.charts import Line, line_chart
 from cnn_cli.pictures.html import Html, Section, element
 from cnn_cli.report.run_facts import RunFacts
-from cnn_cli.tables import percent
-from cnn_cli.tasks.base import metric_title
+from cnn_cli.tables import metric_title, percent
 
+_OVERFIT = " (the training images)"
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
@@ -40,8 +40,10 @@ def _chart(runs: Sequence[RunFacts], measure: str, mark: tuple[float, str] | Non
     show = "{:.4g}".format if measure == "loss" else percent
     if len(runs) == 1:
         history = runs[0].history
+        names = {split: name + _OVERFIT * (split == "val" and runs[0].overfit) for split, name in _SPLITS}
         lines = [
-            Line(name, _points(history, f"{split}_{measure}"), number) for number, (split, name) in enumerate(_SPLITS)
+            Line(name, _points(history, f"{split}_{measure}"), number)
+            for number, (split, name) in enumerate(names.items())
         ]
         if measure == "loss" and (plain := _points(history, "train_plain_loss")):
             optimized, *others = lines
@@ -53,7 +55,7 @@ def _chart(runs: Sequence[RunFacts], measure: str, mark: tuple[float, str] | Non
     )
     lines = [
         Line(
-            run.title,
+            run.title + _OVERFIT * (split == "val" and run.overfit),
             (_points(run.history, "train_plain_loss") if (split, measure) == ("train", "loss") else [])
             or _points(run.history, f"{split}_{measure}"),
             ord(run.letter) - ord("A"),

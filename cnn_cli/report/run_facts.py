@@ -13,7 +13,8 @@ from cnn_cli.checkpoints.checkpoint import LoadedNetwork, load_trained
 from cnn_cli.checkpoints.run_folder import BEST, CONFIG, DIVERGED, LAST, find_run
 from cnn_cli.checkpoints.runs import Run, list_runs
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.tasks.base import TaskResult, metric_title
+from cnn_cli.tables import metric_title
+from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training.eval_report import EvaluationRequest
 from cnn_cli.training.outcomes import Outcomes, measured_outcomes
@@ -43,6 +44,11 @@ class RunFacts:
     @property
     def title(self) -> str:
         return f"{self.letter}: {self.name}" if self.letter else self.name
+
+    @property
+    def overfit(self) -> bool:
+        """Whether the validation images are the training images."""
+        return self.loaded.metadata is not None and self.loaded.metadata.overfit
 
     def id(self, name: str) -> str:
         """An id of this run's own in the document."""

@@ -115,11 +115,6 @@ def last_type(plan: Plan, output: str) -> str:
     return next((layer.type for layer in reversed(plan.layers) if layer.name.split(".")[0] == output), "")
 
 
-def metric_title(metric: str) -> str:
-    """The name of a metric for people."""
-    return {"miou": "mIoU", "ap": "AP"}.get(metric, metric)
-
-
 def rank(score: float, loss: float | None) -> list[float]:
     """Higher is better: the metric, and among equals the lower loss. A loss that is not finite comes last."""
     finite = loss is not None and abs(loss) < float("inf")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnn_cli.data.dataset import CLASSIFICATION
-from cnn_cli.tables import Column, Table, render
+from cnn_cli.tables import Column, Table, percent, render, side_by_side
 from cnn_cli.tasks.base import Draw, largest_confusions
 from cnn_cli.tasks.calibration import Calibration, read_calibration
 from cnn_cli.tasks.uncertainty import LEVEL, Array, bootstrap_matrix, show, wilson
@@ -75,8 +75,9 @@ class ClassificationResult:
         """`accuracy 91.23%   macro F1 0.912   loss 0.2531`."""
         d = self.document()
         differs = abs(d["balanced_accuracy"] - d["accuracy"]) > 5e-5
-        balanced = f"balanced {d['balanced_accuracy']:.2%}   " if differs else ""
-        return f"accuracy {d['accuracy']:.2%}   {balanced}macro F1 {d['macro_f1']:.3f}   loss {d['loss']:.4f}"
+        balanced = [f"balanced {percent(d['balanced_accuracy'], 2)}"] if differs else []
+        others = [f"macro F1 {d['macro_f1']:.3f}", f"loss {d['loss']:.4f}"]
+        return side_by_side([f"accuracy {percent(d['accuracy'], 2)}", *balanced, *others])
 
     def text(self) -> str:
         parts = ["\n".join([self.headline(), *self._evidence()]), render(self.table())]
@@ -150,7 +151,8 @@ def _confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
         *(Column(str(i), str(i), number=True) for i in range(len(classes))),
     )
     rows = [
-        {"name": f"{i} {name}", **{str(j): n or "·" for j, n in enumerate(matrix[i])}} for i, name in enumerate(classes)
+        {"name": name if name == str(i) else f"{i} {name}", **{str(j): n or "·" for j, n in enumerate(matrix[i])}}
+        for i, name in enumerate(classes)
     ]
     return f"confusion matrix\n{render(Table(columns, rows))}"
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnn_cli.distributed.world import World
-from cnn_cli.tables import Column, Table, counted, percent, render, wrapped
+from cnn_cli.tables import Column, Table, counted, percent, render, side_by_side, wrapped
 from cnn_cli.tasks.average_precision import (
     RECALLS,
     SIZES,
@@ -203,7 +203,7 @@ class DetectionResult:
     def headline(self) -> str:
         """`AP 56.1%   AP50 87.4%   AP75 60.2%   loss 0.7163`."""
         parts = [f"{title} {percent(getattr(self, key) or 0.0, 2)}" for key, title in _TITLES.items()]
-        return "   ".join([*parts, f"loss {self.loss:.4f}"])
+        return side_by_side([*parts, f"loss {self.loss:.4f}"])
 
     def text(self) -> str:
         parts = [self.headline(), "", render(self.table()), "", self._sizes()]
@@ -231,7 +231,7 @@ class DetectionResult:
         errors = self.errors
         counts = {name: getattr(errors, name) for name in ERROR_TITLES}
         if not errors.hits:
-            return [f"{NOTHING_CORRECT}; {errors.missed:,} of {counted(self.objects, 'object')} missed"]
+            return [wrapped(f"{NOTHING_CORRECT}; {errors.missed:,} of {counted(self.objects, 'object')} missed")]
         detections = sum(counts.values()) - errors.missed + errors.hits
         correct = f"{errors.hits:,} of {counted(detections, 'detection')} correct"
         head = f"at a score threshold of {errors.score:.2f} (best F1): {correct}"
@@ -239,7 +239,7 @@ class DetectionResult:
         width = max(len(title) for title, _ in ERROR_TITLES.values())
         digits = max(len(f"{n:,}") for n in counts.values())
         return [
-            head,
+            wrapped(head),
             *(
                 f"  {ERROR_TITLES[name][0]:<{width}}  {counts[name]:>{digits},}  {ERROR_TITLES[name][1]}"
                 for name in kinds

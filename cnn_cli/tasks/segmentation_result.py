@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cnn_cli.data.masks import VOID
 from cnn_cli.distributed.world import World
-from cnn_cli.tables import Column, Table, percent, render
+from cnn_cli.tables import Column, Table, percent, render, side_by_side
 from cnn_cli.tasks.base import Draw, largest_confusions, sum_type
 from cnn_cli.tasks.calibration import Calibration, calibration_of, no_bins, read_calibration
 from cnn_cli.tasks.uncertainty import LEVEL, Array, percentiles, resample, show
@@ -158,11 +158,11 @@ class SegmentationResult:
         return rows
 
     def headline(self) -> str:
-        """`mIoU 78.10%  per image 74.00%  Dice 87.10%  pixel accuracy 93.20%  loss 0.2531`, in 80 columns."""
+        """`mIoU 78.10%  per image 74.00%  Dice 87.10%  pixel accuracy 93.20%  loss 0.2531`."""
         d = self.document()
         figures = {"mIoU": "miou", "per image": "mean_image_miou", "Dice": "dice", "pixel accuracy": "accuracy"}
         parts = [f"{title} {percent(d[key], 2)}" for title, key in figures.items()]
-        return "  ".join([*parts, f"loss {d['loss']:.4f}"])
+        return side_by_side([*parts, f"loss {d['loss']:.4f}"])
 
     def text(self) -> str:
         d, parts = self.document(), [self.headline(), "", render(self.table())]

@@ -12,8 +12,7 @@ from cnn_cli.data.batches import ReadError
 from cnn_cli.errors import CnnError, DivergedError, StoppedError
 from cnn_cli.files import WriteError, write_text
 from cnn_cli.pictures.film import FRAMES, STRIP, write_film
-from cnn_cli.tables import counted
-from cnn_cli.tasks.base import metric_title
+from cnn_cli.tables import counted, metric_title, wrapped
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import speedups
 from cnn_cli.training.eval_report import Evaluation, write_evaluation
@@ -69,7 +68,7 @@ class RunResult:
             reached = read_result(self.result)
             split = f"{reached.split} (--overfit: the training images)" if self.overfit else reached.split
             head = f"{self.network} on {Path(self.data).name}, {split}: {counted(reached.n, 'image')}"
-            lines = [f"{head}, weights of epoch {self.best_epoch}", reached.headline(), ""]
+            lines = [wrapped(f"{head}, weights of epoch {self.best_epoch}"), reached.headline(), ""]
         width = max(map(len, self.files))
         return "\n".join([*lines, *(f"{name:<{width}}  {path}" for name, path in self.files.items())])
 
@@ -106,7 +105,9 @@ def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
         if result is None or result.split != split.name or split.name == "val":  # not of the best weights
             network = restore(load_network(str(job.run / BEST))).to(state.device)
             result = evaluate(speedups.prepare(network, job["fast"]), split, job.task, job.inference, check)
-        write_evaluation(job.run, Evaluation(job.plan.network, job.data.name, job.run / BEST, result))
+        overfit = job.metadata.overfit and split.name == "val"
+        evaluation = Evaluation(job.plan.network, job.data.name, job.run / BEST, result, overfit=overfit)
+        write_evaluation(job.run, evaluation)
     if (job.run / FRAMES).is_file():
         write_film(job.run, job.plan.network, job.plan.input[0] == 3, job.run / STRIP)
     check()

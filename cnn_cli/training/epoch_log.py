@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cnn_cli.colors import BOLD, GREEN, colored
-from cnn_cli.tasks.base import metric_title
+from cnn_cli.tables import metric_title
 
 if TYPE_CHECKING:
     import rich.progress

@@ -35,7 +35,10 @@ SPLITS = ("test", "val", "train")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A task's result and what was evaluated. `suffix` tells its files from those of the run's own test split."""
+    """A task's result and what was evaluated. `suffix` tells its files from those of the run's own test split.
+
+    overfit: whether the validation images are the training images.
+    """
 
     network: str
     data: str
@@ -43,6 +46,7 @@ class Evaluation:
     result: TaskResult
     suffix: str = ""
     notes: tuple[str, ...] = ()
+    overfit: bool = False
 
     def document(self) -> dict[str, Any]:
         """What `cnn eval --json` prints."""
@@ -182,7 +186,8 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:
     paths = [folder / f"eval{suffix}.json"]
     finite = document | {"loss": document["loss"] if abs(document["loss"]) < float("inf") else None}
     write_text(paths[0], json.dumps(finite, indent=2) + "\n")
-    title = f"{evaluation.network} on {Path(evaluation.data).name}, {evaluation.result.split}"
+    split = "the training images (--overfit)" if evaluation.overfit else evaluation.result.split
+    title = f"{evaluation.network} on {Path(evaluation.data).name}, {split}"
     for name, draw in evaluation.result.pictures().items():
         paths.append(folder / f"{name}{suffix}.png")
         draw(paths[-1], title)

@@ -34,6 +34,12 @@ class Candidate:
     outcomes: tuple[Outcomes, ...]
 
     @property
+    def title(self) -> str:
+        """`A: runs-1`, for legends; those of validation images name the runs that were validated on training images."""
+        overfit = any(run.metadata and run.metadata.overfit for run in self.runs)
+        return f"{self.letter}: {Path(self.name).name}{' (--overfit: training images)' * overfit}"
+
+    @property
     def scores(self) -> list[float]:
         """The metric of each seed."""
         return [_score(one) for one in self.outcomes]
@@ -249,7 +255,7 @@ def _settings(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
             listed = list_runs(run).runs
         except CnnError:
             return []
-        settings = {name: listed[0].setting(name) for name in listed[0].settings} if listed else {}
+        settings = {name: listed[0].setting(name) for name in listed[0].values} if listed else {}
         rows.append({**settings, "network": candidate.runs[0].plan.network})
     seeds = {"seed"} if len(candidates[0].runs) > 1 else set()
     names = sorted({name for row in rows for name in row} - seeds)

@@ -17,8 +17,8 @@ from cnn_cli.distributed.world import current_world
 from cnn_cli.errors import StoppedError, UsageError
 from cnn_cli.files import make_folder, make_numbered_folder, write_text
 from cnn_cli.language.registry import plan_document
-from cnn_cli.tables import Column, Table, render
-from cnn_cli.tasks.base import TaskResult, metric_title
+from cnn_cli.tables import Column, Table, metric_title, render
+from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import run
 from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network, write_evaluation
