@@ -1,7 +1,7 @@
-"""Reading files of torch.save: they can run no code, and damage is detected.
+"""Reading files written by torch.save without running code in them, and with damage detected.
 
-torch.load checks no checksums, and a compressed entry could expand a megabyte to a gigabyte. So the archive is checked
-before PyTorch sees it: every entry stored uncompressed, its CRC right. Then weights_only=True refuses executable code.
+torch.load does not verify checksums, and a compressed entry could expand from a megabyte to a gigabyte. So the archive
+is checked first: every entry must be uncompressed with a valid CRC. Then weights_only=True refuses executable code.
 """
 
 import pickle
@@ -15,16 +15,16 @@ import torch
 from cnn_cli.errors import CnnError
 
 _FOLDER = 0x10  # the attribute of a folder in a ZIP archive
-_BEFORE_2020 = b"\x80\x02\x8a\nl\xfc\x9cF"  # how torch.save began before PyTorch 1.6: no archive, no checksums
+_BEFORE_2020 = b"\x80\x02\x8a\nl\xfc\x9cF"  # the first bytes of torch.save before PyTorch 1.6: no archive, no checksums
 
 SAVE_WEIGHTS = "save the weights alone: torch.save(network.state_dict(), FILE)"
 
 
 def unpickle(path: Path, *, kind: str = "a cnn checkpoint", fix: str = SAVE_WEIGHTS, old: bool = False) -> Any:
-    """What torch.save wrote, on the CPU. `kind` (what the file should be) and `fix` go into the messages.
+    """The object that torch.save wrote, on the CPU. `kind` (of the expected file) and `fix` appear in messages.
 
-    old: accept the format of before PyTorch 1.6, too, which most of torchvision's weights still have. CnnError for a
-    file that is missing, damaged, something else, or contains executable code.
+    old: also accept the format before PyTorch 1.6, which most of torchvision's weights still have. CnnError for a file
+    that is missing, damaged, something else, or contains executable code.
     """
     try:
         with path.open("rb") as file:
@@ -47,7 +47,7 @@ def _damaged(path: Path, reason: str) -> CnnError:
 
 
 def _check(path: Path, file: IO[bytes], kind: str, old: bool) -> None:
-    """CnnError unless this is an archive without compression whose checksums are right."""
+    """CnnError unless this is an uncompressed archive with valid checksums."""
     start = file.read(len(_BEFORE_2020))
     file.seek(0)
     if old and start == _BEFORE_2020:

@@ -1,6 +1,6 @@
 """Checkpoints: trained weights with everything needed to use them (network, class names, preprocessing).
 
-And what a NETWORK argument stands for: a run or checkpoint, or a network with or without weights from elsewhere.
+Also resolves a NETWORK argument: a run or checkpoint, or a network with or without weights from another source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights from elsewhere, on the CPU. Of a state_dict alone nothing is known: no `classes`, no `preprocessing`.
+    """Weights from another source, on the CPU. A bare state_dict has no `classes` and no `preprocessing`.
 
     `inside` says where in a third-party file they were.
     """
@@ -103,16 +103,16 @@ class Weights:
         return f"{self.part}: {text}" if self.part else text
 
     def input_for(self, plan: Plan) -> tuple[int, ...]:
-        """The input of a plan at the size that these weights were trained for, where they say so."""
+        """The input of a plan at the size that these weights were trained for, if they record it."""
         own = self.preprocessing.input if self.preprocessing and not self.part else plan.input
         return (plan.input[0], *own[1:])
 
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """What a NETWORK argument stands for. `weights` is None for an untrained network.
+    """The network of a NETWORK argument. `weights` is None for an untrained network.
 
-    `notes` are remarks for the person, on weights that come from elsewhere.
+    `notes` are remarks for the user about weights from another source.
     """
 
     plan: Plan
@@ -141,11 +141,11 @@ def load_network(
     trained: bool = True,
     weights: str | None = None,
 ) -> LoadedNetwork:
-    """NETWORK (a run folder, a checkpoint, or what registry.find takes) → its plan and, where it has any, its weights.
+    """NETWORK (a run folder, a checkpoint, or an argument of registry.find) → its plan and its weights, if any.
 
     A name stands for the newest run of that network under ./runs, with the spec that the run was trained with; with
-    trained=False, or without such a run, for the network without weights; with `weights` for the network with these,
-    as find_weights takes them.
+    trained=False, or without such a run, for the network without weights; with `weights` for the network with those
+    that find_weights returns for them.
     """
     if not name.strip():
         raise UsageError("the network name is empty; `cnn list` shows all networks")
@@ -176,7 +176,7 @@ def load_trained(
     weights: str | None = None,
     hint: str = "",
 ) -> LoadedNetwork:
-    """As load_network(), with weights in any case; UsageError, which ends in `hint`, for an untrained network."""
+    """As load_network(), but UsageError, which ends in `hint`, for an untrained network."""
     loaded = load_network(name, models=models, args=args, input=input, weights=weights)
     if loaded.weights is None:
         raise UsageError(
@@ -187,9 +187,9 @@ def load_trained(
 
 
 def restore(loaded: LoadedNetwork) -> nn.Module:
-    """The network in evaluation mode, on the CPU: with its weights, or with fresh ones where it has none.
+    """The network in evaluation mode, on the CPU: with its weights, or with random ones if it has none.
 
-    It takes pixels in [0, 1]. CnnError for a damaged file, UsageError where the weights are those of another network.
+    It takes pixels in [0, 1]. CnnError for a damaged file, UsageError if the weights are those of another network.
     """
     network = build_plan(loaded.plan)
     if loaded.weights is not None:
@@ -212,13 +212,13 @@ def load(source: str | Path) -> nn.Module:
 def find_weights(text: str, network: str) -> Weights:
     """`torchvision`, the name of one of its weights, a file (.pth, .pt, .safetensors) or a run folder → the weights.
 
-    A file of torchvision's is recognized by its name and hash. CnnError for a file that is missing or damaged.
+    A file of torchvision is recognized by its name and hash. CnnError for a file that is missing or damaged.
     """
     path = Path(find_run(text)).expanduser()
     if text != pretrained.TORCHVISION and path.is_dir():
         path = weights_of(path)
         if path.name == LAST:
-            read_state(path)  # where it is damaged, the error names previous.pt
+            read_state(path)  # if it is damaged, the error names previous.pt
     elif text == pretrained.TORCHVISION or path.suffix not in SUFFIXES:
         return _pretrained(pretrained.find_pretrained(text, network))
     elif entry := pretrained.find_by_file(path.name, network):
@@ -234,12 +234,12 @@ def find_weights(text: str, network: str) -> Weights:
 
 
 def save_weights(path: Path, network: nn.Module, metadata: Metadata) -> None:
-    """Write weights and metadata, whole or not at all. The file may be shared: it holds no path of this machine."""
+    """Write weights and metadata atomically. The file may be shared: it contains no paths of this machine."""
     write_tensors(path, network.state_dict(), metadata.without_paths().document())
 
 
 def store_temperature(path: Path, temperature: float) -> None:
-    """Add the temperature of calibrated probabilities to a checkpoint (.safetensors), whole or not at all."""
+    """Add the temperature of calibrated probabilities to a checkpoint (.safetensors), atomically."""
     file = read_tensors(path)
     assert file.metadata is not None
     write_tensors(path, file.tensors, file.metadata | {"temperature": temperature})
@@ -262,7 +262,7 @@ def parse_metadata(document: Any, path: Path) -> Metadata:
 
 
 def _without_folder(value: Any) -> Any:
-    """Of an absolute path its last part, of `name (path)` the name; anything else as it is."""
+    """The last part of an absolute path, or the name of `name (path)`; other values unchanged."""
     if not isinstance(value, str):
         return value
     return Path(value).name if Path(value).is_absolute() else value.partition(" (/")[0]
@@ -284,12 +284,12 @@ def _load_file(
 
 
 def _at_home(metadata: Metadata, run: Path) -> Metadata:
-    """With the data set's path and folder from the run's config.yaml, if any: best.safetensors does not have them."""
+    """Add the data set's path and folder from the run's config.yaml, if any: best.safetensors does not have them."""
     try:
         data = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]
-        key = "fingerprint" if "fingerprint" in data else "name"  # the name may be that of where it was before
+        key = "fingerprint" if "fingerprint" in data else "name"  # the name may be the path of an earlier location
         same = Path(data[key]).name == Path(metadata.data[key]).name
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # a file that anybody may edit
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):  # users may have edited the file
         return metadata
     return replace(
         metadata, data=metadata.data | {key: data[key] for key in ("name", "folder") if same and key in data}
@@ -308,7 +308,7 @@ def _load_with_weights(
     args: Mapping[str, Any] | None,
     input: Sequence[int] | None,
 ) -> LoadedNetwork:
-    """A network with weights that must fit all of it: input, number of classes and preprocessing follow from them."""
+    """A network with weights that must fit completely: input, number of classes and preprocessing follow from them."""
     plan = find(name, models=models, args=args, input=input)
     part, equals, _ = text.partition("=")
     if equals and part in plan.parts:
@@ -321,7 +321,7 @@ def _load_with_weights(
     if unusable := transfer.not_finite(weights.tensors):
         raise UsageError(f"{weights} can only be used for training: {unusable[0]} has values that are not finite")
     images, notes = weights.preprocessing, [f"weights: {weights}", *filter(None, (weights.inside, moved.renamed))]
-    if images is None:  # then as the spec says, as for training
+    if images is None:  # those of the spec, as for training
         settings = resolve({}, {}, plan.train)
         images = Preprocessing.from_settings(plan.image, settings["resize"].value, settings["normalize"].value)
         notes.append("the file does not record its classes or preprocessing; both are taken from the spec")

@@ -11,7 +11,7 @@ _FIX = "restore it from a backup, or train again"
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """The metadata that cnn writes beside weights; None in a third-party file. CnnError for a damaged file."""
+    """The metadata that cnn writes with weights; None for a third-party file. CnnError for a damaged file."""
     header, _ = read_header(path)
     try:
         document = json.loads(header["__metadata__"]["cnn"])

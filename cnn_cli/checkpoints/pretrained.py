@@ -14,10 +14,10 @@ from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError, closest
 from cnn_cli.files import DownloadError, downloading, make_folder
 
-TORCHVISION = "torchvision"  # the best weights that torchvision has for the network of the same name
-_HASH = re.compile(r"-([0-9a-f]{8,})\.")  # the beginning of the file's SHA-256, in its name
-# Both were first trained in TensorFlow. torchvision normalizes as for all networks, and inside undoes that:
-# x · 0.229/0.5 + (0.485 − 0.5)/0.5, and so for each channel.
+TORCHVISION = "torchvision"  # torchvision's best weights for the network of the same name
+_HASH = re.compile(r"-([0-9a-f]{8,})\.")  # the first digits of the file's SHA-256, in its name
+# Both were ported from TensorFlow. torchvision normalizes as for all networks, and then converts inside the network:
+# x · 0.229/0.5 + (0.485 − 0.5)/0.5, and likewise for the other channels.
 _TRANSFORM_INPUT = {"GoogLeNet_Weights", "Inception_V3_Weights"}
 _IMAGENET = (("0.485", "0.229"), ("0.456", "0.224"), ("0.406", "0.225"))
 _DETECTOR_INPUT = (3, 800, 1088)  # torchvision's detectors resize the shorter side to 800, and normalize inside
@@ -63,16 +63,16 @@ def find_pretrained(text: str, network: str) -> Pretrained:
 
 
 def find_by_file(file: str, network: str) -> Pretrained | None:
-    """The entry of torchvision for this network that has this file name, hash and all."""
+    """The entry of torchvision for this network with this file name, including the hash."""
     members = _entries().get(network, {}) if _HASH.search(file) else {}
     return next((e for e in map(_pretrained, members.values()) if e.file == file), None)
 
 
 def local_file(entry: Pretrained) -> Path:
-    """The entry's file in PyTorch's cache (TORCH_HOME), downloaded if need be, its hash checked every time.
+    """The entry's file in PyTorch's cache (TORCH_HOME), downloaded if necessary; its hash is always checked.
 
-    Not by torch.hub.load_state_dict_from_url: that checks no file of the cache, and writes to stdout. CnnError where it
-    is neither there nor to be had; it says where to put it.
+    Not torch.hub.load_state_dict_from_url, which does not check cached files, and writes to stdout. CnnError if it
+    cannot be downloaded; the message says where to put it.
     """
     import torch
 
@@ -84,7 +84,7 @@ def local_file(entry: Pretrained) -> Path:
 
 
 def check_hash(path: Path) -> None:
-    """CnnError unless the file's SHA-256 begins as its name says."""
+    """CnnError unless the file's SHA-256 begins with the digits in its name."""
     stated = _HASH.search(path.name)
     try:
         with path.open("rb") as file:
@@ -141,9 +141,9 @@ def _pretrained(entry: Any) -> Pretrained:
 
 
 def _composed(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std that do both: first (x − mean) / std, then · a + b with torchvision's constants.
+    """Mean and std of both steps in one: first (x − mean) / std, then · a + b with torchvision's constants.
 
-    a·(x − m)/s + b = (x − (m − b·s/a)) / (s/a). In fractions, since the decimals then cancel: all become 0.5.
+    a·(x − m)/s + b = (x − (m − b·s/a)) / (s/a). In fractions, so that the result is exact: 0.5 everywhere.
     """
     means, stds = [], []
     for m, s, (shift, scale) in zip(mean, std, _IMAGENET, strict=True):

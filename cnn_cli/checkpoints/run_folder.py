@@ -12,13 +12,13 @@ RUNS = Path("runs")
 BEST, LAST = "best.safetensors", "last.pt"
 PREVIOUS = "previous.pt"  # the state that last.pt replaced
 CONFIG = "config.yaml"
-CURVES = "curves.png"  # the last file of a run: where it exists, the run is finished
+CURVES = "curves.png"  # the last file of a run: if it exists, the run is finished
 DIVERGED = "diverged.txt"  # why training diverged; removed when the run is resumed
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 def find_run(name: str, models: Sequence[Path] = ()) -> str:
-    """`runs/NAME` where NAME is only the name of a run in ./runs, not a path or a network; else NAME as it is."""
+    """`runs/NAME` if NAME is the name of a run in ./runs, and neither a path nor a network; else NAME itself."""
     run = RUNS / name
     if Path(name).name != name or Path(name).exists() or not run.is_dir():
         return name
@@ -32,7 +32,7 @@ def is_stored(network: str) -> bool:
 
 
 def weights_of(run: Path) -> Path:
-    """The file with the weights of a run: the best, or the last where no epoch is complete. CnnError without either."""
+    """The file with the weights of a run: the best, or the last if no epoch is complete. CnnError without either."""
     for name in (BEST, LAST):
         if (run / name).is_file():
             return run / name
@@ -41,9 +41,9 @@ def weights_of(run: Path) -> Path:
     raise CnnError(f"{run} is not a run folder: it has neither {BEST} nor {LAST}")
 
 
-def newest_run(network: str, file: str, root: Path = RUNS) -> Path | None:
-    """The run of that network with the highest number that has this file; None without one."""
-    folders = root.iterdir() if root.is_dir() else ()
+def newest_run(network: str, file: str) -> Path | None:
+    """The run of that network in ./runs with the highest number that has this file; None without one."""
+    folders = RUNS.iterdir() if RUNS.is_dir() else ()
     runs = [p for p in folders if number_of(p, network) and (p / file).is_file()]
     return max(runs, key=lambda p: number_of(p, network), default=None)
 
@@ -52,7 +52,7 @@ def newest_run(network: str, file: str, root: Path = RUNS) -> Path | None:
 def new_run(network: str, output: Path | None) -> Iterator[Path]:
     """A new, locked folder for a run: `output` exactly, or the next number. UsageError if it is not empty.
 
-    If the `with` ends with the folder still empty, as when the data turn out to be missing, it is removed again.
+    If the folder is still empty at the end of the `with`, as when the data are missing, it is removed.
     """
     is_new = output is None or not output.exists()
     if output is None:
@@ -76,7 +76,7 @@ def new_run(network: str, output: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def existing_run(folder: Path) -> Iterator[None]:
-    """An existing run, locked, without what a killed process may have left in it."""
+    """Lock an existing run inside the `with`, and remove what a killed process may have left in it."""
     make_folder(folder)
     with locked(folder):
         remove_leftovers(folder)

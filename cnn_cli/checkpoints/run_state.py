@@ -1,4 +1,4 @@
-"""last.pt: the state of a run, written atomically beside its predecessor (previous.pt) and checked when it is read."""
+"""last.pt: the state of a run, written atomically, with its predecessor kept as previous.pt, and checked when read."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -18,7 +18,7 @@ _KEYS = {"about", "settings", "network", "average", "optimizer", "step", "start"
 
 
 def write_state(path: Path, document: dict[str, Any]) -> None:
-    """Write a state of tensors and plain values, whole or not at all; the file before it becomes previous.pt."""
+    """Write a state of tensors and plain values atomically; the previous file becomes previous.pt."""
     buffer = BytesIO()  # first into memory: on a full disk torch.save raises an error that looks like a bug
     torch.save(document, buffer)
     write_bytes(path, buffer.getvalue(), keep=path.with_name(PREVIOUS))
@@ -27,8 +27,8 @@ def write_state(path: Path, document: dict[str, Any]) -> None:
 def read_state(path: Path, options: Sequence[str] = ()) -> dict[str, Any]:
     """The state that write_state wrote. CnnError for a file that is missing, damaged or something else.
 
-    The error names what else can be used: previous.pt with the command that resumes from it (and its `options`), or
-    the best weights.
+    The error names an alternative: previous.pt with the command that resumes from it (and its `options`), or the best
+    weights.
     """
     try:
         return _read(path)

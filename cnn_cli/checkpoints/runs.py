@@ -1,7 +1,7 @@
-"""The runs in a folder: settings, progress and metrics, read from their small files alone.
+"""The runs in a folder: settings, progress and metrics, read from their small files only.
 
 Weights are not opened and YAML is not parsed, so that a thousand runs are listed in a second: config.yaml is written by
-this tool, one setting a line.
+this tool, with one setting per line.
 """
 
 import json
@@ -31,10 +31,10 @@ _SORTS = ("name", "score", "epochs", "time", "started")
 
 @dataclass(frozen=True)
 class Run:
-    """A run, or several that differ in their seed alone: `settings` as text, and the best epoch's and test's metrics.
+    """A run, or several that differ only in their seed: `settings` as text, and the metrics of the best epoch and test.
 
     args: those of --set. chosen: the settings from options and variables, not from the spec or a default.
-    state: finished, running, interrupted or diverged. seconds: of training, without the start.
+    state: finished, running, interrupted or diverged. seconds: of training, without the start-up.
     """
 
     path: Path
@@ -64,12 +64,12 @@ class Run:
 
     @property
     def total(self) -> float:
-        """The epochs that were asked for."""
+        """The number of epochs in the settings."""
         text = self.settings.get("epochs", "")
         return _whole(float(text)) if re.fullmatch(r"[\d.e+-]+", text) else self.epochs
 
     def setting(self, name: str) -> str | None:
-        """A setting as people read it; None where it is off, or unknown to an earlier version."""
+        """A setting as shown to users; None if it is off, or was unknown to an earlier version."""
         value = self.values.get(name, "null")
         return None if value in ("null", "[]") else _shown(value)
 
@@ -138,7 +138,7 @@ class RunList:
         return Table(columns, [run.cells(varied) for run, varied in zip(self.runs, self.varied, strict=True)])
 
     def text(self) -> str:
-        """The table, below what all runs have in common."""
+        """What all runs have in common, and the table below."""
         if not self.runs:
             return f"no runs in {self.folder}; train a network with `cnn train`"
         table, common = self._table(Column("progress", "epochs", number=True)), []
@@ -152,11 +152,11 @@ class RunList:
 
 
 def list_runs(folder: Path = RUNS, where: Sequence[str] = (), sort: str = "name") -> RunList:
-    """The runs in `folder`, the runs of several seeds as one with the mean and the standard deviation.
+    """The runs in `folder`; those of several seeds are one, with mean and standard deviation.
 
     where: conditions NAME=VALUE on a setting, `network`, `data` or `state`, all of which must hold. sort: `name`,
     `score` (best first), `epochs`, `time`, `started`, or a setting. A folder that is itself a run is listed alone.
-    UsageError for what cannot be compared, CnnError where there is no such folder.
+    UsageError for a condition or order that does not exist, CnnError if there is no such folder.
     """
     if not folder.is_dir():
         if folder == RUNS:
@@ -209,7 +209,7 @@ def _read_all(folder: Path) -> Iterator[Run]:
 
 
 def _read(path: Path) -> Run:
-    """A run; what is missing or damaged in its files is left out."""
+    """A run, without what is missing or damaged in its files."""
     text = ""
     with suppress(OSError):
         text = (path / CONFIG).read_text(errors="replace")
@@ -247,13 +247,13 @@ def _read(path: Path) -> Run:
 
 
 def _rank(row: dict[str, Any], metric: str) -> tuple[bool, float, float]:
-    """As training chooses the best epoch: by the metric, among equals by the loss; one without a finite loss last."""
+    """The rank of an epoch as in training: by the metric, then by the loss; without a finite loss it is last."""
     loss = row.get("val_loss")
     return loss is not None, row.get(f"val_{metric}") or 0.0, -(loss or 0.0)
 
 
 def _text(entry: str) -> str:
-    """The value of a setting as config.yaml has it, lists and mappings in a single line; empty where damaged."""
+    """The value of a setting as in config.yaml, lists and mappings on a single line; empty if damaged."""
     if one := _SCALAR.fullmatch(entry):
         return (one[1] or one[2] or "").strip()
     import yaml
@@ -302,8 +302,8 @@ def _grouped(folder: Path, runs: Sequence[Run]) -> Run:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    there = [v for v in values if v is not None]
-    return fmean(there) if there else None
+    known = [v for v in values if v is not None]
+    return fmean(known) if known else None
 
 
 def _value(run: Run, name: str) -> str:
@@ -311,7 +311,7 @@ def _value(run: Run, name: str) -> str:
 
 
 def _equal(value: str, wanted: str) -> bool:
-    """Equal as numbers or as text; a path also by its last part."""
+    """Whether a value equals the wanted one as a number or as text; a path also by its last part."""
     with suppress(ValueError):
         return float(value) == float(wanted)
     return wanted in (value, Path(value).name)
@@ -329,7 +329,7 @@ def _plain(value: str) -> Any:
 
 
 def _whole(epochs: float) -> float:
-    """An integer where it is one, for JSON."""
+    """As an integer if it is a whole number, for JSON."""
     return int(epochs) if epochs == int(epochs) else epochs
 
 
@@ -341,7 +341,7 @@ def _shown(value: str) -> str:
 
 
 def _natural(text: str) -> list[tuple[float, str]]:
-    """A key that sorts numbers by their size, in names and alone."""
+    """A sort key that orders numbers by value, also within names."""
     with suppress(ValueError):
         return [(float(text), "")]
     return [(float(part), "") if part.isdecimal() else (float("inf"), part) for part in re.split(r"(\d+)", text)]

@@ -1,7 +1,7 @@
 """Files of named tensors: safetensors with a checksum, and the state_dicts that other programs write.
 
-safetensors holds numbers and a JSON header, so nothing in such a file can run code. Its format has no checksum, and a
-flipped bit in a weight would go unnoticed: a SHA-256 of header and weights is added, and checked before use.
+A safetensors file has numbers and a JSON header, so it cannot run code. The format has no checksum, and a flipped bit
+in a weight would go unnoticed: a SHA-256 of header and weights is added, and checked before use.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ from cnn_cli.checkpoints.header import read_header, read_metadata
 from cnn_cli.errors import CnnError, listed
 from cnn_cli.files import write_bytes
 
-# Keys of a last.pt, and of what training scripts save.
+# Keys of the state_dict in a last.pt, and in files of other training scripts.
 _WRAPPERS = ("network", "state_dict_ema", "state_dict", "model_state_dict", "model", "net")
 _FIX = "restore it from a backup, or train again"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and, in the header, their metadata; whole or not at all."""
+    """Write tensors and, in the header, their metadata, atomically."""
     own = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     data = safetensors.torch.save(own, metadata={"cnn": json.dumps(metadata)})
     size = int.from_bytes(data[:8], "little")
@@ -38,7 +38,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 class TensorFile(NamedTuple):
     """The tensors of a file, the metadata that cnn wrote with them, and in a third-party file the keys that lead to the
-    tensors, with other keys that hold tensors too."""
+    tensors, and other keys that contain tensors, too."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, Any] | None
@@ -70,7 +70,7 @@ def read_tensors(path: Path) -> TensorFile:
 
 
 def _keys(document: Any) -> str:
-    """What a file has in their place, in words."""
+    """The keys of a file without named tensors, in words."""
     return f", but {listed([str(key)[:40] for key in document], 5)}" if isinstance(document, dict) and document else ""
 
 

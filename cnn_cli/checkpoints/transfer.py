@@ -12,19 +12,19 @@ from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import plan_spec
 from cnn_cli.layers import Shape
 
-_COUNTER = "num_batches_tracked"  # files from before PyTorch 0.4.1 have none, and PyTorch itself begins at 0 then
-# Names of DenseNet's layers from when a name could have a dot in it, as torchvision's files still have them.
+_COUNTER = "num_batches_tracked"  # missing in files from before PyTorch 0.4.1; PyTorch then starts it at 0
 _MAX_LISTED = 20
 _PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
+# Names of DenseNet's layers from when names could contain dots, as in torchvision's files.
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """The tensors that a network takes over, and those that stay as they were drawn, each with the reason.
+    """The tensors that are copied to a network, and those that keep their initial values, each with the reason.
 
-    `unused` are those of the file that the network has no place for; `renamed` says what the names in the file began
-    with.
+    `unused` are tensors of the file that the network does not have; `renamed` names the prefix that was removed from
+    names in the file.
     """
 
     copied: dict[str, Tensor]
@@ -41,11 +41,12 @@ class Transfer:
 
 
 def fit(plan: Plan, tensors: Mapping[str, Tensor], origin: str, *, whole: bool = False) -> Transfer:
-    """Which tensors are copied. Where the file is for another number of classes, the head stays new.
+    """The tensors to copy. If the file is for another number of classes, the head keeps its initial values.
 
-    The head: the tensors whose shape follows the argument `classes`. Auxiliary heads that the file leaves out stay new
-    too, and what is not finite in it, as the classifier of VGG16's IMAGENET1K_FEATURES. With `whole` all but auxiliary
-    heads is taken as it is. UsageError names the first tensors that differ in name, shape or type.
+    The head: the tensors whose shape follows the argument `classes`. Auxiliary heads that the file leaves out keep
+    their initial values, too, and tensors that are not finite, such as the classifier of VGG16's IMAGENET1K_FEATURES.
+    With `whole`, all but auxiliary heads are copied. UsageError names the first tensors that differ in name, shape or
+    type.
     """
     own = {name: t.shape for name, t in plan.tensors.items()}
     tensors, renamed = translated(tensors, own), _prefixes(tensors, own)
@@ -64,8 +65,8 @@ def fit(plan: Plan, tensors: Mapping[str, Tensor], origin: str, *, whole: bool =
 
 
 def fit_partially(plan: Plan, tensors: Mapping[str, Tensor], origin: str) -> Transfer:
-    """What of these tensors has the name, shape and type of one of the network; the others stay new. UsageError where
-    nothing fits."""
+    """The tensors that match one of the network by name, shape and type; the others keep their initial values.
+    UsageError if none matches."""
     own = {name: t.shape for name, t in plan.tensors.items()}
     renamed, tensors = _prefixes(tensors, own), translated(tensors, own)
     unusable = set(not_finite(tensors))
@@ -85,10 +86,10 @@ def fit_partially(plan: Plan, tensors: Mapping[str, Tensor], origin: str) -> Tra
 
 
 def fit_part(plan: Plan, part: str, tensors: Mapping[str, Tensor], origin: str) -> Transfer:
-    """The tensors of a network that is a part of this one, in the place of that part; all others stay new.
+    """The tensors of a network that is a part of this one; all tensors outside of the part keep their initial values.
 
-    What the file has beyond the part, as the head of a classifier, is left out. UsageError names the first tensors of
-    the part that are missing in the file or differ.
+    Tensors of the file that the part does not have, such as the head of a classifier, are left out. UsageError names
+    the first tensors of the part that are missing in the file or differ.
     """
     own = {name: t.shape for name, t in plan.tensors.items()}
     inside = {name.removeprefix(f"{part}."): name for name in own if name.startswith(f"{part}.") or not part}
@@ -105,12 +106,12 @@ def fit_part(plan: Plan, part: str, tensors: Mapping[str, Tensor], origin: str) 
 
 
 def put(network: nn.Module, transfer: Transfer) -> None:
-    """Copy them into the network of the same plan."""
+    """Copy the tensors into a network of the same plan."""
     network.load_state_dict(network.state_dict() | transfer.copied)
 
 
 def classes_of(plan: Plan, tensors: Mapping[str, Tensor]) -> int | None:
-    """The number of classes of a file, from the shape of its head; None where it does not follow."""
+    """The number of classes of a file, from the shape of its head; None if it cannot be determined."""
     own = {name: t.shape for name, t in plan.tensors.items()}
     tensors = translated(tensors, own)
     for name, wider in _head(plan).items():
@@ -128,7 +129,7 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def translated(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-    """The same under current names: without wrappers' prefixes, DenseNet's without dots, with all counters."""
+    """The tensors under current names: without prefixes of wrappers, DenseNet's without dots, with all counters."""
     prefix = _prefix(tensors, own)
     named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     renamed = {_OLD_DENSENET.sub(r"\1\2", name) if name not in own else name: t for name, t in named.items()}
@@ -140,8 +141,8 @@ def translated(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str,
 
 
 def _prefix(tensors: Collection[str], own: Collection[str]) -> str:
-    """The prefix of DataParallel, torch.compile or Lightning, if all names have it and none of the network. One may be
-    inside another."""
+    """The prefix of DataParallel, torch.compile or Lightning, if all names have it and no name of the network does.
+    Prefixes may be nested."""
     prefix = ""
     for _ in range(2):
         for more in (prefix + known for known in _PREFIXES):
@@ -152,13 +153,13 @@ def _prefix(tensors: Collection[str], own: Collection[str]) -> str:
 
 
 def _prefixes(tensors: Collection[str], own: Collection[str]) -> str:
-    """What was left out of the names, in words; empty where nothing was."""
+    """The prefix that was removed from the names, in words; empty if there was none."""
     prefix = _prefix(tensors, own)
     return f"names in the file without their prefix {prefix}" if prefix else ""
 
 
 def _head(plan: Plan) -> dict[str, Shape]:
-    """The tensors whose shape follows the argument `classes`, each with its shape for a class more."""
+    """The tensors whose shape follows the argument `classes`, each with its shape for one class more."""
     classes = plan.args.get("classes")
     if not isinstance(classes, int):
         return {}
@@ -175,13 +176,13 @@ def _other_head(plan: Plan, own: Mapping[str, Shape], tensors: Mapping[str, Tens
 
 
 def _alike(own: Shape, wider: Shape, other: Shape) -> bool:
-    """Whether `other` differs only where the number of classes counts."""
+    """Whether `other` differs only along axes that depend on the number of classes."""
     axes = zip(own, wider, other, strict=False)
     return len(own) == len(other) and all(mine == theirs or mine != more for mine, more, theirs in axes)
 
 
 def _left_out(plan: Plan, own: Mapping[str, Shape], tensors: Mapping[str, Tensor]) -> list[str]:
-    """The tensors of auxiliary heads that the file has nothing of, as torchvision saves GoogLeNet without them."""
+    """The tensors of auxiliary heads that are not in the file, as torchvision saves GoogLeNet without them."""
     absent = [h for h in plan.only_in_training if not any(name.startswith(f"{h}.") for name in tensors)]
     return [name for name in own if name.split(".")[0] in absent]
 

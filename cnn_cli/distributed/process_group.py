@@ -1,7 +1,7 @@
 """The process group: if one process ends, all of them end, and one reports why.
 
-Every failure closes the connections, which the others notice. The first process to fail reports; an error of all is
-reported by the main process, and a process that hangs is named and killed.
+Every failure closes the connections, which the others notice. The first process to fail reports its error; an error of
+all processes is reported by the main one, and a process that hangs is named and killed.
 """
 
 import gc
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 E = TypeVar("E", bound=Exception)
-DEFAULT_TIMEOUT = 300.0  # seconds of waiting for another process before it counts as hanging
+DEFAULT_TIMEOUT = 300.0  # seconds of waiting for another process before it is considered hung
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def join_process_group(world: World, device: "torch.device") -> Iterator[None]:
     try:
         yield
         with suppress(RuntimeError):
-            dist.barrier()  # no process leaves while another still needs the store, which the main one may hold
+            dist.barrier()  # no process leaves while another needs the store, which is in the main one
     except Exception as error:
         first = _first_to_fail(world, store)
         _leave(error)
@@ -60,9 +60,9 @@ def join_process_group(world: World, device: "torch.device") -> Iterator[None]:
 
 
 def _connect(world: World, device: "torch.device") -> tuple[Any, list[tuple[str, int]]]:
-    """Connect to the others → the store that all share, and the host and process ID of each.
+    """Connect to the others → the shared store, and the host and process ID of each.
 
-    A signal ends the waiting at once, since there is nothing to save yet.
+    A signal ends the wait immediately, since there is nothing to save yet.
     """
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
@@ -89,7 +89,7 @@ def _connect(world: World, device: "torch.device") -> tuple[Any, list[tuple[str,
 
 @contextmanager
 def _default_signals() -> Iterator[None]:
-    """While PyTorch's C++ code waits, Python's own handlers would not run."""
+    """Restore the default signal handlers inside the `with`: Python's own do not run while PyTorch's C++ code waits."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -102,9 +102,9 @@ def _default_signals() -> Iterator[None]:
 
 
 def _first_to_fail(world: World, store: Any) -> bool | None:
-    """Count this failure in the store → whether it is the first; None where the store is gone."""
+    """Count this failure in the store → whether it is the first; None if the store is gone."""
     if not world.is_main:
-        time.sleep(0.5)  # where all fail alike, the main process comes first
+        time.sleep(0.5)  # if all fail with the same error, the main process comes first
     answers: list[int] = []
 
     def count() -> None:
@@ -125,8 +125,8 @@ def _first_to_fail(world: World, store: Any) -> bool | None:
 def _leave(error: Exception) -> None:
     """Close the connections, which the others notice. PyTorch does so once nothing refers to the group anymore.
 
-    The frames of the loop refer to the network, which sums its gradients in the group, and to data workers, which have
-    inherited the connections.
+    The frames of the loop refer to the network, whose gradients are reduced in the group, and to data-loading workers,
+    which have inherited the connections.
     """
     import torch.distributed as dist
 
@@ -139,16 +139,16 @@ def _leave(error: Exception) -> None:
 
 
 def _blames_others(error: Exception) -> bool:
-    """Whether the message suggests that another process is gone, as it is if one is missing: gloo has no own exception.
+    """Whether the message suggests that another process is gone: gloo has no exception of its own for that.
 
-    Any other error is a bug of ours, also where another process has not noticed in time that this one is ending.
+    Any other error is a bug of ours, even if another process has not noticed in time that this one is ending.
     """
     words = ("gloo", "nccl", "connection", "timeout", "timed out")
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 def _missing(world: World, store: Any) -> list[int]:
-    """The ranks that do not answer in two seconds: all that run notice the end of the group."""
+    """The ranks that do not answer within two seconds; all that are running notice the end of the group."""
     missing, end = list(range(world.size)), time.monotonic() + 2
     try:
         while missing and time.monotonic() < end:
@@ -160,7 +160,7 @@ def _missing(world: World, store: Any) -> list[int]:
 
 
 def _end_siblings(processes: list[tuple[str, int]]) -> None:
-    """Kill processes of the same launcher that hang: it would wait half a minute for them."""
+    """Kill hung processes of the same launcher, which would wait half a minute for them."""
     for host, pid in processes:
         if host != socket.gethostname():  # on this host, the ID belongs to another process
             continue
@@ -178,7 +178,7 @@ def _lost(world: World, missing: list[int], error: Exception) -> str:
 
 
 def _brief(error: Exception) -> str:
-    """The first sentence, without the file of PyTorch's in brackets before it."""
+    """The first sentence of an error, without the source location in brackets that PyTorch puts before it."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\[[^]]*\]\s*", "", line).split(". ")[0][:200]
 
@@ -190,14 +190,14 @@ def _to_report(error: E) -> E:
 
 
 def _silent(error: Exception) -> CnnError:
-    """The same exit code, without a report."""
+    """An error with the same exit code that is not reported."""
     silent = error if isinstance(error, CnnError) else CnnError("the error is reported by another process")
     silent.to_report = False
     return silent
 
 
 def _set_master(environ: Any) -> None:
-    """Under srun, what torchrun would have set: the first node of the job step, and a port that follows from its ID."""
+    """Under srun, set what torchrun would have set: the first node of the job step, and a port derived from its ID."""
     if "MASTER_ADDR" not in environ:
         nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_NODELIST") or "127.0.0.1"
         environ["MASTER_ADDR"] = first_host(nodes)

@@ -1,7 +1,7 @@
-"""Several processes that train one network, each on its own device: which one this is, and what they exchange.
+"""Distributed training: the rank of this process, and collective operations of all processes.
 
-They are started by torchrun, which sets RANK, WORLD_SIZE and LOCAL_RANK, or by SLURM's srun, and communicate through
-PyTorch's process group: gloo for CPUs and for what the host decides, NCCL between GPUs.
+The processes are started by torchrun, which sets RANK, WORLD_SIZE and LOCAL_RANK, or by SLURM's srun, and communicate
+through PyTorch's process group: gloo on CPUs and for decisions of the hosts, NCCL between GPUs.
 """
 
 import os
@@ -39,7 +39,7 @@ class World:
         return self.rank == 0
 
     def resume_hint(self, run: Path, *options: str) -> str:
-        """The line with the command that resumes a run with as many processes."""
+        """The line with the command that resumes a run with the same number of processes."""
         launcher = ["torchrun", "--nproc-per-node", str(self.size), "-m", "cnn_cli"] if self.size > 1 else ["cnn"]
         if self.nodes > 1:
             command = shlex.join(["-m", "cnn_cli", "train", str(run), "--resume", *options])
@@ -47,11 +47,11 @@ class World:
         return f"resume with: {shlex.join([*launcher, 'train', str(run), '--resume', *options])}"
 
     def shard(self, index: "Tensor") -> "Tensor":
-        """This process's part of some numbers (n,): every size-th. Together the parts have each number once."""
+        """This process's shard of indices (n,): every size-th. Together the shards have each index once."""
         return index[self.rank :: self.size]
 
     def sum(self, *tensors: "Tensor") -> None:
-        """Each tensor becomes its sum over all processes, in place."""
+        """Replace each tensor by its sum over all processes, in place."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -67,7 +67,7 @@ class World:
                 dist.broadcast(tensor, 0)
 
     def gather(self, value: T) -> list[T]:
-        """In the main process the values of all, by rank; elsewhere nothing."""
+        """The values of all processes by rank, in the main process; an empty list in the others."""
         if self.size == 1:
             return [value]
         import torch.distributed as dist
@@ -77,7 +77,7 @@ class World:
         return values or []
 
     def broadcast_object(self, value: T) -> T:
-        """The main process's value, in all of them."""
+        """The value of the main process, in all of them."""
         if self.size == 1:
             return value
         import torch.distributed as dist
@@ -103,13 +103,13 @@ class World:
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """First one process per node, then the others: they find what it downloads, however long that takes."""
+        """Run the `with` in one process per node first, then in the others, which find what it has downloaded."""
         if self.size == 1:
             yield
             return
         import torch.distributed as dist
 
-        # A process that dies is noticed at once all the same.
+        # A process that dies is noticed at once nevertheless.
         group: Any = dist.new_group(backend="gloo", timeout=DOWNLOAD_TIMEOUT)
         if self.local_rank:
             dist.barrier(group)
@@ -122,7 +122,7 @@ ALONE = World()
 
 
 class Poll:
-    """World.any() at every step would make each process wait for the others; this asks about once per second.
+    """World.any() about once per second: at every step, it would make each process wait for the others.
 
     All processes ask at the same steps, which follow from the time per step of the slowest.
     """
@@ -131,7 +131,7 @@ class Poll:
         self.world, self.steps, self.every, self.clock = world, 0, 1, time.monotonic()
 
     def any(self, *flags: bool, now: bool = False) -> list[bool]:
-        """As World.any(), or False for all where it is not time to ask. now: ask in any case."""
+        """As World.any(), or False for all flags if it is not time to ask. now: ask in any case."""
         self.steps += 1
         if self.world.size == 1:
             return list(flags)
@@ -143,7 +143,7 @@ class Poll:
 
 
 def current_world(environ: Mapping[str, str] = os.environ) -> World:
-    """As torchrun or srun started this process; alone where neither did. CnnError for inconsistent variables."""
+    """The world from the variables of torchrun or srun; ALONE without them. CnnError for inconsistent variables."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if "RANK" not in environ and environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
@@ -161,9 +161,9 @@ def current_world(environ: Mapping[str, str] = os.environ) -> World:
 
 
 def should_report(error: CnnError) -> bool:
-    """Whether this process reports the error. Where all fail alike, each by itself, the main one does.
+    """Whether this process reports the error. If all fail with the same one, the main process does.
 
-    The others wait: the launcher ends them after the main one's report, and otherwise only they know the error.
+    The others wait: the launcher ends them after the report; if it does not, the error is theirs alone.
     """
     try:
         if error.to_report or (error.to_report is None and current_world().is_main):

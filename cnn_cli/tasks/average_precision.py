@@ -1,8 +1,8 @@
 """COCO's average precision of detections, as pycocotools computes it, for all images at once.
 
-Detections of a class are matched to its objects from the highest score down, each to the free object that it overlaps
-most, at ten thresholds of the intersection over union (IoU), 0.50 to 0.95. AP is the mean over 101 recalls of the
-highest precision at that recall or a higher one. Images and classes are independent of each other, so the loop goes
+Detections of a class are matched to its objects from the highest score down, each to the unmatched object that it
+overlaps most, at ten thresholds of the intersection over union (IoU), 0.50 to 0.95. AP is the mean over 101 recalls of
+the highest precision at that recall or a higher one. Images and classes are independent of each other, so the loop goes
 over ranks: one step matches the n-th candidate of all of them, at all thresholds and object sizes.
 """
 
@@ -13,18 +13,18 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-THRESHOLDS: Array = np.linspace(0.5, 0.95, 10)  # of the IoU from which on a detection may be a hit
+THRESHOLDS: Array = np.linspace(0.5, 0.95, 10)  # the least IoU of a hit
 RECALLS: Array = np.linspace(0, 1, 101)
 SIZES = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # areas in pixels
 MOST_DETECTIONS = 100  # of a class in an image; those with lower scores are not counted
-DIFFICULT, CROWD = 1, 2  # flags of objects that are neither hits nor misses
+DIFFICULT, CROWD = 1, 2  # flags of objects that count neither as hits nor as misses
 NO_OBJECT, NOT_COUNTED = -1, -2
 _LIMITS: Array = np.array(list(SIZES.values()))
 
 
 @dataclass(frozen=True)
 class Objects:
-    """n true boxes: (n, 4) x0, y0, x1, y1; (n,) number of the image, class, flag, and area in the original image.
+    """n ground-truth boxes: (n, 4) x0, y0, x1, y1; (n,) image index, class, flag, and area in the original image.
 
     flags: 0, or DIFFICULT or CROWD. A crowd takes any number of detections, and the overlap with it is the part of the
     detection that is inside.
@@ -39,7 +39,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class Detections:
-    """n predicted boxes, as those of Objects, with their scores (n,)."""
+    """n predicted boxes, as in Objects, with their scores (n,)."""
 
     images: Array
     boxes: Array
@@ -50,7 +50,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Matches:
-    """What AP follows from: n detections by class and falling score, and the m objects that they can hit.
+    """What AP is computed from: n detections by class and descending score, and the m objects that they can hit.
 
     images, labels: (n,); hits, misses: (thresholds, n) bool, neither of what is not counted; object_images,
     object_labels: (m,).
@@ -68,9 +68,9 @@ class Matches:
 class AveragePrecision:
     """`precision` (sizes, thresholds, K, recalls) float64, and `counts` (sizes, K): objects that detections can hit.
 
-    The order of the sizes is that of SIZES. All precisions of a class without objects are NaN, and no mean has it.
-    `hits` (n,) int64: the object that a detection hits at an IoU of 0.5, or NO_OBJECT, or NOT_COUNTED: a detection of a
-    crowd or a difficult object, or one beyond MOST_DETECTIONS.
+    The order of the sizes is that of SIZES. The precisions of a class without objects are NaN, and means leave it out.
+    `hits` (n,) int64: the object that a detection hits at an IoU of 0.5, NO_OBJECT, or NOT_COUNTED for a detection of a
+    crowd or a difficult object and those beyond MOST_DETECTIONS.
     """
 
     precision: Array
@@ -79,7 +79,7 @@ class AveragePrecision:
     matches: Matches
 
     def mean(self, size: str = "all", threshold: float | None = None, label: int | None = None) -> float | None:
-        """AP over classes and thresholds, or of one of them; None where there are no objects."""
+        """AP over classes and thresholds, or of one of them; None if there are no objects."""
         values = self.precision[list(SIZES).index(size)]
         if threshold is not None:
             values = values[[int(np.abs(THRESHOLDS - threshold).argmin())]]
@@ -89,7 +89,7 @@ class AveragePrecision:
 
 
 def compute_average_precision(detections: Detections, objects: Objects, classes: int) -> AveragePrecision:
-    """Boxes in any unit that is the same for both, areas in pixels of the original image."""
+    """Boxes of both in the same unit, areas in pixels of the original image."""
     kept = _highest(detections, classes)
     limited = Detections(*(getattr(detections, name)[kept] for name in Detections.__dataclass_fields__))
     groups = limited.images * classes + limited.labels
@@ -129,7 +129,7 @@ def pairs_of(groups: Array, others: Array) -> tuple[Array, Array]:
 
 
 def _highest(detections: Detections, classes: int) -> Array:
-    """The indices of the detections that count, by image, class, and falling score."""
+    """The indices of the detections that count, by image, class, and descending score."""
     groups = detections.images * classes + detections.labels
     order = np.lexsort((-detections.scores, groups))
     groups = groups[order]
@@ -138,7 +138,7 @@ def _highest(detections: Detections, classes: int) -> Array:
 
 
 def _of_sizes(areas: Array) -> Array:
-    """(n,) → (sizes, n) bool: limits belong to both sizes that they divide."""
+    """(n,) → (sizes, n) bool: whether an area has each size; limits belong to both sizes that they separate."""
     inside: Array = (areas >= _LIMITS[:, :1]) & (areas <= _LIMITS[:, 1:])
     return inside
 
@@ -146,15 +146,15 @@ def _of_sizes(areas: Array) -> Array:
 def _matches(
     detections: Detections, groups: Array, true: Objects, ignored: Array, classes: int
 ) -> tuple[Array, Array, Array]:
-    """Which detections have an object, and which of these one that does not count: both (sizes, thresholds, n); and
-    the object of each at the first size and threshold, (n,), or −1."""
+    """Which detections are matched, and which of these to an object that does not count: both (sizes, thresholds, n);
+    and the object of each at the first size and threshold, (n,), or −1."""
     shape = (len(SIZES), len(THRESHOLDS))
     detection, target = pairs_of(groups, true.images * classes + true.labels)
     crowd = true.flags == CROWD
     iou = overlaps(detections.boxes[detection], true.boxes[target], crowd[target])
     near = iou >= THRESHOLDS[0]
     detection, target, iou = detection[near], target[near], iou[near]
-    # What a pair is worth, at each size and threshold: objects that do not count come after all that do.
+    # The preference for a pair, at each size and threshold: objects that do not count come after all that do.
     worth = np.where(ignored[:, target], iou, iou + 2)[:, None] * (iou >= THRESHOLDS[:, None])
     worth = np.concatenate([worth, np.zeros((*shape, 1))], 2).reshape(-1, len(iou) + 1)
     target = np.append(target, 0)

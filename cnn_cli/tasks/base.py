@@ -1,7 +1,7 @@
 """The interface of tasks. A task is one file of this folder; the rest of the tool knows only this interface.
 
-The training loop, evaluation, resuming, several processes, seeds and checkpoints ask a task what to minimize, how much
-a target counts, what to add up and which epoch is the best.
+The training loop, evaluation, resuming, distributed training, seeds and checkpoints ask a task for the loss, the weight
+of a target, the sums to accumulate, and the metric that chooses the best epoch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +67,7 @@ class Measure(Protocol):
 
 
 class Task(Protocol):
-    """What training and evaluation ask of a task.
+    """A task as training and evaluation use it.
 
     The epoch with the highest metric on the validation split is the best.
     """
@@ -93,41 +93,41 @@ class Task(Protocol):
         """The targets of a batch after the augmentation drawn for their images, as augment() takes it."""
 
     def totals(self, device: torch.device) -> dict[str, Tensor]:
-        """Sums over the training images of an epoch, at zero; all of them add up over batches and processes."""
+        """The sums over the training images of an epoch, all zero; they are accumulated over batches and processes."""
 
     def add(self, totals: Mapping[str, Tensor], loss: Tensor, outputs: Outputs, targets: Tensor) -> None:
-        """Add a training step in place, without waiting for the device. loss: that of objective()."""
+        """Add a training step in place, without synchronizing with the device. loss: that of objective()."""
 
     def training_figures(self, totals: Mapping[str, Tensor], seen: int) -> tuple[float, float | None]:
-        """The mean loss and the metric, where it is known, over `seen` training images. Waits for the device."""
+        """The mean loss and the metric, None if unknown, over `seen` training images. Synchronizes with the device."""
 
     def plain_loss(self, totals: Mapping[str, Tensor], seen: int) -> float | None:
-        """The mean training loss as evaluation computes it; None where that is the one of training_figures()."""
+        """The mean training loss as evaluation computes it; None if that is the one of training_figures()."""
 
     def measure(self, device: torch.device) -> Measure:
         """An empty measure."""
 
 
 def last_type(plan: Plan, output: str) -> str:
-    """The type of the layer that makes an output: the network's, or that of the outermost child of this name."""
+    """The type of the layer that computes an output: the network's, or that of the outermost child of this name."""
     if not output or (plan.last and plan.last.name.split(".")[0] == output):
         return plan.last.type if plan.last else ""
     return next((layer.type for layer in reversed(plan.layers) if layer.name.split(".")[0] == output), "")
 
 
 def rank(score: float, loss: float | None) -> list[float]:
-    """Higher is better: the metric, and among equals the lower loss. A loss that is not finite comes last."""
+    """A rank, higher is better: by the metric, and if that is equal by the loss. A loss that is not finite is last."""
     finite = loss is not None and abs(loss) < float("inf")
     return [float(finite), score, -loss if finite and loss is not None else 0.0]
 
 
 def log_of(probabilities: Tensor) -> Tensor:
-    """A probability that rounds to 0 would have an infinite loss; the smallest normal number replaces it."""
+    """The logarithm of probabilities, of which 0 is replaced by the smallest normal number to keep losses finite."""
     return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
 
 def class_weight_values(chosen: tuple[float, ...], classes: int, device: torch.device) -> Tensor:
-    """(classes,) float32: the weights as they are given. UsageError for another number, and where all are 0."""
+    """(classes,) float32: the given weights. UsageError for another number of them, or if all are 0."""
     if len(chosen) != classes:
         raise UsageError(f"class_weights has {len(chosen)} values, but there are {classes} classes; give one per class")
     if not any(chosen):
@@ -142,10 +142,10 @@ def largest_confusions(matrix: Sequence[Sequence[int]], most: int) -> list[tuple
 
 
 def sum_type(device: torch.device) -> torch.dtype:
-    """What sums are kept in: double precision, which Apple's GPUs do not have."""
+    """The type of sums: double precision, except on Apple's GPUs, which do not have it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def document_of(result: TaskResult, network: str, data: str, checkpoint: Path) -> dict[str, Any]:
-    """What `cnn eval --json` prints, and eval.json holds."""
+    """The document of `cnn eval --json` and eval.json."""
     return {"network": network, "data": data, **result.document(), "checkpoint": str(checkpoint.resolve())}

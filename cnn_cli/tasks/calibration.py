@@ -1,4 +1,4 @@
-"""Calibration of probabilities: the expected calibration error, and the temperature that lowers it.
+"""Calibration of probabilities: the expected calibration error (ECE), and the temperature that reduces it.
 
 Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", 2017.
 """
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 BINS = 15
-_UNIT = 2**32  # a confidence is added up as a whole number of 1/_UNIT, so that no order of adding matters
+_UNIT = 2**32  # confidences are summed as integers in units of 1/_UNIT, so that the order does not matter
 _COLDEST, _HOTTEST = 0.01, 100.0
 
 
 @dataclass(frozen=True)
 class Reliability:
     """By bins of equal width on (0, 1]: how many images, or pixels, were predicted with such a confidence, the sum of
-    these confidences, and how many predictions were right."""
+    these confidences, and how many predictions were correct."""
 
     counts: tuple[int, ...]
     confidences: tuple[float, ...]
@@ -27,7 +27,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """The expected calibration error: mean |confidence − accuracy| of the bins, by their images."""
+        """The expected calibration error: the mean |confidence − accuracy| of the bins, weighted by their counts."""
         gaps = [abs(p - hits) for p, hits in zip(self.confidences, self.correct, strict=True)]
         return sum(gaps) / max(1, sum(self.counts))
 
@@ -48,7 +48,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The reliability of the probabilities as they are, and of those at `temperature` where there is one."""
+    """The reliability of the probabilities, and of those at `temperature` if there is one."""
 
     plain: Reliability
     temperature: float | None = None
@@ -79,7 +79,7 @@ class Calibration:
 
 
 def read_calibration(document: Mapping[str, Any]) -> Calibration | None:
-    """From eval.json; None where it has no reliability."""
+    """The calibration in eval.json; None if it has none."""
     plain = read_reliability(document.get("reliability"))
     tempered = read_reliability(document.get("calibrated_reliability"))
     return Calibration(plain, document.get("temperature"), tempered) if plain else None
@@ -95,14 +95,14 @@ def read_reliability(rows: Sequence[Mapping[str, Any]] | None) -> Reliability | 
 
 
 def no_bins(device: torch.device) -> Tensor:
-    """(2, 3, BINS) zeros, to which both_bins() are added."""
+    """(2, 3, BINS) zeros, to which the results of both_bins() are added."""
     return torch.zeros(2, 3, BINS, dtype=torch.int64, device=device)
 
 
 def both_bins(
     log_probabilities: Tensor, correct: Tensor, temperature: float | None, valid: Tensor | None = None
 ) -> Tensor:
-    """(2, 3, BINS): count_bins() of the probabilities as they are, and at the temperature; zeros without one."""
+    """(2, 3, BINS): count_bins() of the probabilities, and of those at the temperature; zeros without one."""
     plain = count_bins(log_probabilities, correct, valid)
     if temperature is None:
         return torch.stack([plain, torch.zeros_like(plain)])
@@ -110,8 +110,8 @@ def both_bins(
 
 
 def count_bins(log_probabilities: Tensor, correct: Tensor, valid: Tensor | None = None) -> Tensor:
-    """(N, K, …), (N, …) → (3, BINS) int64: predictions, confidences in 1/_UNIT, right predictions. Never waits for the
-    device. valid: (N, …) bool, the predictions that count; all by default."""
+    """(N, K, …), (N, …) → (3, BINS) int64: predictions, confidences in 1/_UNIT, correct predictions. Never synchronizes
+    with the device. valid: (N, …) bool, the predictions that count; all by default."""
     confidence = log_probabilities.float().amax(1).exp().clamp(0, 1).flatten()
     bins = ((confidence * BINS).ceil().long() - 1).clamp(0, BINS - 1)
     values = torch.stack([torch.ones_like(bins), (confidence * _UNIT).long(), correct.flatten().long()])
@@ -132,15 +132,15 @@ def reliability_of(bins: Tensor) -> Reliability:
 
 
 def tempered(log_probabilities: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities at another temperature: above 1 they are less confident. No prediction changes."""
+    """Log-probabilities at a temperature; above 1 they are less confident. Predictions do not change."""
     return (log_probabilities / temperature).log_softmax(1)
 
 
 def fit_temperature(log_probabilities: Tensor, labels: Tensor) -> float:
     """(n, K), (n,) → the temperature with the smallest negative log-likelihood, found by Newton's method on 1/T.
 
-    The likelihood is concave in 1/T. Where it has no maximum, since every image is right or every one wrong, the
-    temperature is bounded.
+    The log-likelihood is concave in 1/T. If it has no maximum, as when all predictions are correct, the temperature is
+    bounded.
     """
     scores = log_probabilities.double().clamp_min(-1e6)
     true = scores.gather(1, labels.view(-1, 1)).mean()

@@ -1,6 +1,6 @@
 """The cells of a detector: their origins, the objects assigned to them, and the boxes that they predict.
 
-All of it is computed for every object and every cell, whatever the images hold, so that nothing waits for the device.
+Everything is computed for all pairs of objects and cells, so that nothing synchronizes with the device.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,18 +13,18 @@ from torch import Tensor
 
 from cnn_cli.language.detection_scales import Scale
 
-CENTER_RADIUS = 1.5  # strides around the center of an object within which cells are to find it (Tian et al. 2022)
-_LARGEST = 8.0  # strides: an object whose edges are further from a cell belongs to the next scale
-_MATCH, _NO_MATCH = 0.5, 0.4  # the IoU from which an anchor is to find an object, and below which it is background
-_MOST_GROWTH = log(1000 / 16)  # of an anchor to its box, as torchvision limits it
+CENTER_RADIUS = 1.5  # in strides: cells this close to the center of an object are positive (Tian et al. 2022)
+_LARGEST = 8.0  # in strides: an object whose edges are further from a cell belongs to the next scale
+_MATCH, _NO_MATCH = 0.5, 0.4  # the IoU from which an anchor is positive, and below which it is negative
+_MOST_GROWTH = log(1000 / 16)  # limit on the log of the scale from an anchor to its box, as in torchvision
 
 
 @dataclass(frozen=True)
 class Cells:
     """All P cells of a detector, scale by scale: centers (P, 2) x, y in pixels, strides (P,), and the range (P, 2) of
-    the distance to the farthest edge of an object that a cell is to find.
+    the distance to the farthest edge of the objects that a cell can be assigned to.
 
-    With `anchors` (P, 4) x0, y0, x1, y1, each of a cell's anchors counts as a cell.
+    With `anchors` (P, 4) x0, y0, x1, y1, each anchor of a cell is a cell of its own.
     """
 
     centers: Tensor
@@ -35,8 +35,8 @@ class Cells:
     def boxes(self, values: Tensor) -> Tensor:
         """(N, 4, P) distances to the left, upper, right and lower edge, in strides → (N, P, 4) x0, y0, x1, y1.
 
-        With anchors: offsets x, y of the center, in sizes of the anchor, and the logarithms of the factors by which
-        its width and height grow.
+        With anchors: offsets x, y of the center relative to the size of the anchor, and the logarithms of the scale
+        factors of its width and height.
         """
         values = values.transpose(1, 2)
         if self.anchors is None:
@@ -84,12 +84,12 @@ def _of_anchors(values: Tensor, scale: Scale) -> Tensor:
 
 
 def assign(cells: Cells, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, m, 7) boxes → (N, P) int64: the row of the object that each cell is to find, or −1; and (N, P) bool: cells
-    that count nowhere, since they lie in a crowd or a difficult object.
+    """(N, m, 7) boxes → (N, P) int64: the row of the object that is assigned to each cell, or −1; and (N, P) bool:
+    cells that are ignored, since they lie in a crowd or a difficult object.
 
-    A cell is to find an object if its center lies inside, within CENTER_RADIUS strides of the object's center, and the
-    farthest edge within its limits; of several objects the smallest. The cell in which an object has its center is
-    always to find it, however small it is.
+    An object is assigned to a cell whose center lies inside of it and within CENTER_RADIUS strides of its center, if
+    its farthest edge is within the limits of the cell; of several objects, the smallest. It is always assigned to the
+    cell that contains its center, however small it is.
     """
     x, y = cells.centers.unbind(1)
     x0, y0, x1, y1, label, flag = boxes[..., :6, None].unbind(2)  # (N, m, 1)
@@ -110,10 +110,10 @@ def assign(cells: Cells, boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _match(anchors: Tensor, boxes: Tensor, learned: Tensor) -> tuple[Tensor, Tensor]:
-    """As RetinaNet: each anchor is to find the object with the largest IoU, if that is at least _MATCH, or the largest
-    that any anchor has with some object; and which anchors are neither to find one nor background, (N, P) each.
+    """As in RetinaNet, (N, P) each: the object of each anchor, which is the one with the largest IoU if that is at
+    least _MATCH, or the largest of any anchor with some object; and which anchors are neither positive nor negative.
 
-    boxes (N, m, 4); learned (N, m, 1): which of them are to be found.
+    boxes (N, m, 4); learned (N, m, 1): which of them are assigned at all.
     """
     iou = generalized_iou(anchors, boxes.unsqueeze(2))[0].masked_fill(~learned, 0)  # (N, m, P)
     best, row = iou.max(1)
@@ -123,7 +123,7 @@ def _match(anchors: Tensor, boxes: Tensor, learned: Tensor) -> tuple[Tensor, Ten
 
 
 def centerness(cells: Cells, boxes: Tensor) -> Tensor:
-    """(N, P, 4) → (N, P): 1 where a cell is at the center of its box, 0 at the edge (Tian et al. 2019)."""
+    """(N, P, 4) → (N, P): 1 for a cell at the center of its box, 0 at the edge (Tian et al. 2019)."""
     before, after = (cells.centers - boxes[..., :2]).clamp(min=0), (boxes[..., 2:] - cells.centers).clamp(min=0)
     ratio = torch.minimum(before, after) / torch.maximum(before, after).clamp(min=1e-6)
     return ratio.prod(-1).sqrt()
@@ -145,5 +145,5 @@ def _area(boxes: Tensor) -> Tensor:
 
 
 def _product(sides: Tensor) -> Tensor:
-    """(…, 2) → (…). Not torch.prod, whose gradient waits for the device and so cannot be part of a CUDA graph."""
+    """(…, 2) → (…). Not torch.prod, whose gradient synchronizes with the device, which a CUDA graph does not allow."""
     return sides[..., 0] * sides[..., 1]

@@ -1,7 +1,7 @@
-"""Classification: a score per class for each image, and the class with the highest one is predicted.
+"""Classification: one score per class for each image; the class with the highest score is predicted.
 
 The loss follows from the network's last layer: logits, probabilities or log-probabilities, one per class, or a single
-one for two classes. Figures are in classification_result.py.
+one for two classes. Metrics are in classification_result.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,9 +36,9 @@ class Head:
 class Classification:
     """The task of a network with these heads: the main one first, auxiliary ones with their weight in the loss.
 
-    `class_weights` (K,) and `label_smoothing` are those of PyTorch's CrossEntropyLoss; they count in training only.
-    `mixes`: training mixes images; then the plain loss is that of the class that most of an image comes from.
-    `temperature`: that of calibrated probabilities, which evaluation measures beside the others.
+    `class_weights` (K,) and `label_smoothing` are those of PyTorch's CrossEntropyLoss; they apply in training only.
+    `mixes`: training mixes images; the plain loss is then that of the class with the larger share of an image.
+    `temperature`: that of calibrated probabilities, which evaluation measures in addition.
     """
 
     classes: tuple[str, ...]
@@ -75,7 +75,7 @@ class Classification:
     def _training_loss(self, head: Head, outputs: Tensor, targets: Tensor) -> Tensor:
         if not self.label_smoothing and self.class_weights is None:
             return head.loss(outputs.float(), targets)
-        # Log-probabilities, too: cross_entropy takes their log-softmax once more, which changes nothing.
+        # For log-probabilities, too: the log-softmax in cross_entropy does not change them.
         return F.cross_entropy(outputs.float(), targets, self.class_weights, label_smoothing=self.label_smoothing)
 
     def weight(self, targets: Tensor) -> float:
@@ -134,7 +134,7 @@ class ClassificationMeasure:
 
 
 def classification_task(plan: Plan, classes: tuple[str, ...]) -> Classification:
-    """The task of a network for these classes; UsageError where its outputs are not one score per class."""
+    """The task of a network for these classes; UsageError if it does not output one score per class."""
     outputs = plan.output
     if len(outputs) != 1 or not outputs[0]:
         shape = "x".join(map(str, outputs))
@@ -156,8 +156,8 @@ def classification_task(plan: Plan, classes: tuple[str, ...]) -> Classification:
 def with_objective(task: Classification, settings: Mapping[str, Any], labels: Tensor) -> Classification:
     """The task with label_smoothing and class_weights. labels: (n,) of the training images.
 
-    `balanced` weights are scikit-learn's, n / (classes · count), `sqrt` their square roots. UsageError where the
-    network's outputs do not suit.
+    `balanced` weights are scikit-learn's, n / (classes · count), `sqrt` their square roots. UsageError if the last
+    layer of the network does not allow them.
     """
     if loss := settings.get("loss"):
         raise UsageError(f"loss {loss} is for segmentation; the loss of classification follows from the last layer")
@@ -175,11 +175,11 @@ def with_objective(task: Classification, settings: Mapping[str, Any], labels: Te
 def count_pairs(matrix: Tensor, labels: Tensor, predictions: Tensor) -> None:
     """Add (n,), (n,) int64 to a confusion matrix (K, K) int64 in place: row = true class, column = predicted."""
     cells = labels * len(matrix) + predictions
-    matrix.view(-1).index_add_(0, cells, torch.ones_like(cells))  # bincount would wait for a GPU
+    matrix.view(-1).index_add_(0, cells, torch.ones_like(cells))  # bincount would synchronize with a GPU
 
 
 def _head(last: str, count: int) -> Head:
-    """The head of a network, or of an auxiliary output, with this last layer and so many outputs."""
+    """The head of a network, or of an auxiliary output, with this last layer and `count` outputs."""
     if count == 1 and last == "Sigmoid":
         return Head("binary cross-entropy of probabilities", _binary_of_probabilities, _above(0.5), _of_probability)
     if count == 1:
@@ -212,7 +212,7 @@ def _nll_of_probabilities(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _log_softmax(outputs: Tensor) -> Tensor:
-    """Of logits; log-probabilities stay as they are."""
+    """The log-probabilities of logits; log-probabilities do not change."""
     return outputs.log_softmax(1)
 
 

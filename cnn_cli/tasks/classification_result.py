@@ -1,4 +1,4 @@
-"""Metrics of classification: all of them from a confusion matrix of counts and a sum of losses."""
+"""Metrics of classification, from a confusion matrix and a sum of losses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from cnn_cli.tasks.base import Draw, largest_confusions
 from cnn_cli.tasks.calibration import Calibration, read_calibration
 from cnn_cli.tasks.uncertainty import LEVEL, Array, bootstrap_matrix, show, wilson
 
-MAX_MATRIX = 20  # a confusion matrix of more classes is shown by its largest cells
+MAX_MATRIX = 20  # classes up to which the whole confusion matrix is shown, rather than its largest cells
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class ClassificationResult:
         return _ratio(sum(self.matrix[i][i] for i in range(len(self.matrix))), self.n)
 
     def document(self) -> dict[str, Any]:
-        """As scikit-learn defines the figures, with 0 for a division by 0.
+        """The metrics as scikit-learn defines them, with 0 for a division by 0.
 
-        The two means count the classes that occur: as true labels for the balanced accuracy, as true or predicted ones
-        for F1.
+        The two means are over the classes that occur: as true labels for the balanced accuracy, as true or predicted
+        ones for F1.
         """
         per_class = class_figures(self.matrix, self.classes)
         predicted = [sum(column) for column in zip(*self.matrix, strict=True)]
@@ -62,7 +62,7 @@ class ClassificationResult:
 
     @cached_property
     def intervals(self) -> dict[str, Any]:
-        """95% intervals: of the accuracy Wilson's, of the means over classes by the bootstrap over images."""
+        """95% intervals: Wilson's of the accuracy, bootstrap over images of the means over classes."""
         matrix = np.array(self.matrix, dtype=np.int64)
         return {
             "level": LEVEL,
@@ -84,7 +84,7 @@ class ClassificationResult:
         return "\n\n".join([*parts, _confusions(self.matrix, self.classes)])
 
     def _evidence(self) -> list[str]:
-        """How far the figures can be trusted, and the probabilities."""
+        """The interval of the accuracy, and the calibration error."""
         lines = [f"95% interval of the accuracy: {show(self.intervals['accuracy'])}"]
         lines += [self.calibration.text()] if self.calibration else []
         return lines
@@ -128,7 +128,7 @@ def read_result(document: Mapping[str, Any]) -> ClassificationResult:
 
 
 def class_figures(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """[{class, n, precision, recall, f1, recall_interval}]: scikit-learn's figures, with 0 for a division by 0."""
+    """[{class, n, precision, recall, f1, recall_interval}] as in scikit-learn, with 0 for a division by 0."""
     predicted = [sum(column) for column in zip(*matrix, strict=True)]
     return [
         {
@@ -165,7 +165,7 @@ def _largest_confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str])
 
 
 def _balanced_accuracy(hits: Array, true: Array, predicted: Array) -> Array:
-    """Of many confusion matrices, as `document` has it: counts (n, K) by class → (n,)."""
+    """The balanced accuracy of n confusion matrices from their counts (n, K) by class → (n,)."""
     return _mean_share(hits, true)
 
 

@@ -1,6 +1,6 @@
 """Scores for every pixel of an image of any size, by a network of one input size.
 
-The image is fitted as in training and the scores are brought back to its own size; where fitting would crop, or with
+The image is resized as in training and the scores are resized back to its own size; if resizing would crop, or with
 `tiles`, a sliding window with overlap is used instead, and the scores of all windows are averaged.
 """
 
@@ -27,7 +27,7 @@ def scores_of_pixels(
     tiles: bool,
     device: torch.device,
 ) -> Tensor:
-    """(c, h, w) bytes → (K, h, w) scores on the CPU. tiles: at the image's own resolution, rather than fitted."""
+    """(c, h, w) bytes → (K, h, w) scores on the CPU. tiles: at the image's own resolution, instead of resized."""
     _, height, width = preprocessing.input
     h, w = pixels.shape[-2:]
 
@@ -50,12 +50,12 @@ def scores_of_pixels(
 
 
 def _unchanged(preprocessing: Preprocessing, images: Tensor) -> Preprocessing:
-    """Converts the channels alone."""
+    """A preprocessing that only converts the channels."""
     return Preprocessing((preprocessing.input[0], images.shape[-2], images.shape[-1]))
 
 
 def _without_padding(scores: Tensor, h: int, w: int) -> Tensor:
-    """The part of the maps that shows the image, rather than what was padded around it."""
+    """The part of the maps that shows the image, without the padding around it."""
     height, width = scores.shape[-2:]
     scale = min(height / h, width / w)
     rows, columns = max(1, round(h * scale)), max(1, round(w * scale))
@@ -64,7 +64,7 @@ def _without_padding(scores: Tensor, h: int, w: int) -> Tensor:
 
 
 def _windowed(run: Callable[[Tensor], Tensor], images: Tensor, height: int, width: int) -> Tensor:
-    """(1, C, h, w) bytes → (1, K, h, w): the mean over the windows of (height, width) that show a pixel."""
+    """(1, C, h, w) bytes → (1, K, h, w): the mean over the windows of (height, width) that contain a pixel."""
     h, w = images.shape[-2:]
     padded = F.pad(images, (0, max(0, width - w), 0, max(0, height - h)))
     places = [(y, x) for y in _starts(padded.shape[-2], height) for x in _starts(padded.shape[-1], width)]
@@ -81,6 +81,6 @@ def _windowed(run: Callable[[Tensor], Tensor], images: Tensor, height: int, widt
 
 
 def _starts(size: int, side: int) -> list[int]:
-    """Where windows begin along an axis: evenly spread, with at least the overlap."""
+    """The starts of windows along an axis: evenly spaced, with at least the overlap."""
     steps = math.ceil((size - side) / max(1, side * (1 - _OVERLAP)))
     return [round(i * (size - side) / max(1, steps)) for i in range(steps + 1)]

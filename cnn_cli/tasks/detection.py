@@ -1,9 +1,9 @@
-"""Detection: for each cell of a map a score per class and a box, as in FCOS (Tian et al. 2019), or for each anchor.
+"""Detection: a score per class and a box for each cell of a map, as in FCOS (Tian et al. 2019), or for each anchor.
 
-The scores are learned by the quality focal loss (Li et al. 2020): where an object is, the target is the IoU of the
-predicted box with the object's, elsewhere 0. The boxes are learned by the generalized IoU. Both losses are sums over
-cells, divided by the number of objects, where an image without any counts as one: so any part of a batch can be
-computed by itself.
+The scores are trained with the quality focal loss (Li et al. 2020): the target of a cell is the IoU of its predicted
+box with its object, or 0 without an object. The boxes are trained with the generalized IoU loss. Both losses are sums
+over cells, divided by the number of objects, at least 1 for each image, so that any part of a batch can be computed by
+itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,13 +24,14 @@ from cnn_cli.tasks.detection_result import DetectionMeasure
 from cnn_cli.tasks.suppression import OVERLAP, ImageDetections, detections_of
 
 _NOT_NEGATIVE = ("ReLU", "ReLU6", "Softplus", "Sigmoid", "Hardsigmoid")
-_ANCHOR_OVERLAP = 0.5  # as RetinaNet suppresses boxes; in place of OVERLAP
+_ANCHOR_OVERLAP = 0.5  # IoU for non-maximum suppression as in RetinaNet, in place of OVERLAP
 _PROBABILITIES = ("Sigmoid", "Softmax", "Softmax2d", "LogSoftmax", "Hardsigmoid")
 
 
 @dataclass(frozen=True)
 class Detection:
-    """The task of a network with these scales. `positive` makes the distances of a scale's boxes, by their names."""
+    """The task of a network with these scales. `positive`: functions that make the distances of boxes positive, by the
+    name of the output."""
 
     classes: tuple[str, ...]
     scales: tuple[Scale, ...]
@@ -78,7 +79,7 @@ class Detection:
         return losses
 
     def _centerness(self, outputs: Mapping[str, Tensor]) -> Tensor | None:
-        """(N, P) logits; None where the network has none."""
+        """(N, P) logits; None if the network has none."""
         names = [scale.centerness for scale in self.scales if scale.centerness]
         return torch.cat([outputs[name].flatten(1) for name in names], 1).float() if names else None
 
@@ -97,7 +98,7 @@ class Detection:
         totals["objects"].add_(objects)
 
     def training_figures(self, totals: Mapping[str, Tensor], seen: int) -> tuple[float, None]:
-        """AP is no sum over steps, and is not computed in training."""
+        """The mean loss per object. AP is not a sum over steps, and is not computed in training."""
         return totals["loss"].item() / max(1.0, totals["objects"].item()), None
 
     def plain_loss(self, totals: Mapping[str, Tensor], seen: int) -> float | None:
@@ -107,7 +108,7 @@ class Detection:
         return DetectionMeasure(self.classes, self.measured)
 
     def measured(self, outputs: Outputs, targets: Tensor) -> tuple[list[ImageDetections], Tensor, Tensor]:
-        """For the metrics: the detections of each image, and (N,) the sum of its losses and what they divide by."""
+        """For the metrics: the detections of each image, and (N,) its summed loss and the divisor of that."""
         assert isinstance(outputs, Mapping)
         return self.detections(outputs, targets.device), self._losses(outputs, targets), _objects(targets)
 
@@ -122,12 +123,12 @@ class Detection:
 
 
 def _objects(targets: Tensor) -> Tensor:
-    """(N,): the objects to be learned in each image, at least 1."""
+    """(N,): the number of objects in each image that are not ignored, at least 1."""
     return ((targets[..., 4] >= 0) & (targets[..., 5] == 0)).sum(1).clamp(min=1)
 
 
 def detection_task(plan: Plan, classes: tuple[str, ...]) -> Detection:
-    """The task of a network for these classes; UsageError where it is not a detector with a score for each."""
+    """The task of a network for these classes; UsageError if it is not a detector with a score for each."""
     if not plan.detects:
         raise UsageError(
             f"{plan.network} outputs {plan.output_sizes}, but the images have boxes, which need a detector: a network "
@@ -150,13 +151,13 @@ def detection_task(plan: Plan, classes: tuple[str, ...]) -> Detection:
 
 
 def _last(plan: Plan, output: str) -> str:
-    """The type of the layer that makes an output."""
+    """The type of the layer that computes an output."""
     row = plan.ends[list(plan.named_outputs).index(output)]
     return next((layer.type for layer in plan.layers if layer.name == row), "") or last_type(plan, output)
 
 
 def with_objective(task: Detection, settings: Mapping[str, Any]) -> Detection:
-    """The task itself; UsageError for settings that make no sense for boxes."""
+    """The task itself; UsageError for settings that do not apply to boxes."""
     for name, reason in (
         ("mixup", "a blend of two images has no boxes of its own"),
         ("cutmix", "it mixes class labels, but the targets are boxes"),

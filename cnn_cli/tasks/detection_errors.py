@@ -1,5 +1,5 @@
-"""What is wrong with detections: missed, doubled, wrong class, badly placed, background, as TIDE (Bolya et al. 2020)
-tells errors apart, here at the score at which the most is right."""
+"""Types of detection errors, similar to TIDE (Bolya et al. 2020): missed, duplicate, wrong class, localization and
+background, at the score threshold with the best F1."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from cnn_cli.tasks.average_precision import (
     pairs_of,
 )
 
-NEAR = 0.1  # the IoU from which on a detection is a badly placed one of an object, rather than of the background
+NEAR = 0.1  # the least IoU of a localization error; below it, a detection is of the background
 HIT = 0.5
 KINDS = ("hits", "doubled", "wrong_class", "badly_placed", "background")
 LEFT_OUT = -1
@@ -33,10 +33,10 @@ ERROR_TITLES = {
 
 @dataclass(frozen=True)
 class DetectionErrors:
-    """Numbers of detections with scores from `score` on, by what is wrong; `missed` objects have none of these.
+    """Numbers of detections with a score of at least `score`, by type; `missed` objects have no detection.
 
     doubled: of an object that another detection hits. wrong_class: of an object of another class. badly_placed: the
-    IoU with an object of the class is below 0.5, but at least 0.1. background: of none of these.
+    IoU with an object of the class is below 0.5, but at least 0.1. background: none of these.
     """
 
     score: float
@@ -49,7 +49,7 @@ class DetectionErrors:
 
     @property
     def precision(self) -> float:
-        """The share of detections that are hits."""
+        """The fraction of detections that are hits."""
         false = self.doubled + self.wrong_class + self.badly_placed + self.background
         return self.hits / max(1, self.hits + false)
 
@@ -59,9 +59,9 @@ class DetectionErrors:
 
 @dataclass(frozen=True)
 class ClassifiedDetections:
-    """What each of n detections is: `kinds` (n,) are indices of KINDS, or LEFT_OUT where the score is below `score`,
-    or the object is difficult or a crowd. `objects` (n,) is the object that a detection is meant for, or NO_OBJECT, and
-    `overlaps` (n,) the IoU with it. `missed` are the objects that no detection is meant for.
+    """The types of n detections: `kinds` (n,) are indices of KINDS, or LEFT_OUT if the score is below `score` or the
+    object is difficult or a crowd. `objects` (n,) is the object that a detection is assigned to, or NO_OBJECT, and
+    `overlaps` (n,) the IoU with it. `missed` are the objects without any detection.
     """
 
     score: float
@@ -101,7 +101,7 @@ def classify_errors(detections: Detections, objects: Objects, hits: Array) -> Cl
 
 
 def _closest(count: int, detections: Array, objects: Array, iou: Array) -> tuple[Array, Array]:
-    """From pairs: of each of `count` detections the largest IoU, and the object that has it; 0 and NO_OBJECT."""
+    """From pairs: the largest IoU of each of `count` detections, and its object; 0 and NO_OBJECT without one."""
     largest, closest = np.zeros(count), np.full(count, NO_OBJECT)
     order = iou.argsort(kind="stable")
     largest[detections[order]], closest[detections[order]] = iou[order], objects[order]
@@ -109,7 +109,7 @@ def _closest(count: int, detections: Array, objects: Array, iou: Array) -> tuple
 
 
 def best_score(scores: Array, hits: Array, objects: int) -> float:
-    """The score from which on detections have the highest F1; 1 where there is no hit."""
+    """The score threshold with the highest F1; 1 if there is no hit."""
     counted = hits != NOT_COUNTED
     order = np.argsort(-scores[counted], kind="stable")
     sorted_scores, true = scores[counted][order], (hits[counted][order] >= 0).cumsum()

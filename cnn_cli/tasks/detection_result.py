@@ -1,4 +1,4 @@
-"""How well objects are detected: average precision, which is computed from the detections of all images together."""
+"""Metrics of detection: average precision, computed from the detections of all images together."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -34,8 +34,8 @@ _TITLES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
 class DetectionMeasure:
     """Keeps the detections and the objects of each image; the losses add up.
 
-    measured: the network's outputs and the targets → the detections of each image, and (N,) the sum of the losses of
-    each, and what it is divided by.
+    measured: the network's outputs and the targets → the detections of each image, and (N,) its summed loss and the
+    divisor of that.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ def _curve(precision: Array) -> tuple[float, ...] | None:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How well a class is detected. All but the number of objects is None for a class without any.
+    """The metrics of a class. All but the number of objects are None for a class without objects.
 
     precision: at each of the 101 recalls, at an IoU of 0.5.
     """
@@ -146,7 +146,7 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """COCO's figures. `ignored` objects, of crowds and difficult ones, count nowhere; `detections` are all.
+    """COCO's metrics. `ignored`: the number of crowds and difficult objects; `detections`: that of all detections.
 
     matches: for intervals; a result that is read from a file has `read_intervals` instead.
     """
@@ -176,7 +176,7 @@ class DetectionResult:
         return sum(row.objects for row in self.per_class)
 
     def document(self) -> dict[str, Any]:
-        """Figures of classes or sizes without objects are null, and no mean counts them."""
+        """Metrics of classes or sizes without objects are null, and means leave them out."""
         return {
             "task": "detection",
             "split": self.split,

@@ -1,16 +1,16 @@
-"""Average precision of images that are drawn with replacement: detections are matched once, and then only weighted."""
+"""Average precision of resampled images: detections are matched once, and then only weighted."""
 
 import numpy as np
 
 from cnn_cli.tasks.average_precision import RECALLS, THRESHOLDS, Array, Matches
 from cnn_cli.tasks.uncertainty import LEVEL, draws, percentiles
 
-FIGURES = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}  # thresholds that each is the mean over
+FIGURES = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}  # the IoU thresholds of each
 
 
 def weighted_precision(matches: Matches, weights: Array) -> Array:
-    """(r, images) whole numbers, how often each image counts → (r, thresholds), the mean over the classes that occur;
-    NaN where there are none."""
+    """(r, images) integers, how often each image is drawn → (r, thresholds), the mean over the classes that occur;
+    NaN if there are none."""
     classes = np.unique(matches.object_labels)
     total, occur = np.zeros((len(weights), len(THRESHOLDS))), np.zeros(len(weights), np.int64)
     for label in classes:
@@ -21,7 +21,7 @@ def weighted_precision(matches: Matches, weights: Array) -> Array:
 
 
 def _of_class(matches: Matches, label: int, weights: Array, count: Array) -> Array:
-    """(r, thresholds); 0 where the class does not occur, which is where `count` (r,) is 0."""
+    """(r, thresholds): the average precision of a class; 0 where `count` (r,) is 0, since the class does not occur."""
     first, last = matches.labels.searchsorted([label, label + 1])
     drawn = weights[:, matches.images[first:last]]
     hits, misses = matches.hits[:, first:last], matches.misses[:, first:last]
@@ -43,7 +43,7 @@ def _of_class(matches: Matches, label: int, weights: Array, count: Array) -> Arr
 
 
 def precision_intervals(matches: Matches, images: int) -> dict[str, object]:
-    """95% intervals of AP, AP50 and AP75 by the bootstrap over images; empty without an object."""
+    """95% intervals of AP, AP50 and AP75 by the bootstrap over images; empty without objects."""
     if not len(matches.object_labels):
         return {}
     values = np.concatenate([weighted_precision(matches, weights) for weights in draws(images)])

@@ -1,8 +1,8 @@
-"""Segmentation: a score per class for each pixel, and the class with the highest one is predicted.
+"""Segmentation: one score per class for each pixel; the class with the highest score is predicted.
 
-Masks hold a class per pixel; 255 is void, which counts nowhere. Scores of another size than the mask are enlarged or
-reduced bilinearly. The training loss is a mean over valid pixels, weighted by class where class weights are set; the
-Dice loss of an image counts as much as its valid pixels, so that any part of a batch can be computed by itself.
+Masks have a class per pixel; 255 is void, which is ignored. Scores are resized bilinearly to the size of the mask. The
+training loss is a mean over valid pixels, weighted by class if class weights are set; the Dice loss of an image is
+weighted by its valid pixels, so that any part of a batch can be computed by itself.
 """
 
 import math
@@ -23,15 +23,15 @@ from cnn_cli.tasks.calibration import both_bins
 from cnn_cli.tasks.segmentation_result import SegmentationMeasure, mean_iou, pixel_confusion
 
 FOCUS = 2.0  # the exponent of the focal loss (Lin et al. 2017)
-_SMOOTH = 1.0  # pixels added to both sides of the Dice coefficient, which keep classes without pixels defined
+_SMOOTH = 1.0  # pixels added to numerator and denominator of the Dice coefficient, which define it without pixels
 
 
 @dataclass(frozen=True)
 class Segmentation:
     """The task of a network with these outputs: the main one first, each with its kind and its weight in the loss.
 
-    `pixel_loss` and `dice` make the training loss; class weights (K,) and label smoothing count in training only.
-    `temperature`: that of calibrated probabilities, which evaluation measures beside the others.
+    `pixel_loss` and `dice` are the terms of the training loss; class weights (K,) and label smoothing apply in training
+    only. `temperature`: that of calibrated probabilities, which evaluation measures in addition.
     """
 
     classes: tuple[str, ...]
@@ -86,14 +86,14 @@ class Segmentation:
         return sum(terms[1:], terms[0])
 
     def _pixel_losses(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """(N, H, W): 0 where the label is void."""
+        """(N, H, W), 0 for void pixels."""
         losses = F.cross_entropy(
             scores, labels, ignore_index=VOID, reduction="none", label_smoothing=self.label_smoothing
         )
         return losses if self.pixel_loss == "cross-entropy" else (1 - torch.exp(-losses)) ** FOCUS * losses
 
     def _pixel_weights(self, targets: Tensor) -> Tensor:
-        """(N, H, W) float32: 1 or the weight of the class, 0 where the target is void."""
+        """(N, H, W) float32: 1 or the weight of the class, 0 for void pixels."""
         if self.class_weights is None:
             return (targets != VOID).float()
         table = torch.cat([self.class_weights, self.class_weights.new_zeros(256 - len(self.class_weights))])
@@ -135,7 +135,7 @@ class Segmentation:
         return SegmentationMeasure(self.classes, self.labelled, device, self.temperature)
 
     def measure_of_scores(self) -> SegmentationMeasure:
-        """A measure, on the CPU, of what scores() returns."""
+        """A measure, on the CPU, of the results of scores()."""
         return SegmentationMeasure(self.classes, self.labelled_scores, torch.device("cpu"), self.temperature)
 
     def labelled(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,7 +157,7 @@ def fitted(scores: Tensor, size: torch.Size) -> Tensor:
 
 
 def highest(scores: Tensor) -> Tensor:
-    """(N, K, H, W) → (N, H, W) int64, as argmax(1); on a CPU that takes many times as long as this loop."""
+    """(N, K, H, W) → (N, H, W) int64, as argmax(1), which takes many times as long on a CPU as this loop."""
     if scores.device.type != "cpu" or scores.shape[1] > 64:
         return scores.argmax(1)
     best, index = scores[:, 0], torch.zeros(scores[:, 0].shape, dtype=torch.uint8)
@@ -168,7 +168,7 @@ def highest(scores: Tensor) -> Tensor:
 
 
 def segmentation_task(plan: Plan, classes: tuple[str, ...]) -> Segmentation:
-    """The task of a network for these classes; UsageError where its outputs are not a map of scores for each class."""
+    """The task of a network for these classes; UsageError if its output is not a map of scores for each class."""
     weights = plan.outputs or {"": 1.0}
     shape = "x".join(map(str, plan.output))
     if len(plan.output) != 3:
@@ -204,7 +204,7 @@ def with_objective(task: Segmentation, settings: Mapping[str, Any], masks: Tenso
     """The task with the settings of its loss. masks: (n, H, W) of the training images.
 
     `balanced` weights are total / (classes · pixels of the class), `sqrt` their square roots. UsageError for settings
-    that make no sense for masks.
+    that do not apply to masks.
     """
     for name, reason in (
         ("mixup", "a blend of two images has two classes in each pixel"),
@@ -236,7 +236,7 @@ def _covers(output: tuple[int, ...], input: tuple[int, ...]) -> bool:
 
 
 def _conversion(last: str, count: int) -> Callable[[Tensor], Tensor]:
-    """What makes scores of the output of a network that ends in this layer."""
+    """The function from the output of a network that ends in this layer to scores."""
     if count == 1:
         return _from_probability if last == "Sigmoid" else _from_logit
     return log_of if last in ("Softmax", "Softmax2d") else _unchanged

@@ -1,4 +1,4 @@
-"""Metrics of segmentation: all of them from counts that add up over batches and processes."""
+"""Metrics of segmentation, from counts that are summed over batches and processes."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from cnn_cli.tasks.base import Draw, largest_confusions, sum_type
 from cnn_cli.tasks.calibration import Calibration, calibration_of, no_bins, read_calibration
 from cnn_cli.tasks.uncertainty import LEVEL, Array, percentiles, resample, show
 
-TOLERANCE = 0.0075  # of the image's diagonal: how far apart boundaries that match may be (Csurka et al. 2013)
+TOLERANCE = 0.0075  # of the image's diagonal: the largest distance of matching boundaries (Csurka et al. 2013)
 _MOST_CONFUSIONS = 10
 _WORD = 62  # classes in one int64 of bits
 
@@ -44,7 +44,7 @@ class SegmentationMeasure:
         self.sums = torch.zeros(2, dtype=real, device=device)  # the loss, and the mean IoU of each image
         self.boundaries = torch.zeros(4, k, dtype=torch.int64, device=device)
         self.bins = no_bins(device)
-        self.per_image: list[Tensor] = []  # (N, 3, K) pixels: right, true, predicted
+        self.per_image: list[Tensor] = []  # (N, 3, K) pixels: correct, true, predicted
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         predicted, loss, bins = self.labelled(outputs, targets)
@@ -81,8 +81,8 @@ class SegmentationMeasure:
 class SegmentationResult:
     """`matrix` counts pixels: a row for each true class, a column for each predicted one. `boundary_f1` per class.
 
-    original_size: of the masks as they are, rather than at the size of the network's input. per_image: (n, 3, K) pixels
-    that are right, true and predicted, for intervals; a result that is read from a file has `read_intervals` instead.
+    original_size: of masks at their original sizes, rather than that of the network's input. per_image: (n, 3, K)
+    correct, true and predicted pixels, for intervals; a result that is read from a file has `read_intervals` instead.
     """
 
     split: str
@@ -105,7 +105,7 @@ class SegmentationResult:
         return mean_iou(self.matrix)
 
     def document(self) -> dict[str, Any]:
-        """IoU and Dice of a class that is neither in the masks nor predicted are null, and no mean counts them."""
+        """IoU and Dice of a class that is neither in the masks nor predicted are null, and means leave them out."""
         rows, pixels = self.class_figures(), sum(map(sum, self.matrix))
         return {
             "task": "segmentation",
@@ -194,7 +194,7 @@ class SegmentationResult:
         return Table(columns, self.class_figures())
 
     def _confusions(self) -> Table | None:
-        """The pairs of classes that take the most pixels from their true class."""
+        """The most frequent confusions of classes, in pixels."""
         names = self.classes
         cells = [
             {"true": names[i], "predicted": names[j], "pixels": n, "share": n / sum(self.matrix[i])}
@@ -242,7 +242,7 @@ def mean_iou(matrix: Sequence[Sequence[int]]) -> float:
 
 
 def mean_ious(counts: Array) -> Array:
-    """(…, 3, K) pixels that are right, true and predicted → (…) as mean_iou()."""
+    """(…, 3, K) correct, true and predicted pixels → (…) as mean_iou()."""
     hits, true, predicted = counts[..., 0, :], counts[..., 1, :], counts[..., 2, :]
     union = true + predicted - hits
     occurs = union > 0
@@ -251,12 +251,12 @@ def mean_ious(counts: Array) -> Array:
 
 
 def image_counts(matrices: Tensor) -> Tensor:
-    """(N, K, K) → (N, 3, K): the pixels of each class that are right, true and predicted."""
+    """(N, K, K) → (N, 3, K): the correct, true and predicted pixels of each class."""
     return torch.stack([matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)], 1)
 
 
 def _interleaved(parts: Sequence[Array]) -> Array:
-    """The images of all processes in their order: process r of p has those of the numbers r, r + p, r + 2p, …"""
+    """The images of all processes in order: process r of p has images r, r + p, r + 2p, …"""
     whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
     for i, part in enumerate(parts):
         whole[i :: len(parts)] = part
@@ -266,7 +266,7 @@ def _interleaved(parts: Sequence[Array]) -> Array:
 def pixel_confusion(targets: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """(N, H, W), (N, H, W) → (N, K + 1, K) int64 pixels of each image: true classes, and void last, by predicted ones.
 
-    Never waits for the device.
+    Never synchronizes with the device.
     """
     rows = targets.long().clamp_max(classes)
     cells = rows * classes + predicted
@@ -314,7 +314,7 @@ def _on_boundary(labels: Tensor) -> Tensor:
 
 
 def _is_near(own: Tensor, other: Tensor, classes: int, reach: int) -> Tensor:
-    """Where a boundary pixel of `other`, of the same class, is within reach; a bit for each class."""
+    """(N, H, W) bool: whether a boundary pixel of `other` of the same class is within reach. Uses a bit per class."""
     result = torch.zeros_like(own, dtype=torch.bool)
     for first in range(0, classes, _WORD):
         inside = (other >= first) & (other < min(classes, first + _WORD))
@@ -327,7 +327,7 @@ def _is_near(own: Tensor, other: Tensor, classes: int, reach: int) -> Tensor:
 
 
 def _spread(bits: Tensor, dim: int, reach: int) -> Tensor:
-    """Bits that are set within `reach` along an axis."""
+    """The union of the bits within `reach` along an axis."""
     result, size = bits.clone(), bits.shape[dim]
     for step in range(1, min(reach, size - 1) + 1):
         ahead, behind = bits.narrow(dim, step, size - step), bits.narrow(dim, 0, size - step)
@@ -337,14 +337,14 @@ def _spread(bits: Tensor, dim: int, reach: int) -> Tensor:
 
 
 def _counted(values: Tensor, size: int) -> Tensor:
-    """(size,) int64: how often each of the numbers 0 … size − 1 occurs. bincount would wait for a GPU."""
+    """(size,) int64: how often each of the numbers 0 … size − 1 occurs. bincount would synchronize with a GPU."""
     counts = torch.zeros(size, dtype=torch.int64, device=values.device)
     flat = values.flatten()
     return counts.index_add_(0, flat, torch.ones_like(flat))
 
 
 def _boundary_f1(predicted: int, predicted_near: int, true: int, true_near: int) -> float | None:
-    """None for a class without a boundary."""
+    """The F1 score of precision and recall of boundary pixels; None for a class without a boundary."""
     if not predicted + true:
         return None
     precision, recall = predicted_near / max(1, predicted), true_near / max(1, true)

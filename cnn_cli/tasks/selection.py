@@ -1,4 +1,4 @@
-"""Which task a network is trained for: it follows from the data and from the network's output."""
+"""The choice of the task, from the data and the network's output."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ from cnn_cli.tasks.base import Task, TaskResult
 
 
 def task_for(plan: Plan, classes: tuple[str, ...], name: str = CLASSIFICATION) -> Task:
-    """The task `name`, as the data set says, for these classes. UsageError where the network's output does not suit."""
+    """The task `name` of the data set, for these classes. UsageError if the network's output does not fit it."""
     if name == DETECTION:
         return detection.detection_task(plan, classes)
     _check_single(plan)
@@ -39,7 +39,7 @@ def task_of(plan: Plan) -> str:
 def training_task(
     plan: Plan, classes: tuple[str, ...], name: str, settings: Mapping[str, Any], targets: Tensor
 ) -> Task:
-    """The task with what the settings say of its objective. targets: those of the training images."""
+    """The task with the settings of its loss. targets: those of the training images."""
     if name == DETECTION:
         return detection.with_objective(detection.detection_task(plan, classes), settings)
     _check_single(plan)
@@ -49,7 +49,7 @@ def training_task(
 
 
 def _check_single(plan: Plan) -> None:
-    """UsageError for a network with several outputs: nothing says what each would be trained for."""
+    """UsageError for a network with several outputs, since the targets of each are undefined."""
     if plan.detects:
         raise UsageError(
             f"{plan.network} is a detector, but the data has no boxes; name a VOC, COCO or YOLO folder, shapes or "

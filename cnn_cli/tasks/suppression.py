@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 MOST = 100  # detections of an image
-_CANDIDATES = 1000  # of each scale, that suppression looks at
+_CANDIDATES = 1000  # of each scale before suppression, those with the highest scores
 _LEAST_SCORE = 0.01
-OVERLAP = 0.6  # of two detections of a class, the IoU above which the one with the lower score is left out
+OVERLAP = 0.6  # the IoU of two detections of a class above which the one with the lower score is removed
 
 
 @dataclass(frozen=True)
 class ImageDetections:
     """The detections of an image, the highest score first: boxes (n, 4), labels (n,) int64, scores (n,), and the cells
-    (n,) int64 that made them; on the CPU."""
+    (n,) int64 that predicted them; on the CPU."""
 
     boxes: Tensor
     labels: Tensor
@@ -28,7 +28,7 @@ def detections_of(
 ) -> list[ImageDetections]:
     """(N, K, P) probabilities and (N, P, 4) boxes → the detections of each image, clipped to (H, W) pixels.
 
-    counts: how many of the P each scale has.
+    counts: the number of cells of each scale, P in total.
     """
     height, width = size
     limits = torch.tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)

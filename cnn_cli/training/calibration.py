@@ -15,12 +15,13 @@ from cnn_cli.tasks.classification import Classification
 from cnn_cli.tasks.segmentation import Segmentation
 from cnn_cli.training.eval_report import EvaluationRequest, Setup, evaluation_setup
 
-_MOST_PIXELS = 500_000  # of all images together, which determine the temperature to three digits
+_MOST_PIXELS = 500_000  # of all images together, enough for three digits of the temperature
 
 
 @dataclass(frozen=True)
 class FittedTemperature:
-    """A fitted temperature, and loss and expected calibration error before and after on what it was fitted on."""
+    """A fitted temperature, and loss and expected calibration error before and after, on the images it was fitted
+    on."""
 
     temperature: float
     fitted_on: str
@@ -38,7 +39,7 @@ class FittedTemperature:
 def calibrate(
     loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device
 ) -> tuple[LoadedNetwork, FittedTemperature]:
-    """Fit the temperature and store it → the network with it. UsageError without validation images, for detectors."""
+    """Fit and store the temperature → the network with it. UsageError without validation images, and for detectors."""
     if loaded.weights is None or loaded.metadata is None or loaded.weights.suffix != ".safetensors" or loaded.notes:
         raise UsageError("--calibrate stores the temperature in a checkpoint; name a run that has finished an epoch")
     if loaded.plan.detects:
@@ -63,8 +64,8 @@ def calibrate(
 
 
 def _validation(setup: Setup, split: PreparedSplit) -> tuple[Tensor, Tensor, str]:
-    """The log-probabilities (n, K) and true classes (n,) of the images, or of a random part of their pixels; and what
-    they are of, in words."""
+    """The log-probabilities (n, K) and true classes (n,) of the images, or of a random sample of their pixels; and a
+    description of these."""
     task, columns = setup.task, list[tuple[Tensor, Tensor]]()
     images, generator = counted(len(split), "validation image"), torch.Generator().manual_seed(0)
     for outputs, targets in setup.run(split):

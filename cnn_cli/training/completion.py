@@ -38,7 +38,7 @@ _FILES = {
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of a run, from the files in its folder. `result` is the document of eval.json, if there is one."""
+    """The result of a run, from the files in its folder. `result` is the content of eval.json, if there is one."""
 
     network: str
     data: str
@@ -50,7 +50,7 @@ class RunResult:
     overfit: bool = False
 
     def document(self) -> dict[str, Any]:
-        """What `cnn train --json` prints."""
+        """The document of `cnn train --json`."""
         return {
             "network": self.network,
             "data": self.data,
@@ -74,8 +74,8 @@ class RunResult:
 
 
 def train_to_completion(job: Job, state: State, watch: Signals) -> RunResult | None:
-    """Train and report → the result, in the main process. If the report is interrupted or a file cannot be written, the
-    error names the command to resume."""
+    """Train, evaluate and draw → the result, in the main process. If that is interrupted or a file cannot be written,
+    the error names the command to resume."""
     stopped = f"stopped; training is complete, but the evaluation and pictures are not\n{resume_with(job)}"
     try:
         train(job, state, watch)
@@ -95,7 +95,7 @@ def train_to_completion(job: Job, state: State, watch: Signals) -> RunResult | N
 
 
 def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
-    """Evaluate the best weights, on test or else on val, and draw all pictures. check: may raise to stop."""
+    """Evaluate the best weights on test, else on val, and draw all pictures. check: may raise to stop."""
     from cnn_cli.pictures.plots import learning_curves
 
     check()
@@ -121,7 +121,7 @@ def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
 
 
 def files_of(run: Path) -> dict[str, str]:
-    """The existing files of a run, by their meaning."""
+    """The existing files of a run, by their title."""
     return {title: str((run / name).resolve()) for title, name in _FILES.items() if (run / name).is_file()}
 
 

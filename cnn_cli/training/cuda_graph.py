@@ -1,8 +1,8 @@
 """A training step as a CUDA graph: recorded once, then replayed, so that the GPU never waits for the CPU.
 
-A small network's step is a hundred kernels of a few microseconds, and launching them one by one takes longer than
-running them. A replay launches all of them at once. What changes from step to step reaches the graph through tensors
-that keep their place: the indices of the batch, the augmentation drawn for this epoch, the learning rates.
+A step of a small network is a hundred kernels of a few microseconds, and launching them one by one takes longer than
+running them. A replay launches all of them at once. What changes from step to step is passed to the graph in tensors
+that stay at the same address: the indices of the batch, the augmentation drawn for this epoch, the learning rates.
 
 Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
@@ -15,18 +15,18 @@ from torch import Tensor
 from cnn_cli.errors import UsageError
 from cnn_cli.setting_kinds import FAST
 
-WARM_UP = 3  # steps run without a graph first, in which libraries choose kernels and allocate workspaces
+WARM_UP = 3  # first steps without a graph, in which libraries choose kernels and allocate workspaces
 
 
 class StepGraph:
     """Calls `step(index)`, index (batch_size,) int64 on the device; from the fourth full batch on by replay.
 
-    `step` must read from and write to tensors only, and never wait for the device. The last, smaller batch of an epoch
-    is taken one kernel at a time. Every call is one step of the training: none is repeated or thrown away.
+    `step` must only read and write tensors, and never synchronize with the device. The last, smaller batch of an epoch
+    runs without the graph. Every call is one training step: none is repeated or discarded.
     """
 
     def __init__(self, step: Callable[[Tensor], None], batch_size: int, draws: Tensor) -> None:
-        """draws: what augmentation does to each image in this epoch; the step reads them from this tensor."""
+        """draws: the augmentation of each image in this epoch, which the step reads from this tensor."""
         self.step, self.draws = step, draws
         self.index = torch.zeros(batch_size, dtype=torch.int64, device=draws.device)
         self.warm_up, self.current = WARM_UP, False
@@ -50,7 +50,7 @@ class StepGraph:
         self.graph.replay()
 
     def _record(self) -> torch.cuda.CUDAGraph:
-        """UsageError if an operation of the step waits for the device, which ends a recording."""
+        """UsageError if an operation of the step synchronizes with the device, which is not allowed in a graph."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self.graph.pool() if self.graph else None):
@@ -66,7 +66,7 @@ class StepGraph:
         return graph
 
     def _step_on_side_stream(self) -> None:
-        """As the recording will be: the default stream cannot be recorded."""
+        """A step on a side stream, as it will be recorded: the default stream cannot be."""
         stream = torch.cuda.Stream(self.index.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self.index.device))
         with torch.cuda.stream(stream):

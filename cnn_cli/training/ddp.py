@@ -10,10 +10,11 @@ from cnn_cli.training.speedups import computing
 def wrapped(
     network: nn.Module, shape: tuple[int, ...], precision: str, device: torch.device, world: World
 ) -> nn.Module:
-    """The network as it is called in training; unwrapped where there is one process. shape: (C, H, W) of an image.
+    """The network as it is called in training; unwrapped if there is a single process. shape: (C, H, W) of an image.
 
-    After its first step the engine lays out its sums anew, in the order in which gradients come, and of three processes
-    or more that changes bits. So it takes a step that does not count: a resumed run is then as one never stopped.
+    After its first step, DDP rebuilds its buckets in the order in which gradients arrive, which changes the rounding
+    with three processes or more. So a step is taken whose result is discarded, to make resumed runs equal to
+    uninterrupted ones.
     """
     if world.size == 1:
         return network

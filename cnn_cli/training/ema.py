@@ -1,4 +1,4 @@
-"""Moving averages of a network's weights over the steps of training, which generalize better."""
+"""Moving averages of a network's weights over the steps of training."""
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ _LOOK_EVERY = 5  # steps
 def follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     """Move `average` towards `network` after step 1, 2, …: average = d·average + (1 − d)·network.
 
-    d = min(decay, (1 + step) / (10 + step)), so that the random weights of the start are soon forgotten, as in
-    TensorFlow's ExponentialMovingAverage. BatchNorm statistics are averaged too; integers are copied.
+    d = min(decay, (1 + step) / (10 + step)), so that the initial weights soon have no influence, as in TensorFlow's
+    ExponentialMovingAverage. BatchNorm statistics are averaged too; integers are copied.
     """
     mine, theirs = _fractions(average, network)
     torch._foreach_lerp_(mine, theirs, 1 - min(decay, (1 + step) / (10 + step)))
@@ -19,10 +19,10 @@ def follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> N
 
 @torch.no_grad()
 def look_ahead(slow: nn.Module, network: nn.Module, decay: float, step: int, total: int) -> None:
-    """After every fifth step of 1, …, total: slow = d·slow + (1 − d)·network, and the network goes on from there.
+    """After every fifth step of 1, …, total: slow = d·slow + (1 − d)·network, and the network continues from there.
 
-    d = decay⁵ · (step/total)³: free at first, a long average at the end. Lookahead (Zhang et al., arXiv:1907.08610) as
-    cifar10-airbench has it (Jordan, arXiv:2404.00498). BatchNorm statistics are averaged too.
+    d = decay⁵ · (step/total)³: no average at first, a long one at the end. Lookahead (Zhang et al., arXiv:1907.08610)
+    as in cifar10-airbench (Jordan, arXiv:2404.00498). BatchNorm statistics are averaged too.
     """
     if step % _LOOK_EVERY:
         return

@@ -74,7 +74,7 @@ class Progress:
         self.line(epoch_line(row, self.epochs, self.evaluated, self.metric, GREEN if best else ""))
 
     def slowdown(self, history: Sequence[dict[str, Any]]) -> None:
-        """A note where the throughput of the last epoch is the first below a third of the maximum."""
+        """Print a note if the throughput of the last epoch is the first below a third of the maximum."""
         rates = [row["images_per_second"] for row in history]
         slow = [rate < max(rates) / 3 for rate in rates]
         if len(rates) > 1 and slow[-1] and not slow[-2] and history[-1]["seconds"] > _SLOW_EPOCH:
@@ -102,7 +102,7 @@ def header(epochs: float, evaluated: str, metric: str = "accuracy") -> str:
 
 
 def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str = "accuracy", color: str = "") -> str:
-    """A row of metrics.jsonl for people, in 80 columns; `color` is that of the evaluated figures."""
+    """A row of metrics.jsonl as a printed line of 80 columns; `color` is that of the evaluated metrics."""
     split = f"{_number(row[f'{evaluated}_loss']):>10}  {row[f'{evaluated}_{metric}']:>8.2%}" if evaluated else ""
     split = f"  {colored(split, color, sys.stderr) if color else split}" if split else ""
     score = row[f"train_{metric}"]
@@ -142,5 +142,5 @@ def _bar() -> "rich.progress.Progress":
         BarColumn(None),
         TextColumn("{task.fields[facts]}", markup=False),
     )
-    # No refresh thread: the loop moves the bar itself, and forked data workers find no lock held.
+    # No refresh thread, which could hold a lock while data-loading workers are forked: the loop moves the bar itself.
     return Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True, expand=True)

@@ -35,7 +35,7 @@ SPLITS = ("test", "val", "train")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A task's result and what was evaluated. `suffix` tells its files from those of the run's own test split.
+    """A task's result and what was evaluated. `suffix` is that of file names, empty for the run's own test split.
 
     overfit: whether the validation images are the training images.
     """
@@ -49,7 +49,7 @@ class Evaluation:
     overfit: bool = False
 
     def document(self) -> dict[str, Any]:
-        """What `cnn eval --json` prints."""
+        """The document of `cnn eval --json`."""
         return document_of(self.result, self.network, self.data, self.checkpoint)
 
     def text(self) -> str:
@@ -63,9 +63,9 @@ class Evaluation:
 @dataclass(frozen=True)
 class EvaluationRequest:
     """What to evaluate. None means: the data of the training; test, else val, else train; the batch size of the
-    training, which makes the loss the same to the last digit; one worker per CPU.
+    training, which gives the same loss to the last digit; one worker per CPU.
 
-    original_size: measure masks at their own sizes; tiles: and predict them so, through overlapping windows.
+    original_size: measure masks at their own sizes; tiles: and also predict them at these, in overlapping windows.
     UsageError for a split of another name.
     """
 
@@ -84,7 +84,7 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class Setup:
-    """A trained network on a device, and a data set with a single split; `own` is the name of that of its training."""
+    """A trained network on a device, and a data set with a single split; `own` is the name of its training data."""
 
     network: nn.Module
     task: Task
@@ -96,14 +96,14 @@ class Setup:
     measures: tuple[Measure, ...] = ()
 
     def run(self, split: PreparedSplit) -> Iterator[tuple[Any, Tensor]]:
-        """Outputs and targets, batch by batch; all measures count each of them."""
+        """Outputs and targets, batch by batch, which are also added to all measures."""
         for outputs, targets in run_over(self.network, split, self.inference):
             for measure in self.measures:
                 measure.add(outputs, targets)
             yield outputs, targets
 
     def prepare(self, loaded: LoadedNetwork) -> PreparedData:
-        """The images fitted to the network's input."""
+        """The images resized to the network's input."""
         return prepare(self.dataset, loaded.preprocessing, self.inference.device, self.workers)
 
 
@@ -119,8 +119,8 @@ def evaluation_setup(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     dataset = load_for_evaluation(own, metadata.data, asked.get("data"), request.data_dir, task_of(loaded.plan))
     split_name = request.split or next((s for s in SPLITS if s in dataset.splits), "test")
     if split_name == "val" and "val" not in dataset.splits and metadata.overfit:
-        why = "this run was trained with --overfit, whose validation images are training images"
-        raise UsageError(f"{dataset.name} has no val split; {why}; evaluate --split train")
+        reason = "this run was trained with --overfit, whose validation images are training images"
+        raise UsageError(f"{dataset.name} has no val split; {reason}; evaluate --split train")
     chosen = select_split(dataset, split_name)
     classes = metadata.classes or dataset.classes  # a third-party file has none
     task = task_for(loaded.plan, classes, dataset.task)
@@ -163,7 +163,7 @@ def calibrated(task: Task, loaded: LoadedNetwork) -> Task:
 def _at_original_size(
     network: nn.Module, dataset: Dataset, task: Task, loaded: LoadedNetwork, inference: Inference, tiles: bool
 ) -> TaskResult:
-    """The result on the only split of the data set. UsageError where it has no masks."""
+    """The result on the only split of the data set. UsageError for other tasks than segmentation."""
     if not isinstance(task, Segmentation):
         raise UsageError(f"--{'tiles' if tiles else 'original-size'} is for segmentation; leave it out")
     ((name, split),) = dataset.splits.items()
@@ -195,7 +195,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:
 
 
 def _inference_settings(metadata: Metadata) -> dict[str, Any]:
-    """How the run that made the weights evaluated, so that the figures are the same to the last digit.
+    """The settings of evaluation in the run that trained the weights, so that metrics are equal to the last digit.
 
     Invalid values, which a third-party file may have, are ignored.
     """
@@ -208,7 +208,7 @@ def _inference_settings(metadata: Metadata) -> dict[str, Any]:
 
 
 def _suffix(data: str, split_name: str, own: str) -> str:
-    """Nothing for the run's own test split; else the data and split, so that no result overwrites another."""
+    """Empty for the run's own test split; else the data and split, so that results do not overwrite each other."""
     if data == own:
         return "" if split_name == "test" else f"-{split_name}"
     return "-" + re.sub(r"[^A-Za-z0-9._-]", "_", f"{Path(data).name}-{split_name}")[:80]

@@ -24,7 +24,7 @@ from cnn_cli.tasks.segmentation_result import SegmentationResult
 
 @dataclass(frozen=True)
 class Inference:
-    """How batches of images reach a network in evaluation. tta: average over views of each image, as tta_views()."""
+    """Batch size, device and memory layout of evaluation. tta: average over views of each image, as tta_views()."""
 
     batch_size: int
     device: torch.device
@@ -43,7 +43,7 @@ def evaluate(
 ) -> TaskResult:
     """Run the network over the split in evaluation mode; `after_batch` may raise to stop.
 
-    Of several processes each evaluates its share of the images, and all call `after_batch` equally often. Waits for the
+    Each process evaluates its shard of the images, and all call `after_batch` equally often. Synchronizes with the
     device once, at the end.
     """
     measure = task.measure(inference.device)
@@ -94,7 +94,7 @@ def evaluate_at_original_size(
 
 
 def _mean_over_views(network: nn.Module, x: Tensor, inference: Inference) -> Tensor:
-    """The outputs for views of whole images, each then cropped and laid out as the network needs it."""
+    """The mean output over views of whole images, which are then cropped and laid out as the network needs them."""
     height, width = inference.layout.size or x.shape[-2:]
     memory_format = torch.channels_last if inference.layout.channels_last else torch.contiguous_format
     outputs: list[Tensor] = [

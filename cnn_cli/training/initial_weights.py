@@ -1,4 +1,4 @@
-"""Initial weights of a run: the input size, preprocessing and tensors that it takes over from them."""
+"""Initial weights of a run: the input size, preprocessing and tensors that are taken from them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,8 +31,8 @@ def find_initial_weights(settings: Mapping[str, Setting], plan: Plan) -> Weights
 
 
 def fitting(plan: Plan, weights: Weights, partial: bool) -> Transfer:
-    """Which weights are copied into the network, or into one of its parts: all but the head, or with `partial` those
-    that match by name and shape."""
+    """The weights to copy into the network, or into one of its parts: all but the head, or with `partial` those that
+    match by name and shape."""
     origin = str(weights)
     if partial:
         under = f"{weights.part}." if weights.part else ""
@@ -47,7 +47,7 @@ def fitting(plan: Plan, weights: Weights, partial: bool) -> Transfer:
 
 
 def full_path(setting: Setting) -> Setting:
-    """A file or folder by its full path, so that it means the same from everywhere; other text as it is."""
+    """A file or folder by its full path, so that it is valid in any working directory; other text unchanged."""
     part, _, source = str(setting.value or "").partition("=")
     for before, text in (("", str(setting.value)), (f"{part}=", source)):
         path = Path(text).expanduser()
@@ -61,7 +61,7 @@ def prepared(
 ) -> tuple[dict[str, Setting], Preprocessing]:
     """The settings of the preprocessing, and the preprocessing for the plan's input.
 
-    Settings at their defaults are taken from the weights, where these record them.
+    Settings at their defaults are taken from the weights, if these record them.
     """
     size = plan.image
     theirs = weights.preprocessing.with_input(size) if weights and weights.preprocessing else None
@@ -69,7 +69,7 @@ def prepared(
         return settings, Preprocessing.from_settings(size, settings["resize"].value, settings["normalize"].value)
     normalize = {"mean": list(theirs.mean), "std": list(theirs.std)} if theirs.mean else None
     taken: dict[str, Any] = {"normalize": normalize}
-    if weights and not weights.part:  # the images of a part are not resized for it, but for the whole network
+    if weights and not weights.part:  # for a part, images are resized as for the whole network
         taken["resize"] = theirs.resize
     inherited = {k: Setting(v, "weights") for k, v in taken.items() if settings[k].source == "default"}
     settings = settings | inherited
@@ -82,7 +82,7 @@ def prepared(
 def remarks(
     weights: Weights | None, moved: Transfer | None, preprocessing: Preprocessing, classes: tuple[str, ...]
 ) -> list[str]:
-    """For the start of a run: the weights, what of them was copied, how images are prepared, and what they expect."""
+    """Lines for the header of a run: the weights, what was copied of them, and the preprocessing of images."""
     if weights is None:
         return []
     renamed = moved.renamed if moved else ""

@@ -1,7 +1,7 @@
 """The setting `init`: the initialization of convolutions, in place of PyTorch's random weights; biases start at 0.
 
-`prior` is for the scores of a detector: the weights are PyTorch's, and the bias starts where every score is 0.01, so
-that the many cells without an object do not drown the first steps (Lin et al., "Focal loss", 2017).
+`prior` is for the scores of a detector: the weights are PyTorch's, and the bias is such that every score is 0.01, so
+that the many cells without an object do not dominate the first steps (Lin et al., "Focal loss", 2017).
 """
 
 import math
@@ -15,9 +15,9 @@ from cnn_cli.errors import UsageError
 from cnn_cli.language.freezing import is_frozen
 from cnn_cli.tasks.base import sum_type
 
-IMAGES = 5000  # training images whose patches are whitened
+IMAGES = 5000  # training images from whose patches the whitening is computed
 _PRIOR = 0.01
-_EPS = 5e-4  # added to the variance in each direction: those that hardly vary are not blown up without limit
+_EPS = 5e-4  # added to the variance in each direction, which limits the scaling of those that hardly vary
 
 
 class _Reached(Exception):
@@ -28,8 +28,8 @@ class _Reached(Exception):
 def initialize(network: nn.Module, init: Mapping[str, str], batches: Callable[[], Iterable[Tensor]]) -> None:
     """Set the weights of the convolutions whose names match the globs, in place; the first glob that matches counts.
 
-    batches: gives training images (b, C, H, W) in [0, 1], which whitening looks at. UsageError for a glob that matches
-    no convolution, and for a convolution that a method does not suit.
+    batches: returns training images (b, C, H, W) in [0, 1], for whitening. UsageError for a glob that matches no
+    convolution, and for a convolution to which a method cannot be applied.
     """
     convolutions = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv1d | nn.Conv2d)}
     chosen = {n: next((glob for glob in init if is_frozen(n, [glob])), None) for n in convolutions}
@@ -52,7 +52,7 @@ def initialize(network: nn.Module, init: Mapping[str, str], batches: Callable[[]
 
 
 def _identity(name: str, layer: nn.Conv1d | nn.Conv2d) -> Tensor:
-    """The first outputs pass the inputs on, one each (torch.nn.init.dirac_); those beyond keep PyTorch's weights."""
+    """The first outputs are the inputs (torch.nn.init.dirac_); further ones keep PyTorch's weights."""
     if layer.groups > 1:
         raise UsageError(f"init: dirac needs a convolution without groups, but layer {name} has {layer.groups}")
     weight = layer.weight.clone()
@@ -61,10 +61,11 @@ def _identity(name: str, layer: nn.Conv1d | nn.Conv2d) -> Tensor:
 
 
 def _whitening(network: nn.Module, name: str, batches: Callable[[], Iterable[Tensor]]) -> Tensor:
-    """The principal components of the patches that the layer sees, each divided by its deviation; and their negatives.
+    """The principal components of the layer's input patches, each divided by its standard deviation; and their
+    negatives.
 
-    So the outputs are uncorrelated and of equal variance (Page, "How to train your ResNet", 2018), and with the
-    negatives ReLU and its kin lose nothing.
+    So the outputs are uncorrelated and of equal variance (Page, "How to train your ResNet", 2018), and due to the
+    negatives no information is lost in a ReLU.
     """
     layer = network.get_submodule(name)
     if not isinstance(layer, nn.Conv2d) or layer.groups > 1:

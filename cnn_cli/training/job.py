@@ -1,4 +1,4 @@
-"""A training job: everything that is fixed during training, and what follows from it for each epoch."""
+"""A training job: everything that is fixed during training, and the order, batches and augmentation of each epoch."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ from cnn_cli.training.state import State
 
 @dataclass(frozen=True)
 class Job:
-    """What does not change while a network trains."""
+    """Everything that does not change while a network is trained."""
 
     plan: Plan
     settings: dict[str, Setting]
@@ -39,7 +39,7 @@ class Job:
     world: World
 
     def __getitem__(self, name: str) -> Any:
-        """The value of a setting; None where it has no meaning in this run."""
+        """The value of a setting; None if it does not apply to this run."""
         return self.settings[name].value if name in self.settings else None
 
     @property
@@ -91,11 +91,11 @@ class Job:
         return epoch, state.step - (epoch - 1) * self.steps
 
     def done(self, state: State) -> bool:
-        """Whether nothing is left to train or evaluate: all epochs, or `patience` of them without a better one."""
+        """Whether training is complete: all epochs are done, or `patience` of them without improvement."""
         return state.step == state.start and (state.step >= self.total or self.stale(state.history))
 
     def stale(self, history: Sequence[dict[str, Any]]) -> bool:
-        """Whether `patience` epochs have gone by since the best one."""
+        """Whether `patience` epochs have passed since the best one."""
         if not self["patience"] or not history:
             return False
         ranks = [rank(row[f"val_{self.task.metric}"], row["val_loss"]) for row in history]
@@ -103,7 +103,7 @@ class Job:
 
     @property
     def evaluated(self) -> str:
-        """The split that is evaluated after every epoch: val where there is one, else test, which never chooses."""
+        """The split that is evaluated after every epoch: val, else test, which is never used to choose the best."""
         return next((name for name in ("val", "test") if name in self.data.splits), "")
 
     @property
@@ -115,7 +115,7 @@ class Job:
         return Augmentation.from_settings(self.values, self.metadata.preprocessing.mean)
 
     def sample(self) -> Iterator[Tensor]:
-        """Batches of some of the training images, spread evenly over all of them, whole and in [0, 1]."""
+        """Batches of a sample of the training images, evenly spaced, uncropped and in [0, 1]."""
         split = self.data.splits["train"]
         index = torch.arange(0, len(split), max(1, len(split) // IMAGES), device=split.device)[:IMAGES]
         return (x for x, _ in iterate_batches(split, torch.split(index, 500), self.device))
@@ -130,19 +130,20 @@ class Job:
         return order[: self.images].to(split.device)
 
     def batches(self, epoch: int, first: int) -> list[tuple[Tensor, float]]:
-        """The batches of an epoch from the one numbered `first`: indices, and the weight of their loss (`_shares`)."""
+        """The batches of an epoch from number `first` on: indices, and the weight of their loss (`_shares`)."""
         count = min(self.steps, self.total - (epoch - 1) * self.steps)  # the last epoch may be a fraction of one
         return list(self._shares(torch.split(self.order(epoch), self["batch_size"])[first:count], epoch))
 
     def draws(self, epoch: int) -> Tensor:
-        """What augmentation does to each training image in an epoch, as draw_augmentations()."""
+        """The augmentation of each training image in an epoch, as draw_augmentations() returns it."""
         height, width = self.plan.input[1:]
         return draw_augmentations(
             len(self.data.splits["train"]), self["seed"], epoch, self.augmentation, (height, width)
         )
 
     def augment(self, epoch: int) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-        """What augmentation does to a batch of an epoch, (images, targets, indices) → both; None without any."""
+        """The function that augments a batch, (images, targets, indices) → images, targets; None without
+        augmentation."""
         if not self.augmentation:
             return None
         table = self.draws(epoch).to(self.device)
@@ -166,7 +167,7 @@ class Job:
             weight, total = (self.task.weight(t) for t in (self.world.shard(batch_targets), batch_targets))
             if weight:
                 yield self.world.shard(batch), weight * self.world.size / total
-            else:  # every process takes every step: here with an image that does not count
+            else:  # every process takes every step: this one with an image of weight 0
                 weights = [self.task.weight(target) for target in torch.split(batch_targets, 1)]
                 yield batch[weights.index(max(weights))].unsqueeze(0), 0.0
 

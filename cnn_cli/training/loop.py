@@ -34,11 +34,11 @@ from cnn_cli.training.state import State, save_state
 
 LOG = "metrics.jsonl"
 SAVE_EVERY = 300  # seconds
-_CHECK_EVERY = 50  # steps between checks of the loss, each of which waits for the device
+_CHECK_EVERY = 50  # steps between checks of the loss, each of which synchronizes with the device
 
 
 def train(job: Job, state: State, signals: Signals) -> None:
-    """Train until all epochs are done, from wherever `state` is; the run folder holds the state at all times.
+    """Train from `state` until all epochs are done; the run folder always has a state to resume from.
 
     StoppedError after a signal and DivergedError for a loss that is not finite, both with the last good state saved.
     """
@@ -80,7 +80,7 @@ def _train_epochs(job: Job, state: State, signals: Signals, progress: Progress) 
     while not job.done(state):
         epoch, _ = job.place(state)
         clock = time.perf_counter()
-        if state.optimizer.freeze_finished(epoch) or network is None:  # other gradients: another engine and graph
+        if state.optimizer.freeze_finished(epoch) or network is None:  # new DDP wrapper and graph
             network = None
             network = wrapped(state.network, job.plan.input, job["precision"], state.device, job.world)
             if graph:
@@ -110,7 +110,7 @@ def _train_epochs(job: Job, state: State, signals: Signals, progress: Progress) 
 
 
 def _steps(job: Job, state: State, network: nn.Module, graph: StepGraph | None) -> Iterator[None]:
-    """Take the remaining steps of the current epoch, one at each turn."""
+    """Take the remaining steps of the current epoch, one per iteration."""
     epoch, done = job.place(state)
     parts = job.batches(epoch, done)
     if graph is None:
@@ -135,7 +135,7 @@ def _steps(job: Job, state: State, network: nn.Module, graph: StepGraph | None) 
 
 
 def _step(job: Job, state: State, network: nn.Module, x: Tensor, targets: Tensor, share: float) -> None:
-    """Move the weights by the gradients of a batch, x (b, C, H, W); they count `share` in all processes together."""
+    """A training step on a batch, x (b, C, H, W), whose loss has the weight `share` in the mean over all processes."""
     key, size = (job["seed"], job.epoch(state), state.step), job.plan.input[1:]
     x, others, own = mix(x, targets, job["mixup"], job["cutmix"], *key, size)
     state.optimizer.zero_grad()
@@ -153,7 +153,7 @@ def _step(job: Job, state: State, network: nn.Module, x: Tensor, targets: Tensor
 
 
 def _step_graph(job: Job, state: State, network: nn.Module) -> StepGraph | None:
-    """The step as a CUDA graph; None where the device, the data or a setting does not allow it."""
+    """The step as a CUDA graph; None if the device, the data or a setting does not allow it."""
     split = job.data.splits["train"]
     images, targets = split.images, split.targets
     if not ("cuda-graph" in job["fast"] and isinstance(images, Tensor) and images.is_cuda and job.world.size == 1):
@@ -173,7 +173,7 @@ def _step_graph(job: Job, state: State, network: nn.Module) -> StepGraph | None:
 
 
 def _pause(job: Job, state: State, signals: Signals, saved: float, poll: Poll, now: bool = False) -> float:
-    """Stop if a signal has arrived, save if it is time to → when it was saved. Several processes do so together."""
+    """Stop if a signal has arrived, save if it is time → the time of the last save. All processes do so together."""
     due = job.world.is_main and time.monotonic() - saved > SAVE_EVERY
     stop, due = poll.any(bool(signals.received), due, now=now)
     if stop:
@@ -188,7 +188,7 @@ def _finish_epoch(job: Job, state: State, signals: Signals, poll: Poll) -> None:
     """Evaluate, log the epoch, keep the weights if they are the best so far, save."""
     started, trained = time.perf_counter(), state.seconds
     network, result = state.result_network, None
-    job.world.broadcast(*state.network.buffers(), *network.buffers())  # each process has seen other images
+    job.world.broadcast(*state.network.buffers(), *network.buffers())  # BatchNorm statistics differ between processes
     if job.evaluated:
         split = job.data.splits[job.evaluated]
         result = evaluate(network, split, job.task, job.inference, lambda: _stop_if_requested(signals, poll), job.world)
@@ -240,9 +240,9 @@ def _stop_if_requested(signals: Signals, poll: Poll) -> None:
 
 
 def save(job: Job, state: State) -> None:
-    """Write last.pt and metrics.jsonl. Weights that are not finite are never written: the previous state stays.
+    """Write last.pt and metrics.jsonl. DivergedError for weights that are not finite: the previous state is kept.
 
-    Every process must call it; the first one writes.
+    Every process must call it; the main one writes.
     """
     if not state.finite():
         raise DivergedError(_diverged(job, state, "a weight is not finite"))

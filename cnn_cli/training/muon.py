@@ -1,7 +1,7 @@
 """Muon: momentum with orthogonalized updates, for matrices and for convolutions.
 
-Keller Jordan, "Muon: An optimizer for hidden layers in neural networks", 2024. PyTorch's own torch.optim.Muon, which
-takes matrices only; the kernels of a convolution are laid out as a matrix with a row for each output channel.
+Keller Jordan, "Muon: An optimizer for hidden layers in neural networks", 2024. As torch.optim.Muon, which only accepts
+matrices; here the kernels of a convolution are flattened to a matrix with a row for each output channel.
 """
 
 import math
@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, addmm, bfloat16
 
-_A, _B, _C = 3.4445, -4.7750, 2.0315  # of the quintic that brings singular values near 1
+_A, _B, _C = 3.4445, -4.7750, 2.0315  # coefficients of the quintic that brings singular values near 1
 
 
 def muon_step(
@@ -25,7 +25,7 @@ def muon_step(
 ) -> None:
     """Step `parameter` (out, …) in place; `momentum`, of its shape, is the running mean of its gradients.
 
-    dtype: of the Newton-Schulz steps; PyTorch takes bfloat16, which is slow on CPUs that multiply only float32.
+    dtype: that of the Newton-Schulz steps; PyTorch uses bfloat16, which is slow on CPUs without instructions for it.
     """
     momentum.lerp_(gradient, 1 - beta)
     update = gradient.lerp(momentum, beta) if nesterov else momentum
@@ -40,7 +40,7 @@ def muon_step(
 
 
 def orthogonal(matrix: Tensor, ns_steps: int = 5, dtype: torch.dtype = bfloat16) -> Tensor:
-    """(m, n) → about U·Vᵀ of its singular value decomposition, by so many Newton-Schulz steps."""
+    """(m, n) → approximately U·Vᵀ of its singular value decomposition, by Newton-Schulz iterations."""
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.to(dtype, copy=True)
     x = x.T if tall else x

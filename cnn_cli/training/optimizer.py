@@ -1,7 +1,7 @@
 """Optimizers by name and parameter, and learning-rate schedules, which are pure functions of the step.
 
-The mathematics is PyTorch's own, called by its functions: with the settings of its classes the bits are theirs too. The
-classes themselves would load PyTorch's compiler with the first one made, a second or more of every start.
+The steps are PyTorch's functional optimizers, bitwise equal to its optimizer classes. The classes themselves would
+import PyTorch's compiler, which takes a second or more at every start.
 """
 
 import math
@@ -32,10 +32,10 @@ _BUFFERS = {
 
 @dataclass
 class Group:
-    """Parameters with the same settings. `lr` is the one that was set, `rate` the scheduled one of this step.
+    """Parameters with the same settings. `lr` is the setting, `rate` the scheduled learning rate of this step.
 
-    `epochs`: how many of the first epochs they are trained in, None for all of them.
-    `buffers` holds a tensor a parameter under each name; `steps` counts the steps of each parameter.
+    `epochs`: the number of epochs for which they are trained, None for all.
+    `buffers`: by name, a tensor for each parameter; `steps` counts the steps of each parameter.
     """
 
     optimizer: str
@@ -54,7 +54,7 @@ class Group:
 
     @property
     def step_size(self) -> float | Tensor:
-        """The rate as the kernels take it: in a tensor where a step can be recorded as a CUDA graph."""
+        """The rate as an argument of the kernels: a tensor if the step can be recorded as a CUDA graph."""
         return self.rate if self.rate_tensor is None else self.rate_tensor
 
     def __str__(self) -> str:
@@ -66,13 +66,13 @@ class Group:
 
 
 class Optimizer:
-    """All groups. The first has the main settings, and its learning rate is printed.
+    """All parameter groups. The first has the main settings, and its learning rate is printed.
 
-    `capturable`: a step can be recorded as a CUDA graph, since the rates reach it as tensors.
+    `capturable`: a step can be recorded as a CUDA graph, since learning rates are passed as tensors.
     """
 
     def __init__(self, groups: Sequence[Group], fused: bool) -> None:
-        """fused: one kernel per step, where PyTorch has it."""
+        """fused: one kernel per step, if PyTorch has it."""
         self.groups, self.fused = list(groups), fused
         self.capturable = fused and all(p.is_cuda for group in groups for p in group.parameters)
         for group in self.groups:
@@ -80,7 +80,7 @@ class Optimizer:
             group.steps = [torch.zeros((), device=p.device if fused else "cpu") for p in group.parameters]
 
     def rate(self, schedule: Callable[[float], float]) -> None:
-        """Set every group's rate: the schedule maps its lr to it."""
+        """Set the rate of every group to the schedule of its lr."""
         for group in self.groups:
             group.rate = schedule(group.lr)
             if self.capturable:
@@ -89,7 +89,7 @@ class Optimizer:
                 group.rate_tensor.fill_(group.rate)
 
     def freeze_finished(self, epoch: int) -> bool:
-        """Freeze the groups whose epochs are over in epoch 1, 2, …; whether that changed anything."""
+        """Freeze the groups whose epochs are over in epoch 1, 2, …, and return whether that changed anything."""
         finished = [g for g in self.groups if g.epochs is not None and epoch > g.epochs]
         changed = [p for group in finished for p in group.parameters if p.requires_grad]
         for parameter in changed:
@@ -119,7 +119,7 @@ class Optimizer:
         return [{"names": list(g.names), "rate": g.rate, "steps": g.steps, **g.buffers} for g in self.groups]
 
     def load_state_dict(self, document: Sequence[Mapping[str, Any]]) -> None:
-        """Put back what state_dict() gave, into an optimizer of the same settings."""
+        """Restore what state_dict() returned, in an optimizer with the same settings."""
         for group, saved in zip(self.groups, document, strict=True):
             assert saved["names"] == list(group.names)
             group.rate = saved["rate"]
@@ -129,7 +129,7 @@ class Optimizer:
 
 
 def _adam(group: Group, chosen: list[int], fused: bool) -> None:
-    """Adam, and AdamW, which decouples the decay of the weights. PyTorch's defaults for the rest."""
+    """Adam, and AdamW, with decoupled weight decay; PyTorch's defaults for other arguments."""
     parameters, gradients, means, squares = _tensors(group, chosen, *_ADAM)
     adam(
         parameters,
@@ -151,7 +151,7 @@ def _adam(group: Group, chosen: list[int], fused: bool) -> None:
 
 
 def _sgd(group: Group, chosen: list[int], fused: bool) -> None:
-    """SGD; PyTorch begins a momentum with the first gradient, which a buffer of zeros equals without dampening."""
+    """SGD. A buffer of zeros is equal to PyTorch's, which starts with the first gradient, without dampening."""
     parameters, gradients, momenta = _tensors(group, chosen, "momentum")
     sgd(
         parameters,
@@ -168,7 +168,7 @@ def _sgd(group: Group, chosen: list[int], fused: bool) -> None:
 
 
 def _muon(group: Group, chosen: list[int], fused: bool) -> None:
-    """PyTorch's Muon; with `fused`, a CPU that is slow at bfloat16 computes in float32."""
+    """Muon; with `fused`, in float32 on a CPU that is slow at bfloat16."""
     device = group.parameters[0].device
     dtype = torch.float32 if fused and device.type == "cpu" and not fast_bf16(device) else torch.bfloat16
     for parameter, gradient, momentum in zip(*_tensors(group, chosen, "momentum"), strict=True):
@@ -185,10 +185,10 @@ _STEP = {"sgd": _sgd, "adam": _adam, "adamw": _adam, "muon": _muon}
 
 
 def make_optimizer(network: nn.Module, settings: Mapping[str, Any], last: str = "") -> Optimizer:
-    """The optimizer of the settings over what is not frozen, each parameter in the first group that matches it.
+    """The optimizer of all parameters that are not frozen, each in the first group that matches it.
 
-    last: the name of the layer that makes the output. Muon is for matrices; biases, normalization layers and
-    the last layer are optimized by AdamW, as its author recommends. UsageError for a group that matches nothing.
+    last: the name of the layer that computes the output. Muon is for matrices; biases, normalization layers and the
+    last layer are optimized by AdamW, as its author recommends. UsageError for a group that matches nothing.
     """
     free = {name: p for name, p in network.named_parameters() if p.requires_grad}
     groups = []
@@ -221,7 +221,7 @@ def make_optimizer(network: nn.Module, settings: Mapping[str, Any], last: str = 
 
 
 def _group(parameters: dict[str, nn.Parameter], settings: Mapping[str, Any], entry: Mapping[str, Any]) -> Group:
-    """What the entry says, else what the main settings say of the same optimizer, else its default."""
+    """The group of an entry; further values are the main settings for the same optimizer, else its defaults."""
     optimizer = entry.get("optimizer", settings["optimizer"])
     same = optimizer == settings["optimizer"]
     for name in entry:
@@ -249,12 +249,11 @@ def _group(parameters: dict[str, nn.Parameter], settings: Mapping[str, Any], ent
 def learning_rate(step: int, total: int, steps: int, settings: Mapping[str, Any], lr: float) -> float:
     """The learning rate of `lr` at step 0, 1, …, total−1, with `steps` per epoch.
 
-    warmup: from lr/n in equal parts up to lr within n steps; what follows begins after them.
-    linear: from lr towards 0 in a straight line. cosine: in half a cosine (PyTorch's CosineAnnealingLR with
-    T_max=total, in its closed form). onecycle: PyTorch's OneCycleLR with its defaults, momentum apart: from lr/25 up to
-    lr within 30 % of the run, then down to lr/250,000. triangular: in straight lines from lr/5 up to lr within 23 % of
-    the run, then down to 0.07·lr (cifar10-airbench, Jordan 2024). step: multiplied by gamma after every step_size
-    epochs (PyTorch's StepLR).
+    warmup: linearly from lr/n to lr within n steps; the schedule begins after them.
+    linear: from lr to 0. cosine: half a cosine from lr to 0 (PyTorch's CosineAnnealingLR with T_max=total, in its
+    closed form). onecycle: PyTorch's OneCycleLR with its defaults, except that momentum is constant: from lr/25 to lr
+    within 30% of the run, then to lr/250,000. triangular: linearly from lr/5 to lr within 23% of the run, then to
+    0.07·lr (cifar10-airbench, Jordan 2024). step: multiplied by gamma after every step_size epochs (PyTorch's StepLR).
     """
     rising = round(float(settings["warmup"]) * steps)
     if step < rising:

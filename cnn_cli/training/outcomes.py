@@ -1,4 +1,4 @@
-"""What a network makes of each image of a split: what `cnn errors` sorts and `cnn compare` pairs."""
+"""The outcome of a network for each image of a split, which `cnn errors` sorts and `cnn compare` compares."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from cnn_cli.training.eval_report import EvaluationRequest, Setup, calibrated, e
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a split, fitted to the network's input; `names` are their files, or data set, split and number."""
+    """The images of a split, resized to the network's input; `names` are their files, or data set, split and number."""
 
     split: PreparedSplit
     data: str
@@ -52,7 +52,7 @@ class Images:
 
 @dataclass(frozen=True)
 class ClassOutcomes:
-    """Of each image the true and the predicted class, the probability of the latter, and the loss: arrays (n,).
+    """For each image, the true and the predicted class, the probability of the latter, and the loss: arrays (n,).
 
     Where the checkpoint has a temperature, probabilities are calibrated.
     """
@@ -72,8 +72,8 @@ class ClassOutcomes:
 
 @dataclass(frozen=True)
 class MaskOutcomes:
-    """Of each image the mean IoU, the mean loss of its pixels, `counts` (n, 3, K) of pixels that are right, true and
-    predicted, and what was confused most: `pairs` (n, 2) true and predicted class, `wrong` (n,) pixels of that pair.
+    """For each image the mean IoU, the mean loss of its pixels, `counts` (n, 3, K) of correct, true and predicted
+    pixels, and the largest confusion: `pairs` (n, 2) true and predicted class, `wrong` (n,) pixels of that pair.
 
     matrix: (K, K) pixels of all images. valid: (n,) pixels that are not void.
     """
@@ -90,8 +90,8 @@ class MaskOutcomes:
 
 @dataclass(frozen=True)
 class BoxOutcomes:
-    """The detections and objects of all images, in pixels of the network's input, their average precision, and what
-    each detection is. sizes: (n, 2) height and width of the original images."""
+    """The detections and objects of all images, in pixels of the network's input, their average precision, and the
+    type of each detection. sizes: (n, 2) height and width of the original images."""
 
     images: Images
     detections: Detections

@@ -1,4 +1,4 @@
-"""From settings and data to a job and its initial state; mistakes that can be found before training are found here."""
+"""From settings and data to a job and its initial state, with all checks that are possible before training."""
 
 import copy
 import math
@@ -55,7 +55,7 @@ def choose_device(name: str, deterministic: bool, world: World, threads: int | N
 
 
 def settle(settings: dict[str, Setting], device: torch.device) -> dict[str, Setting]:
-    """The settings with what `auto` stands for on this device, so that the run shows it and resumes with it."""
+    """The settings with `auto` replaced by its value for this device, so that the run shows it and resumes with it."""
     precision = settings["precision"]._replace(value=speedups.chosen_precision(settings["precision"].value, device))
     fast = settings["fast"]._replace(value=speedups.chosen(settings["fast"].value, device))
     return settings | {"precision": precision, "fast": fast}
@@ -69,7 +69,7 @@ def make_job(
     device: torch.device,
     folder: SharedFolder,
 ) -> Job:
-    """Fit the data, choose the task, and check everything that would otherwise fail at the first step."""
+    """Prepare the data, choose the task, and check everything that would otherwise fail at the first step."""
     values, world = values_of(settings), folder.world
     if device.type == "cpu" and "keep-memory" in values["fast"]:
         keep_freed_memory()
@@ -91,10 +91,10 @@ def make_job(
 
 
 def initial_state(job: Job, moved: transfer.Transfer | None = None, resumed: bool = False) -> State:
-    """Fresh weights: the first use of the random numbers after the seed, so that anybody can draw the same.
+    """Random weights: the first use of the random number generator after seeding, so that they can be reproduced.
 
-    The setting `init` replaces some of them, and `moved` then those that come from elsewhere. resumed: all will be
-    replaced, so that none need be initialized.
+    The setting `init` replaces some of them, and `moved` those that come from another source. resumed: all will be
+    replaced, so that none needs to be initialized.
     """
     torch.manual_seed(job["seed"])
     network = add_normalization(build_plan(job.plan), job.metadata.preprocessing).to(job.device)
@@ -130,7 +130,7 @@ def _split(dataset: Dataset, settings: Mapping[str, Setting]) -> Dataset:
 
 
 def _same_images(dataset: Dataset, count: int) -> Dataset:
-    """The data with `count` training images, spread evenly over all of them, as train and val split alike."""
+    """The data with `count` training images, evenly spaced, as both train and val split."""
     train = dataset.splits["train"]
     count = min(count, len(train))
     few = train.subset(torch.arange(count) * len(train) // count)
@@ -146,7 +146,7 @@ def _check_augmentation(plan: Plan, values: Mapping[str, Any]) -> None:
 
 
 def _check_memory(plan: Plan, values: Mapping[str, Any], device: torch.device, batch: int) -> None:
-    """CnnError where weights, gradients, the optimizer's state, and one layer's input and output exceed the memory."""
+    """CnnError if weights, gradients, the optimizer's state, and one layer's input and output exceed the memory."""
     learning = sum(trainable_params(layer, values["freeze"]) for layer in plan.layers)
     copies = (
         1 + COPIES[values["optimizer"]] - (values["optimizer"] == "sgd" and not values["momentum"])

@@ -17,10 +17,10 @@ from cnn_cli.settings import BY_OPTIMIZER, SETTINGS, Setting, by_optimizer, reso
 
 @dataclass(frozen=True)
 class Request:
-    """`options` holds the settings that were given, None for the others; `say` shows a note to the user.
+    """`options`: the settings that were given, None for the others; `say` shows a note to the user.
 
-    Of a run to fine-tune or to repeat: `spec` is its network, as Plan.document(), and `settings` those to repeat, which
-    override the spec's.
+    For a run to fine-tune or to repeat: `spec` is its network, as Plan.document(), and `settings` those to repeat,
+    which override the spec's.
     """
 
     network: str
@@ -63,8 +63,8 @@ class Request:
 
 
 def complete(request: Request) -> Request:
-    """The request with what its NETWORK stands for: a run or checkpoint to fine-tune on the data given, or the
-    config.yaml of a run to repeat; others as they are."""
+    """The request completed by its NETWORK if that is a run or checkpoint to fine-tune on the given data, or the
+    config.yaml of a run to repeat; other requests unchanged."""
     path = Path(request.network)
     if request.spec:
         return request
@@ -79,8 +79,8 @@ def complete(request: Request) -> Request:
 
 
 def _repeat(request: Request, path: Path) -> Request:
-    """What came from the initial weights, or is as the spec or the defaults have it, comes from there again. Options
-    override what the file says."""
+    """The request to repeat a run. Settings from the initial weights, the spec or the defaults are determined again by
+    these; options override the settings of the file."""
     import yaml
 
     try:
@@ -94,7 +94,7 @@ def _repeat(request: Request, path: Path) -> Request:
 
 
 def _comes_again(name: str, setting: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether a setting of config.yaml has its value without being repeated."""
+    """Whether a setting of config.yaml gets the same value without being repeated."""
     usual = SETTINGS[name].default if name in SETTINGS else None
     if name in BY_OPTIMIZER:
         usual = by_optimizer(name, config["settings"]["optimizer"]["value"])
@@ -105,7 +105,7 @@ def _comes_again(name: str, setting: Mapping[str, Any], config: Mapping[str, Any
 
 
 def resolve_settings(request: Request, plan: Plan) -> dict[str, Setting]:
-    """Every setting of the run that is requested; UsageError where the network has no recipe of that name."""
+    """Every setting of the requested run; UsageError if the network has no recipe of that name."""
     name, recipe = request.recipe, plan.recipes.get(request.recipe, {})
     if name and not plan.recipes:
         raise UsageError(f"{plan.network} has no recipes; leave out --recipe")

@@ -18,9 +18,9 @@ from cnn_cli.training.request import Request
 
 
 def run_to_resume(request: Request, run: Path | None) -> Path:
-    """The run that is named, by its folder or its previous.pt, or else the newest of the network.
+    """The run that is named by its folder or its previous.pt, else the newest run of the network.
 
-    UsageError where there is none.
+    UsageError if there is none.
     """
     if run and run.name == PREVIOUS and run.is_file():
         return run
@@ -56,7 +56,7 @@ def check_network(requested: str, network: str, run: Path) -> None:
 
 
 def check_processes(file: Path, before: int, now: int) -> None:
-    """UsageError for another number of processes: a run's random numbers belong to them, one generator each."""
+    """UsageError for another number of processes, since each has its own random number generator."""
     if before == now:
         return
     hint = World(size=before).resume_hint(file.parent, *([str(file)] if file.name == PREVIOUS else []))
@@ -66,7 +66,7 @@ def check_processes(file: Path, before: int, now: int) -> None:
 def resumed_settings(saved: Mapping[str, Any], request: Request, run: Path, steps: int) -> dict[str, Setting]:
     """The run's settings, of which only `epochs` may grow and `workers` change; UsageError lists other differences.
 
-    saved: {name: [value, source]} of last.pt; steps: how many are done.
+    saved: {name: [value, source]} of last.pt; steps: the number of steps done.
     """
     settings = {name: Setting(*setting) for name, setting in saved.items()}
     asked = {n: s for n, s in asked_for(request.options, os.environ).items() if s.value != "auto"}

@@ -1,7 +1,6 @@
 """A run from its beginning to its end: settings, folder, data, network; then the loop; then the report.
 
-Whatever can be known to be wrong is found before the first step, in the order of its cost: settings, device, folder,
-data.
+Everything that can be checked is checked before the first step, the cheapest first: settings, device, folder, data.
 """
 
 import os
@@ -81,9 +80,9 @@ def begin(request: Request) -> RunResult | None:
 
 
 def resume(request: Request, run: Path) -> RunResult | None:
-    """Resume a run exactly where it stopped → its result, in the main process; a finished run stays as it is.
+    """Resume a run exactly where it stopped → its result, in the main process; a finished run is not changed.
 
-    run: its folder, or in that its previous.pt, which then replaces last.pt.
+    run: its folder, or the previous.pt in it, which then replaces last.pt.
     """
     file = run if run.name == PREVIOUS else run / LAST
     run, world = file.parent, current_world()
@@ -119,7 +118,7 @@ def resume(request: Request, run: Path) -> RunResult | None:
             if world.is_main:
                 if file.name == PREVIOUS:
                     put_back(file, run / LAST)
-                (run / CURVES).unlink(missing_ok=True)  # it says that the run is finished, which it no longer is
+                (run / CURVES).unlink(missing_ok=True)  # it marks a finished run, which this no longer is
                 write_log(job, state)  # a run that was killed may have ended between its state and its log
                 write_config(job, request.command, request.args)
                 request.say(run_header(job, state, request.args, verbose=request.verbose))
@@ -127,7 +126,7 @@ def resume(request: Request, run: Path) -> RunResult | None:
 
 
 def _plan_and_settings(request: Request) -> tuple[Plan, dict[str, Setting]]:
-    """The network and the settings, with the mistakes that need neither data nor device found."""
+    """The network and the settings, after all checks that need neither data nor device."""
     plan = request.plan()
     settings = resolve_settings(request, plan)
     if settings["data"].value is None:
@@ -148,7 +147,7 @@ def _warn(request: Request, world: World) -> None:
 
 
 def _device_name(request: Request, metadata: Metadata, world: World) -> str:
-    """The device asked for, else the one that the run was on."""
+    """The requested device, else that of the run."""
     before = str(metadata.facts["on"])
     if request.device != "auto":
         return request.device
@@ -156,7 +155,7 @@ def _device_name(request: Request, metadata: Metadata, world: World) -> str:
 
 
 def _same_dataset(request: Request, settings: dict[str, Setting], metadata: Metadata, run: Path) -> Dataset:
-    """The run's data; UsageError where it has changed since, or is not there anymore."""
+    """The run's data; UsageError if it has changed since, or no longer exists."""
     if is_missing(settings["data"].value):
         raise moved(settings["data"].value)
     folder = resolve_data_dir(request.data_dir, metadata.data["folder"])

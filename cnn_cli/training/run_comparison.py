@@ -1,4 +1,4 @@
-"""`cnn compare`: runs on the same images, in pairs with the first, and whether their difference could be chance."""
+"""`cnn compare`: runs on the same images, each compared with the first, with tests of significance."""
 
 import json
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _METRICS = {ClassOutcomes: "accuracy", MaskOutcomes: "mIoU", BoxOutcomes: "AP"}
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run, or the runs of several seeds as one, under the letter that the tables have."""
+    """A run, or the runs of several seeds as one, with its letter in the tables."""
 
     letter: str
     name: str
@@ -60,8 +60,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Several candidates and the difference of each to the first. Of m differences each is judged at a level of
-    5%/m (Bonferroni), so that comparing many finds no more by chance."""
+    """Several candidates and the difference of each to the first. With m differences, the significance level is 5%/m
+    (Bonferroni correction)."""
 
     candidates: tuple[Candidate, ...]
     differences: tuple[Difference, ...]
@@ -76,7 +76,7 @@ class RunComparison:
         return _METRICS[type(self.candidates[0].outcomes[0])]
 
     def is_different(self, difference: Difference) -> bool:
-        """Whether chance is no good explanation."""
+        """Whether the difference is significant."""
         return difference.p * len(self.differences) < 1 - LEVEL
 
     def verdict(self, other: Candidate, difference: Difference) -> str:
@@ -168,7 +168,7 @@ def compare_runs(
 ) -> RunComparison:
     """Run all of them over the same split. candidates: a name, and the runs of one or more seeds.
 
-    UsageError for other tasks, classes or images, and for a single run beside a group of seeds.
+    UsageError for different tasks, classes or images, and for a mix of single runs and groups of seeds.
     """
     groups = {len(runs) > 1 for _, runs in candidates}
     if len(groups) > 1:
@@ -181,7 +181,7 @@ def compare_runs(
 
 
 def compare_candidates(candidates: Sequence[Candidate]) -> RunComparison:
-    """Candidates whose outcomes are known. UsageError for other tasks, classes or images."""
+    """Compare candidates whose outcomes are known. UsageError for different tasks, classes or images."""
     first = candidates[0].outcomes[0]
     for candidate in candidates:
         for one in candidate.outcomes:
@@ -191,8 +191,8 @@ def compare_candidates(candidates: Sequence[Candidate]) -> RunComparison:
 
 
 def sides(a: Outcomes, b: Outcomes) -> tuple[list[int], list[int]]:
-    """The images that only A gets right, and those that only B does, the clearest first; of masks by mean IoU, of boxes
-    by the number of objects that only one detects."""
+    """The images for which only A is right, and those for which only B is, the largest difference first; of masks by
+    mean IoU, of boxes by the number of objects that only one detects."""
     if isinstance(a, ClassOutcomes) and isinstance(b, ClassOutcomes):
         by_loss = np.argsort(-np.abs(a.losses - b.losses), kind="stable")
         return [int(i) for i in by_loss if a.right[i] and not b.right[i]], [
@@ -207,7 +207,7 @@ def sides(a: Outcomes, b: Outcomes) -> tuple[list[int], list[int]]:
 
 
 def _images_with(one: BoxOutcomes, objects: Array) -> list[int]:
-    """The images that have any of these objects (m,), the most first."""
+    """The images that have any of these objects (m,), those with most objects first."""
     counts = np.bincount(one.objects.images[objects], minlength=len(one.images))
     return [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
 
@@ -245,7 +245,7 @@ def _check_same(first: str, a: Outcomes, other: str, b: Outcomes) -> None:
 
 
 def _settings(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """The settings in which the runs differ, as `cnn runs` reads them; none where a candidate has no run folder."""
+    """The settings in which the runs differ, as `cnn runs` reads them; none if a candidate has no run folder."""
     rows = []
     for candidate in candidates:
         run = candidate.runs[0].run

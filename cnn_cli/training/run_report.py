@@ -1,4 +1,4 @@
-"""The header that a run prints, and config.yaml, which holds everything needed to repeat it."""
+"""The header that a run prints, and config.yaml, which has everything needed to repeat it."""
 
 import platform
 import re
@@ -26,7 +26,7 @@ from cnn_cli.training.state import State
 
 
 def data_facts(dataset: Dataset, settings: Mapping[str, Setting], folder: Path) -> dict[str, Any]:
-    """What evaluating or resuming later needs to know of the data."""
+    """Facts about the data that evaluating or resuming later needs."""
     values = {
         name: settings[name].value for name in ("val_fraction", "seed", "batch_size", "skip_unreadable", "annotations")
     }
@@ -39,7 +39,7 @@ def data_facts(dataset: Dataset, settings: Mapping[str, Setting], folder: Path) 
 
 
 def run_facts(device: torch.device, settings: Mapping[str, Setting]) -> dict[str, Any]:
-    """Settings, versions and machine: for people, in plain values."""
+    """Settings, versions and device, as plain values."""
     versions = {"cnn": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
     return {
         "settings": values_of(settings),
@@ -53,7 +53,7 @@ def run_facts(device: torch.device, settings: Mapping[str, Setting]) -> dict[str
 def write_config(job: Job, command: str, args: Mapping[str, Any]) -> None:
     """config.yaml: command line, settings with their sources, data and class names, device, versions, spec.
 
-    args: the arguments of --set. Where there is a file, its command and arguments stay, and this command is added to
+    args: the arguments of --set. If the file exists, its command and arguments are kept, and this command is added to
     those that resumed the run.
     """
     import yaml
@@ -61,7 +61,7 @@ def write_config(job: Job, command: str, args: Mapping[str, Any]) -> None:
     path = job.run / CONFIG
     before: Any = {}
     if path.is_file():
-        with suppress(yaml.YAMLError, UnicodeDecodeError):  # damaged: it is written anew
+        with suppress(yaml.YAMLError, UnicodeDecodeError):  # damaged: it is replaced
             before = yaml.safe_load(path.read_text("utf-8"))
     commands: dict[str, Any] = {"command": command}
     if isinstance(before, dict) and "command" in before:
@@ -128,7 +128,7 @@ _SOURCES = {"option": "options", "recipe": "recipe", "spec": "spec", "weights": 
 def _by_source(
     settings: Mapping[str, Setting], args: Mapping[str, Any], verbose: bool, repeated: bool
 ) -> list[tuple[str, str]]:
-    """`spec: data fashion-mnist, batch_size 64`: a row for each place that settings came from."""
+    """`spec: data fashion-mnist, batch_size 64`: a row for each source of settings."""
     groups: dict[str, list[str]] = {"options": [f"{name} {as_typed(value)}" for name, value in args.items()]}
     for name, (value, source) in settings.items():
         groups.setdefault(_SOURCES.get(source, "variables"), []).append(f"{name} {as_typed(value)}")
@@ -144,7 +144,7 @@ class _Wrapper(textwrap.TextWrapper):
 
 
 def _wrapped(title: str, text: str) -> str:
-    """`title` in a column of its own, the text beside it."""
+    """`title` in a first column, and the text, wrapped, in a second one."""
     indent = " " * 11
     lines = _Wrapper(terminal_width(), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False).wrap(
         text

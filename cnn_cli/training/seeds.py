@@ -29,7 +29,7 @@ SUMMARY = "seeds.json"
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One seed: its run, the epoch of its best weights, and what they reached."""
+    """One seed: its run, the epoch of its best weights, and their result."""
 
     seed: int
     run: Path
@@ -39,7 +39,7 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class SeedsResult:
-    """Runs that differ in their seed alone, and the results of their best weights."""
+    """Runs that differ only in their seed, and the results of their best weights."""
 
     network: str
     data: str
@@ -47,7 +47,7 @@ class SeedsResult:
     runs: tuple[SeedRun, ...]
 
     def document(self) -> dict[str, Any]:
-        """What seeds.json holds: the metric and the loss, each with its mean, deviation, least and most."""
+        """The content of seeds.json: metric and loss, each with mean, standard deviation, minimum and maximum."""
         first, results = self.runs[0].result, [run.result for run in self.runs]
         return {
             "network": self.network,
@@ -89,9 +89,9 @@ class SeedsResult:
 
 
 def train_seeds(request: Request, count: int, folder: Path | None = None, resume: bool = False) -> SeedsResult:
-    """Train with `count` seeds, each in a folder of its own, and write seeds.json.
+    """Train with `count` seeds, each in its own folder, and write seeds.json.
 
-    resume: in `folder`, finished runs stay, interrupted ones resume, and missing ones start.
+    resume: in `folder`, finished runs are kept, interrupted ones resumed, and missing ones started.
     """
     if count < 2:
         raise UsageError(f"--seeds must be at least 2, not {count}; for one run, use --seed")
@@ -141,7 +141,7 @@ def evaluate_seeds(
     *,
     output: Path | None = None,
 ) -> SeedsResult:
-    """Evaluate every run in a folder of seeds, and write each result beside its run, or to `output`/seed-N."""
+    """Evaluate every run in a folder of seeds, and write each result to its run folder, or to `output`/seed-N."""
     runs = []
     for seed, path in seed_runs(folder).items():
         loaded = load_trained(str(path), args=args, input=input)
@@ -153,7 +153,7 @@ def evaluate_seeds(
 
 
 def _same_experiment(request: Request, folder: Path) -> Request:
-    """A new seed takes network and settings from earlier ones, so that all are the same experiment."""
+    """The request with network and settings of earlier seeds, so that a new seed belongs to the same experiment."""
     file = next((path / LAST for path in sorted(folder.glob("seed-*")) if (path / LAST).is_file()), None)
     if file is None:
         return request

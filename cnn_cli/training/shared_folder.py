@@ -1,4 +1,4 @@
-"""The folder of a run among several processes: the main one makes and locks it, the others are told where it is."""
+"""The folder of a run in distributed training: the main process creates and locks it, and broadcasts its path."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from cnn_cli.distributed.world import World
 
 @dataclass(frozen=True)
 class SharedFolder:
-    """Where a run is kept, and the processes that share it."""
+    """The folder of a run, and the processes that share it."""
 
     path: Path
     world: World

@@ -16,9 +16,9 @@ class Stop(Exception):
 
 
 class Signals:
-    """What has arrived. `gentle` is set once there is a state to save; before, a signal ends the program at once.
+    """The signal that has arrived. `gentle` is set once there is a state to save; before, a signal ends the program.
 
-    together: one of several processes, whose launcher passes a signal on, perhaps more than once: it counts once.
+    together: one of several processes, whose launcher may forward a signal more than once; it then counts once.
     """
 
     gentle = False
@@ -32,9 +32,9 @@ class Signals:
         if self.received:
             raise Stop
 
-    def soon(self, seconds: float = 0.5) -> bool:
-        """Whether a signal arrives within `seconds`: one to the whole group may end the data workers first."""
-        end = time.monotonic() + seconds
+    def soon(self) -> bool:
+        """Whether a signal arrives within half a second: one to the whole group may end data-loading workers first."""
+        end = time.monotonic() + 0.5
         while not self.received and time.monotonic() < end:
             time.sleep(0.01)
         return bool(self.received)
@@ -47,7 +47,7 @@ class Signals:
             raise StoppedError("stopped before the first step", number)
         if again:
             raise StoppedError("stopped immediately; resume the run from its last saved state with --resume", number)
-        if not self.together:  # print() could be interrupted in itself
+        if not self.together:  # print() is not reentrant
             os.write(2, b"\nstopping after this step; a second signal stops immediately\n")
 
 

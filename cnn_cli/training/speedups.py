@@ -1,16 +1,14 @@
 """Speedups that do not change what a step computes. Each has a name in the setting `fast`.
 
-keep-memory       glibc keeps the memory of freed activations (device.keep_freed_memory). The same bits.
-pool-before-relu  max-pooling before the ReLU that it follows: equal values and gradients, a fourth of the work. The
-                  same bits.
-crop-unused       rows and columns of the image on which no output depends are left out. Equal but for rounding.
-channels-last     images and convolutions with the channels innermost, for which the kernels are faster. Equal but for
-                  rounding.
-fused-optimizer   one kernel for the whole optimizer step; Muon in float32 on CPUs that are slow at bfloat16. Equal but
-                  for rounding.
-cuda-graph        a step is recorded and replayed, so that a GPU does not wait for the host (cuda_graph.py). The same
-                  bits as without it. Not with streamed images, several processes, mixup or CutMix.
-max-pool-kernel   max-pooling without overlap by a kernel of its own (network/max_pooling.py). The same bits.
+keep-memory       glibc keeps the memory of freed activations (device.keep_freed_memory). Bitwise equal.
+pool-before-relu  max pooling before the ReLU that it follows, for a quarter of the work. Bitwise equal.
+crop-unused       rows and columns of the image on which no output depends are left out. Equal up to rounding.
+channels-last     images and convolutions in channels_last, which has faster kernels. Equal up to rounding.
+fused-optimizer   one kernel for the whole optimizer step; Muon in float32 on CPUs that are slow at bfloat16. Equal up
+                  to rounding.
+cuda-graph        a step is recorded and replayed, so that a GPU does not wait for the host (cuda_graph.py). Bitwise
+                  equal. Not with streamed images, several processes, mixup or CutMix.
+max-pool-kernel   a Triton kernel for max pooling without overlap (network/max_pooling.py). Bitwise equal.
 """
 
 import importlib.util
@@ -30,14 +28,14 @@ from cnn_cli.setting_kinds import FAST
 _ONLY = {"keep-memory": "cpu", "cuda-graph": "cuda", "max-pool-kernel": "cuda"}  # the device that a speedup is for
 _PAYS = {device: tuple(n for n in FAST if _ONLY.get(n, device) == device) for device in ("cpu", "cuda")}
 
-# Layers through which a crop at the lower right moves on: every value depends on its own window alone.
+# Layers whose input can be cropped at the lower right, since every value depends only on its own window.
 _WINDOWS = {"Conv2d", "MaxPool2d", "AvgPool2d"}
 
 
 def chosen(fast: str | tuple[str, ...], device: torch.device) -> tuple[str, ...]:
-    """The speedups that `auto` stands for on this device: those that pay off there. Others as they are.
+    """The given speedups, or for `auto` those that pay off on this device.
 
-    UsageError for a speedup of another device, or one that needs Triton, which PyTorch brings along for GPUs.
+    UsageError for a speedup of another device, or one that needs Triton, which comes with PyTorch for GPUs.
     """
     triton = importlib.util.find_spec("triton") is not None
     if fast == "auto":
@@ -51,7 +49,7 @@ def chosen(fast: str | tuple[str, ...], device: torch.device) -> tuple[str, ...]
 
 
 def chosen_precision(precision: str, device: torch.device) -> str:
-    """fp32 or bf16: what `auto` stands for on this device."""
+    """fp32 or bf16; `auto` is replaced by its value for this device."""
     return precision if precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
 
 
@@ -61,7 +59,8 @@ def computing(precision: str, device: torch.device) -> AbstractContextManager[An
 
 
 def prepare(network: nn.Module, fast: tuple[str, ...]) -> nn.Module:
-    """The module itself, its state_dict() unchanged, with the layout and the order of layers that `fast` names."""
+    """The module itself, with the speedups in `fast` that change its memory format or layers; state_dict() keeps its
+    names."""
     if "pool-before-relu" in fast:
         for module in network.modules():
             _pool_first(module)
@@ -73,7 +72,7 @@ def prepare(network: nn.Module, fast: tuple[str, ...]) -> nn.Module:
 
 
 def _pool_first(module: nn.Module) -> None:
-    """Let ReLU and the MaxPool2d right after it change places; neither has parameters, so that no name changes."""
+    """Swap ReLU and the MaxPool2d right after it; neither has parameters, so that no name in state_dict() changes."""
     if isinstance(module, nn.Sequential):
         pairs = list(zip(module._modules, list(module._modules)[1:], strict=False))
     elif isinstance(module, Graph):
@@ -87,16 +86,16 @@ def _pool_first(module: nn.Module) -> None:
 
 
 def layout(plan: Plan, fast: tuple[str, ...]) -> InputLayout:
-    """The memory format of images, and the part of them that the network uses: all of it where the output is a map."""
+    """The memory format of images, and the part of them that the network uses: all of it if the output is a map."""
     used = used_size(plan) if "crop-unused" in fast and len(plan.output) == 1 else plan.input[1:]
     return InputLayout(None if used == plan.input[1:] else (used[0], used[1]), "channels-last" in fast)
 
 
 def used_size(plan: Plan) -> tuple[int, int]:
-    """(height, width): the upper left part of the image on which alone the outputs depend.
+    """(height, width): the upper left part of the image on which the outputs depend.
 
-    Told from the chain of windows without padding that the network begins with; of what comes out of it, everything
-    counts as used.
+    Computed from the chain of unpadded windows with which the network begins; the output of that chain is assumed to be
+    used completely.
     """
     chain: list[Layer] = []
     for layer in plan.layers:
@@ -121,7 +120,7 @@ def used_size(plan: Plan) -> tuple[int, int]:
 
 
 def _taken_once(plan: Plan, layer: Layer) -> bool:
-    """Whether nothing else takes what this layer takes: a branch may look at what the chain leaves out."""
+    """Whether no other layer has the input of this one: a branch may use what the chain leaves out."""
     return sum(layer.takes[0] in other.takes for other in plan.layers) == 1
 
 

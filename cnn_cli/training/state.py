@@ -1,4 +1,4 @@
-"""The state of a run, to the step: all that an exact resume needs, as tensors and plain values."""
+"""The state of a run: everything that an exact resume at any step needs, as tensors and plain values."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +15,13 @@ from cnn_cli.training.optimizer import Optimizer
 
 @dataclass
 class State:
-    """What changes while a network trains.
+    """Everything that changes while a network is trained.
 
     `step` counts all steps done, `start` those before the current epoch. `totals` are the task's sums over that epoch
-    in this process, and `seen` counts its images; they stay on the device, in place, so that no step waits for them.
-    `average` is the moving average of the weights, if there is one. `history` has a row for each epoch that was trained
-    and evaluated; `best` is the rank of the weights in best.safetensors. `result` is the evaluation after the last
-    epoch, while it is at hand.
+    in this process, on the device, so that no step synchronizes with it, and `seen` counts its images. `average` is the
+    moving average of the weights, if there is one. `history` has a row for each epoch that was trained and evaluated;
+    `best` is the rank of the weights in best.safetensors. `result` is the evaluation after the last epoch, if it was in
+    this process.
     """
 
     network: nn.Module
@@ -39,7 +39,7 @@ class State:
 
     @property
     def result_network(self) -> nn.Module:
-        """What is evaluated and kept."""
+        """The network that is evaluated and saved as the best: the average, if there is one."""
         return self.average or self.network
 
     def begin_epoch(self) -> None:
@@ -49,7 +49,7 @@ class State:
         self.seen, self.seconds = 0, 0.0
 
     def finite(self) -> bool:
-        """Whether every weight is a finite number. Waits for the device."""
+        """Whether every weight is a finite number. Synchronizes with the device."""
         networks = [self.network, *([self.average] if self.average else [])]
         tensors = [t for n in networks for t in n.state_dict().values() if t.is_floating_point()]
         return bool(torch.stack([t.isfinite().all() for t in tensors]).all()) if tensors else True
@@ -83,11 +83,11 @@ def save_state(
 
 
 def restore_state(document: dict[str, Any], state: State, world: World) -> None:
-    """Restore all but the weights. The last step before training resumes: it sets the random numbers."""
+    """Restore all but the weights. The last step before training resumes, as it sets random number generators."""
     state.optimizer.load_state_dict(document["optimizer"])
     own = document["ranks"][world.rank]
     for name, total in state.totals.items():
-        total.copy_(own.get(name, torch.tensor(torch.nan)))  # an earlier version did not sum it: unknown in this epoch
+        total.copy_(own.get(name, torch.tensor(torch.nan)))  # earlier versions did not sum it
     state.seen, state.seconds = own["seen"], own["seconds"]
     state.step, state.start = document["step"], document["start"]
     state.history, state.best = document["history"], document["best"]
