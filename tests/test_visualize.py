@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pictures import pixels_of
 from torch import nn
 
 import cnn_cli
@@ -30,15 +30,10 @@ def draw(conv: nn.Module, **options: bool) -> tuple[filters.Filters, filter_page
     return chosen, filter_pages.draw_filters(chosen, "a network", "untrained (seed 0)", **options)
 
 
-def pixels_of(path: Path) -> Array:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
-
-
 def read_tiles(drawing: filter_pages.Drawing, path: Path, tile: tuple[int, int], count: int, across: int) -> Array:
     """The first `count` tiles of each panel of a written picture, (panels, count, H, W, 3), `across` of them a row.
 
-    Every value must be one square of a single color: enlarged by a whole number, not smoothed.
+    Every value must be one square of a single color: enlarged by an integer factor, not smoothed.
     """
     image.save(drawing.page.image, path)
     pixels, zoom, gap = pixels_of(path), drawing.grid.zoom, drawing.grid.gap

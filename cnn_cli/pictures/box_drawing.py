@@ -8,18 +8,18 @@ import numpy as np
 from cnn_cli.pictures import image
 from cnn_cli.pictures.fonts import font
 
-# Colors that are told apart on photos, also without red or green (Okabe and Ito 2008), then others.
+# Colors that stay distinguishable on photos and for the color-blind (Okabe and Ito 2008), then others.
 _COLORS = (
     *("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"),
     *("#7e57c2", "#26c6da", "#9ccc65", "#ff8a80", "#8d6e63"),
 )
-_LEAST = 480  # px of the longer side: a smaller image is enlarged, so that the words on it can be read
+_LEAST = 480  # px of the longer side: a smaller image is enlarged, so that the labels on it are legible
 
 
 @dataclass(frozen=True)
 class DrawnBox:
-    """x0, y0, x1, y1 in pixels of the image, the number of the class, the words at the box, and its color if that is
-    not the one of the class."""
+    """A box to draw: x0, y0, x1, y1 in pixels of the image, the class index, the label, and a color if not the class's
+    own."""
 
     corners: Sequence[float]
     label: int
@@ -36,14 +36,14 @@ def class_color(label: int) -> str:
 
 
 def enlargement(height: int, width: int) -> int:
-    """The whole number by which an image is enlarged before boxes are drawn on it."""
+    """The integer factor by which an image is enlarged before boxes are drawn on it."""
     return max(1, -(-_LEAST // max(height, width)) if max(height, width) < _LEAST else 1)
 
 
 def with_boxes(pixels: image.Array, boxes: Sequence[DrawnBox], zoom: int = 1, line: int = 1) -> image.Array:
-    """(H, W, 3) uint8 → (zoom · H, zoom · W, 3), the boxes drawn in order; words stand inside the picture.
+    """(H, W, 3) uint8 → (zoom · H, zoom · W, 3), the boxes drawn in order, with labels inside the picture.
 
-    Words that would cover others are left out: the color tells the class. line: the least width of the lines, in px.
+    A label that would overlap another one is left out: the color shows the class. line: least line width, in px.
     """
     from PIL import Image, ImageDraw
 
@@ -75,8 +75,9 @@ _Area = tuple[int, int, int, int]  # x0, y0, x1, y1
 def _free_place(
     corners: Sequence[int], size: tuple[int, int], canvas: tuple[int, int], taken: Sequence[_Area]
 ) -> tuple[int, int] | None:
-    """Where words of this size (width, height) stand at a box: above or inside its upper or lower edge, at the left or
-    right; None if all these places cover other words."""
+    """A place for a label of this size (width, height) at a box: above or inside its upper or lower edge, at the left
+    or
+    right; None if the label would overlap others in all of them."""
     (x0, y0, x1, y1), (wide, high) = corners, size
     for y in (y0 - high, y0, y1 - high, y1):
         for x in (x0, x1 - wide):

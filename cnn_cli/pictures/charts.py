@@ -9,14 +9,14 @@ from cnn_cli.pictures.html import Html, element, folded, join, table
 from cnn_cli.tables import Column, Table, counted
 
 _WIDTH, _HEIGHT = 440.0, 260.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 428.0, 12.0, 222.0  # px of the part with the data
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 428.0, 12.0, 222.0  # px of the plot area
 _COLORS = 8  # --s0 to --s7 in html.css
 Show = Callable[[float], str]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: its name, (x, y) points without gaps for values that are missing, and the number of its color."""
+    """A curve: its name, its (x, y) points (missing values are skipped), and the index of its color."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -30,14 +30,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """Values from `low` to `high` on the way from `start` to `end`, in px."""
+    """A linear or logarithmic axis: values from `low` to `high` are placed from `start` to `end`, in px."""
 
     low: float
     high: float
     start: float
     end: float
     is_log: bool = False
-    is_whole: bool = False  # ticks at whole numbers alone
+    is_whole: bool = False  # ticks only at integers
     only: float | None = None  # the only tick
 
     def __call__(self, value: float) -> float:
@@ -47,7 +47,7 @@ class Axis:
         return round(self.start + (at - low) / (high - low) * (self.end - self.start), 1)
 
     def ticks(self) -> list[float]:
-        """Round values, about five of them; of a logarithmic axis powers of ten."""
+        """About five round values; powers of ten on a logarithmic axis."""
         if self.only is not None:
             return [self.only]
         if self.is_log:
@@ -70,7 +70,7 @@ def line_chart(
     x_limits: tuple[float, float] | None = None,
     x_show: Show = "{:g}".format,
 ) -> Html:
-    """Curves over a common x; `mark` is a value of x with its name; `limits` are those of y."""
+    """Curves over a common x axis. `mark` labels a value of x; `limits` are those of y."""
     lines = [line for line in lines if line.points]
     xs = [x for line in lines for x, _ in line.points]
     if not xs:
@@ -101,7 +101,7 @@ def _vertical(lines: Sequence[Line], limits: tuple[float, float] | None) -> Axis
 
 
 def _widened(low: float, high: float, share: float) -> tuple[float, float]:
-    """Limits that are never equal, and never below 0 for values that are not."""
+    """The limits with a margin: never equal, and not below 0 unless there are negative values."""
     room = (high - low) * share if high > low else abs(high) * 0.1 or 1.0
     if not share and high == low:
         room = max(room, 0.5)
@@ -174,8 +174,9 @@ def _text(x: float, y: float, text: str, anchor: str) -> Html:
 
 
 def reliability_chart(title: str, rows: Sequence[Mapping[str, Any]], show: Show) -> Html:
-    """Bins (`low`, `high`, `n`, `confidence`, `accuracy`): bars of accuracy, over the diagonal of perfect calibration,
-    with their share of the images below."""
+    """A reliability diagram of bins (`low`, `high`, `n`, `confidence`, `accuracy`): bars of accuracy against the
+    diagonal of
+    perfect calibration, and the share of images in each bin below."""
     full, total = [row for row in rows if row["n"]], sum(row["n"] for row in rows) or 1
     x_axis, y_axis = Axis(0, 1, _LEFT, _RIGHT), Axis(0, 1, _BOTTOM, _TOP)
     parts = [_grid(x_axis, y_axis, "confidence: probability of the predicted class", "{:.0%}".format, "{:.0%}".format)]
@@ -255,7 +256,8 @@ def interval_chart(
 
 
 def share_bar(value: float | None, interval: Sequence[float] | None = None, color: int = 0) -> Html:
-    """A share as a bar in a cell of a table, with its interval; beside the number, so hidden from screen readers."""
+    """A fraction as a bar with its interval, for a table cell. The number is beside it, so screen readers skip the
+    bar."""
     if value is None:
         return Html("")
     parts = [

@@ -1,4 +1,4 @@
-"""The page of `cnn data check --html`: findings with the images concerned."""
+"""The page of `cnn data check --html`: findings with the affected images."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from cnn_cli.pictures.image import Array
 from cnn_cli.tables import Table, counted
 
 _SIDE = 96  # of a thumbnail
-_SHOWN = 24  # items of a finding with their images
-_TOGETHER = 6  # images of one item
+_SHOWN = 24  # items per finding shown with their images
+_TOGETHER = 6  # images per item
 _LISTED = 500  # further items, as text
-_OPEN = 30  # classes up to which their table is open
+_OPEN = 30  # the class table is folded if there are more classes
 
 
 def write_page(check: DataCheck, path: Path) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page atomically."""
     make_folder(path.parent)
     write_text(path, compose_page(check))
 
@@ -58,7 +58,7 @@ def _section(finding: Finding, id: str) -> Section:
 
 
 def _items(items: Sequence[Item]) -> list[Html]:
-    """Single images side by side; those that belong together in a row of their own."""
+    """Single images side by side; each group of images in its own row."""
     if not items:
         return []
     if not any(item.images for item in items):
@@ -84,7 +84,7 @@ def _picture(image: CheckedImage) -> Html:
 
 
 def _pixels(image: CheckedImage) -> Array | None:
-    """(H, W, 3) uint8; None for an image that cannot be read, or has vanished."""
+    """(H, W, 3) uint8; None for an image that is missing or cannot be read."""
     if image.path is None:
         pixels = np.asarray(image.source)
         pixels = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels

@@ -15,7 +15,8 @@ _SWATCH, _ROW, _WIDTH = 20, 30, 220  # px of the legend
 
 @cache
 def palette() -> image.Array:
-    """(256, 3) uint8: PASCAL VOC's colors, black for class 0; the bits of a number, spread over red, green and blue."""
+    """(256, 3) uint8: PASCAL VOC's colormap, black for class 0. A class index's bits alternate over red, green and
+    blue."""
     colors = np.zeros((256, 3), np.uint8)
     for i in range(256):
         for bit in range(8):
@@ -31,25 +32,25 @@ def colored(labels: image.Array) -> image.Array:
 
 
 def background(classes: Sequence[str]) -> list[int]:
-    """The classes that overlays leave as they are."""
+    """The background classes, which overlays do not color."""
     return [i for i, name in enumerate(classes) if name.lower() == "background"]
 
 
 def overlaid(pixels: image.Array, labels: image.Array, keep: Sequence[int] = ()) -> image.Array:
-    """(H, W, 3) uint8: half image, half color of the class; the image alone where the class is one of `keep`."""
+    """(H, W, 3) uint8: half image, half class color; pixels of the classes `keep` show the image alone."""
     blend = ((pixels.astype(np.uint16) + colored(labels)) // 2).astype(np.uint8)
     return np.where(np.isin(labels, list(keep))[..., None], pixels, blend)
 
 
 def differing(pixels: image.Array, true: image.Array, predicted: image.Array, void: int) -> image.Array:
-    """(H, W, 3) uint8: red where the prediction differs, the image in pale gray elsewhere; void in its color."""
+    """(H, W, 3) uint8: red where the prediction is wrong, elsewhere the image in pale gray; void in its color."""
     gray = (pixels.mean(2, keepdims=True) / 3 + 170).astype(np.uint8).repeat(3, 2)
     result = np.where((true != predicted)[..., None], np.array(DIFFERENCE, np.uint8), gray)
     return np.where((true == void)[..., None], np.array(VOID_COLOR, np.uint8), result).astype(np.uint8)
 
 
 def legend(classes: Sequence[str], void: bool) -> Panel:
-    """A panel with the color of each class."""
+    """A panel with each class's color."""
     names = [*classes[:40], *(["void"] if void else [])]
     colors = [*palette()[: len(names) - void].tolist(), *([list(VOID_COLOR)] if void else [])]
     return legend_of(dict(zip(names, colors, strict=True)))

@@ -17,10 +17,10 @@ from cnn_cli.pictures import image
 from cnn_cli.pictures.page import Axis, Bar, Page, Panel, compose_page
 
 FRAMES, STRIP = "filters-by-epoch.safetensors", "filters-by-epoch.png"
-_FILTERS = 32  # saved of the layer: what a strip can show
+_FILTERS = 32  # filters and channels saved per frame: as many as a strip can show
 _CHANNELS = 3
 _COLUMNS = 24  # frames in a strip
-_ROWS = 20  # filters in it
+_ROWS = 20  # filters in a strip
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def begin_film(run: Path, network: nn.Module) -> None:
 
 
 def add_frame(run: Path, epoch: float, network: nn.Module) -> None:
-    """Save the frame of an epoch, if `begin_film` was called for this run. A resumed epoch replaces its own frame."""
+    """Save the frame of an epoch, if `begin_film` was called for this run. Repeating an epoch replaces its frame."""
     if (run / FRAMES).is_file():
         tensors = safetensors.torch.load((run / FRAMES).read_bytes())
         _keep(run, epoch, network, {k: v for k, v in tensors.items() if float(k) < epoch})
@@ -63,7 +63,7 @@ def _keep(run: Path, epoch: float, network: nn.Module, before: dict[str, torch.T
 
 
 def frames_of(run: Path) -> tuple[str, list[Frame]]:
-    """The layer, and what was kept of it. CnnError where a run has no frames or they cannot be read."""
+    """The layer's name, and its saved frames. CnnError if a run has none or they cannot be read."""
     path = run / FRAMES
     if not path.is_file():
         raise CnnError(f"{run} has no saved filters; train it again with --filters-every-epoch")
@@ -77,12 +77,12 @@ def frames_of(run: Path) -> tuple[str, list[Frame]]:
 
 
 def _number(key: str) -> float:
-    """An epoch, which may be fractional."""
+    """The epoch of a key, which may be fractional."""
     return float(key) if "." in key else int(key)
 
 
 def write_film(run: Path, network: str, color: bool, path: Path) -> tuple[Page, str, list[float]]:
-    """Write the strip of a run → the page, the layer and the epochs that were kept. CnnError as in `frames_of`."""
+    """Write a run's strip → the page, the layer's name and the saved epochs. CnnError as in `frames_of`."""
     layer, frames = frames_of(run)
     drawn = draw_film(layer, frames, network, color)
     image.save(drawn.image, path)
@@ -90,9 +90,9 @@ def write_film(run: Path, network: str, color: bool, path: Path) -> tuple[Page, 
 
 
 def draw_film(layer: str, frames: Sequence[Frame], network: str, color: bool) -> Page:
-    """A strip: a row per filter, a column per epoch; the filters that changed most, at one scale.
+    """A strip: a row per filter, a column per epoch; the filters that changed most, on one scale.
 
-    `color`: the channels are the red, green and blue of the image; else the first of them is shown.
+    `color`: the channels are the image's red, green and blue; else the first channel is shown.
     """
     shown = [frames[i] for i in _spread(len(frames), _COLUMNS)]
     values = np.stack([f.weights for f in shown], 1)  # (O, T, I, H, W)
@@ -125,7 +125,7 @@ def draw_film(layer: str, frames: Sequence[Frame], network: str, color: bool) ->
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of 0 … count − 1, evenly, with the first and the last."""
+    """At most `most` of 0 … count − 1, evenly spaced, including the first and the last."""
     if count <= most:
         return list(range(count))
     return [math.floor(i * (count - 1) / (most - 1) + 0.5) for i in range(most)]

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from matplotlib.ft2font import FT2Font
     from PIL import ImageFont
 
-OWN = "DejaVu Sans"  # it has the × and − that Pillow's default lacks
+OWN = "DejaVu Sans"  # has the × and − that Pillow's default font lacks
 HINT = "no installed font has all characters of these names; Noto Sans CJK has Chinese, Japanese and Korean"
 
 
 def families(texts: Iterable[str]) -> list[str]:
-    """Font families that together have the letters of these texts, as far as this machine has them; the first is ours.
+    """Font families that together cover the characters of these texts, as far as installed fonts do; DejaVu Sans first.
 
-    matplotlib's `font.family` takes such a list.
+    The list is a value for matplotlib's `font.family`.
     """
     lacking = _letters("".join(texts)) - _coverage(OWN, "".join(texts))
     chosen = [OWN]
@@ -29,13 +29,13 @@ def families(texts: Iterable[str]) -> list[str]:
 
 
 def is_drawable(text: str) -> bool:
-    """Whether the fonts of this machine have every letter of a text."""
+    """Whether the installed fonts have every character of a text."""
     return not _letters(text) - {c for family in families([text]) for c in _coverage(family, text)}
 
 
 @cache
 def font(size: int, bold: bool = False, text: str = "") -> "ImageFont.FreeTypeFont":
-    """Pillow's font for a text: DejaVu Sans or, where it lacks letters, the font of this machine that has most."""
+    """Pillow's font for a text: DejaVu Sans or, if it lacks characters, the installed font that has most of them."""
     from PIL import ImageFont
 
     if _letters(text) <= _coverage(OWN, text):
@@ -44,7 +44,7 @@ def font(size: int, bold: bool = False, text: str = "") -> "ImageFont.FreeTypeFo
 
 
 def _letters(text: str) -> set[str]:
-    """What must be in a font; spaces, marks and what controls the layout need not be."""
+    """The characters that a font must have: all but spaces, combining marks and control characters."""
     return {c for c in text if unicodedata.category(c)[0] in "LNPS"}
 
 
@@ -56,7 +56,7 @@ def _own(name: str) -> str:
 
 @cache
 def _files() -> dict[str, str]:
-    """The upright fonts of regular weight of this machine, by family: the file of each."""
+    """The installed upright fonts of regular weight: family → file."""
     from matplotlib.font_manager import fontManager
 
     upright = {e.name: e.fname for e in fontManager.ttflist if e.style == "normal" and e.weight in (400, "normal")}
@@ -73,7 +73,7 @@ def _opened(family: str) -> "FT2Font":
 
 
 def _coverage(family: str, text: str) -> set[str]:
-    """The letters of a text that a font has; none of a font of bitmaps, which cannot be drawn at any size."""
+    """The characters of a text that a font has; none for a bitmap font, which cannot be scaled."""
     if family == OWN and text.isascii():
         return _letters(text)
     opened = _opened(family)

@@ -10,12 +10,12 @@ from cnn_cli.pictures import image
 from cnn_cli.pictures.fonts import font
 from cnn_cli.pictures.page import Axis, Caption, Panel, cut
 
-ACCENT = "#b2182b"  # for the first line under a picture that stands out
+ACCENT = "#b2182b"  # for the first line under a highlighted picture
 _TEXT = 18  # px of the captions
-_LINE = 24  # px from one line to the next
+_LINE = 24  # px, line height
 _LEAST = 170  # px: room for a class name and a percentage
 _SPACE = 16  # px between cells
-_LARGE = 230  # px: larger than this, pictures in few rows get no clearer
+_LARGE = 230  # px: enlarging pictures beyond this does not make them clearer
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Cell:
 
 
 def picture(pixels: Tensor) -> image.Array:
-    """(C, H, W) in [0, 1] → (H, W, 3) uint8; one channel is grayscale, of others than 1 and 3 the mean is shown."""
+    """(C, H, W) in [0, 1] → (H, W, 3) uint8: RGB for 3 channels, grayscale for 1, the channels' mean for others."""
     values = pixels.detach().cpu().clamp(0, 1)
     values = values if len(values) == 3 else values.mean(0, keepdim=True).expand(3, -1, -1)
     return np.ascontiguousarray(values.mul(255).round().byte().permute(1, 2, 0).numpy())
 
 
 def tinted(shown: image.Array, region: image.Array) -> image.Array:
-    """A picture (H, W, 3) in grayscale, in which a region (H, W) has a tint."""
+    """A picture (H, W, 3) in grayscale, with a region (H, W) tinted."""
     gray = shown.mean(-1, keepdims=True).repeat(3, -1)
     mixed: image.Array = (
         np.where(region[..., np.newaxis], (gray + image.rgb(ACCENT)) / 2, gray).round().astype(np.uint8)
@@ -44,14 +44,14 @@ def tinted(shown: image.Array, region: image.Array) -> image.Array:
 
 
 def room(tile: tuple[int, int], words: int = 2) -> tuple[int, int]:
-    """How many rows and columns of pictures (H, W) with `words` lines under them a page can hold."""
+    """How many rows and columns of pictures (H, W) with `words` lines of caption fit a page."""
     return image.BODY // (tile[0] + words * _LINE + _SPACE), image.BODY // (max(tile[1], _LEAST) + _SPACE)
 
 
 def captioned_grid(rows: Sequence[Sequence[Cell]], headings: Sequence[str] = ()) -> tuple[Panel, int]:
-    """Rows of cells, all pictures of one size, and a heading over each column → a panel, and how many rows it holds.
+    """Rows of cells, all pictures of one size, and a heading above each column → a panel, and how many rows it holds.
 
-    Pictures are enlarged by one whole number, as far as the page fits a slide and they get clearer.
+    Pictures are enlarged by one integer factor, as long as the page fits a slide and they get clearer.
     """
     height, width = rows[0][0].body.shape[:2]
     columns, words = max(map(len, rows)), [max(len(cell.words) for cell in row) for row in rows]
@@ -75,7 +75,7 @@ def captioned_grid(rows: Sequence[Sequence[Cell]], headings: Sequence[str] = ())
 
 
 def contact_sheet(cells: Sequence[Cell]) -> tuple[Panel, int]:
-    """Cells row by row in a rectangle of good proportions → a panel, and how many of them it shows."""
+    """Cells row by row in a well-proportioned rectangle → a panel, and how many cells it shows."""
     tile = cells[0].body.shape[:2]
     columns = image.columns_for(len(cells), tile, most=room(tile)[1])
     panel, rows = captioned_grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
@@ -83,7 +83,7 @@ def contact_sheet(cells: Sequence[Cell]) -> tuple[Panel, int]:
 
 
 def _zoom(tile: tuple[int, int], rows: int, columns: int, below: int) -> int:
-    """The largest enlargement that fits a slide; at least a readable one where a page holds that."""
+    """The largest enlargement that fits a slide; at least a readable one if that fits the largest page."""
     best = 1
     for zoom in range(1, image.LARGEST_ZOOM + 1):
         tall, wide = tile[0] * zoom, max(tile[1] * zoom, _LEAST) + _SPACE

@@ -19,19 +19,19 @@ from cnn_cli.tables import Column, Table
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _VOID = frozenset({"img", "input", "meta", "br", "hr"})
-_PHOTO = 64 * 64  # pixels from which on an image of many colors is embedded as JPEG
+_PHOTO = 64 * 64  # images of many colors with more pixels are embedded as JPEG
 
 
 class Html(str):
-    """Markup. Any other text is escaped where it becomes part of an element."""
+    """Markup. Any other string is escaped when it becomes part of an element."""
 
 
 Child = str | None | Iterable["Child"]
 
 
 def element(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Html:
-    """An element. The attribute `class_` is written as class, `aria_label` as aria-label; None and False are left out,
-    True stands for an attribute without a value.
+    """An element. The attribute `class_` is written as class, `aria_label` as aria-label; None and False omit an
+    attribute, True writes it without a value.
 
     >>> element("a", "1 < 2", href="#top", class_="more")
     '<a href="#top" class="more">1 &lt; 2</a>'
@@ -48,7 +48,7 @@ def _attribute(key: str, value: str | float | bool | None) -> str:
 
 
 def join(*children: Child) -> Html:
-    """Children one after the other: text escaped, markup as it is, None left out."""
+    """The children's concatenation: text is escaped, markup is not, None is omitted."""
     parts = []
     for child in children:
         if isinstance(child, Html):
@@ -61,7 +61,7 @@ def join(*children: Child) -> Html:
 
 
 def data_url(pixels: Array) -> str:
-    """(H, W, 3) uint8 as a PNG, in gray where it has no color; a photo of more than 64x64 pixels as a JPEG."""
+    """(H, W, 3) uint8 as a PNG, grayscale if it has no color; a photo of more than 64x64 pixels as a JPEG."""
     from PIL import Image
 
     gray = bool((pixels[..., :1] == pixels).all())
@@ -72,7 +72,7 @@ def data_url(pixels: Array) -> str:
 
 
 def embedded(pixels: Array, alt: str, **attributes: str | float | bool | None) -> Html:
-    """An image (H, W, 3) uint8 as part of the document; small ones are enlarged without smoothing."""
+    """An <img> of (H, W, 3) uint8, embedded as a data URL; small images are enlarged without smoothing."""
     height, width = pixels.shape[:2]
     return element("img", src=data_url(pixels), alt=alt, width=width, height=height, loading="lazy", **attributes)
 
@@ -89,9 +89,9 @@ def thumbnail(pixels: Array, side: int) -> Array:
 
 
 def table(source: Table, caption: str, hidden_caption: bool = False) -> Html:
-    """A table, which scrolls in itself where it is wider than the page. Its first column names the rows.
+    """A table, which scrolls if it is wider than the page. The first column has the row headers.
 
-    Values that are markup, such as links, stay as they are.
+    Values that are markup, such as links, are not escaped.
     """
     columns = [c for c in source.columns if any(row.get(c.key) not in (None, "") for row in source.rows)]
     head = element("tr", (element("th", c.title, scope="col", class_=_kind(c)) for c in columns))
@@ -117,12 +117,12 @@ def _kind(column: Column) -> str | None:
 
 
 def folded(summary: str, *content: Child, is_open: bool = False) -> Html:
-    """Content that a click on its summary shows."""
+    """Content folded under its summary (<details>)."""
     return element("details", element("summary", summary), content, open=is_open)
 
 
 def figures(values: Iterable[tuple[str, str, str]]) -> Html:
-    """The main figures of a document, in large type: of each its name, its value, and a note below."""
+    """The document's main figures in large type: each a name, a value, and a note below."""
     cells = [
         element("div", element("dt", name), element("dd", value, element("small", note) if note else None))
         for name, value, note in values
@@ -132,7 +132,7 @@ def figures(values: Iterable[tuple[str, str, str]]) -> Html:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a document with its heading, which the contents link to; `parts` are sections inside of it."""
+    """A section with a heading that the table of contents links to; `parts` are its subsections."""
 
     id: str
     title: str
@@ -143,7 +143,7 @@ class Section:
         heading = element(f"h{level}", self.title, id=f"{self.id}-title")
         parts = [part.markup(level + 1) for part in self.parts]
         kind = "group" if self.parts else "card"
-        name = f"{self.id}-title" if level == 2 else None  # a landmark, whose name must be the only one
+        name = f"{self.id}-title" if level == 2 else None  # an ARIA landmark, whose label must be unique
         return element("section", heading, self.content, parts, id=self.id, class_=kind, aria_labelledby=name)
 
     def link(self) -> Html:
@@ -152,7 +152,8 @@ class Section:
 
 
 def document(title: str, lead: Child, sections: Sequence[Section], footer: str, style: str = "") -> str:
-    """A whole document: title and lead, contents, sections. The footer says what the file holds. style: more CSS."""
+    """The HTML document: title and lead, contents, sections, a footer on what the file contains. style: additional
+    CSS."""
     contents = element("ul", (section.link() for section in sections))
     head = join(
         element("meta", charset="utf-8"),
@@ -172,7 +173,7 @@ def document(title: str, lead: Child, sections: Sequence[Section], footer: str, 
 
 
 def _schemes() -> Html:
-    """The choice of light or dark, which needs no script."""
+    """The switch between light and dark, in CSS alone."""
     choices = []
     for name in ("auto", "light", "dark"):
         button = element("input", type="radio", name="scheme", id=f"scheme-{name}", checked=name == "auto")

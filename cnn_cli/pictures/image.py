@@ -1,4 +1,4 @@
-"""Tensor to picture: color maps, grids of tiles enlarged without smoothing, and the file it goes to.
+"""Tensor to picture: color maps, grids of tiles enlarged without smoothing, and writing the file.
 
 Arrays are (…, H, W) for maps and (…, H, W, 3) uint8 for colors. A picture never exceeds LIMIT pixels per side.
 """
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-LIMIT = 4000  # px a side of a whole picture: what slides, browsers and papers still take
-BODY = 3300  # px a side of the part with the data, so that title, labels and margins stay within LIMIT
-BESIDE = 140  # px that a panel's labels and the space to the next one may take
-SLIDE = (1200, 1760)  # px (height, width) of the part with the data that fits a slide without being scaled down
-READABLE = 18  # px: smaller tiles are hard to distinguish; then the picture grows beyond a slide
-LARGEST_ZOOM = 48  # px for one value: beyond this a tile gets no clearer
+LIMIT = 4000  # px per side of a picture: what slides, browsers and papers still accept
+BODY = 3300  # px per side of the body, so that with title, labels and margins the picture stays within LIMIT
+BESIDE = 140  # px for a panel's labels and the gap to the next panel
+SLIDE = (1200, 1760)  # px (height, width) of a body that fits a slide at full size
+READABLE = 18  # px: smaller tiles are hard to distinguish, so then the picture gets larger than a slide
+LARGEST_ZOOM = 48  # px per value: larger does not make a tile clearer
 
 INK, SOFT, PANEL, PAPER = "#1f2933", "#5f6c7b", "#dde2e8", "#ffffff"
 
-# ColorBrewer's RdBu (Brewer 1994; cvd-safe), turned so that blue is negative and red positive.
+# ColorBrewer's RdBu (Brewer 1994; colorblind-safe), reversed: blue is negative, red positive.
 _YLORRD = "fed976 feb24c fd8d3c fc4e2a e31a1c"
 _RDBU = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f"
 
 
 def diverging() -> Array:
-    """The color map of signed data: (255, 3) uint8, 127 = zero. No color twice, so a picture can be read back."""
+    """The color map of signed data: (255, 3) uint8, 127 = zero. No color occurs twice, so that values can be read
+    back."""
     anchors = np.array([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in _RDBU.split()])
     at = np.linspace(0, len(anchors) - 1, 255)
     channels = [np.interp(at, range(len(anchors)), anchors[:, c]) for c in range(3)]
@@ -43,12 +44,12 @@ def diverging() -> Array:
 
 
 def signed(values: Array, scale: Array | float) -> Array:
-    """(…) → (…, 3) uint8: −scale is blue, 0 white, +scale red. `scale` broadcasts; where it is 0, all is white."""
+    """(…) → (…, 3) uint8: −scale is blue, 0 white, +scale red. `scale` broadcasts; a scale of 0 gives white."""
     return diverging()[_level(values, scale)]
 
 
 def color(values: Array, scale: Array | float) -> Array:
-    """Red, green and blue weights (…, 3, H, W) → (…, H, W, 3) uint8: 0 is mid-gray, −scale black, +scale bright."""
+    """RGB weights (…, 3, H, W) → (…, H, W, 3) uint8: 0 is mid-gray, −scale black, +scale the full channel."""
     return np.moveaxis(_level(values, scale) + np.uint8(1), -3, -1)  # levels 1 to 255, with 0 at 128
 
 
@@ -74,7 +75,7 @@ def ramp(colored: bool = False) -> Array:
 
 
 def _level(values: Array, scale: Array | float) -> Array:
-    """Values within ±scale → whole numbers 0 to 254, 127 = zero."""
+    """Values within ±scale → integers 0 to 254, 127 = zero."""
     share: Array = np.asarray(values, dtype=np.float64) / np.where(np.asarray(scale) > 0, scale, 1.0)
     levels: Array = np.rint(127 + 127 * share.clip(-1, 1)).astype(np.uint8)
     return levels
@@ -82,9 +83,10 @@ def _level(values: Array, scale: Array | float) -> Array:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where tiles go: `rows` x `columns` of them, each value enlarged to `zoom` px, `gap` px around every tile.
+    """A layout of `rows` x `columns` tiles: `zoom` px per value, `gap` px around each tile.
 
-    `below` is the room under each for a caption, `wide` the width of the cells in which tiles are centered, in px.
+    `below` is the space under each tile for a caption, `wide` the width of the cells in which tiles are centered, in
+    px.
     """
 
     rows: int
@@ -95,7 +97,7 @@ class Grid:
     wide: int = 0
 
     def corner(self, number: int, tile: tuple[int, int]) -> tuple[int, int]:
-        """(x, y) of tile (H, W) number 0, 1, … in the body, in px."""
+        """(x, y) in the body of the tile (H, W) with this index, in px."""
         row, column = divmod(number, self.columns)
         height, width = (side * self.zoom for side in tile)
         cell = max(width, self.wide)
@@ -106,8 +108,8 @@ class Grid:
 def fit(rows: int, columns: int, tile: tuple[int, int], panels: int = 1, below: int = 0) -> Grid:
     """The clearest grid of `rows` x `columns` tiles (H, W), for `panels` such grids side by side.
 
-    It fits a slide if it can be read there, else BODY px a side. Where even one pixel a value is too much, as many rows
-    and columns as fit. `below` px under each tile are for captions. A tile too large for a picture raises CnnError.
+    It fits a slide if it is legible there, else BODY px per side. If one pixel per value is already too large, the grid
+    has as many rows and columns as fit. `below` px under each tile are for captions. CnnError if one tile is too large.
     """
     width = BODY // panels - BESIDE
     slide = (SLIDE[0], max(SLIDE[1] // panels - BESIDE // 2, 1))
@@ -123,13 +125,13 @@ def fit(rows: int, columns: int, tile: tuple[int, int], panels: int = 1, below: 
 
 
 def _gap(tile: tuple[int, int], zoom: int) -> int:
-    """Single values (1x1 convolutions) stand as a plain matrix while they are small; others need a line between."""
+    """The gap in px: none between small single values (1x1 convolutions), which form a matrix, else a line."""
     side = min(tile) * zoom
     return side // 12 if max(tile) == 1 else min(max(side // 7, 1), 14)
 
 
 def _zoom(rows: int, columns: int, tile: tuple[int, int], box: tuple[int, int], below: int = 0) -> int:
-    """The largest enlargement at which the grid fits the box (height, width) in px; 0 where none does."""
+    """The largest enlargement at which the grid fits the box (height, width) in px; 0 if none fits."""
     for zoom in range(LARGEST_ZOOM, 0, -1):
         gap = _gap(tile, zoom)
         height, width = rows * (tile[0] * zoom + gap + below) + gap, columns * (tile[1] * zoom + gap) + gap
@@ -139,7 +141,7 @@ def _zoom(rows: int, columns: int, tile: tuple[int, int], box: tuple[int, int], 
 
 
 def columns_for(count: int, tile: tuple[int, int], most: int | None = None) -> int:
-    """How many columns (`most` at most) make `count` tiles (H, W) a pleasant rectangle: about 8:5, full rows preferred.
+    """How many columns (`most` at most) arrange `count` tiles (H, W) in a rectangle of about 8:5, preferring full rows.
 
     >>> [columns_for(n, (3, 3)) for n in (6, 32, 64, 96)]
     [3, 8, 8, 12]
@@ -154,7 +156,7 @@ def columns_for(count: int, tile: tuple[int, int], most: int | None = None) -> i
 
 
 def wrap(tiles: Array, columns: int) -> Array:
-    """(N, H, W, 3) → (rows, columns, H, W, 3), row by row; places left over get the color of the panel."""
+    """(N, H, W, 3) → (rows, columns, H, W, 3), row by row; empty places get the panel's color."""
     count, *shape = tiles.shape
     rows = math.ceil(count / columns)
     full = np.broadcast_to(np.array(rgb(PANEL), np.uint8), (rows * columns, *shape)).copy()
@@ -163,21 +165,22 @@ def wrap(tiles: Array, columns: int) -> Array:
 
 
 def tiled(tiles: Array, grid: Grid) -> Array:
-    """(rows, columns, H, W, 3) → one (H', W', 3) uint8 array: whole-number enlargement, no smoothing, gaps around."""
+    """(rows, columns, H, W, 3) → one (H', W', 3) uint8 array: enlarged by an integer factor without smoothing, gaps
+    around."""
     tiles = tiles[: grid.rows, : grid.columns].repeat(grid.zoom, axis=2).repeat(grid.zoom, axis=3)
     rows, columns, height, width, _ = tiles.shape
     cell = max(width, grid.wide)
     pitch_y, pitch_x, left = height + grid.gap + grid.below, cell + grid.gap, (cell - width) // 2
     sheet = np.empty((rows * pitch_y + grid.gap, columns * pitch_x + grid.gap, 3), np.uint8)
     sheet[:] = rgb(PANEL)
-    # Splitting the axes of a slice makes a view, so this writes into the sheet; a loop over tiles would take seconds.
+    # Reshaping the slice gives a view, so this writes into the sheet; a loop over tiles would take seconds.
     cells = sheet[grid.gap :, grid.gap :].reshape(rows, pitch_y, columns, pitch_x, 3)
     cells[:, :height, :, left : left + width] = tiles.transpose(0, 2, 1, 3, 4)
     return sheet
 
 
 def frame(sheet: Array, box: tuple[int, int, int, int], ink: str, width: int) -> None:
-    """Draw a frame of `width` px around a box (x0, y0, x1, y1) of a sheet (H, W, 3), outside it, into the sheet."""
+    """Draw a frame of `width` px around the outside of a box (x0, y0, x1, y1) into a sheet (H, W, 3), in place."""
     x0, y0, x1, y1 = box
     rows, columns = slice(max(0, y0 - width), y1 + width), slice(max(0, x0 - width), x1 + width)
     inside = sheet[y0:y1, x0:x1].copy()
@@ -186,9 +189,9 @@ def frame(sheet: Array, box: tuple[int, int, int, int], ink: str, width: int) ->
 
 
 def reduced(values: Array, most: int) -> tuple[Array, int]:
-    """Maps (…, H, W) of at most `most` px a side, each px the mean of n x n values; and n, 1 where nothing changes.
+    """Average-pool maps (…, H, W) to at most `most` px per side → the maps, and the pool size n (1: unchanged).
 
-    What is left over at the right and at the bottom of the last whole square is cut off.
+    A rest smaller than n x n at the right and bottom is cut off.
     """
     n = math.ceil(max(values.shape[-2:]) / most)
     if n == 1:
@@ -205,18 +208,18 @@ def rgb(color: str) -> tuple[int, int, int]:
 
 
 def number(value: float) -> str:
-    """Three digits, with a true minus: `−0.417`, `1.2e−05`."""
+    """A number with three significant digits and a minus sign, not a hyphen: `−0.417`, `1.2e−05`."""
     return f"{value:.3g}".replace("-", "−")
 
 
 def file_name(*parts: str) -> str:
-    """A name for a picture from names that may hold anything: `filters-layer1.0.conv1.png`."""
+    """A file name for a picture, from names with any characters: `filters-layer1.0.conv1.png`."""
     words = "-".join(parts)
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in words)[:120] + ".png"
 
 
 def check_target(path: Path, force: bool, kinds: Sequence[str] = (".png",)) -> None:
-    """Refuse, before any work, a picture that could not be written: another kind of file, or one that exists already.
+    """UsageError, before any work, for an unsupported file type or a file that exists already without `force`.
 
     >>> check_target(Path("new.png"), force=False)
     """
@@ -227,7 +230,7 @@ def check_target(path: Path, force: bool, kinds: Sequence[str] = (".png",)) -> N
 
 
 def save(image: "Image.Image", path: Path) -> None:
-    """Write a PNG, whole or not at all. Raises CnnError where it cannot be written."""
+    """Write a PNG atomically. CnnError if it cannot be written."""
     buffer = BytesIO()
     image.save(buffer, format="png")
     write_bytes(path, buffer.getvalue())

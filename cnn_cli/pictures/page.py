@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Axis:
-    """What the rows or columns of a panel are, with the first and the last of them: `input channel`, `0`, `31`.
+    """The labels of a panel's rows or columns: a title and the first and last label: `input channel`, `0`, `31`.
 
-    With `each`, every one of them by its name where there is room for that, in place of the axis's own name.
+    `each` labels every row or column instead, if there is room.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Caption:
-    """Words on a panel, in letters of `size` px: centered at `x`, from `y` downward (px in its body).
+    """Text on a panel, with a font size in px: centered at `x`, from `y` downward (px in its body).
 
     `anchor` is Pillow's: "la" begins at `x`, "ra" ends there.
     """
@@ -44,9 +44,9 @@ class Caption:
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a page: `body` (H, W, 3) uint8, shown pixel for pixel, and what its rows and columns are.
+    """A part of a page: `body` (H, W, 3) uint8, shown pixel for pixel, with labels of its rows and columns.
 
-    `heading` stands above it, on its own line, in letters of `size` px (0: those of the page).
+    `heading` is on its own line above it, with a font size in px (0: the page's).
     """
 
     body: Array
@@ -59,7 +59,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Bar:
-    """A color bar: `colors` (n, 3) from left to right, what its ends and its middle mean, and a word on the whole."""
+    """A color bar: `colors` (n, 3) from left to right, the labels of its ends and its middle, and a title."""
 
     colors: Array
     low: str
@@ -70,7 +70,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Page:
-    """A finished picture, where in it each panel's body begins (x, y), and the box around them (x0, y0, x1, y1)."""
+    """A composed picture, the origin (x, y) of each panel's body in it, and their bounding box (x0, y0, x1, y1)."""
 
     image: "Image.Image"
     origins: tuple[tuple[int, int], ...]
@@ -94,7 +94,9 @@ def compose_page(panels: Sequence[Panel | Sequence[Panel]], title: str, lines: S
     wanted = max(head.getlength(title[:500]), 15 * text + small.getlength(bar.label) if bar else 0)
     wanted = max(wanted, *(font(text, text=line).getlength(line[:500]) for line in lines)) if lines else wanted
     room = max(across, math.ceil(min(wanted, 48 * text)))  # between the margins
-    share = min(1.0, room / max(1.0, head.getlength(title[:500])))  # a long title gets smaller, down to ordinary text
+    share = min(
+        1.0, room / max(1.0, head.getlength(title[:500]))
+    )  # a long title gets a smaller font, down to that of the text
     head = font(round(max(1.0, 1.6 * share) * text), True, title)
     lines = [part for line in lines for part in _wrapped(line, font(text, text=line), room)][:4]
     top = margin + round(2.4 * text + 1.45 * text * len(lines)) + text
@@ -117,7 +119,7 @@ def compose_page(panels: Sequence[Panel | Sequence[Panel]], title: str, lines: S
 
 
 def _text_size(height: int, width: int) -> int:
-    """Px of ordinary text; all else follows it."""
+    """The font size of the text, in px, on which all other sizes depend."""
     return round(21 * min(max(max(width, height) / 1400, 0.75), 1.6))
 
 
@@ -126,7 +128,7 @@ def _width(stack: Sequence[Panel]) -> int:
 
 
 def _places(stacks: Sequence[Sequence[Panel]], text: int) -> tuple[list[list[tuple[int, int]]], int, int]:
-    """Where each panel's body begins, in px from the corner under the text; and how far all of them go, (x, y)."""
+    """The origin of each panel's body, in px from the corner under the text; and the extent (x, y) of all panels."""
     small, places, left, down = font(round(0.85 * text)), [], 0, 0
     headed = any(stack[0].heading for stack in stacks)
     labelled = any(stack[0].columns for stack in stacks)
@@ -146,7 +148,7 @@ def _places(stacks: Sequence[Sequence[Panel]], text: int) -> tuple[list[list[tup
 
 
 def _draw_panel(image: "Image.Image", panel: Panel, at: tuple[int, int], text: int, room: int) -> None:
-    """The body, its heading and captions, and what its rows and columns are; a name without room is left out."""
+    """Draw the body, its heading and captions, and the labels of its rows and columns if there is room."""
     from PIL import Image, ImageDraw
 
     draw, (x, y), letters = ImageDraw.Draw(image), at, font(round(0.85 * text))
@@ -216,7 +218,7 @@ def _draw_bar(image: "Image.Image", bar: Bar, at: tuple[int, int], text: int, ro
 
 
 def _wrapped(text: str, letters: "ImageFont.FreeTypeFont", room: int) -> list[str]:
-    """The text in lines of at most `room` px, broken between words."""
+    """The text wrapped between words into lines of at most `room` px."""
     lines = [""]
     for word in text[:500].split():
         longer = f"{lines[-1]} {word}".strip()
@@ -234,7 +236,7 @@ def _write(
 
 
 def cut(text: str, letters: "ImageFont.FreeTypeFont", room: float, middle: bool = False) -> str:
-    """One line, cut with … to `room` px: at its end or, as names often differ there, in the `middle`."""
+    """One line, cut with … to `room` px: at its end, or in the `middle` for names that differ at the end."""
     text = _printable(text)
     if letters.getlength(text) <= room:
         return text
@@ -246,5 +248,5 @@ def cut(text: str, letters: "ImageFont.FreeTypeFont", room: float, middle: bool 
 
 
 def _printable(text: str) -> str:
-    """What is not printable becomes a space."""
+    """The text with a space in place of each character that is not printable."""
     return "".join(c if c.isprintable() else " " for c in text[:500])

@@ -1,6 +1,6 @@
 """Plots of training and evaluation: learning curves, confusion matrix, precision-recall and robustness curves.
 
-Drawn with matplotlib's objects (no pyplot), so that no display is needed and nothing global is left behind.
+Drawn with matplotlib's objects (no pyplot), so that no display is needed and no global state is changed.
 """
 
 import math
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from matplotlib.ticker import Formatter
 
 _DPI = 160
-_SMALLEST = 5.0  # points: smaller digits cannot be read
+_SMALLEST = 5.0  # points: smaller digits are illegible
 SERIES = (("train", "training", "#2166ac"), ("val", "validation", "#d6604d"), ("test", "test", "#4d9221"))
 
 # Overrides matplotlib's defaults, so that a user's own matplotlibrc does not change the pictures.
 STYLE = {
     "font.size": 10,
     "text.color": INK,
-    "text.parse_math": False,  # a class may be named $x$
+    "text.parse_math": False,  # a class may be named $x$, which is no formula, which is no formula
     "axes.edgecolor": PANEL,
     "axes.labelcolor": SOFT,
     "axes.titlecolor": SOFT,
@@ -50,7 +50,8 @@ STYLE = {
 
 @contextmanager
 def saved_figure(path: Path, width: float, height: float, title: str, words: Sequence[str] = ()) -> Iterator["Figure"]:
-    """A figure (inches) to draw on; on leaving it is written whole, as PNG, SVG or PDF, whichever the name says.
+    """Context manager with a figure (size in inches), which is written atomically on exit: PNG, SVG or PDF by its
+    suffix.
 
     words: names that may be in any script.
     """
@@ -60,10 +61,12 @@ def saved_figure(path: Path, width: float, height: float, title: str, words: Seq
 
     chosen = {"font.family": families([title, *words])}
     with style.context(["default", STYLE, chosen]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # in a title: no font here has that script
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing", UserWarning
+        )  # in a title: no installed font has that script
         figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)
-        weight = "bold" if len(families([title])) == 1 else "normal"  # matplotlib would warn of a font without bold
+        weight = "bold" if len(families([title])) == 1 else "normal"  # matplotlib warns if a font has no bold
         figure.suptitle(_cut(title, 80), x=0.01, horizontalalignment="left", fontsize=14, fontweight=weight)
         yield figure
         _arrange(figure)
@@ -73,7 +76,7 @@ def saved_figure(path: Path, width: float, height: float, title: str, words: Seq
 
 
 def _arrange(figure: "Figure") -> None:
-    """Place everything, once: savefig() would do it again, and draw everything for that."""
+    """Compute the layout once: savefig() would do so again, and draw everything for it."""
     if engine := figure.get_layout_engine():
         engine.execute(figure)
         figure.set_layout_engine(None)
@@ -88,12 +91,12 @@ def learning_curves(
     training_only: Sequence[str] = (),
     metric_title: str = "",
 ) -> None:
-    """Loss, metric (a fraction, shown in percent) and learning rate over the epochs, a line for each split measured.
+    """Loss, metric (a fraction, shown in percent) and learning rate over the epochs, a line per measured split.
 
-    `history` holds the lines of metrics.jsonl: `epoch`, `train_loss`, `train_accuracy`, `val_loss`, …, `lr`; what is
-    None, missing or not finite is left out. `best_epoch` is marked. `training_only` says what the training loss has and
-    the loss of evaluation lacks (`mixup`): then it is dashed, beside `train_plain_loss`, which can be compared.
-    CnnError where no epoch was finished or the file cannot be written.
+    `history` holds the rows of metrics.jsonl: `epoch`, `train_loss`, `train_accuracy`, `val_loss`, …, `lr`; values
+    that are None, missing or not finite are skipped. `best_epoch` is marked. `training_only` names the terms that only
+    the training loss has (`mixup`): then it is dashed, beside `train_plain_loss`, which is comparable.
+    CnnError if no epoch was finished or the file cannot be written.
     """
     if not history:
         raise CnnError("no epoch was finished, so there are no learning curves to draw")
@@ -131,22 +134,22 @@ def _curves(
     if measure != "loss":
         axes.yaxis.set_major_formatter(percent_format())
         low, high = (0.0, 1.0) if len(epochs) == 1 else axes.get_ylim()
-        axes.set_ylim(max(low, 0), min(high, 1 + 0.02 * (1 - low)))  # no tick beyond 100%
+        axes.set_ylim(max(low, 0), min(high, 1 + 0.02 * (1 - low)))  # no tick above 100%
     elif len(epochs) == 1:
         axes.set_ylim(0, 1.15 * max(values, default=0) or 1)
     elif values and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")  # matplotlib's own is a formula, which is not parsed here
+        axes.yaxis.set_major_formatter("{x:g}")  # matplotlib's default is a formula, which is not parsed here
         axes.yaxis.set_minor_formatter("")
         axes.set_title("loss (logarithmic)")
-    if values and training_only:  # long names, which would lie over the curves
+    if values and training_only:  # long names would cover the curves
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.15), borderaxespad=0)
     elif values:
         axes.legend()
 
 
 def _series(measure: str, training_only: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
-    """The curves of a measure: the key in the history, the name, the color and the line style."""
+    """The curves of a measure: key in the history, label, color and line style."""
     if measure == "loss" and training_only:
         yield "train_loss", f"training (with {enumerated(training_only)})", SERIES[0][2], "--"
         yield "train_plain_loss", f"training (without {'it' if len(training_only) == 1 else 'them'})", SERIES[0][2], "-"
@@ -157,7 +160,7 @@ def _series(measure: str, training_only: Sequence[str]) -> Iterator[tuple[str, s
 def _curve(
     axes: "Axes", epochs: Sequence[float], values: Sequence[float], color: str, label: str = "", dash: str = "-"
 ) -> None:
-    marker = "o" if sum(map(math.isfinite, values)) <= 20 else ""  # without it a single epoch would be invisible
+    marker = "o" if sum(map(math.isfinite, values)) <= 20 else ""  # without a marker a single epoch would be invisible
     fill = color if dash == "-" else "white"
     look: dict[str, Any] = {
         "linewidth": 1.8,
@@ -165,13 +168,13 @@ def _curve(
         "markersize": 4,
         "markerfacecolor": fill,
         "clip_on": len(values) > 1,
-        "zorder": 3,  # above the axes' own lines
+        "zorder": 3,  # above the axes' lines
     }
     axes.plot(epochs, values, dash, color=color, label=label, **look)
 
 
 def epoch_axis(axes: "Axes", epochs: Sequence[float]) -> None:
-    """Ticks at whole epochs, and at the last one where it is a fraction of one."""
+    """Ticks at whole epochs, and at the last epoch if it is fractional."""
     from matplotlib.ticker import MaxNLocator
 
     first, last = epochs[0], epochs[-1]
@@ -186,7 +189,7 @@ def epoch_axis(axes: "Axes", epochs: Sequence[float]) -> None:
 
 
 def finite(value: float | None) -> float:
-    """NaN, which is not drawn, for what is not finite."""
+    """A float, or NaN, which is not drawn, for a value that is not finite."""
     return math.nan if value is None or not math.isfinite(value) else float(value)
 
 
@@ -195,8 +198,8 @@ def confusion_picture(
 ) -> None:
     """A (K, K) matrix of counts, rows = true class, columns = predicted class.
 
-    The shade is the share of the row, so that rare classes count as much as common ones; where the counts, or the
-    `shares`, fit, they stand in the cells. A class whose name no font here has is shown by its number. CnnError where
+    The shade is the fraction of the row, so that rare classes count as much as common ones; counts, or `shares`, are
+    written in the cells if they fit. A class whose name no installed font can show is shown by its number. CnnError if
     the file cannot be written.
     """
     import numpy as np
@@ -212,7 +215,7 @@ def confusion_picture(
         bar = figure.colorbar(shade, shrink=0.5, aspect=24, format=percent_format())
         bar.set_label(f"share of the true class{', in %' if shares else ''}")
         bar.outline.set_visible(False)
-        _arrange(figure)  # the layout decides how large a cell is
+        _arrange(figure)  # the cell size depends on the layout
         cell = axes.get_window_extent().width / classes * 72 / figure.dpi
         longest = 5 if shares else len(str(counts.max()))
         size = min(cell / (0.66 * longest), cell / 1.8, 14)  # a digit is 0.64 of the size wide
@@ -220,11 +223,11 @@ def confusion_picture(
             ink = "white" if share[row, column] > 0.5 else INK
             text = f"{100 * share[row, column]:.1f}" if shares else str(counts[row, column])
             words = axes.text(column, row, text, color=ink, ha="center", va="center", fontsize=size)
-            words.set_in_layout(False)  # the cells have their places already, and measuring each word takes long
+            words.set_in_layout(False)  # the layout of the cells is done, and measuring every text is slow
 
 
 def _name_classes(axes: "Axes", class_names: Sequence[str]) -> None:
-    """Label both sides; of more than 50 classes, only at regular intervals."""
+    """Label both axes; beyond 50 classes only at regular intervals."""
     ticks = range(0, len(class_names), math.ceil(len(class_names) / 50))
     hidden = {name for name in class_names if not is_drawable(name)}
     shown = shortened([str(i) if name in hidden else name for i, name in enumerate(class_names)], 24)
@@ -252,7 +255,7 @@ def percent_format() -> "Formatter":
 
 
 def shortened(names: Sequence[str], most: int) -> list[str]:
-    """Names of at most `most` characters, cut in the middle; those that would be the same then begin with their number.
+    """Names of at most `most` characters, cut in the middle; names that would become equal begin with their number.
 
     >>> shortened(["a long name, first", "a long name, last", "short"], 9)
     ['a lo…irst', 'a lo…last', 'short']
@@ -280,9 +283,9 @@ def precision_recall_picture(
     path: Path,
     title: str,
 ) -> None:
-    """Precision against recall, a curve for each class, by its name with its average precision, the best first.
+    """Precision-recall curves, one per class, labeled with name and average precision, the best first.
 
-    CnnError where the file cannot be written.
+    CnnError if the file cannot be written.
     """
     from matplotlib import colormaps
 
@@ -308,9 +311,9 @@ def precision_recall_picture(
 def robustness_curve(
     rows: Sequence[Mapping[str, Any]], path: Path, title: str, attack: str, target: str | None = None
 ) -> None:
-    """Accuracy (and, with a target class, the share `taken` for it) against `epsilon`, for pixels in [0, 1].
+    """Accuracy (and, with a target class, the success rate `taken`) against `epsilon`, for pixels in [0, 1].
 
-    `attack` describes the attack. CnnError where the file cannot be written.
+    `attack` describes the attack. CnnError if the file cannot be written.
     """
     epsilons = [row["epsilon"] for row in rows]
     curves = {"accuracy": [row["accuracy"] for row in rows]}

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.console import Console
 
-_WIDEST = 160  # characters; more than that only scrolls
+_WIDEST = 160  # characters; a taller preview would scroll
 
 
 def can_preview() -> bool:
-    """Whether the messages go to a terminal with colors. NO_COLOR and TERM=dumb are obeyed."""
+    """Whether standard error is a color terminal. Respects NO_COLOR and TERM=dumb."""
     console = _console()
     return sys.stderr.isatty() and console.color_system is not None and not console.no_color
 
@@ -29,9 +29,9 @@ def print_preview(path: Path, box: tuple[int, int, int, int] | None = None) -> N
 
 
 def half_blocks(picture: "Image.Image", columns: int, lines: int) -> object:
-    """The picture as a text of at most `columns` x `lines` characters, its proportions kept; never enlarged.
+    """The picture as text of at most `columns` x `lines` characters, keeping its aspect ratio; never enlarged.
 
-    Each pixel is the mean of those that it stands for. A terminal of 256 or 16 colors gets the nearest of them.
+    Downsampled by averaging. A terminal of 256 or 16 colors shows the nearest color.
     """
     from PIL import Image
     from rich.color import Color

@@ -15,9 +15,10 @@ def reliability_diagram(
     title: str,
     counted: str = "images",
 ) -> None:
-    """A diagram for each entry: bins (`low`, `high`, `n`, `confidence`, `accuracy`) as bars of accuracy, over how many
-    images they hold, or pixels (`counted`). `errors` are the expected calibration errors. CnnError where the file
-    cannot be written."""
+    """A diagram per entry: bins (`low`, `high`, `n`, `confidence`, `accuracy`) as bars of accuracy, above a histogram
+    of its
+    images or pixels (`counted`). `errors` are the expected calibration errors. CnnError if the file cannot be
+    written."""
     with saved_figure(path, 1 + 4.6 * len(diagrams), 5.4, title) as figure:
         axes = figure.subplots(2, len(diagrams), squeeze=False, sharex=True, height_ratios=[4, 1])
         for (name, rows), above, below in zip(diagrams.items(), axes[0], axes[1], strict=True):

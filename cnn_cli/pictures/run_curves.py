@@ -13,11 +13,11 @@ _SPLITS = {"val": "validation", "test": "test", "train": "training"}
 def draw_curves(
     histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], metric: str, path: Path, title: str
 ) -> None:
-    """Loss and metric over the epochs, a color for each name: of the first split that all runs measured. A training
-    loss is the one that evaluation computes too, so that runs can be compared.
+    """Loss and metric over the epochs, on the first split that all runs measured, a color per name. Training losses are
+    computed as in evaluation, so that runs are comparable.
 
-    histories: by name the lines of metrics.jsonl, of each seed. metric: its name, `mIoU`, and in lower case its key.
-    CnnError where the file cannot be written.
+    histories: name → the rows of metrics.jsonl of each seed. metric: a name such as `mIoU`, whose key is in lower case.
+    CnnError if the file cannot be written.
     """
     lines = [line for runs in histories.values() for history in runs for line in history[:1]]
     split = next((s for s in _SPLITS if all(line.get(f"{s}_{metric.lower()}") is not None for line in lines)), "train")

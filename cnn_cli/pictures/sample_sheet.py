@@ -11,12 +11,12 @@ from cnn_cli.pictures.class_map import background, legend, overlaid
 from cnn_cli.pictures.grid import Cell, captioned_grid, room
 from cnn_cli.pictures.page import Page, Panel, compose_page
 
-_SIDE = 220  # px of an image with boxes: they are drawn on the enlarged image, so that their lines are thin
+_SIDE = 220  # px of an image with boxes, which are drawn after enlarging, so that their lines are thin
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image (H, W, 3) uint8 and its name; the classes of its pixels (H, W), or its boxes: None for other tasks."""
+    """An image (H, W, 3) uint8 and its name, with its mask (H, W) or its boxes, which are None for other tasks."""
 
     pixels: image.Array
     name: str
@@ -31,9 +31,9 @@ def compose_sheet(
     title: str,
     lines: Sequence[str],
 ) -> tuple[Page, int]:
-    """A column of samples for each class (with a name) or image → a page, and how many columns it shows.
+    """A column of samples per class (with a name) or image → a page, and how many columns it shows.
 
-    void: whether masks have pixels without a class.
+    void: whether masks have void pixels.
     """
     keep = background(classes)
     drawn = [[Cell(_drawn(s, keep), _caption(s, name)) for s in samples] for name, samples in columns]
@@ -49,7 +49,7 @@ def compose_sheet(
 
 
 def _caption(sample: Sample, name: str) -> tuple[str, ...]:
-    """Class and image; boxes bear the names of their classes themselves."""
+    """The caption: class and image. Boxes have labels of their own."""
     return (name, sample.name) if name and sample.boxes is None else (sample.name,)
 
 
@@ -63,7 +63,7 @@ def _drawn(sample: Sample, keep: Sequence[int]) -> image.Array:
 
 
 def _panel(block: Sequence[Sequence[Cell]], blank: image.Array) -> Panel:
-    """Classes side by side, their samples below each other."""
+    """Classes side by side, the samples of each in a column."""
     deep = max(map(len, block))
     rows = [[cells[i] if i < len(cells) else Cell(blank) for cells in block] for i in range(deep)]
     return captioned_grid(rows)[0]
