@@ -3,7 +3,9 @@
 import copy
 import json
 import math
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small_runs as small
@@ -12,6 +14,9 @@ from torch import nn
 
 from cnn_cli.checkpoints import checkpoint
 from cnn_cli.errors import UsageError
+from cnn_cli.pictures import plots
+from cnn_cli.training import preparation
+from cnn_cli.training import run as run_module
 from cnn_cli.training.ema import follow
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -105,3 +110,29 @@ def test_with_everything_on_a_resumed_run_is_as_if_never_stopped(tmp_path: Path)
         run = small.resume(tmp_path, name)
         assert small.same(small.without_times(small.last(run)), expected)
         assert small.same(checkpoint.load(run).state_dict(), checkpoint.load(whole).state_dict())
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_no_images_are_in_memory_while_pictures_are_drawn(
+    resumed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if resumed:
+        small.begin(tmp_path, epochs=0.5, val_fraction=0.2)
+    images: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def watch(module: Any, name: str) -> None:
+        load = getattr(module, name)
+
+        def loaded(*args: Any) -> Any:
+            data = load(*args)
+            images.extend(weakref.ref(split.images) for split in data.splits.values())
+            return data
+
+        monkeypatch.setattr(module, name, loaded)
+
+    watch(run_module, "load_dataset")
+    watch(preparation, "prepare")
+    monkeypatch.setattr(plots, "learning_curves", lambda *_: alive.append(sum(ref() is not None for ref in images)))
+    (small.resume if resumed else small.begin)(tmp_path, epochs=1, val_fraction=0.2)
+    assert len(images) == 5 and alive == [0]

@@ -13,6 +13,7 @@ from cnn_cli.errors import CnnError, DivergedError, StoppedError
 from cnn_cli.files import WriteError, write_text
 from cnn_cli.pictures.film import FRAMES, STRIP, write_film
 from cnn_cli.tables import counted, metric_title, wrapped
+from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import speedups
 from cnn_cli.training.eval_report import Evaluation, write_evaluation
@@ -99,13 +100,10 @@ def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
     from cnn_cli.pictures.plots import learning_curves
 
     check()
-    split = next((job.data.splits[name] for name in ("test", "val") if name in job.data.splits), None)
-    if split:
-        result = state.result
-        if result is None or result.split != split.name or split.name == "val":  # not of the best weights
-            network = restore(load_network(str(job.run / BEST))).to(state.device)
-            result = evaluate(speedups.prepare(network, job["fast"]), split, job.task, job.inference, check)
-        overfit = job.metadata.overfit and split.name == "val"
+    result = _evaluate_best(job, state, check)
+    job.data.splits.clear()  # matplotlib takes their place: as much memory as 50,000 small images
+    if result:
+        overfit = job.metadata.overfit and result.split == "val"
         evaluation = Evaluation(job.plan.network, job.data.name, job.run / BEST, result, overfit=overfit)
         write_evaluation(job.run, evaluation)
     if (job.run / FRAMES).is_file():
@@ -118,6 +116,16 @@ def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
     metric = job.task.metric
     learning_curves(state.history, job.run / CURVES, title, metric, reached.best_epoch, extras, metric_title(metric))
     return replace(reached, files=files_of(job.run))
+
+
+def _evaluate_best(job: Job, state: State, check: Callable[[], object]) -> TaskResult | None:
+    """The result of the best weights on test, or else on val; None without either."""
+    split = next((job.data.splits[name] for name in ("test", "val") if name in job.data.splits), None)
+    result = state.result
+    if split and (result is None or result.split != split.name or split.name == "val"):  # not of the best weights
+        network = restore(load_network(str(job.run / BEST))).to(state.device)
+        return evaluate(speedups.prepare(network, job["fast"]), split, job.task, job.inference, check)
+    return result if split else None
 
 
 def files_of(run: Path) -> dict[str, str]:

@@ -67,6 +67,7 @@ def begin(request: Request) -> RunResult | None:
         about_data = data_facts(dataset, settings, data_dir)
         metadata = Metadata(plan.document(), dataset.classes, preprocessing, about_data, facts)
         job = make_job(plan, settings, metadata, dataset, device, folder)
+        del dataset  # its images, where the job has others: resized, or without those held out
         state = initial_state(job, moved)
         save(job, state)  # the first file: with it the run can be resumed; without it the folder is removed
         watch.gentle = True
@@ -74,7 +75,7 @@ def begin(request: Request) -> RunResult | None:
             write_config(job, request.command, request.args)
             if request.film:
                 begin_film(job.run, state.network)
-            about_weights = remarks(weights, moved, preprocessing, dataset.classes)
+            about_weights = remarks(weights, moved, preprocessing, metadata.classes)
             request.say(run_header(job, state, request.args, about_weights, request.verbose, bool(request.settings)))
         return train_to_completion(job, state, watch)
 
@@ -110,6 +111,7 @@ def resume(request: Request, run: Path) -> RunResult | None:
                 dataset = _same_dataset(request, settings, metadata, run)
             metadata = replace(metadata, data=metadata.data | {"name": dataset.name})  # it may have moved
             job = make_job(plan, settings, metadata, dataset, device, folder)
+            del dataset
             state = initial_state(job, resumed=True)
             transfer.put(state.network, transfer.fit(plan, saved["network"], str(file), whole=True))
             if state.average:
