@@ -136,6 +136,17 @@ def test_the_network_trains_in_the_page(driver: Any, page: Path) -> None:
     until(lambda: "reset to those of the file" in text(driver, "#tool"))
 
 
+def test_reset_while_training_ends_it_first(driver: Any, page: Path) -> None:
+    opened(driver, page)
+    driver.find_element(By.ID, "tab-train").click()
+    driver.find_element(By.XPATH, "//button[text()='Start']").click()
+    until(lambda: "Step " in text(driver, "#tool"))
+    driver.find_element(By.XPATH, "//button[text()='Reset']").click()
+    until(lambda: "reset to those of the file" in text(driver, "#tool"))
+    assert driver.find_elements(By.XPATH, "//button[text()='Start']")
+    assert not driver.find_elements(By.CSS_SELECTOR, "#tool svg")
+
+
 def test_a_file_that_is_no_image_is_refused(driver: Any, page: Path, tmp_path: Path) -> None:
     opened(driver, page)
     (tmp_path / "words.png").write_text("no image")

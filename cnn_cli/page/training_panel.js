@@ -22,7 +22,8 @@ function drawTraining(page, area) {
     accuracies = [];
   let going = false,
     started = false,
-    clock = 0;
+    clock = 0,
+    running = Promise.resolve();
   const prepare = async () => {
     if (started) return;
     started = true;
@@ -38,7 +39,8 @@ function drawTraining(page, area) {
     };
     await page.ask("startTraining", { settings, digits: page.digits() });
   };
-  const advance = async (batches) => {
+  const advance = (batches) => (running = running.then(() => steps(batches)));
+  const steps = async (batches) => {
     await prepare();
     const begin = performance.now();
     const { done, step, epoch } = await page.ask("train", { batches, milliseconds: 1500 });
@@ -73,7 +75,9 @@ function drawTraining(page, area) {
     "Start",
   );
   const reset = async () => {
-    going = started = false;
+    going = false;
+    await running; // what it would draw belongs to the weights of before
+    started = false;
     await page.ask("reset");
     plot.replaceChildren();
     says.textContent = "The weights are reset to those of the file.";
