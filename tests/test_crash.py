@@ -56,7 +56,7 @@ def whole(run: Path) -> int:
 
 def test_kills_at_random_instants(tmp_path: Path, unbroken: dict[str, Any]) -> None:
     """Chains of five kills in a run that saves after every step; what was acknowledged is there, the end the same."""
-    draw, wanted = random.Random(5), 150 if EXHAUSTIVE else 5
+    draw, wanted = random.Random(5), 150 if EXHAUSTIVE else 3
     crashes.cnn(tmp_path, "list")  # starts the server
     started = time.monotonic()
     assert crashes.cnn(fresh(tmp_path, "timed"), *TRAIN, patches=(save_every_step,)).code == 0
@@ -86,12 +86,12 @@ def test_kills_at_random_instants(tmp_path: Path, unbroken: dict[str, Any]) -> N
 
 def test_killed_at_every_call_that_changes_files(tmp_path: Path, unbroken: dict[str, Any]) -> None:
     trials = 0
-    for number in range(1, 1000, 1 if EXHAUSTIVE else 8):
-        for how in ("before", "half") if EXHAUSTIVE else (("before", "half")[number // 8 % 2],):
+    for number in range(1, 1000, 1 if EXHAUSTIVE else 12):
+        for how in ("before", "half") if EXHAUSTIVE else (("before", "half")[number // 12 % 2],):
             folder = fresh(tmp_path, f"{number}{how}")
             ended = crashes.cnn(folder, *TRAIN, patches=(Disk(number, how),))
             if ended.code == 0:
-                assert trials > (80 if EXHAUSTIVE else 10), "the faults were not where the files are written"
+                assert trials > (80 if EXHAUSTIVE else 6), "the faults were not where the files are written"
                 return figure(f"killed at calls that change files: {trials} survived of {trials}")
             assert ended.code == -9
             whole(folder / "run")
@@ -106,7 +106,7 @@ def test_killed_at_every_call_that_changes_files(tmp_path: Path, unbroken: dict[
 @pytest.mark.parametrize("full", [False, True], ids=["once", "from then on"])
 def test_every_call_that_changes_files_fails(tmp_path: Path, unbroken: dict[str, Any], code: int, full: bool) -> None:
     """The message is short, the state of before good, nothing half-written stays, and the run can go on."""
-    failures, number, step = 0, 0, 1 if EXHAUSTIVE else 4 * len(ERRORS)
+    failures, number, step = 0, 0, 1 if EXHAUSTIVE else 6 * len(ERRORS)
     first = 0 if EXHAUSTIVE else ERRORS.index(code) + len(ERRORS) * full
     for number in range(first + 1, 1000, step):
         folder = fresh(tmp_path, number)
@@ -131,5 +131,5 @@ def test_every_call_that_changes_files_fails(tmp_path: Path, unbroken: dict[str,
         if (folder / "run" / "best.safetensors").is_file():
             assert str(error).splitlines()[-1] == f"resume with: cnn train {folder}/run --resume"
         assert small.same(everything(go_on(folder)), unbroken)
-    assert failures > (50 if EXHAUSTIVE else 2)
+    assert failures > (50 if EXHAUSTIVE else 1)
     figure(f"{errno.errorcode[code]} at every call{', from then on' * full}: {failures} survived of {failures}")

@@ -136,11 +136,19 @@ def test_a_loss_that_is_not_finite_is_told_once(tmp_path: Path) -> None:
     assert all(t.isfinite().all() for t in small.last(tmp_path / "run")["network"].values())
 
 
+KILL, STOP = signal.SIGKILL, signal.SIGSTOP
+
+
 @pytest.mark.parametrize(
-    ("size", "victim", "srun"),
-    [(2, 1, False), (3, 1, False), pytest.param(2, 0, False, marks=slow), pytest.param(2, 0, True, marks=slow)],
+    ("size", "victim", "srun", "number"),
+    [
+        (2, 1, False, KILL),
+        (3, 1, False, STOP),
+        *(pytest.param(2, 0, srun, n, marks=slow) for srun in (False, True) for n in (KILL, STOP)),
+        pytest.param(2, 1, False, STOP, marks=slow),
+        pytest.param(3, 1, False, KILL, marks=slow),
+    ],
 )
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_process_that_dies_or_hangs_is_named(tmp_path: Path, size: int, victim: int, srun: bool, number: int) -> None:
     env = {**processes.SLURM, "SLURM_STEP_NUM_TASKS": str(size)} if srun else None
     options = ("small.yaml", "-o", "run", "--epochs", "3000")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from small_networks import cnn
+from small_runs import without_pictures
 
 SPEC = """
 tiny: {input: [1, 8, 8], layers: [Flatten, {Linear: 10}, ReLU, {Linear: 10}],
@@ -37,6 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("CNN_MODELS", raising=False)
+        without_pictures(patch)
         (folder / "tiny.yaml").write_text(SPEC)
         assert cnn("train", "tiny.yaml") == 0
         assert cnn("train", "tiny.yaml", "--lr", "0.01", "--val-fraction", "0.1", "--epochs", "3") == 0
