@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Protocol, runtime_checkable
+from unicodedata import combining, east_asian_width
 
 _NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|-inf", re.I)
 
@@ -61,6 +62,13 @@ class TableResult(Result, Protocol):
 def terminal_width() -> int:
     """Columns of the terminal; COLUMNS if that is set, 80 without a terminal."""
     return max(40, shutil.get_terminal_size((80, 24)).columns)
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal a text takes: two for a wide (East Asian) character, none for an accent alone."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def cell(value: Any) -> str:
@@ -193,8 +201,8 @@ def _widths(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: in
     allows."""
     widths, floors = [], []
     for column, (title, *texts) in zip(columns, zip(*cells, strict=True), strict=True):
-        body = max((len(line) for text in texts for line in text.split("\n")), default=0)
-        widths.append(max(len(title), body))
+        body = max((columns_of(line) for text in texts for line in text.split("\n")), default=0)
+        widths.append(max(columns_of(title), body))
         wraps = column.wraps or (level == 2 and not column.number)
         words = max((_longest(text, _WORD[level]) for text in texts), default=0) if wraps and level else 0
         least = min(body, max(_LEAST[level], words)) if wraps else body
@@ -217,20 +225,25 @@ def _row(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int])
     columns_of_lines = [_wrap(text, w) for text, w in zip(cells, widths, strict=True)]
     lines = []
     for parts in zip_longest(*columns_of_lines, fillvalue=""):
-        padded = [p.rjust(w) if c.number else p.ljust(w) for c, p, w in zip(columns, parts, widths, strict=True)]
+        padded = [_padded(p, w, c.number) for c, p, w in zip(columns, parts, widths, strict=True)]
         lines.append("  ".join(padded).rstrip())
     return lines
 
 
+def _padded(text: str, width: int, right: bool) -> str:
+    space = " " * (width - columns_of(text))
+    return space + text if right else text + space
+
+
 def _wrap(text: str, width: int, indent: str = "") -> list[str]:
-    """The text in lines of at most `width` characters; those after the first start with `indent`."""
-    if len(text) <= width and "\n" not in text:
+    """The text in lines of at most `width` columns; those after the first start with `indent`."""
+    if columns_of(text) <= width and "\n" not in text:
         return [text.rstrip()]
     lines = []
     for part in text.split("\n"):
         line = ""
         for piece in _pieces(part, width - len(indent)):
-            if line.strip() and len(line) + len(piece.rstrip()) > width:
+            if line.strip() and columns_of(line) + columns_of(piece.rstrip()) > width:
                 lines.append(line.rstrip())
                 line = indent
             line += piece
@@ -241,11 +254,12 @@ def _wrap(text: str, width: int, indent: str = "") -> list[str]:
 def _pieces(text: str, width: int, breaks: Sequence[str] = (" ", "/", "._-")) -> list[str]:
     """Words with the space after them; those longer than `width` are broken after a slash, a dot or anywhere."""
     if not breaks:
-        return [text[i : i + width] for i in range(0, len(text), width)]
+        step = width if columns_of(text) <= len(text) else max(1, width // 2)
+        return [text[i : i + step] for i in range(0, len(text), step)]
     pieces = re.findall(rf"[^{breaks[0]}]*[{breaks[0]}]+|[^{breaks[0]}]+", text)
-    return [q for p in pieces for q in ([p] if len(p.rstrip()) <= width else _pieces(p, width, breaks[1:]))]
+    return [q for p in pieces for q in ([p] if columns_of(p.rstrip()) <= width else _pieces(p, width, breaks[1:]))]
 
 
 def _longest(text: str, width: int) -> int:
     """The length of the longest word, where words longer than `width` are broken."""
-    return max((len(piece.rstrip()) for part in text.split("\n") for piece in _pieces(part, width)), default=0)
+    return max((columns_of(piece.rstrip()) for part in text.split("\n") for piece in _pieces(part, width)), default=0)

@@ -74,6 +74,7 @@ def test_the_titles_of_the_epochs_stay_above_their_figures(epoch: float, epochs:
     row = {"epoch": epoch, "train_loss": 2, "train_accuracy": 0.5, "lr": 0.1, "images_per_second": 9, "seconds": 1}
     lines = [epoch_header(epochs, ""), epoch_line(row, epochs, "")]
     assert len(lines[0]) == len(lines[1])
+    assert len(epoch_header(epochs, "test")) <= (80 if len(str(epochs)) < 5 else 82)
     assert lines[0].index("accuracy") + len("accuracy") == lines[1].index("50.00%") + len("50.00%")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 
 import pytest
 
@@ -117,3 +118,18 @@ def test_short_numbers_have_three_digits(value: int, text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (512, "512 B"), (1000, "1.0 kB"), (999_960, "1.0 MB")])
 def test_bytes(value: int, text: str) -> None:
     assert format_bytes(value) == text
+
+
+def test_wide_characters_take_two_columns_and_accents_none() -> None:
+    columns = (Column("name", "name", wraps=True), Column("n", "n", number=True))
+    names = ["bird", "鳥", "vögel 鳥", unicodedata.normalize("NFD", "é"), "日本" * 30]
+    lines = render(Table(columns, [{"name": name, "n": 1} for name in names]), width=30).split("\n")
+    ends = [sum(len(wcwidth) for wcwidth in map(_cells_of, line)) for line in lines if line.endswith("1")]
+    assert set(ends) == {30}
+
+
+def _cells_of(character: str) -> str:
+    """As many spaces as the character has columns."""
+    if unicodedata.combining(character):
+        return ""
+    return "  " if "\u3000" <= character <= "\u9fff" else " "

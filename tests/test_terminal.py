@@ -167,9 +167,9 @@ def test_only_options_that_are_near_are_suggested(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["predict", "x", "--top", "x"], "cnn predict: --top must be a valid integer. `cnn predict --help` shows its"),
-        (["eval", "x", "-b", "x"], "cnn eval: --batch-size must be a valid integer."),
-        (["attack", "x", "--seed", "-1"], "cnn attack: --seed must be greater than or equal to 0."),
+        (["predict", "x", "--top", "x"], "cnn predict: --top must be an integer. `cnn predict --help` shows its"),
+        (["eval", "x", "-b", "x"], "cnn eval: --batch-size must be an integer."),
+        (["attack", "x", "--seed", "-1"], "cnn attack: --seed must be at least 0."),
         (["attack", "x", "--seed"], "cnn attack: --seed needs a value."),
         (["summary"], "cnn summary: NETWORK is missing."),
         (["summary", "x", "y", "z"], "cnn summary: unexpected argument y z."),

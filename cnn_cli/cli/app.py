@@ -59,6 +59,7 @@ class _Command(TyperCommand):
             raise UsageError(f"{ctx.command_path} has no option {name}.{hint}") from None
 
 
+_BOUNDS = {"greater than or equal to": "at least", "less than or equal to": "at most", "a valid integer": "an integer"}
 _REWORDED = (  # what the library says, and what we say
     (r"Invalid value for (?:'.+' / )?'(.+?)': Input should be (.+?)(?:, unable .*)?", r"\1 must be \2"),
     (r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", r"unexpected argument \1"),
@@ -75,6 +76,8 @@ def _reworded(error: Any, ctx: Any) -> UsageError:
     text = error.format_message().rstrip(".")
     for theirs, ours in _REWORDED:
         text = re.sub(f"^{theirs}$", ours, text)
+    for theirs, ours in _BOUNDS.items():
+        text = text.replace(f" must be {theirs}", f" must be {ours}")
     hint = "" if text.endswith("?") else f". `{ctx.command_path} --help` shows its usage"
     return UsageError(f"{ctx.command_path}: {text}{hint}")
 

@@ -30,10 +30,14 @@ class Target:
     def path(self, loaded: LoadedNetwork, *parts: str, suffixes: Sequence[str] = (".png",)) -> Path:
         """`filters-<layer>.png` in the run folder, else `<network>-filters-<layer>.png` in the working directory.
 
-        UsageError, before any work, for another suffix and for a file that must not be overwritten.
+        In `output` where that is a folder. UsageError, before any work, for another suffix and for a file that must not
+        be overwritten; CnnError where the folder, which is made, cannot be written to.
         """
         path = self.output or _default_path(loaded, parts)
+        if self.output and (self.output.is_dir() or not self.output.suffix):
+            path = self.output / image.file_name(*parts)
         image.check_target(path, self.overwrites(loaded), suffixes)
+        make_folder(path.parent)
         return path
 
     def overwrites(self, loaded: LoadedNetwork) -> bool:
@@ -58,8 +62,7 @@ class Target:
             paths = [_default_path(loaded, (kind, word)) for word in words]
         for path in paths:
             image.check_target(path, self.overwrites(loaded))
-        if output and paths[0].parent == output:
-            make_folder(output)
+        make_folder(paths[0].parent)
         return paths
 
 

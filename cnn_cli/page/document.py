@@ -62,6 +62,7 @@ def page_path(loaded: LoadedNetwork, output: Path | None, force: bool) -> Path:
     if path.suffix != ".html":
         raise UsageError(f"{path}: a page must end in .html; choose another name with -o")
     check_target(path, force or (not output and loaded.run is not None), (".html",))
+    make_folder(path.parent)
     return path
 
 
@@ -69,7 +70,6 @@ def write_page(loaded: LoadedNetwork, selection: ImageSelection, path: Path, see
     """Write the page of a network, whole or not at all. seed: of the weights of a network without any."""
     content = page_content(loaded, selection, seed)
     text = _html(loaded, content)
-    make_folder(path.parent)
     write_text(path, text)
     count = len(content["gallery"]["names"])
     return WrittenPage(loaded, path, len(text.encode()), count, content["digits"] is not None)

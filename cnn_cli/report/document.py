@@ -58,6 +58,7 @@ def report_path(runs: Sequence[LoadedNetwork], output: Path | None, force: bool)
     if path.suffix != ".html":
         raise UsageError(f"{path}: a report must end in .html; choose another name with -o")
     check_target(path, force or (not output and own is not None), (".html",))
+    make_folder(path.parent)
     return path
 
 
@@ -71,7 +72,6 @@ def write_report(
     letters = [chr(ord("A") + i) for i in range(len(runs))] if len(runs) > 1 else [""]
     facts = tuple(read_run(letter, run, request, device) for letter, run in zip(letters, runs, strict=True))
     text, images = _html(facts)
-    make_folder(path.parent)
     write_text(path, text)
     return WrittenReport(facts, path, len(text.encode("utf-8", "backslashreplace")), images)
 

@@ -98,7 +98,8 @@ def header(epochs: float, evaluated: str, metric: str = "accuracy") -> str:
     title = metric_title(metric)
     split = f"  {evaluated:>5} loss  {title:>8}" if evaluated else ""
     epoch = f"{'epoch':>{sum(_widths(epochs)) + 1}}"
-    return f"{epoch}  {'train loss':>10}  {title:>8}{split}  {'lr':>8}  {'images/s':>8}  {'time':>7}"
+    seconds = f"{'time':>{_time_width(epochs)}}"
+    return f"{epoch}  {'train loss':>10}  {title:>8}{split}  {'lr':>8}  {'images/s':>8}  {seconds}"
 
 
 def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str = "accuracy", color: str = "") -> str:
@@ -110,7 +111,7 @@ def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str =
     train = f"{_number(row['train_loss']):>10}  {'–' if score is None else f'{score:.2%}':>8}"
     return (
         f"{row['epoch']:>{left}g}/{epochs:<{right}g}  {train}{split}"
-        f"  {row['lr']:>8.3g}  {row['images_per_second']:>8,.0f}  {clock(row['seconds']):>7}"
+        f"  {row['lr']:>8.3g}  {row['images_per_second']:>8,.0f}  {clock(row['seconds']):>{_time_width(epochs)}}"
     )
 
 
@@ -118,6 +119,11 @@ def _widths(epochs: float) -> tuple[int, int]:
     """Columns before and after the `/` of `10/20`."""
     digits = len(f"{epochs:g}")
     return max(6 - max(2, digits), digits), max(2, digits)
+
+
+def _time_width(epochs: float) -> int:
+    """Columns of the time: less where the epochs take more than usual."""
+    return max(5, 13 - sum(_widths(epochs)))
 
 
 def clock(seconds: float) -> str:
