@@ -14,10 +14,10 @@ from cnn_cli.language.plan import Layer, Plan
 
 @contextmanager
 def captured(network: nn.Module, layers: Sequence[str], grad: bool = False) -> Iterator[dict[str, Tensor]]:
-    """A dictionary of each layer's output (N, …), filled when the network runs inside the `with`.
+    """Context manager with a dictionary of the layers' outputs (N, …), filled when the network runs inside it.
 
-    Outputs are detached copies; with `grad` they are the graph's own tensors, and keep their gradient after a backward
-    pass. The next layer gets a copy, so that an in-place layer does not change what was captured.
+    Outputs are detached copies; with `grad` they are part of the graph and retain their gradients. The next layer gets
+    a copy, so that in-place layers do not change the captured outputs.
     """
     caught: dict[str, Tensor] = {}
 
@@ -44,9 +44,9 @@ class Reached(Exception):
 
 
 def feature_maps_until(network: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, Tensor]:
-    """The output of each layer, part of the graph of `x`; the forward pass ends where the last of them is computed.
+    """The output of each layer, part of the graph of `x`; the forward pass stops after the last of these layers.
 
-    So images of other sizes than the network's work, as far as the layers before accept them.
+    So images of any size work that the layers up to there accept.
     """
     waiting = set(layers)
 
@@ -67,9 +67,9 @@ def feature_maps_until(network: nn.Module, layers: Sequence[str], x: Tensor) -> 
 
 @contextmanager
 def untouched(network: nn.Module) -> Iterator[None]:
-    """Evaluation inside the `with`, without gradients of the parameters; afterwards the network is as it was.
+    """Context manager: evaluation mode, without gradients of the parameters. On exit the network's state is restored.
 
-    Training mode, requires_grad and buffers come back. Gradients with respect to the pixels work all the same.
+    That is training mode, requires_grad and buffers. Gradients with respect to the pixels are still computed.
     """
     modes = [(m, m.training) for m in network.modules()]
     parameters = [(p, p.requires_grad) for p in network.parameters()]
@@ -88,7 +88,7 @@ def untouched(network: nn.Module) -> Iterator[None]:
 
 
 def layer_names(network: nn.Module, plan: Plan) -> list[str]:
-    """The layers with feature maps (C, H, W), by their paths, in the order of computation.
+    """The names of layers with feature maps (C, H, W), in order of computation.
 
     Layers of auxiliary outputs are left out: they do not run in evaluation.
     """
@@ -97,38 +97,38 @@ def layer_names(network: nn.Module, plan: Plan) -> list[str]:
 
 
 def runs(plan: Plan, layer: str) -> bool:
-    """Whether a layer runs in evaluation; those of auxiliary outputs run in training only."""
+    """Whether a layer runs in evaluation; layers of auxiliary outputs run only in training."""
     return layer.partition(".")[0] not in plan.only_in_training
 
 
 def trunk(plan: Plan) -> list[Layer]:
-    """The layers with spatial feature maps that every path from the input to the output passes through, in order.
+    """The layers with spatial feature maps that every path from input to output passes through, in order.
 
-    They are the dominators of the last layer in the graph of the plan: a shortcut or a branch is none of them.
+    They are the dominators of the last layer in the plan's graph, so no shortcuts or branches.
     """
     dominators: dict[str, frozenset[str]] = {"input": frozenset()}
     for layer in plan.layers:
         before = [dominators[_source(name, dominators)] for name in layer.reads if _source(name, dominators)]
-        if before:  # a bare parameter takes nothing, and no path of the image leads through it
+        if before:  # a bare parameter has no input, so no path from the image passes through it
             dominators[layer.name] = frozenset.intersection(*before) | {layer.name}
     through = dominators.get(plan.last.name, frozenset()) if plan.last else frozenset()
     return [a for a in plan.layers if a.name in through and len(a.output_shape) == 3 and max(a.output_shape[1:]) > 1]
 
 
 def _source(name: str, known: Container[str]) -> str:
-    """The row that makes a value: of a piece `chunk.1` that is `chunk`; nothing for a bare parameter."""
+    """The row that computes a value: for a piece `chunk.1` that is `chunk`; None for a bare parameter."""
     return next((n for n in (name, name.rpartition(".")[0]) if n in known), "")
 
 
 def choose_layer(loaded: LoadedNetwork, network: nn.Module, name: str | None = None) -> str:
-    """The chosen layer: `name`, or the last spatial feature map of the trunk, which is the one before global pooling or
-    flattening or, of a dense network, before its scores. UsageError suggests the nearest name and lists the layers.
+    """The layer `name`; by default the last spatial feature map of the trunk, which is the one before global pooling or
+    flattening or, in a dense network, before the scores. UsageError suggests the nearest name and lists the layers.
     """
     names, plan = layer_names(network, loaded.plan), loaded.plan
     if name is None:
         before = [a for a in trunk(plan) if a.name in names]
         while before and len(plan.output) == 3 and before[-1].output_shape[0] == plan.output[0]:
-            before.pop()  # scores of each pixel, which are what is explained
+            before.pop()  # the scores of each pixel, which are explained
         if before:
             return before[-1].name
         hint = f"; choose another with --layer: {listed(names)}" if names else ", so there is nothing to show"

@@ -26,12 +26,12 @@ from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, counted, percent, render
 
 _BATCH = 256
-_FRACTIONS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)  # of the usual epsilon: the points of a curve
+_FRACTIONS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)  # multiples of the usual epsilon: the points of a curve
 
 
 @dataclass(frozen=True)
 class AttackRequest:
-    """What the options of `cnn attack` ask for; None is the default of the method or of the images."""
+    """The options of `cnn attack`; None: the default of the method or for the images."""
 
     method: str = "pgd"
     norm: str = "linf"
@@ -42,7 +42,7 @@ class AttackRequest:
     epsilons: Sequence[float] = ()
 
     def attack(self, classes: tuple[str, ...]) -> Attack:
-        """UsageError for a class that does not exist and for settings without effect."""
+        """The attack's settings. UsageError for an unknown class and for settings without effect."""
         if self.method == "fgsm" and (self.steps is not None or self.step_size is not None):
             raise UsageError("FGSM is a single step of length epsilon; --steps and --step-size are for --method pgd")
         target = None if self.target is None else class_index(self.target, classes)
@@ -50,8 +50,8 @@ class AttackRequest:
         return Attack(self.method, self.norm, steps, self.step_size, target=target, seed=self.seed)
 
     def radii(self, channels: int, curve: bool) -> list[float]:
-        """The epsilons, sorted; by default the usual one or, for a curve, fractions of it. A curve begins at 0, the
-        accuracy without an attack. UsageError for others."""
+        """The epsilons, sorted; by default the usual one or, for a curve, multiples of it. A curve begins at 0, the
+        accuracy without an attack. UsageError for invalid ones."""
         for epsilon in self.epsilons:
             if not 0 <= epsilon < float("inf"):
                 raise UsageError(f"--epsilon {epsilon:g}: must be 0 or more, for pixels in [0, 1]; try 0.03")
@@ -65,7 +65,7 @@ class AttackRequest:
 
 
 def parse_epsilons(texts: Sequence[str]) -> list[float]:
-    """`0.03`, `8/255` or a list with commas of such numbers; UsageError for anything else."""
+    """The numbers of `0.03`, `8/255` or a comma-separated list of such; UsageError for anything else."""
     parts = [part.partition("/") for text in texts for part in text.split(",")]
     try:
         return [float(number) / (float(divisor) if slash else 1) for number, slash, divisor in parts]
@@ -80,7 +80,7 @@ def usual_epsilon(norm: str, channels: int) -> float:
 
 @dataclass(frozen=True)
 class AdversarialExamples:
-    """Images attacked with each epsilon."""
+    """Images attacked with each epsilon, for `cnn attack` of images."""
 
     inputs: Inputs
     classes: tuple[str, ...]
@@ -89,7 +89,7 @@ class AdversarialExamples:
     temperature: float = 1.0  # of probabilities, where they are calibrated
 
     def prediction(self, scores: torch.Tensor) -> Prediction:
-        """Of the scores of one image."""
+        """The prediction from the scores of one image."""
         return predicted(scores, self.classes, self.temperature)
 
     def document(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class AdversarialExamples:
         return f"{self.attack.title}\n\n{render(self.table())}"
 
     def table(self) -> Table:
-        """A line for each image and epsilon."""
+        """A row per image and epsilon."""
         columns = (
             Column("image", "image", wraps=True),
             Column("true", "true class", wraps=True),
@@ -132,7 +132,8 @@ class AdversarialExamples:
         return Table(columns, rows)
 
     def _without_effect(self, true: str | None, before: str) -> dict[str, str]:
-        """Why an attack can have no effect: the prediction was wrong before or, with a target, was the target."""
+        """Why an attack cannot succeed: the prediction was already wrong or, with a target class, already the
+        target."""
         if self.attack.target is not None:
             return {"success": "predicted before"} if before == self.classes[self.attack.target] else {}
         return {"success": "misclassified before"} if true not in (None, before) else {}
@@ -163,7 +164,7 @@ class AccuracyUnderAttack:
         return "\n".join(lines)
 
     def table(self) -> Table:
-        """A line for each epsilon."""
+        """A row per epsilon."""
         columns = [Column("epsilon", "epsilon", number=True), Column("accuracy", "accuracy", number=True, show=percent)]
         if self.attack.target is not None:
             title = f"predicted as {self.classes[self.attack.target]}"
@@ -208,8 +209,9 @@ def show_robustness(
 
 
 def draw_examples(examples: AdversarialExamples, title: str, provenance: str) -> Page:
-    """For each image and epsilon a row: the image, the difference magnified, the adversarial example; of a dense
-    network also which of its pixels are predicted otherwise."""
+    """A row per image and epsilon: the image, the magnified difference, the adversarial example; for a dense network
+    also
+    the pixels with another prediction."""
     inputs, target = examples.inputs, examples.attack.target
     color, dense = inputs.pixels.shape[1] == 3, examples.results[0].dense
     captions = inputs.captions(examples.classes)
@@ -247,7 +249,8 @@ def _row(examples: AdversarialExamples, attacked: Attacked, i: int, caption: str
 
 
 def difference(change: Tensor) -> image.Array:
-    """(C, H, W) → (H, W, 3) uint8, magnified to its own largest value: red brighter, blue darker; colors in color."""
+    """(C, H, W) → (H, W, 3) uint8, scaled to its largest value: red is brighter, blue darker; RGB differences in
+    color."""
     values = change.detach().cpu().numpy()
     scale = float(np.abs(values).max())
     return image.color(values, scale) if len(values) == 3 else image.signed(values.mean(0), scale)
@@ -276,7 +279,7 @@ def read_split(
     limit: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """The split to attack, or `limit` images of it, drawn from `seed`: the first ones would be of one class.
+    """The split to attack, or `limit` images of it, drawn from `seed`, since the first ones could be of one class.
 
     UsageError for a limit below 1.
     """

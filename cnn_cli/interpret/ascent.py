@@ -1,8 +1,8 @@
 """Feature visualization by gradient ascent: inputs that maximize a class score or a channel.
 
-One loop: an objective times a parametrization (what an image is made of) times transforms (what must not matter), as in
-Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017. Without the transforms and the penalties the result
-is a pattern that only the network understands.
+One loop combines an objective, a parametrization of the image (pixels or Fourier coefficients), and random transforms
+that the objective must be robust to, as in Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017. Without
+transforms and penalties the result is high-frequency noise, similar to an adversarial example.
 """
 
 import math
@@ -24,14 +24,19 @@ from cnn_cli.values import parse_numbers
 
 TRANSFORMS, PARAMETRIZATIONS = ("jitter", "scale", "rotate", "blur"), ("fourier", "pixels")
 
-Objective = Callable[[Tensor], Tensor]  # (N, C, H, W) pixels → (N, K): the value of each unit for each image
+Objective = Callable[[Tensor], Tensor]  # (N, C, H, W) pixels → (N, K): the value of every unit for every image
 
-_RATE = 0.05  # of Adam, whose steps do not depend on the scale of the objective
-_SMOOTH, _PLAIN = 1.5, 1.0  # weights of the penalties, as shares of what is reached: chosen by eye on MNIST
-_SHIFT, _ZOOM, _TURN, _BLUR = 0.07, 0.1, 10.0, 1.0  # at most: share of the side, share, degrees, px (deviation)
+_RATE = 0.05  # learning rate of Adam, whose steps do not depend on the scale of the objective
+_SMOOTH, _PLAIN = 1.5, 1.0  # penalty weights, relative to the objective: chosen by eye on MNIST
+_SHIFT, _ZOOM, _TURN, _BLUR = (
+    0.07,
+    0.1,
+    10.0,
+    1.0,
+)  # at most: fraction of the side, factor, degrees, px (standard deviation)
 _BATCH_PIXELS = 1 << 18
 
-# The square root of the covariance of red, green and blue in ImageNet (lucid's, Apache-2.0), largest column norm 1:
+# The square root of the RGB covariance of ImageNet (from lucid, Apache-2.0), with a largest column norm of 1:
 # steps of equal length then change natural colors equally.
 _COLORS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
@@ -65,13 +70,13 @@ class Ascent:
 
 
 def transforms_of(text: str) -> tuple[str, ...]:
-    """`jitter,blur` → their names; `none` → no transforms."""
+    """`jitter,blur` → the names of the transforms; `none` → ()."""
     return () if text.strip() == "none" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """What images look like: their `shape` (C, H, W), and the color `background` that penalties draw them towards."""
+    """The `shape` (C, H, W) of the images, and the color `background` that penalties pull them towards."""
 
     shape: tuple[int, int, int]
     background: tuple[float, ...]
@@ -80,7 +85,7 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Maximized:
-    """(N, C, H, W) pixels in [0, 1], the value that each unit reaches, and whether no gradient ever reached it."""
+    """(N, C, H, W) pixels in [0, 1], the final value of each unit, and whether its gradient was always zero."""
 
     pixels: Tensor
     values: tuple[float, ...]
@@ -94,10 +99,10 @@ def ascend(
     ascent: Ascent,
     watch: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Maximized:
-    """For each unit the image that maximizes it.
+    """Find an image for each unit that maximizes it.
 
-    Every unit starts from the same noise and sees the same transforms, both drawn from the seed, so an image does not
-    depend on the others. Penalties draw it towards smoothness and the background. `watch` wraps the steps.
+    All units start from the same noise and use the same transforms, both drawn from the seed, so an image does not
+    depend on the others. Penalties favor smoothness and the background color. `watch` wraps the steps.
     """
     generator = torch.Generator().manual_seed(ascent.seed)
     parameters, image_of = _parametrized(ascent.parametrization, len(units), canvas, generator)
@@ -130,7 +135,7 @@ def maximize(
     ascent: Ascent,
     watch: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Maximized:
-    """As `ascend`, in batches that fit memory easily; the network (in `scores`) is left as it was."""
+    """As `ascend`, in batches that need little memory; the network (in `scores`) is not changed."""
     size = max(1, _BATCH_PIXELS // (canvas.shape[1] * canvas.shape[2]))
     with untouched(scores):
         parts = [ascend(objective, units[i : i + size], canvas, ascent, watch) for i in range(0, len(units), size)]
@@ -139,10 +144,10 @@ def maximize(
 
 
 def channels_of(scores: Scores, layer: Layer) -> Objective:
-    """The objective of a layer's channels: the mean of each over the image; for Linear layers the units themselves.
+    """The objective of a layer's channels: the spatial mean of each; for Linear layers the units themselves.
 
-    Of a ReLU the input is maximized, since it has a gradient where the output is 0; the optimum is the same. The
-    forward pass ends at the layer, so images of other sizes work if the layers before accept them.
+    For a ReLU its input is maximized, which also has a gradient where the output is 0; the optimum is the same. The
+    forward pass stops at the layer, so images of any size work that the layers up to there accept.
     """
     module = scores.network.get_submodule(layer.name)
 
@@ -163,7 +168,7 @@ def channels_of(scores: Scores, layer: Layer) -> Objective:
 
 
 def choose_units(loaded: LoadedNetwork, name: str) -> Layer:
-    """The layer of that name if it has channels or units and runs in evaluation; UsageError otherwise."""
+    """The layer with this name, if it has channels or units and runs in evaluation; else UsageError."""
     plan = loaded.plan
     usable = (a for a in plan.layers if len(a.output_shape) in (1, 3) and a.type != "Parameter")
     layers = {a.name: a for a in usable if runs(plan, a.name)}
@@ -178,7 +183,7 @@ def choose_units(loaded: LoadedNetwork, name: str) -> Layer:
 
 
 def channel_numbers(text: str, count: int) -> tuple[int, ...]:
-    """`0-3,7` → (0, 1, 2, 3, 7); UsageError for what is no such list or not below `count`."""
+    """`0-3,7` → (0, 1, 2, 3, 7); UsageError for other texts and numbers from `count` up."""
     try:
         chosen = parse_numbers(text)
     except ValueError as error:
@@ -197,14 +202,14 @@ def variation(x: Tensor) -> Tensor:
 def _parametrized(
     kind: str, count: int, canvas: Canvas, generator: torch.Generator
 ) -> tuple[Tensor, Callable[[], Tensor]]:
-    """The parameters of `count` images that start as the same faint noise, and how they become pixels."""
+    """The parameters of `count` images that start as the same faint noise, and the function from them to pixels."""
     (channels, height, width), device = canvas.shape, canvas.device
     across = width if kind == "pixels" else width // 2 + 1
     size = (1, channels, height, across) if kind == "pixels" else (1, channels, height, across, 2)
     noise = torch.randn(size, generator=generator) * 0.01
     parameters = noise.to(device).repeat(count, *[1] * (len(size) - 1)).requires_grad_()
     y, x = torch.fft.fftfreq(height).unsqueeze(1), torch.fft.rfftfreq(width)
-    # Natural images have spectra of about 1 / frequency: with that, coarse shapes form as fast as fine texture.
+    # Natural images have amplitude spectra of about 1/f: scaled so, coarse shapes form as fast as fine texture.
     scale = (1 / (x.square() + y.square()).sqrt().clamp_min(1 / max(height, width)) / 4).to(device)
     mix = torch.tensor(_COLORS, device=device)
 
@@ -220,12 +225,12 @@ def _parametrized(
 
 
 def transformed(x: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
-    """Shift, scale, rotate and blur all images in the same way, at random within small bounds."""
+    """Apply one small random shift, scale, rotation and blur to all images."""
 
     def draw(name: str, most: float) -> float:
         return (2 * float(torch.rand((), generator=generator)) - 1) * most if name in names else 0.0
 
-    down, right = 2 * draw("jitter", _SHIFT), 2 * draw("jitter", _SHIFT)  # grid_sample's side is 2
+    down, right = 2 * draw("jitter", _SHIFT), 2 * draw("jitter", _SHIFT)  # coordinates of grid_sample go from -1 to 1
     zoom, turn = 1 + draw("scale", _ZOOM), math.radians(draw("rotate", _TURN))
     if {"jitter", "scale", "rotate"} & set(names):
         sine, cosine = zoom * math.sin(turn), zoom * math.cos(turn)
@@ -236,7 +241,7 @@ def transformed(x: Tensor, names: Sequence[str], generator: torch.Generator) -> 
 
 
 def blurred(x: Tensor, deviation: float) -> Tensor:
-    """(N, C, H, W) with a Gaussian of that standard deviation in pixels; the border goes on as it ends."""
+    """(N, C, H, W) blurred by a Gaussian of this standard deviation in pixels, with replicate padding."""
     reach = max(1, math.ceil(3 * deviation))
     weights = torch.exp(-torch.arange(-reach, reach + 1, device=x.device).square() / (2 * max(deviation, 1e-3) ** 2))
     weights = (weights / weights.sum()).expand(x.shape[1], 1, -1)

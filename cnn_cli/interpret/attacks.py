@@ -1,8 +1,8 @@
 """Adversarial examples: small changes of an image that raise the loss.
 
 FGSM (Goodfellow, Shlens, Szegedy 2015) and projected gradient descent (Madry et al. 2018). Epsilon is the radius of a
-ball of pixels in [0, 1], whatever normalization the network has inside. For a network with scores of each pixel the
-loss is the mean over the pixels; labels are then masks, in which 255 (void) does not count.
+ball for pixels in [0, 1], before the network's normalization. For a network with scores of each pixel the loss is the
+mean over the pixels; labels are then masks, in which 255 (void) is ignored.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,9 +24,9 @@ METHODS, NORMS = ("pgd", "fgsm"), ("linf", "l2")
 
 @dataclass(frozen=True)
 class Attack:
-    """Settings of an attack. `step_size` None is 2.5·epsilon/steps, which reaches any point of the ball (Madry).
+    """Settings of an attack. `step_size` None: 2.5·epsilon/steps, so that PGD can reach any point of the ball (Madry).
 
-    `random_start`: PGD begins at a random point of the ball, drawn from `seed`. `target`: the index of the target
+    `random_start`: PGD starts at a random point of the ball, drawn from `seed`. `target`: the index of the target
     class; None: untargeted. UsageError for invalid settings.
     """
 
@@ -55,11 +55,11 @@ class Attack:
 
     @property
     def effect(self) -> str:
-        """The heading of what an attack has achieved."""
+        """The heading of the column with the attack's success."""
         return "fooled" if self.target is None else "target reached"
 
     def document(self, classes: tuple[str, ...]) -> dict[str, Any]:
-        """Plain data, with the name of the target class; FGSM is a single step without settings of PGD."""
+        """The document, with the target class's name; for FGSM without the settings of PGD."""
         fixed = {"steps": 1, "step_size": None, "random_start": False} if self.method == "fgsm" else {}
         return asdict(self) | fixed | {"target": None if self.target is None else classes[self.target]}
 
@@ -67,11 +67,10 @@ class Attack:
 def perturb(
     scores: Scores, pixels: Tensor, labels: Tensor, epsilon: float, attack: Attack, generator: torch.Generator
 ) -> Tensor:
-    """(N, C, H, W) pixels in [0, 1] → the same, changed within the ball and [0, 1] to raise the loss.
+    """(N, C, H, W) pixels in [0, 1] → adversarial pixels, within the epsilon ball and [0, 1].
 
-    The loss is the cross-entropy of the class scores with `labels`, (N,) or (N, H, W); with a target class it is
-    lowered instead.
-    Epsilon 0 changes nothing, bit for bit.
+    They raise the cross-entropy of the class scores with `labels`, (N,) or (N, H, W), or lower that of the target
+    class. Epsilon 0 returns equal pixels, bit for bit.
     """
     if epsilon == 0:
         return pixels.clone()
@@ -85,25 +84,25 @@ def perturb(
 
 
 def gradient(scores: Scores, pixels: Tensor, labels: Tensor, target: int | None = None) -> Tensor:
-    """Of the loss with respect to the pixels, (N, C, H, W); each image on its own."""
+    """The gradient of each image's loss with respect to its pixels, (N, C, H, W)."""
     x = pixels.detach().requires_grad_()
     goal = labels if target is None else torch.full_like(labels, target)
-    ignored = VOID if scores.dense else -100  # PyTorch's own default
+    ignored = VOID if scores.dense else -100  # PyTorch's default
     losses = F.cross_entropy(scores.logits(x), goal.long(), ignore_index=ignored, reduction="none")
     return torch.autograd.grad(losses.flatten(1).mean(1).sum() if scores.dense else losses.sum(), x)[0]
 
 
 def _direction(gradient: Tensor, norm: str) -> Tensor:
-    """The step of length 1 that raises the loss most; 0 where the gradient is 0."""
+    """The step of norm 1 that raises the loss most, to first order; 0 if the gradient is 0."""
     if norm == "linf":
         return gradient.sign()
     largest = gradient.abs().amax((1, 2, 3), keepdim=True)
-    scaled = gradient / largest.where(largest > 0, 1.0)  # squares of tiny gradients would round to 0
+    scaled = gradient / largest.where(largest > 0, 1.0)  # squares of tiny gradients would underflow to 0
     return scaled / _length(scaled).clamp_min(torch.finfo(scaled.dtype).tiny)
 
 
 def _within(pixels: Tensor, x: Tensor, epsilon: float, norm: str) -> Tensor:
-    """The nearest point to `x` in the ball around `pixels`, then in [0, 1], which does not leave the ball."""
+    """`x` projected onto the ball around `pixels`, then clipped to [0, 1], which stays in the ball."""
     change = x - pixels
     if norm == "linf":
         change = change.clamp(-epsilon, epsilon)
@@ -113,7 +112,7 @@ def _within(pixels: Tensor, x: Tensor, epsilon: float, norm: str) -> Tensor:
 
 
 def _random_point(pixels: Tensor, epsilon: float, norm: str, generator: torch.Generator) -> Tensor:
-    """A point drawn evenly from the ball (its part in [0, 1] by clipping); drawn on the CPU, so alike everywhere."""
+    """A uniformly random point of the ball, clipped to [0, 1]; drawn on the CPU, so equal on all devices."""
     if norm == "linf":
         change = (torch.rand(pixels.shape, generator=generator) * 2 - 1) * epsilon
     else:
@@ -132,7 +131,7 @@ def _length(x: Tensor) -> Tensor:
 class Attacked:
     """N images attacked with one epsilon: `pixels` (N, C, H, W), `before` and `after` (N, K) or (N, K, H, W) scores.
 
-    `labels`, (N,) or (N, H, W), are the classes that they were attacked as.
+    `labels`, (N,) or (N, H, W), are the classes in the loss.
     """
 
     epsilon: float
@@ -153,18 +152,18 @@ class Attacked:
         return (before != target) & (after == target)
 
     def changed(self, target: int | None) -> list[float]:
-        """The share of each image's predictions that were changed: 0 or 1, or a share of pixels."""
+        """The fraction of each image's predictions that changed: 0 or 1, or a fraction of its pixels."""
         return self.hits(target).view(len(self.before), -1).double().mean(1).tolist()
 
     def succeeded(self, target: int | None) -> list[bool]:
-        """Whether the attack changed the prediction of each image; of a dense network, those of most pixels."""
+        """Whether the attack changed each image's prediction or, for a dense network, that of most of its pixels."""
         return [share > 0.5 for share in self.changed(target)]
 
 
 def attack_images(
     scores: Scores, pixels: Tensor, labels: Sequence[int | None], epsilons: Iterable[float], attack: Attack
 ) -> tuple[Attacked, ...]:
-    """Attack each image with each epsilon. One whose label is None is attacked as its predicted class."""
+    """Attack each image with each epsilon. An image without a label is attacked as its predicted class."""
     results = []
     with untouched(scores):
         with torch.no_grad():
@@ -181,11 +180,11 @@ def attack_images(
 
 @dataclass(frozen=True)
 class Robustness:
-    """Accuracy under attack: `rows` of epsilon, accuracy and the share `taken` for the target, of `n` images.
+    """Accuracy under attack: `rows` of epsilon, accuracy and targeted success rate `taken`, on `n` images.
 
-    `accuracy` counts what is right before and after the attack: images, or for a dense network pixels that have a
-    class. `taken` is the share of those of other classes that are predicted as the target; None without a target.
-    `zero_gradient` counts images whose loss has no gradient at all: the attack cannot begin there, which is not
+    `accuracy` counts images, or for a dense network pixels with a class, that are correct before and after the attack.
+    `taken` is the fraction of those of other classes that are predicted as the target class; None if untargeted.
+    `zero_gradient` counts images whose loss has a zero gradient: the attack cannot start there, which is not
     robustness.
     """
 

@@ -1,4 +1,4 @@
-"""The cell that detects a box: where it lies on the image and on the feature maps of layers."""
+"""The cell that predicts a box: its place on the image and on the layers' feature maps."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ Corners = tuple[float, ...]
 
 @dataclass(frozen=True)
 class BoxCell:
-    """A detected box with its cell: `row` and `column` at a scale of the network."""
+    """A detected box and the cell that predicts it: `row` and `column` on one scale of the network."""
 
     plan: Plan
     box: ChosenBox
@@ -35,13 +35,13 @@ class BoxCell:
 
     @property
     def field(self) -> Corners:
-        """The receptive field of the scores of the cell."""
+        """The receptive field of the cell's scores: x0, y0, x1, y1 in pixels of the input."""
         rows = {layer.name for layer in self.plan.layers}
         end = self.plan.ends[list(self.plan.named_outputs).index(self.scale.scores)]
         return self.field_at(producer(end, rows), self.row, self.column)
 
     def field_at(self, layer: str, row: int, column: int) -> Corners:
-        """x0, y0, x1, y1 of the pixels that a position of a layer depends on."""
+        """x0, y0, x1, y1 of the input pixels that a layer's output at (row, column) depends on."""
         spans = [side.at(o) for side, o in zip(sights(self.plan)[layer].sides, (row, column), strict=True)]
         (top, bottom), (left, right) = [
             (max(span[0], 0), min(span[1] + 1, size)) if span else (0, 0)
@@ -50,7 +50,7 @@ class BoxCell:
         return (left, top, right, bottom)
 
     def position(self, size: tuple[int, ...]) -> tuple[int, int]:
-        """(row, column) in a map of h×w values of the one that covers the center of the cell."""
+        """(row, column) in a map of h×w values whose place covers the cell's center."""
         if tuple(size) == self.scale.size:
             return self.row, self.column
         x0, y0, x1, y1 = self.square
@@ -69,19 +69,19 @@ class BoxCell:
         }
 
     def document_at(self, layer: str, values: image.Array) -> dict[str, Any]:
-        """The position in the maps (C, h, w) of a layer that covers the center of the cell, and their values there."""
+        """The position in a layer's maps (C, h, w) that covers the cell's center, and their values there."""
         row, column = self.position(values.shape[1:])
         at = [round(float(v), 6) for v in self.values_at(values)]
         return {"cell": [row, column], "receptive_field": list(self.field_at(layer, row, column)), "values_at_cell": at}
 
     def values_at(self, values: image.Array) -> image.Array:
-        """Maps (C, h, w) → (C,)."""
+        """Maps (C, h, w) → (C,), their values at the cell."""
         row, column = self.position(values.shape[1:])
         at: image.Array = values[:, row, column]
         return at
 
     def strongest(self, values: image.Array) -> tuple[int, ...]:
-        """The channels by the absolute value at the cell."""
+        """The channels by absolute value at the cell, largest first."""
         return tuple(np.argsort(-np.abs(self.values_at(values)), kind="stable").tolist())
 
     def on_image(self, shown: image.Array) -> image.Array:
@@ -100,13 +100,13 @@ class BoxCell:
         return _framed(with_boxes(shown, [box]), corners)
 
     def _scaled(self, corners: Corners, shown: image.Array) -> Corners:
-        """From pixels of the input to those of a picture of it."""
+        """Corners in pixels of the input → in pixels of a picture of it."""
         y, x = (n / side for n, side in zip(shown.shape[:2], self.plan.input[1:], strict=True))
         x0, y0, x1, y1 = corners
         return (x0 * x, y0 * y, x1 * x, y1 * y)
 
     def lines(self) -> list[str]:
-        """Where it is, in words."""
+        """The lines that describe the cell and the frames in the picture."""
         height, width = self.scale.size
         (x0, y0, x1, y1), (x2, y2, x3, y3) = self.square, self.field
         return [
@@ -118,7 +118,7 @@ class BoxCell:
 
 
 def cell_of(scores: BoxScores, box: ChosenBox) -> BoxCell:
-    """The cell that made a box."""
+    """The cell that predicts a box."""
     return BoxCell(scores.plan, box, *place_of(scores, box.cell))
 
 

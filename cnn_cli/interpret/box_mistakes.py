@@ -1,4 +1,4 @@
-"""The images behind the AP: objects that were missed, and detections that are wrong, by what is wrong with them."""
+"""The images behind the AP: missed objects and wrong detections, by kind of error."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +31,7 @@ from cnn_cli.tasks.average_precision import Array
 from cnn_cli.tasks.detection_errors import ERROR_TITLES, KINDS, NOTHING_CORRECT
 from cnn_cli.training.outcomes import BoxOutcomes
 
-# Colors that are told apart without red or green (Okabe and Ito 2008).
+# Colors that the color-blind can distinguish (Okabe and Ito 2008).
 COLORS = {
     "hits": "#009e73",
     "missed": "#d55e00",
@@ -53,7 +53,7 @@ class BoxMistakes:
 
     @property
     def worst(self) -> list[int]:
-        """The images with any error, by their number of errors, then by the scores of their false detections."""
+        """The images with errors, by the number of errors, then by the scores of the false detections."""
         o = self.outcomes
         false = o.classified.kinds > 0
         scores = np.bincount(o.detections.images[false], o.detections.scores[false], minlength=len(o.images))
@@ -63,7 +63,7 @@ class BoxMistakes:
 
     @cached_property
     def _counts(self) -> dict[str, Array]:
-        """For each kind, and the missed objects: (n,) how many each image has."""
+        """For each kind of error and for missed objects: their number in each image, (n,)."""
         o, n = self.outcomes, len(self.outcomes.images)
         counts = {
             name: np.bincount(o.detections.images[o.classified.kinds == i], minlength=n) for i, name in enumerate(KINDS)
@@ -71,7 +71,7 @@ class BoxMistakes:
         return counts | {"missed": np.bincount(o.objects.images[o.classified.missed], minlength=n)}
 
     def row(self, index: int) -> dict[str, Any]:
-        """An image as plain data."""
+        """The JSON row of an image."""
         o = self.outcomes
         objects = int(((o.objects.images == index) & (o.objects.flags == 0)).sum())
         counts = {name: int(values[index]) for name, values in self._counts.items()}
@@ -79,8 +79,9 @@ class BoxMistakes:
 
     @cached_property
     def mistakes(self) -> list[dict[str, Any]]:
-        """All errors: the false detections, the highest score first, then the missed objects, by image. Boxes are in
-        pixels of the original images."""
+        """All errors: the false detections, highest score first, then the missed objects, by image. Boxes are in pixels
+        of
+        the original images."""
         o, classes = self.outcomes, self.outcomes.images.classes
         detected, true, errors = o.detections, o.objects, o.classified
         false = np.flatnonzero(errors.kinds > 0)
@@ -103,7 +104,7 @@ class BoxMistakes:
         return {"index": index, "image": o.images.names[index], "error": kind, **unknown, **facts, **sides}
 
     def pairs(self) -> list[dict[str, Any]]:
-        """Pairs of classes by how many objects of the one are detected as the other."""
+        """Pairs of classes by the number of objects of one that are detected as the other."""
         o, classes = self.outcomes, self.outcomes.images.classes
         wrong = np.flatnonzero(o.classified.kinds == KINDS.index("wrong_class"))
         true = o.objects.labels[o.classified.objects[wrong]]
@@ -120,7 +121,7 @@ class BoxMistakes:
         ]
 
     def classes(self) -> list[dict[str, Any]]:
-        """For each class its objects, those detected and missed, and its detections that are wrong."""
+        """For each class the number of objects, of detected and missed ones, and of wrong detections."""
         o = self.outcomes
         missed, kinds, labels = o.objects.labels[o.classified.missed], o.classified.kinds, o.detections.labels
         return [
@@ -195,7 +196,7 @@ class BoxMistakes:
 
 
 def _brief(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of counts with those of all objects and of the detected ones in one cell: `3 of 5`."""
+    """A row of counts, with detected and all objects in one cell: `3 of 5`."""
     return row | {"hits": f"{row['hits']:,} of {row['objects']:,}"}
 
 
@@ -205,7 +206,7 @@ def _counts() -> tuple[Column, ...]:
 
 
 def draw_box_mistakes(mistakes: BoxMistakes) -> Page:
-    """The worst images, each with its true boxes and its detections, in the colors of what is wrong with them."""
+    """The worst images with their true boxes and detections, colored by kind of error."""
     shown = mistakes.worst[: min(mistakes.limit, _ACROSS * _MOST_ROWS)]
     cells = [cell for index in shown or [0] for cell in draw_pair(mistakes, index)]
     across = 2 * (_ACROSS if len(shown) > 1 else 1)
@@ -220,12 +221,14 @@ def draw_box_mistakes(mistakes: BoxMistakes) -> Page:
 
 
 def draw_pair(mistakes: BoxMistakes, index: int) -> list[Cell]:
-    """An image with its true boxes, and with its detections."""
+    """An image with its true boxes, and again with its detections."""
     o, classes, row = mistakes.outcomes, mistakes.outcomes.images.classes, mistakes.row(index)
     own = np.flatnonzero((o.objects.images == index) & (o.objects.flags == 0))
     chosen = np.flatnonzero((o.detections.images == index) & (o.classified.kinds >= 0))
     kinds = dict.fromkeys(own.tolist(), "missed")
-    for i in chosen[np.argsort(-o.classified.kinds[chosen])]:  # a hit last: it is what an object is shown as
+    for i in chosen[
+        np.argsort(-o.classified.kinds[chosen])
+    ]:  # hits last, so that an object with a hit is shown as detected
         kinds[int(o.classified.objects[i])] = KINDS[o.classified.kinds[i]]
     true = [
         DrawnBox(o.objects.boxes[i].tolist(), 0, classes[o.objects.labels[i]], COLORS[kinds[i]]) for i in own.tolist()

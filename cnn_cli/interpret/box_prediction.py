@@ -1,4 +1,4 @@
-"""Detect objects: bounding boxes in pixels of the images, drawn on them, and as JSON, CSV or YOLO files."""
+"""Detect objects: bounding boxes in pixels of the images, as drawings and as JSON, CSV or YOLO files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class Box:
 
 @dataclass(frozen=True)
 class BoxPrediction:
-    """The objects of an image of (height, width), the highest score first, with the files that show them."""
+    """The objects of an image of (height, width), highest score first, and the files written for it."""
 
     image: str
     size: tuple[int, int]
@@ -63,7 +63,7 @@ class BoxPrediction:
         return {"image": self.image, "size": list(self.size), **files, "boxes": [box.document() for box in self.boxes]}
 
     def yolo(self) -> str:
-        """A line for each object, as YOLO writes them: class, center, width and height as fractions, and the score."""
+        """YOLO's text format, a line per object: class, center, width and height as fractions, and score."""
         height, width = self.size
         lines = []
         for box in self.boxes:
@@ -87,7 +87,7 @@ class BoxPredictions:
     images: tuple[BoxPrediction, ...]
     least_score: float
     sheet: Path
-    skipped: tuple[str, ...] = ()  # what is wrong with images of folders that cannot be read
+    skipped: tuple[str, ...] = ()  # errors of unreadable images in folders
 
     def document(self) -> dict[str, Any]:
         facts = written_facts(self.loaded, "detection", self.sheet, self.skipped)
@@ -103,7 +103,7 @@ class BoxPredictions:
         return f"{render(Table(columns, rows))}\n\n{self.sheet}"
 
     def table(self) -> Table:
-        """A row for each object, for CSV and Markdown."""
+        """A row per object, for CSV and Markdown."""
         keys = ("image", "class", "score", "x0", "y0", "x1", "y1")
         rows = [
             {"image": shot.image, "class": box.name, "score": round(box.score, 4)}
@@ -124,7 +124,7 @@ def predict_boxes(
     """Detect and write, image by image: `NAME-boxes.png` and `NAME.txt` (YOLO), then the sheet.
 
     target: the folder; by default `predictions/` in the run folder. UsageError as in `stream_images`.
-    Images of folders that cannot be read are skipped; CnnError for one that is named itself.
+    Unreadable images in folders are skipped; CnnError for one that is named itself.
     """
     if not 0 <= least_score <= 1:
         raise UsageError(f"--min-score must be from 0 to 1, not {least_score:g}")
@@ -155,7 +155,7 @@ def detect(
     least_score: float,
     device: torch.device = CPU,
 ) -> tuple[Box, ...]:
-    """The objects of an image (c, h, w), bytes of any size; CnnError where the outputs are not finite numbers."""
+    """The objects of an image (c, h, w) uint8 of any size; CnnError if the outputs are not finite."""
     fitted = preprocess(pixels.unsqueeze(0), loaded.preprocessing)
     outputs = network(fitted.to(device).float().div_(255))
     check_finite(*outputs.values())
@@ -179,7 +179,7 @@ def _drawn(pixels: Tensor, boxes: Sequence[DrawnBox]) -> image.Array:
 
 
 def _row(loaded: LoadedNetwork, shot: ImageToPredict, result: BoxPrediction) -> list[Cell]:
-    """The true boxes, where they are known, and the detected ones, at the size of the network's input."""
+    """The true boxes, if known, and the detected ones, at the size of the network's input."""
     _, height, width = loaded.preprocessing.input
     scale = min(height / result.size[0], width / result.size[1])
     cells = []
@@ -193,7 +193,7 @@ def _row(loaded: LoadedNetwork, shot: ImageToPredict, result: BoxPrediction) -> 
 
 
 def _placed(pixels: Tensor, boxes: Sequence[DrawnBox], size: tuple[int, int], scale: float) -> image.Array:
-    """The drawing on an image that is scaled to fit (height, width), in its middle; enlarged where that is small."""
+    """The image with its boxes, scaled to fit (height, width) and centered; enlarged if that is small."""
     zoom = enlargement(*size)
     h, w = (max(1, min(round(n * scale), most)) for n, most in zip(pixels.shape[-2:], size, strict=True))
     resized = nn.functional.interpolate(pixels.unsqueeze(0), size=(h, w), mode="bilinear", antialias=True)[0]
@@ -206,7 +206,7 @@ def _placed(pixels: Tensor, boxes: Sequence[DrawnBox], size: tuple[int, int], sc
 
 
 def _grid(rows: list[list[Cell]]) -> tuple[Panel, int]:
-    """The images in columns, those with true boxes as pairs; and how many are shown."""
+    """The images in columns, next to their true boxes if known; and how many are shown."""
     across = 2 if len(rows[0]) == 2 else 3
     lines = [[cell for row in rows[i : i + across] for cell in row] for i in range(0, len(rows), across)]
     panel, shown = captioned_grid(lines)

@@ -1,4 +1,4 @@
-"""Class scores of a detector at one of its cells: what a saliency map of a detected box explains."""
+"""Class scores of a detector at one of its cells, which a saliency map of a detected box explains."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ class BoxScores(Scores):
         return True
 
     def logits(self, x: Tensor) -> Tensor:
-        """(N, K, 1, P)."""
+        """(N, K, 1, P): the scores of all cells."""
         return self.task.predictions(self.network(x), self.task.cells(x.device))[0].unsqueeze(2)
 
     map = logits
@@ -36,8 +36,9 @@ class BoxScores(Scores):
 
 @dataclass(frozen=True)
 class ChosenBox:
-    """A detected box: its number, highest score first, its class and score, x0, y0, x1, y1 in pixels of the network's
-    input, and its cell of P."""
+    """A detected box: its number by descending score, its class and score, x0, y0, x1, y1 in pixels of the network's
+    input,
+    and the index of its cell, below P."""
 
     number: int
     label: int
@@ -54,18 +55,18 @@ class ChosenBox:
         return DrawnBox(self.corners, self.label)
 
     def document(self) -> dict[str, Any]:
-        """Plain data; the corners are in pixels of the network's input."""
+        """The document; the corners are in pixels of the network's input."""
         return {"number": self.number, "class": self.name, "score": self.score, "corners": list(self.corners)}
 
 
 def box_scores_of(loaded: LoadedNetwork) -> BoxScores:
-    """Those of a detector in evaluation mode, on the CPU; CnnError where a weight is not finite."""
+    """The scores of a detector, in evaluation mode on the CPU; CnnError if a weight is not finite."""
     return BoxScores(finite_network(loaded), loaded).eval()
 
 
 @torch.no_grad()
 def choose_box(scores: BoxScores, pixels: Tensor, number: int, label: int | None, image: str) -> ChosenBox:
-    """Box `number` of an image (1, C, H, W), by falling score, of a class or of all. UsageError where there is none."""
+    """Box `number` of an image (1, C, H, W) by descending score, of one class or of all; else UsageError."""
     (detections,) = scores.task.detections(scores.network(pixels), pixels.device)
     classes, plan = scores.task.classes, scores.plan
     own = [i for i, k in enumerate(detections.labels.tolist()) if label is None or k == label]
@@ -76,7 +77,7 @@ def choose_box(scores: BoxScores, pixels: Tensor, number: int, label: int | None
         raise UsageError(f"{plan.network} detects {what} in {image}; {fix}")
     if number >= len(own):
         of_class = "" if label is None else f" of class {classes[label]}"
-        numbers = "number 0" if len(own) == 1 else f"numbers 0 to {len(own) - 1}, by falling score"
+        numbers = "number 0" if len(own) == 1 else f"numbers 0 to {len(own) - 1}, by descending score"
         boxes = f"{len(own)} box{'es' * (len(own) > 1)}{of_class}"
         raise UsageError(f"--box {number}: {plan.network} detects {boxes} in {image}; {numbers}")
     i = own[number]
@@ -85,7 +86,7 @@ def choose_box(scores: BoxScores, pixels: Tensor, number: int, label: int | None
 
 
 def place_of(scores: BoxScores, cell: int) -> tuple[Scale, int, int]:
-    """The scale, the row and the column of a cell of P, or of the cell with this anchor."""
+    """The scale, row and column of a cell, by its index below P; with anchors, of the anchor's cell."""
     for scale in scores.task.scales:
         if cell < scale.predictions:
             return scale, *divmod(cell // max(1, len(scale.anchors)), scale.size[1])
@@ -94,7 +95,7 @@ def place_of(scores: BoxScores, cell: int) -> tuple[Scale, int, int]:
 
 
 def layer_before(scores: BoxScores, cell: int) -> str | None:
-    """Grad-CAM's layer: the last feature map before the scores of a cell, of a module that runs once; None without."""
+    """Grad-CAM's layer: the last feature map before a cell's scores, of a module that runs once, or None."""
     scale, *_ = place_of(scores, cell)
     rows, names = {a.name: a for a in scores.plan.layers}, set(layer_names(scores.network, scores.plan))
     shared = {a.shared_with for a in rows.values()} | {a.name for a in rows.values() if a.shared_with}

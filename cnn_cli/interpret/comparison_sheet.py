@@ -1,4 +1,4 @@
-"""What only one of two runs gets right, as pictures."""
+"""A sheet of the images that only one of two runs predicts correctly."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ BETTER = {
 
 
 def draw_sides(comparison: RunComparison, other: Candidate, limit: int) -> Page | None:
-    """A sheet of images that only the first run gets right, and of those that only `other` does; None without any."""
+    """The sheet of images that only the first run or only the `other` run gets right; None if there are none."""
     first = comparison.candidates[0]
     stack = []
     for winner, loser, indices in zip(
@@ -39,7 +39,7 @@ def draw_sides(comparison: RunComparison, other: Candidate, limit: int) -> Page 
 
 
 def draw_cell(winner: Candidate, loser: Candidate, index: int) -> Cell:
-    """An image with what both runs predict, and its name."""
+    """An image with both runs' predictions, and its name."""
     right, wrong = winner.outcomes[0], loser.outcomes[0]
     words = (_said(winner.letter, right, index), _said(loser.letter, wrong, index))
     name = Path(right.images.names[index]).name
@@ -50,7 +50,7 @@ def draw_cell(winner: Candidate, loser: Candidate, index: int) -> Cell:
 
 
 def _with_objects(shown: image.Array, right: BoxOutcomes, wrong: BoxOutcomes, index: int) -> image.Array:
-    """The true boxes of an image: named where only the first run detects the object."""
+    """The true boxes of an image, with a label if only the first run detects the object."""
     objects, boxes = right.objects, []
     for i in np.flatnonzero((objects.images == index) & (objects.flags == 0)).tolist():
         only = right.detected[i] and not wrong.detected[i]

@@ -31,12 +31,12 @@ from cnn_cli.training.request import Request, chosen_annotations, complete, reso
 
 _EMPTY = "no objects"
 _MIXES = {"mixup": "mixup", "cutmix": "CutMix"}
-_LONGEST = 224  # px of images of various sizes, where no network says how large they are
+_LONGEST = 224  # px of images of different sizes, if no network determines the size
 
 
 @dataclass(frozen=True)
 class PreviewRequest:
-    """network: as for training, or None for the images alone, at the size `input` or their own. count: per class."""
+    """network: as for training; None: the images at the size `input` or their own. count: images per class."""
 
     data: str
     settings: dict[str, Any]
@@ -51,7 +51,7 @@ class PreviewRequest:
 
 @dataclass(frozen=True)
 class Preview:
-    """Which images a preview shows: by class their names, and the number of images; and how they were changed."""
+    """The images of a preview: their names by class, their number, and their preprocessing and augmentation."""
 
     path: Path
     body: tuple[int, int, int, int]
@@ -85,7 +85,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class _View:
-    """The settings and the preprocessing of images; plan: of the network, if one is named."""
+    """Settings and preprocessing of the images; plan: of the network, if one is named."""
 
     values: dict[str, Any]
     plan: Plan | None
@@ -94,7 +94,7 @@ class _View:
 
 
 def preview_data(request: PreviewRequest, path: Path) -> Preview:
-    """Draw the sheet. UsageError for a split or network that does not suit; CnnError for invalid data."""
+    """Draw the sheet. UsageError for an unsuitable split or network; CnnError for invalid data."""
     settings, plan = _settings(request)
     dataset = _dataset(request, settings, plan)
     split = dataset.splits[request.split]
@@ -121,7 +121,7 @@ def preview_data(request: PreviewRequest, path: Path) -> Preview:
 
 
 def _settings(request: PreviewRequest) -> tuple[dict[str, Setting], Plan | None]:
-    """As a training run would have them."""
+    """The settings of a training run with these options."""
     if request.network is None:
         return resolve(request.settings, os.environ, {}), None
     training = complete(request.network)
@@ -130,7 +130,7 @@ def _settings(request: PreviewRequest) -> tuple[dict[str, Setting], Plan | None]
 
 
 def _dataset(request: PreviewRequest, settings: dict[str, Setting], plan: Plan | None) -> Dataset:
-    """Split as for training; UsageError for a task that the network is not made for."""
+    """The data set, split as for training; UsageError if the network is for another task."""
     values = values_of(settings)
     task = task_of(plan) if plan else request.task
     folder = resolve_data_dir(request.data_dir)
@@ -155,7 +155,7 @@ def _view(request: PreviewRequest, settings: dict[str, Setting], plan: Plan | No
 
 
 def _size(request: PreviewRequest, split: Split) -> tuple[int, int, int]:
-    """(C, H, W) as asked for; else that of the images, smaller where they are large, and a square where they differ."""
+    """The requested (C, H, W); else that of the images, reduced if they are large, and square if their sizes differ."""
     if request.input and len(request.input) == 3:
         channels, height, width = request.input
         return channels, height, width
@@ -167,15 +167,15 @@ def _size(request: PreviewRequest, split: Split) -> tuple[int, int, int]:
 
 
 def _chosen(dataset: Dataset, split: Split, count: int, seed: int) -> dict[str, list[int]]:
-    """The numbers of at least `count` images of each class that occurs, and of some without boxes.
+    """The indices of at least `count` images of each class that occurs, and of some without boxes.
 
-    An image that shows several classes counts for each.
+    An image with several classes counts for each of them.
     """
     present = _present(split, len(dataset.classes))
     names = [*dataset.classes, *[_EMPTY] * are_boxes(split.targets)]
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
     taken: dict[int, None] = {}
-    for k in present.sum(0).argsort().tolist():  # the rarest first: their images also show what is common
+    for k in present.sum(0).argsort().tolist():  # rarest classes first: their images also show common ones
         members = [i for i in order if present[i, k]]
         missing = max(0, count - sum(i in taken for i in members))
         taken |= dict.fromkeys([i for i in members if i not in taken][:missing])
@@ -184,7 +184,7 @@ def _chosen(dataset: Dataset, split: Split, count: int, seed: int) -> dict[str, 
 
 
 def _layout(chosen: dict[str, list[int]]) -> list[tuple[str, list[int]]]:
-    """A column for each class; where images show several classes, each image once, in a column without a name."""
+    """A column per class; if images show several classes, each image once, in columns without a name."""
     numbers = [i for own in chosen.values() for i in own]
     if len(set(numbers)) == len(numbers):
         return list(chosen.items())
@@ -192,7 +192,7 @@ def _layout(chosen: dict[str, list[int]]) -> list[tuple[str, list[int]]]:
 
 
 def _present(split: Split, classes: int) -> Tensor:
-    """(n, classes) bool: which classes each image shows; for boxes a last column for none."""
+    """(n, classes) bool: the classes in each image; for boxes with a last column for images without any."""
     targets = split.targets
     if are_masks(targets):
         return pixel_counts(targets)[:, :classes] > 0
@@ -204,7 +204,7 @@ def _present(split: Split, classes: int) -> Tensor:
 
 
 def _samples(request: PreviewRequest, view: _View, dataset: Dataset, numbers: list[int]) -> dict[int, Sample]:
-    """The images of these numbers, fitted and augmented."""
+    """The images with these indices, resized and augmented."""
     split, index = dataset.splits[request.split], torch.tensor(numbers)
     few = replace(dataset, splits={request.split: split.subset(index)}, notes=())
     fitted = prepare(few, view.preprocessing, CPU, 1).splits[request.split]

@@ -1,4 +1,4 @@
-"""Feature maps (activations) of layers: which channels are strongest, and which carry no information."""
+"""Feature maps (activations) of layers: the strongest channels, and those that are zero, constant or saturated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from cnn_cli.interpret.activations import captured, layer_names, trunk, untouche
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.pictures import image
 
-_SHORT = 8  # layers with feature maps: a network of up to so many is shown as a whole
-_LAYERS = 6  # shown of a deeper one
+_SHORT = 8  # a network with at most so many layers with feature maps is shown completely
+_LAYERS = 6  # layers shown of a deeper network
 
 
 @dataclass(frozen=True)
 class Maps:
     """The feature maps of a layer for one image: `values` (C, H, W) float32, and the display `order` of its channels.
 
-    `zero` channels are zero everywhere in it, `constant` ones have one other value everywhere; of `saturated` ones at
-    least 95% of the values are within 1% of a bound of the activation.
+    `zero` channels are zero everywhere, `constant` ones have one other value everywhere; `saturated` ones have at least
+    95% of their values within 1% of a bound of the activation.
     """
 
     layer: str
@@ -34,9 +34,9 @@ class Maps:
 
 
 def default_layers(network: nn.Module, plan: Plan) -> list[str]:
-    """Every layer with feature maps of a short network; else six of its trunk: block outputs, not shortcuts.
+    """All layers with feature maps of a shallow network; else six of its trunk, which are block outputs, not shortcuts.
 
-    Of a convolution or an addition the activation after it is shown, with at most a normalization between.
+    In place of a convolution or an addition, the activation after it (and after a normalization) is shown.
     """
     names = layer_names(network, plan)
     if len(names) <= _SHORT:
@@ -60,10 +60,10 @@ def _activated(layer: Layer, after: dict[str, Layer]) -> str:
 
 
 def maps_of(network: nn.Module, plan: Plan, pixels: Tensor, layers: Sequence[str]) -> list[Maps]:
-    """The feature maps of `layers` for one image (C, H, W), in the order of computation.
+    """The feature maps of `layers` for one image (C, H, W), in order of computation.
 
-    The strongest channels come first. Layers that keep channels apart (activations, pooling, normalization) take the
-    order of the last of them, so that a channel keeps its column down the page. CnnError for values not finite.
+    Strongest channels first. Consecutive layers that act per channel (activations, pooling, normalization) share the
+    order of the last of them, so that a channel keeps its column on the page. CnnError for values that are not finite.
     """
     names = [n for n in layer_names(network, plan) if n in layers]
     device = next(network.parameters(), pixels).device
@@ -83,14 +83,14 @@ def maps_of(network: nn.Module, plan: Plan, pixels: Tensor, layers: Sequence[str
 
 
 def _strongest(values: image.Array) -> tuple[int, ...]:
-    """Channels by the mean of their absolute values, without those that are zero everywhere unless all of them are."""
+    """Channels by mean absolute value, without those that are zero everywhere unless all are."""
     strength = np.abs(values).mean((1, 2))
     order = np.argsort(-strength, kind="stable")
     return tuple(order[: int((strength > 0).sum()) or len(order)].tolist())
 
 
 def _leaders(plan: Plan, names: Sequence[str]) -> dict[str, str]:
-    """For each layer the last shown one that keeps its channels apart."""
+    """For each layer the last shown layer that it reaches through per-channel layers alone."""
     layers = {layer.name: layer for layer in plan.layers}
     leaders: dict[str, str] = {}
     for name in reversed(names):
@@ -107,7 +107,7 @@ def _leaders(plan: Plan, names: Sequence[str]) -> dict[str, str]:
 
 
 def _keeps_channels(layer: Layer) -> bool:
-    """Whether a channel that comes out shows the channel of its number that arrives."""
+    """Whether each output channel is computed from the input channel of the same index alone."""
     return len(layer.reads) == 1 and (0 not in layer.taps or "normalization" in layer.rule.traits)
 
 

@@ -1,6 +1,6 @@
-"""Feature maps as a page: the strongest maps of each layer, with the image and the prediction beside them.
+"""Feature maps as a page: the strongest maps of each layer, beside the image and the prediction.
 
-Blue is negative, white is zero and red is positive, as for weights; every layer has a scale of its own.
+Blue is negative, white is zero and red is positive, as for weights; every layer has its own scale.
 """
 
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ from cnn_cli.pictures.page import Bar, Caption, Page, Panel, compose_page, cut
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import counted, percent, wrapped
 
-_LARGEST = 320  # px a side of one map; larger ones are reduced
-_TALLEST = 1700  # px for the maps of one row of each layer, so that any number of layers stays within a picture
+_LARGEST = 320  # px per side of a map; larger ones are reduced
+_TALLEST = 1700  # px for one row of maps per layer, so that any number of layers fits a picture
 _LAYERS = 12  # on one page
 _WIDE, _HIGH = 1400, 1150  # px for all maps of a page
-_CLEAR = 104  # px a side of a map among several layers, at most where it is enlarged
-_LEAST, _GREATEST = 48, 200  # px a side of a map where one layer has the page
+_CLEAR = 104  # px per side up to which maps are enlarged, with several layers
+_LEAST, _GREATEST = 48, 200  # px per side of a map, with one layer
 _GAP = 8  # px between maps
 _CAPTION = 17  # px under a map for the number of its channel
 _VALUE = 84  # px for the number of a channel and its value
@@ -45,7 +45,7 @@ _TRUE_CLASS = "#2166ac"
 
 @dataclass(frozen=True)
 class Drawing:
-    """Maps as a page: for each layer (the last panels) its grid, its scale, and how many of its maps are shown."""
+    """A page of maps; for each layer (the last panels) its grid, its scale, and the number of maps shown."""
 
     page: Page
     grids: tuple[image.Grid, ...]
@@ -61,7 +61,7 @@ class ImageFeatures:
     path: Path
     maps: tuple[Maps, ...]
     drawing: Drawing
-    cell: BoxCell | None = None  # of a detector, the one whose maps are asked for
+    cell: BoxCell | None = None  # the chosen box of a detector
 
     def document(self) -> dict[str, Any]:
         layers = [
@@ -85,7 +85,7 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class Features:
-    """The feature maps of several images, a picture each."""
+    """The feature maps of several images, one picture per image."""
 
     loaded: LoadedNetwork
     provenance: str
@@ -93,7 +93,7 @@ class Features:
 
     @property
     def dead(self) -> dict[str, list[int]]:
-        """For each layer the channels that are zero everywhere in every image."""
+        """A line per layer with the number of channels that are zero everywhere in all images."""
         layers = range(len(self.images[0].maps))
         sets = {self.images[0].maps[i].layer: [set(shot.maps[i].zero) for shot in self.images] for i in layers}
         return {layer: sorted(set.intersection(*zeros)) for layer, zeros in sets.items()}
@@ -126,8 +126,8 @@ def draw_maps(
 ) -> Drawing:
     """The image (C, H, W) and the prediction on the left, a section for each layer on the right.
 
-    One scale per layer, so that its channels can be compared; with `per_channel` one each, so that weak ones can be
-    seen. cell: that of a detected box, marked on the image and on all maps.
+    One scale per layer, so that its channels can be compared; with `per_channel` one per channel, so that weak ones are
+    visible. cell: of a detected box, marked on the image and on all maps.
     """
     sections = [_section(m, len(maps), per_channel, cell) for m in maps]
     scaling = "each channel by its own largest" if per_channel else "one scale per layer"
@@ -149,7 +149,7 @@ def _image_panel(pixels: Tensor, cell: BoxCell | None) -> Panel:
 def _section(
     maps: Maps, sections: int, per_channel: bool, cell: BoxCell | None
 ) -> tuple[Panel, image.Grid, float, int]:
-    """One layer: as many of its strongest maps as fit, numbered."""
+    """The panel of a layer: as many of its strongest maps as fit, numbered."""
     values, n = image.reduced(maps.values, min(_LARGEST, _TALLEST // sections))
     count, (height, width) = len(maps.order), values.shape[1:]
     grid = _grid(count, (height, width), sections, _VALUE if cell else 2 * _CAPTION)
@@ -173,9 +173,10 @@ def _section(
 
 
 def _grid(count: int, tile: tuple[int, int], sections: int, caption: int) -> image.Grid:
-    """For one layer the clearest grid that has room for all maps, or for as many as can be read. caption: its width.
+    """The grid of a layer's maps. caption: its width in px.
 
-    For several, rows of maps of about the same size in the same columns, so that a channel can be followed down.
+    A single layer has the clearest grid that fits all maps, or as many as are legible. Several layers have rows of maps
+    of about the same size in the same columns, so that a channel is easy to follow down the page.
     """
     count, high = min(count, _MAPS), _HIGH // sections
     if sections > 1:
@@ -208,9 +209,9 @@ def heading(maps: Maps, shown: int, scale: float, n: int = 1, where: str = "") -
 
 
 def prediction_panel(network: Scores, pixels: Tensor, classes: Sequence[str], label: int | None) -> Panel:
-    """The most probable classes of an image (C, H, W) with bars, the true one with a mark.
+    """A panel of the most probable classes of an image (C, H, W) with bars; the true class is marked.
 
-    CnnError where the outputs are not finite numbers.
+    CnnError if the outputs are not finite.
     """
     shares = probabilities(network, pixels.unsqueeze(0))[0].cpu()
     rows = min(5, len(classes))
@@ -237,10 +238,10 @@ def show_features(
     device: torch.device = CPU,
     box: int | None = None,
 ) -> Features:
-    """Draw a picture of each image's feature maps. Without `layers` those of `default_layers`.
+    """Draw a picture of each image's feature maps, by default of `default_layers`.
 
-    box: of a detector, the number of the detected box whose cell is marked in the maps; without `layers` in the map
-    before the scores of the cell.
+    box: for a detector, the number of the detected box whose cell is marked in the maps; the default layer is then the
+    one before the cell's scores.
     """
     network = restored(loaded, seed).to(device)
     cell, before = _cell(loaded, network, inputs, box)
@@ -267,7 +268,7 @@ def show_features(
 def _cell(
     loaded: LoadedNetwork, network: nn.Module, inputs: Inputs, box: int | None
 ) -> tuple[BoxCell | None, list[str]]:
-    """The cell of the box, and the layer before its scores. UsageError for what has no boxes."""
+    """The cell of the box, and the layer before its scores. UsageError for a network that is no detector."""
     if box is None:
         return None, []
     if not loaded.plan.detects:
@@ -281,7 +282,7 @@ def _cell(
 
 
 def _prediction(loaded: LoadedNetwork, network: nn.Module, pixels: Tensor, label: int | None) -> Panel | None:
-    """The panel of an image; none for untrained weights and where the outputs are no class scores."""
+    """The prediction panel of an image; None for untrained weights and for outputs other than class scores."""
     classes = class_names(loaded)
     plan = loaded.plan
     if not loaded.weights or plan.named_outputs or len(plan.output) != 1 or max(2, plan.output[0]) != len(classes):

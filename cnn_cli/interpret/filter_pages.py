@@ -1,6 +1,6 @@
 """Pages of filters: one convolution, two checkpoints side by side, or all convolutions of a network.
 
-A layer whose channels are the red, green and blue of the image is drawn in color, others as maps of signed weights.
+A layer whose input channels are the image's red, green and blue is drawn in color, others as maps of signed weights.
 """
 
 import math
@@ -15,7 +15,7 @@ from cnn_cli.pictures import image
 from cnn_cli.pictures.page import Axis, Bar, Caption, Page, Panel, compose_page
 from cnn_cli.tables import counted
 
-SIMILAR_INKS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito: safe for color blindness
+SIMILAR_INKS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito: colorblind-safe
 _NUMBER = 17  # px under a filter for its number
 _SECTION = 17  # px of the heading of a layer in an atlas
 _MAX_LAYERS = 180  # on one page
@@ -23,8 +23,8 @@ _MAX_LAYERS = 180  # on one page
 
 @dataclass(frozen=True)
 class Drawing:
-    """A page of filters: the grid of tiles on each panel, the filters' `order`, how many filters and channels are
-    `shown`, and the weight with the strongest color (`scale`)."""
+    """A page of filters: its grid of tiles, the filters' `order`, the numbers of filters and channels `shown`, and the
+    absolute weight of full color (`scale`)."""
 
     page: Page
     grid: image.Grid
@@ -44,13 +44,13 @@ class Side:
 
     @property
     def tiles(self) -> image.Array:
-        """(O, I, H, W, 3) uint8, or (O, 1, H, W, 3) where the channels are colors."""
+        """(O, I, H, W, 3) uint8, or (O, 1, H, W, 3) if the channels are colors."""
         values = self.filters.weights[list(self.order)]
         scales = self.scales[list(self.order)] if isinstance(self.scales, np.ndarray) else self.scales
         return image.color(values, scales)[:, None] if self.filters.color else image.signed(values, scales)
 
     def ink(self, number: int) -> str | None:
-        """The color of the frame around a filter, if it has one."""
+        """The color of a filter's frame; None without a frame."""
         if number in self.marks.dead:
             return image.INK
         for i, group in enumerate(self.marks.similar):
@@ -67,11 +67,11 @@ def draw_filters(
     by_norm: bool = False,
     compared: tuple[Filters, str] | None = None,
 ) -> Drawing:
-    """Every filter of a layer, or as many as a picture holds, which the page says then.
+    """A page of all filters of a layer, or as many as a picture holds, which the page then says.
 
-    One scale for the layer, so that filters can be compared; with `per_filter` one each, so that weak ones can be seen.
-    `compared` (filters and their provenance) are drawn beside it in the same order at the same scale. UsageError for
-    another shape.
+    One scale for the layer, so that filters can be compared; with `per_filter` one per filter, so that weak ones are
+    visible. `compared` (filters and their provenance) is drawn beside it in the same order and scale. UsageError if its
+    shape differs.
     """
     sides = _sides(filters, compared and compared[0], per_filter, by_norm)
     scale = max(float(np.abs(side.filters.weights).max()) for side in sides)
@@ -102,7 +102,7 @@ def _sides(filters: Filters, others: Filters | None, per_filter: bool, by_norm: 
 
 
 def _sheet(side: Side, panels: int) -> tuple[list[Panel], image.Grid, tuple[int, int]]:
-    """A tile per filter, row by row, numbered where there is room."""
+    """A tile per filter, row by row, numbered if there is room."""
     tiles = side.tiles[:, 0]
     count, height, width, _ = tiles.shape
     columns = image.columns_for(count, (height, width * panels))
@@ -121,7 +121,7 @@ def _sheet(side: Side, panels: int) -> tuple[list[Panel], image.Grid, tuple[int,
 
 
 def _matrix(side: Side, sides: int) -> tuple[list[Panel], image.Grid, tuple[int, int]]:
-    """A row of maps per filter. Many filters of few channels are folded into panels side by side."""
+    """A row of maps per filter. Many filters with few channels are split into panels side by side."""
     tiles = side.tiles
     outputs, inputs, height, width, _ = tiles.shape
     folds = 1 if sides > 1 else image.columns_for(outputs, (height, inputs * width), most=12)
@@ -149,7 +149,7 @@ def _frame_tiles(body: image.Array, side: Side, grid: image.Grid, tile: tuple[in
 
 
 def _frame_rows(body: image.Array, side: Side, grid: image.Grid, height: int, numbers: Sequence[int]) -> None:
-    """Frame their rows of maps."""
+    """Frame the rows of maps of filters that are dead or similar."""
     for row, number in enumerate(numbers):
         if ink := side.ink(number):
             y = grid.gap + row * (height * grid.zoom + grid.gap)
@@ -173,9 +173,9 @@ def _bar(filters: Filters, scale: float, per_filter: bool) -> Bar:
 
 
 def draw_atlas(layers: Sequence[Filters], title: str, provenance: str) -> tuple[Page, list[int]]:
-    """An atlas: a section for each layer with its strongest filters, and how many of each are shown.
+    """An atlas: a section per layer with its strongest filters, and the number shown of each.
 
-    Of a layer that does not fit, the channels with the largest weights are shown. One scale per layer. Layers beyond
+    If the channels of a layer do not fit, those with the largest weights are shown. One scale per layer. Layers beyond
     180 are left out, and the page says so.
     """
     shown_layers = layers[:_MAX_LAYERS]
@@ -197,7 +197,7 @@ def draw_atlas(layers: Sequence[Filters], title: str, provenance: str) -> tuple[
 
 
 def _stacks(panels: Sequence[Panel], columns: int) -> list[list[Panel]]:
-    """The panels, in order, in columns of about the same height."""
+    """The panels in columns of about equal height, in order."""
     heights = np.array([p.body.shape[0] + 60 for p in panels])
     middles = heights.cumsum() - heights / 2
     column = np.minimum(middles / heights.sum() * columns, columns - 1).astype(int)
@@ -205,7 +205,7 @@ def _stacks(panels: Sequence[Panel], columns: int) -> list[list[Panel]]:
 
 
 def _section(filters: Filters, box: tuple[int, int]) -> tuple[Panel, int]:
-    """A layer in a box (height, width) px, as tiles or as rows of maps; and how many of its filters are shown."""
+    """A layer within (height, width) px, as tiles or as rows of maps; and the number of filters shown."""
     side = Side(filters, ordered(filters, by_norm=True), float(np.abs(filters.weights).max()), health(filters))
     one_row = filters.color or filters.weights.shape[1] == 1
     body, shown, channels = _tiles_in(side, box) if one_row else _rows_in(side, box)
@@ -221,7 +221,7 @@ def _tiles_in(side: Side, box: tuple[int, int]) -> tuple[image.Array, int, int]:
         if rows * columns >= count:
             break
     rows = min(rows, math.ceil(count / columns))
-    columns = min(columns, math.ceil(count / rows))  # as many in every row, not a last one of a few
+    columns = min(columns, math.ceil(count / rows))  # rows of equal length, without a short last one
     grid, shown = image.Grid(rows, columns, zoom, 4), min(count, rows * columns)
     body = image.tiled(image.wrap(side.tiles[:shown, 0], columns), grid)
     _frame_tiles(body, side, grid, (height, width), shown)
@@ -229,7 +229,7 @@ def _tiles_in(side: Side, box: tuple[int, int]) -> tuple[image.Array, int, int]:
 
 
 def _rows_in(side: Side, box: tuple[int, int]) -> tuple[image.Array, int, int]:
-    """Rows continue in the next block. Where not all channels fit, those with the largest weights are shown."""
+    """Rows of maps, in several blocks side by side. If not all channels fit, those with the largest weights."""
     outputs, inputs, height, width = side.filters.weights.shape
     gap, between = 2 * (max(height, width) > 1), 12
     least, most = (max(1, round(px / max(height, width))) for px in (9, 30))
@@ -266,8 +266,8 @@ def _heading(side: Side, shown: int, channels: int, wide: bool) -> str:
     if not wide:
         counts = [f"{part}/{total}" if part < total else f"{total}" for part, total in parts]
         return f"{side.filters.layer}: {' × '.join(counts)} of {size}, ±{scale}{marks}"
-    things = [
+    counts_with_units = [
         f"{part}{f' of {total}' if part < total else ''} {thing}{'s' * (total > 1)}"
         for (part, total), thing in zip(parts, ("filter", "channel"), strict=True)
     ]
-    return f"{side.filters.layer}: {', '.join(things)}, {size}{marks}; scale {scale}"
+    return f"{side.filters.layer}: {', '.join(counts_with_units)}, {size}{marks}; scale {scale}"

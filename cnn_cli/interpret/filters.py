@@ -1,4 +1,4 @@
-"""The learned filters of a convolution as numbers: which are dead, which are similar, which are strong."""
+"""The learned filters of a convolution, analyzed: which are dead, similar or strong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,32 +11,32 @@ from cnn_cli.network.modules import Again
 from cnn_cli.pictures import image
 from cnn_cli.tables import counted
 
-DEAD = 0.05  # of the largest norm of the layer: next to the others, such a filter adds nothing
+DEAD = 0.05  # fraction of the layer's largest norm below which a filter has next to no effect
 SIMILAR = 0.95  # cosine similarity
-_MIN_WEIGHTS = 9  # fewer have nearly the same direction by chance
+_MIN_WEIGHTS = 9  # filters with fewer weights are often similar by chance
 
 
 @dataclass(frozen=True)
 class Filters:
-    """The weights of one convolution, (O, I, H, W) float32: one row of I maps for each of its O outputs.
+    """The weights of one convolution, (O, I, H, W) float32: O filters with I channels each.
 
-    I counts the channels that one filter sees: all of them, or those of its group.
+    I is the number of input channels of one filter: all of them, or those of its group.
     """
 
     layer: str
     type: str  # Conv2d or ConvTranspose2d
     weights: image.Array
     groups: int
-    color: bool  # the three channels are the red, green and blue of the image
+    color: bool  # the three channels are the image's red, green and blue
 
 
 def convolutions(network: nn.Module) -> dict[str, nn.Conv2d | nn.ConvTranspose2d]:
-    """The two-dimensional convolutions of a network by their names, in its order."""
+    """The two-dimensional convolutions of a network by name, in module order."""
     return {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)}
 
 
 def choose_convolution(network: nn.Module, layer: str | None = None) -> str:
-    """The name of a convolution: `layer`, or the first. UsageError lists the convolutions."""
+    """The name of the convolution `layer`, by default the first. UsageError lists the convolutions."""
     names = list(convolutions(network))
     kinds = dict.fromkeys(type(m).__name__ for m in network.modules() if not list(m.children()))
     if not names:
@@ -51,11 +51,11 @@ def choose_convolution(network: nn.Module, layer: str | None = None) -> str:
 
 
 def filters_of(network: nn.Module, layer: str | None = None) -> Filters:
-    """The filters of a convolution, chosen as in `choose_convolution`. CnnError where a weight is not finite."""
+    """The filters of a convolution, chosen as in `choose_convolution`. CnnError if a weight is not finite."""
     layer = choose_convolution(network, layer)
     conv = convolutions(network)[layer]
     transposed = isinstance(conv, nn.ConvTranspose2d)
-    weights = conv.weight.detach().float().cpu().numpy()  # (O, I/g, H, W), or (I, O/g, H, W) where transposed
+    weights = conv.weight.detach().float().cpu().numpy()  # (O, I/g, H, W), or (I, O/g, H, W) if transposed
     if transposed:
         inputs, outputs, height, width = weights.shape
         groups = weights.reshape(conv.groups, inputs // conv.groups, outputs, height, width)
@@ -71,13 +71,13 @@ def filters_of(network: nn.Module, layer: str | None = None) -> Filters:
 
 @dataclass(frozen=True)
 class Health:
-    """Filters that do nothing (`dead`) and groups of filters that do nearly the same (`similar`), by their numbers."""
+    """Filters with next to no effect (`dead`) and groups of nearly equal filters (`similar`), by index."""
 
     dead: tuple[int, ...]
     similar: tuple[tuple[int, ...], ...]
 
     def __str__(self) -> str:
-        """`2 dead, 5 similar in 2 groups`, or nothing."""
+        """`2 dead, 5 similar in 2 groups`, or an empty text."""
         count, groups = sum(map(len, self.similar)), len(self.similar)
         similar = f"{count} similar" + (f" in {groups} groups" if groups > 1 else "")
         return ", ".join([f"{len(self.dead)} dead"] * bool(self.dead) + [similar] * bool(groups))
@@ -86,8 +86,8 @@ class Health:
 def health(filters: Filters) -> Health:
     """Which filters are dead (norm below a twentieth of the largest) and which are similar (cosine similarity ≥ 0.95).
 
-    Only filters of one group see the same channels and can be similar; those of fewer than 9 weights often are by
-    chance, and do not count.
+    Only filters of one group have the same input channels and can be similar; those with fewer than 9 weights are
+    often similar by chance, and do not count.
     """
     norms = _norms(filters)
     dead = norms <= DEAD * norms.max()
@@ -100,7 +100,7 @@ def health(filters: Filters) -> Health:
 
 
 def ordered(filters: Filters, by_norm: bool = False) -> tuple[int, ...]:
-    """The filters' numbers in order, or by their norm, largest first."""
+    """The filters' indices in order, or by norm, largest first."""
     norms = _norms(filters)
     return tuple(np.argsort(-norms, kind="stable").tolist() if by_norm else range(len(norms)))
 
@@ -128,7 +128,7 @@ def _cosines(filters: Filters, members: Sequence[int]) -> image.Array:
 
 
 def _groups(members: Sequence[int], cosines: image.Array) -> list[tuple[int, ...]]:
-    """Groups of two or more: each like the first of its group, in the order of their numbers."""
+    """Groups of two or more filters, each similar to the first of its group, in index order."""
     groups, taken = [], np.zeros(len(members), bool)
     for i in range(len(members)):
         if not taken[i] and (mates := np.flatnonzero((cosines[i] >= SIMILAR) & ~taken)).size > 1:
@@ -138,7 +138,7 @@ def _groups(members: Sequence[int], cosines: image.Array) -> list[tuple[int, ...
 
 
 def describe(filters: Filters, shown: tuple[int, int]) -> str:
-    """`layer 0 (Conv2d): 32 filters of 3x3 on 1 channel`, and how many of them are shown."""
+    """`layer 0 (Conv2d): 32 filters of 3x3 on 1 channel`, and the number shown."""
     outputs, inputs, height, width = filters.weights.shape
     seen = "red, green and blue" if filters.color else counted(inputs, "channel")
     seen += f" each, in {filters.groups} groups" if filters.groups > 1 else ""

@@ -1,4 +1,4 @@
-"""Views of learned filters: one layer, alone or beside another checkpoint; all layers; the epochs of a run."""
+"""Views of learned filters: one layer, alone or compared to another checkpoint; all layers; the epochs of a run."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from cnn_cli.tables import wrapped
 
 @dataclass(frozen=True)
 class LayerView:
-    """Which layer is drawn, and how: `compare` names weights to draw beside it."""
+    """The layer to draw, and the options: `compare` names weights to draw beside it."""
 
     layer: str | None = None
     per_filter: bool = False
@@ -35,7 +35,7 @@ class LayerView:
 
 @dataclass(frozen=True)
 class LayerFilters:
-    """The filters of one layer as drawn, and those of the weights they were compared with."""
+    """The filters of one layer as drawn, and those that they were compared to."""
 
     filters: Filters
     provenance: str
@@ -65,7 +65,7 @@ class LayerFilters:
 
 @dataclass(frozen=True)
 class AllFilters:
-    """The filters of every convolution, and how many of each are drawn."""
+    """The filters of all convolutions, and the number drawn of each."""
 
     layers: tuple[Filters, ...]
     shown: tuple[int, ...]
@@ -100,7 +100,7 @@ class FilterFilm:
 
 
 def show_filters(loaded: LoadedNetwork, view: LayerView, target: Target, seed: int = 0) -> Pictured[LayerFilters]:
-    """Draw the filters of one convolution. Fresh weights are drawn from `seed`."""
+    """Draw the filters of one convolution. A network without weights is initialized from `seed`."""
     filters, source = filters_of(restored(loaded, seed), view.layer), provenance(loaded, seed)
     parts = ["filters", filters.layer, *["by-norm"] * view.by_norm]
     if view.compare:
@@ -115,7 +115,7 @@ def show_filters(loaded: LoadedNetwork, view: LayerView, target: Target, seed: i
 def show_all_filters(loaded: LoadedNetwork, target: Target, seed: int = 0) -> Pictured[AllFilters]:
     """Draw the atlas of all convolutions, the strongest filters of each first."""
     network, source = restored(loaded, seed), provenance(loaded, seed)
-    choose_convolution(network)  # a UsageError where there is none
+    choose_convolution(network)  # UsageError if there is none
     path, names = target.path(loaded, "filters"), list(convolutions(network))
     layers = tuple(filters_of(network, name) for name in progress_bar(names, len(names), "reading"))
     page, shown = draw_atlas(layers, loaded.plan.network, source)
@@ -123,7 +123,7 @@ def show_all_filters(loaded: LoadedNetwork, target: Target, seed: int = 0) -> Pi
 
 
 def show_film(loaded: LoadedNetwork, target: Target) -> Pictured[FilterFilm]:
-    """Draw the film strip of a run. CnnError for a run that kept no frames."""
+    """Draw the film strip of a run. CnnError for a run without saved filters."""
     if loaded.run is None:
         raise UsageError("--every-epoch needs a run folder with saved filters")
     path = replace(target, output=target.output or loaded.run / STRIP).path(loaded)
@@ -134,7 +134,7 @@ def show_film(loaded: LoadedNetwork, target: Target) -> Pictured[FilterFilm]:
 
 
 def _compared(loaded: LoadedNetwork, layer: str, compare: str) -> tuple[Filters, str]:
-    """The filters to compare with, and their provenance: `untrained` are the weights with which the run began."""
+    """The filters to compare to, and their provenance: `untrained` are the run's initial weights."""
     if compare == "untrained":
         seed = int(loaded.metadata.data.get("seed", 0)) if loaded.metadata else 0
         fresh = replace(loaded, weights=None, metadata=None, run=None)
@@ -161,7 +161,7 @@ def _facts(filters: Filters) -> dict[str, Any]:
     return {
         "layer": filters.layer,
         "type": filters.type,
-        "shape": list(filters.weights.shape),  # filters, channels that each sees, height, width
+        "shape": list(filters.weights.shape),  # filters, input channels of each, height, width
         "groups": filters.groups,
         "colour": filters.color,
         "dead": list(marks.dead),

@@ -18,13 +18,13 @@ from cnn_cli.pictures.grid import ACCENT, Cell, captioned_grid, picture
 from cnn_cli.pictures.page import Bar, Page, compose_page
 from cnn_cli.tables import percent
 
-_SIDE = (380, 760)  # px: the longer side of an image on the page
+_SIDE = (380, 760)  # px, longer side of an image on the page
 _CLASSES = 3  # with a heat map
 _OPACITY = 0.75
 
 
 def draw_score_map(result: Convolved, score_map: ScoreMap) -> Page:
-    """A page for one image."""
+    """The page of one image."""
     shown, classes = picture(score_map.pixels), class_names(result.loaded)
     wins = [f"{n}: {winner.label} {percent(winner.probability)}" for n, winner in enumerate(score_map.winners, 1)]
     boxes = [(str(n), winner.box) for n, winner in enumerate(score_map.winners, 1)]
@@ -57,7 +57,7 @@ def _how(score_map: ScoreMap) -> str:
 
 
 def _spread(shares: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
-    """(h, w) → (H, W): each pixel has the value of the cell with the nearest window; NaN beyond the outermost."""
+    """(h, w) → (H, W): each pixel has the value of the cell with the nearest window; NaN outside all windows."""
     axes = []
     for n in (0, 1):
         middle = window.start[n] + window.size[n] / 2
@@ -69,7 +69,7 @@ def _spread(shares: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
 
 
 def _framed(shown: image.Array, boxes: list[tuple[str, Box]]) -> image.Array:
-    """The image at a size at which it can be read, with numbered boxes."""
+    """The image, enlarged if it is small, with numbered boxes."""
     from PIL import Image, ImageDraw
 
     height, width = shown.shape[:2]

@@ -20,12 +20,12 @@ from cnn_cli.pictures.page import Panel, compose_page
 from cnn_cli.progress import progress_bar
 
 SHEET = "predictions.png"
-MOST_ROWS = 12  # of the sheet
+MOST_ROWS = 12  # row headings of the sheet
 
 
 @dataclass(frozen=True)
 class ImageToPredict:
-    """An image, (c, h, w) bytes, its target where it is known, and the files that its prediction is written to."""
+    """An image, (c, h, w) uint8, its target if known, and the files to write its prediction to."""
 
     name: str
     pixels: Tensor
@@ -38,7 +38,7 @@ def prediction_folder(loaded: LoadedNetwork, target: Target) -> Path:
 
 
 def written_facts(loaded: LoadedNetwork, task: str, sheet: Path, skipped: Sequence[str]) -> dict[str, Any]:
-    """What the documents of such predictions have in common."""
+    """The common entries of the documents of these predictions."""
     return network_facts(loaded) | {
         "task": task,
         "class_names": list(class_names(loaded)),
@@ -68,9 +68,9 @@ def stream_images(
 ) -> Iterator[ImageToPredict]:
     """The images one by one, with a progress bar; the folder is made and checked before the first one.
 
-    endings: of the files that are written for each image, such as `-mask.png`. true: the target of an image of the data
-    set. Images of folders that cannot be read go to `skipped`. UsageError without images and for files that must
-    not be overwritten; CnnError for an unreadable image that is named itself, and where none can be read.
+    endings: of the files to write for each image, such as `-mask.png`. true: returns the target of an image of the data
+    set. Errors of unreadable images in folders are added to `skipped`. UsageError without images and for files that
+    must not be overwritten; CnnError for an unreadable image that is named itself, and if none can be read.
     """
     files, numbers = files_of(selection.files), selection.index
     check_named(selection)
@@ -95,7 +95,7 @@ def _images(
     true: Callable[[Targets, int], Tensor | None],
     skipped: list[str],
 ) -> Iterator[tuple[str, Tensor, Tensor | None] | None]:
-    """The name, pixels and target of each image; None for one of a folder that cannot be read."""
+    """The name, pixels and target of each image; None for an unreadable one in a folder."""
     channels = check_channels(loaded)
     for path in files:
         try:

@@ -1,4 +1,4 @@
-"""The images to interpret or predict: files, or images of the data set by their numbers.
+"""The images to interpret or predict: files, or images of the data set by index.
 
 Both go through the checkpoint's own preprocessing.
 """
@@ -25,7 +25,7 @@ from cnn_cli.training.eval_report import SPLITS
 class Inputs:
     """Images at the network's input size: `pixels` (N, C, H, W) float32 in [0, 1], and their names.
 
-    `labels` are indices into the network's classes; None where the true class is not known.
+    `labels` are indices into the network's classes; None if the true class is unknown.
     """
 
     pixels: Tensor
@@ -33,16 +33,16 @@ class Inputs:
     labels: tuple[int | None, ...]
 
     def captions(self, classes: Sequence[str]) -> list[str]:
-        """`true class: Shirt` for each image or, where it is not known, the name of its file."""
+        """`true class: Shirt` for each image or, if that is unknown, its file name."""
         known = zip(self.names, self.labels, strict=True)
         return [Path(name).name if k is None else f"true class: {classes[k]}" for name, k in known]
 
 
 @dataclass(frozen=True)
 class ImageSelection:
-    """Which images: files, folders and patterns, then images of `split` by their numbers (0, 1, …).
+    """A selection of images: files, folders and patterns, then images of `split` by index (0, 1, …).
 
-    Without `data` the data set is that of the training, split as it was then.
+    Without `data` the data set is the one of the training, with the same splits.
     """
 
     files: Sequence[str] = ()
@@ -53,9 +53,9 @@ class ImageSelection:
 
 
 def load_inputs(loaded: LoadedNetwork, selection: ImageSelection, limit: int = 64) -> Inputs:
-    """The selected images. The class of a file is the name of its folder, if that is a class of the network.
+    """The selected images. The class of a file is its folder's name, if that is a class of the network.
 
-    UsageError without any, for a number out of range, and for more than `limit` images; CnnError names a file that is
+    UsageError without any, for an index out of range, and for more than `limit` images; CnnError names a file that is
     missing or not an image.
     """
     index = selection.index
@@ -80,9 +80,9 @@ def load_inputs(loaded: LoadedNetwork, selection: ImageSelection, limit: int = 6
 
 
 def files_of(images: Sequence[str]) -> list[Path]:
-    """The image files that files, folders (searched recursively) and patterns name, each sorted by name.
+    """The image files that match files, folders (searched recursively) and patterns, each sorted by name.
 
-    CnnError where one names none. Hidden entries of folders are left out.
+    CnnError if one matches none. Hidden entries of folders are left out.
     """
     paths: list[Path] = []
     for text in images:
@@ -104,9 +104,9 @@ def files_of(images: Sequence[str]) -> list[Path]:
 def whole_split(
     loaded: LoadedNetwork, split_name: str, data: str | None, data_dir: Path | None = None, *, strict: bool = True
 ) -> Dataset:
-    """One split of the training's data set (or of `data`), its labels in the network's order.
+    """One split of the training's data set (or of `data`), with labels in the order of the network's classes.
 
-    With strict=False unknown classes are kept, and the labels are those of the data set. UsageError for a split that
+    With strict=False unknown classes are allowed, and the labels are those of the data set. UsageError for a split that
     does not exist, for unknown classes, and without a data set.
     """
     metadata = loaded.metadata.data if loaded.metadata else {}
@@ -127,14 +127,14 @@ def check_named(selection: ImageSelection) -> None:
 
 
 def check_index(number: int, dataset: Dataset, split_name: str) -> None:
-    """UsageError for a number out of range."""
+    """UsageError for an index out of range."""
     count = len(dataset.splits[split_name])
     if not 0 <= number < count:
         raise UsageError(f"--index {number}: the {split_name} split of {dataset.name} has images 0 to {count - 1:,}")
 
 
 def check_channels(loaded: LoadedNetwork) -> int:
-    """The channels of the network's input; UsageError where image files have another number."""
+    """The number of the network's input channels; UsageError unless that is 1 or 3, as in image files."""
     channels = loaded.preprocessing.input[0]
     if channels not in (1, 3):
         raise UsageError(f"the network takes {channels} channels, but images have 1 (grayscale) or 3 (color)")
@@ -142,7 +142,7 @@ def check_channels(loaded: LoadedNetwork) -> int:
 
 
 def _numbered(loaded: LoadedNetwork, dataset: Dataset, split_name: str, number: int) -> Tensor:
-    """Image `number` of a split as (1, C, H, W) bytes."""
+    """Image `number` of a split as (1, C, H, W) uint8."""
     check_index(number, dataset, split_name)
     part = dataset.splits[split_name]
     if isinstance(part.images, Tensor):

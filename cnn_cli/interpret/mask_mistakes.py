@@ -1,4 +1,4 @@
-"""The images behind the mIoU: where masks are predicted worst, and which classes are confused there."""
+"""The images behind the mIoU: those with the worst masks, and the classes confused in them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +41,12 @@ class MaskMistakes:
 
     @property
     def worst(self) -> list[int]:
-        """The images by their mean IoU, the smallest first; those without a valid pixel are left out."""
+        """The images by mean IoU, lowest first; those without a valid pixel are left out."""
         counted = np.flatnonzero(self.outcomes.valid)
         return [int(i) for i in counted[np.argsort(self.outcomes.ious[counted], kind="stable")]]
 
     def row(self, index: int) -> dict[str, Any]:
-        """An image as plain data; a mask without a wrong pixel has no confusion."""
+        """The JSON row of an image; without a confusion if no pixel is wrong."""
         o, classes = self.outcomes, self.outcomes.images.classes
         true, predicted = (classes[k] for k in o.pairs[index])
         confused = bool(o.wrong[index])
@@ -61,7 +61,8 @@ class MaskMistakes:
         }
 
     def pairs(self) -> list[dict[str, Any]]:
-        """The pairs of classes by their pixels in all images, and the image with most of them as its main confusion."""
+        """Pairs of confused classes by pixels; `worst` is the image whose main confusion is the pair with most
+        pixels."""
         o, classes = self.outcomes, self.outcomes.images.classes
         cells = [(int(n), i, j) for i, row in enumerate(o.matrix) for j, n in enumerate(row) if n and i != j]
         rows = []
@@ -80,7 +81,7 @@ class MaskMistakes:
         }
 
     def table(self) -> Table:
-        """All images, the smallest mean IoU first."""
+        """All images, lowest mean IoU first."""
         return self._table(self.worst)
 
     def _table(self, indices: list[int]) -> Table:
@@ -109,7 +110,7 @@ class MaskMistakes:
 
 @torch.no_grad()
 def draw_mask_mistakes(mistakes: MaskMistakes) -> Page:
-    """A row for each of the worst images: image, true mask, predicted mask, where they differ."""
+    """A row per worst image: image, true mask, predicted mask, differences."""
     o, scores = mistakes.outcomes, scores_of(mistakes.loaded)
     rows = []
     for index in mistakes.worst[: min(mistakes.limit, _MOST_ROWS)]:

@@ -27,9 +27,9 @@ from cnn_cli.tasks.segmentation_result import mean_iou, pixel_confusion
 
 @dataclass(frozen=True)
 class MaskPrediction:
-    """Of one image the predicted mask: its file, that of the overlay, the share of each class, the most common first.
+    """An image's predicted mask: its file, the overlay's file, and the fraction of each class, most common first.
 
-    miou: against the true mask, where that is known.
+    miou: against the true mask, if known.
     """
 
     image: str
@@ -51,7 +51,7 @@ class MaskPredictions:
     loaded: LoadedNetwork
     images: tuple[MaskPrediction, ...]
     sheet: Path
-    skipped: tuple[str, ...] = ()  # what is wrong with images of folders that cannot be read
+    skipped: tuple[str, ...] = ()  # errors of unreadable images in folders
 
     def document(self) -> dict[str, Any]:
         facts = written_facts(self.loaded, "segmentation", self.sheet, self.skipped)
@@ -61,7 +61,7 @@ class MaskPredictions:
         return f"{render(self.image_table())}\n\n{self.sheet}"
 
     def table(self) -> Table:
-        """A row for each image and class, for CSV and Markdown."""
+        """A row per image and class, for CSV and Markdown."""
         columns = (
             *(Column(key, key) for key in ("image", "class")),
             Column("share", "share", number=True, show=percent),
@@ -77,7 +77,7 @@ class MaskPredictions:
         return Table(columns, rows)
 
     def image_table(self) -> Table:
-        """A row for each image, with its most common classes."""
+        """A row per image, with its most common classes."""
         known = any(shot.miou is not None for shot in self.images)
         columns = (
             Column("image", "image", wraps=True),
@@ -107,7 +107,7 @@ def predict_masks(
     """Predict and write, image by image: `NAME-mask.png` and `NAME-overlay.png`, then the sheet.
 
     target: the folder; by default `predictions/` in the run folder. UsageError as in `stream_images`.
-    Images of folders that cannot be read are skipped; CnnError for one that is named itself.
+    Unreadable images in folders are skipped; CnnError for one that is named itself.
     """
     classes = class_names(loaded)
     task = segmentation_task(loaded.plan, classes)
@@ -134,7 +134,7 @@ def _true_mask(targets: Targets, i: int) -> Tensor | None:
 
 
 def _written(shot: ImageToPredict, labels: Tensor, classes: Sequence[str]) -> MaskPrediction:
-    """Write the mask, with the colors of the classes as its palette, and the overlay."""
+    """Write the overlay and the mask, whose palette is the class colors."""
     mask, overlay = shot.files
     indexed = Image.fromarray(labels.numpy(), "P")
     indexed.putpalette(class_map.palette().tobytes())
@@ -152,7 +152,7 @@ def _written(shot: ImageToPredict, labels: Tensor, classes: Sequence[str]) -> Ma
 
 
 def _row(loaded: LoadedNetwork, shot: ImageToPredict, labels: Tensor, result: MaskPrediction) -> list[Cell]:
-    """Image, truth, prediction, and where they differ, at the size of the network's input."""
+    """Image, true mask, prediction and differences, at the size of the network's input."""
     stretched = replace(loaded.preprocessing, resize="stretch", resize_size=None)
     pixels = picture(preprocess(shot.pixels.unsqueeze(0), stretched)[0].float() / 255)
     predicted = preprocess_masks(labels.unsqueeze(0), stretched)[0].numpy()

@@ -1,4 +1,4 @@
-"""What lists of mistakes have in common, whatever the task: columns, facts of the split, tables below a headline."""
+"""Lists of mistakes of any task: common columns, facts of the split, tables below a headline."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ def split_facts(loaded: LoadedNetwork, images: Images, task: str) -> dict[str, A
 
 
 def text_of(headline: str, lists: Mapping[str, Table], data: str) -> str:
-    """The tables that are not empty, each under its title; files of the data set by their path in its folder."""
+    """The tables that are not empty, each under its title; files by their paths within the data set's folder."""
     lines = "\n".join(map(wrapped, headline.split("\n")))
     folder = f"{short_path(data)}/"
     tables = ((title, replace(table, rows=_in_folder(table.rows, folder))) for title, table in lists.items())

@@ -1,4 +1,4 @@
-"""The images behind the numbers: what a classifier gets wrong, which classes it confuses, what it is unsure of."""
+"""The images behind the accuracy: misclassified ones, confused classes, and the least confident predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from cnn_cli.pictures.page import Page, Panel, compose_page
 from cnn_cli.tables import Column, Table, counted, percent
 from cnn_cli.training.outcomes import ClassOutcomes
 
-_INDICES = 6  # of a pair of confused classes in the text
+_INDICES = 6  # images listed per pair of confused classes
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,22 @@ class Mistakes:
 
     @property
     def worst(self) -> list[int]:
-        """All mistakes by their loss, the largest first."""
+        """All mistakes by loss, largest first."""
         wrong = np.flatnonzero(~self.outcomes.right)
         return [int(i) for i in wrong[np.argsort(-self.outcomes.losses[wrong], kind="stable")]]
 
     @property
     def least_confident(self) -> list[int]:
-        """The images whose predicted class has the smallest probability, right or wrong."""
+        """The images whose predicted class has the lowest probability, correct or not."""
         return [int(i) for i in np.argsort(self.outcomes.confidence, kind="stable")[: self.limit]]
 
     @property
     def most_confident(self) -> list[int]:
-        """The images whose predicted class has the largest probability, right or wrong."""
+        """The images whose predicted class has the highest probability, correct or not."""
         return [int(i) for i in np.argsort(-self.outcomes.confidence, kind="stable")[: self.limit]]
 
     def row(self, index: int) -> dict[str, Any]:
-        """An image as plain data."""
+        """The JSON row of an image."""
         o, classes = self.outcomes, self.outcomes.images.classes
         return {
             "index": index,
@@ -66,7 +66,7 @@ class Mistakes:
         }
 
     def pairs(self) -> list[dict[str, Any]]:
-        """The pairs of classes by how many images of the one are predicted as the other."""
+        """Pairs of classes by the number of images of one that are predicted as the other."""
         o, classes = self.outcomes, self.outcomes.images.classes
         cells, counts = np.unique(np.stack([o.true, o.predicted], 1)[~o.right], axis=0, return_counts=True)
         order = np.argsort(-counts, kind="stable")
@@ -82,7 +82,7 @@ class Mistakes:
         ]
 
     def classes(self) -> list[dict[str, Any]]:
-        """For each class its mistakes, the class that it is taken for most, and the worst mistake."""
+        """For each class its mistakes, the class most often predicted instead, and the worst mistake."""
         o, names = self.outcomes, self.outcomes.images.classes
         rows, taken = [], {pair["true"]: pair["predicted"] for pair in reversed(self.pairs())}
         first = {int(o.true[i]): i for i in reversed(self.worst)}
@@ -118,7 +118,7 @@ class Mistakes:
         return f"{wrong:,} of {counted(len(images), 'image')} of {split_name(images)} {are} misclassified ({share})"
 
     def table(self) -> Table:
-        """All mistakes, the largest loss first."""
+        """All mistakes, largest loss first."""
         return self._table(self.worst)
 
     def _table(self, indices: list[int]) -> Table:
@@ -161,7 +161,7 @@ def _first_indices(indices: Sequence[int]) -> str:
 
 
 def draw_mistakes(mistakes: Mistakes) -> Page:
-    """A sheet: the worst mistakes, then the least confident predictions, each with its predicted and its true class."""
+    """A sheet of the worst mistakes and the least confident predictions, each with its predicted and true class."""
     stack: list[Panel] = []
     for heading, indices in (
         ("worst mistakes, largest loss first", mistakes.worst[: mistakes.limit]),

@@ -1,4 +1,4 @@
-"""What all pictures of a network have in common: the weights they show, the files they are written to, the result."""
+"""What the pictures of a network share: the provenance of the weights, the output files, the result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Target:
-    """Where pictures are written: `output` (-o), else beside the weights; `force` overwrites."""
+    """Where pictures are written: to `output` (-o), by default beside the weights; `force` overwrites."""
 
     output: Path | None = None
     force: bool = False
@@ -30,8 +30,8 @@ class Target:
     def path(self, loaded: LoadedNetwork, *parts: str, suffixes: Sequence[str] = (".png",)) -> Path:
         """`filters-<layer>.png` in the run folder, else `<network>-filters-<layer>.png` in the working directory.
 
-        In `output` where that is a folder. UsageError, before any work, for another suffix and for a file that must not
-        be overwritten; CnnError where the folder, which is made, cannot be written to.
+        If `output` is a folder, the picture is in it. UsageError, before any work, for an unsupported suffix and for a
+        file that must not be overwritten; CnnError if the folder, which is made, cannot be written to.
         """
         path = self.output or _default_path(loaded, parts)
         if self.output and (self.output.is_dir() or not self.output.suffix):
@@ -45,9 +45,9 @@ class Target:
         return self.force or (self.output is None and loaded.run is not None)
 
     def paths(self, loaded: LoadedNetwork, kind: str, names: Sequence[str]) -> list[Path]:
-        """A path for a picture of each image: `features-<image>.png` beside the run, or in the folder `output`.
+        """A path per image: `features-<image>.png` in the run folder, or in the folder `output`.
 
-        For a single image `output` is the picture itself, unless it is a folder. UsageError as in `path`.
+        For a single image `output` is the picture's path, unless it is a folder. UsageError as in `path`.
         """
         output, words = self.output, distinct_words(names)
         if output and output.suffix and not output.is_dir():
@@ -68,7 +68,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Pictured(Generic[R]):
-    """A result and its picture as written; `body` is the part of the picture that --show prints."""
+    """A result and its written picture; `body` is the part of the picture that --show prints."""
 
     loaded: LoadedNetwork
     result: R
@@ -92,7 +92,7 @@ class Pictured(Generic[R]):
 
 
 def write_page(loaded: LoadedNetwork, result: R, page: Page, path: Path) -> Pictured[R]:
-    """Write the page of a result. CnnError where it cannot be written."""
+    """Write the page of a result. CnnError if it cannot be written."""
     image.save(page.image, path)
     return Pictured(loaded, result, path, page.body)
 
@@ -102,14 +102,14 @@ def network_facts(loaded: LoadedNetwork) -> dict[str, Any]:
 
 
 def restored(loaded: LoadedNetwork, seed: int = 0) -> nn.Module:
-    """The network in evaluation mode. Where it has no weights they are drawn from `seed`, and no generator moves."""
+    """The network in evaluation mode. Without weights it is initialized from `seed`; all generators are restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return restore(loaded)
 
 
 def provenance(loaded: LoadedNetwork, seed: int = 0) -> str:
-    """Where the weights come from: `trained on digits, epoch 3 (runs/tiny-cnn-1/best.safetensors)`."""
+    """The origin of the weights: `trained on digits, epoch 3 (runs/tiny-cnn-1/best.safetensors)`."""
     if loaded.weights is None or loaded.metadata is None:
         return f"untrained (seed {seed})"
     if "name" not in loaded.metadata.data and "weights" in loaded.metadata.facts:
@@ -126,12 +126,12 @@ def _default_path(loaded: LoadedNetwork, parts: Sequence[str]) -> Path:
 
 
 def single_word(names: Sequence[str]) -> tuple[str, ...]:
-    """What one image adds to the name of a picture; nothing for several."""
+    """The part of a picture's file name for a single image; empty for several."""
     return (Path(names[0]).stem.replace(" ", "-"),) if len(names) == 1 else ()
 
 
 def distinct_words(names: Sequence[str]) -> list[str]:
-    """A unique word for each image, also on file systems that ignore case."""
+    """A unique word per image for file names, also on case-insensitive file systems."""
     words: list[str] = []
     for name in names:
         path = Path(name)
@@ -139,6 +139,6 @@ def distinct_words(names: Sequence[str]) -> list[str]:
         number = 1
         while image.file_name(word).lower() in {image.file_name(w).lower() for w in words}:
             number += 1
-            word = f"{number}-{stem}"  # in front, since a long name is cut at its end
+            word = f"{number}-{stem}"  # in front, since long names are cut at the end
         words.append(word)
     return words

@@ -28,7 +28,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """An image, its true class where it is known, and the most probable classes: name, index, probability."""
+    """An image, its true class if known, and the most probable classes: name, index, probability."""
 
     image: str
     true: str | None
@@ -45,17 +45,17 @@ class ImagePrediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions for several images; `pixels` (N, C, H, W) of as many as a contact sheet holds."""
+    """Predictions for several images; `pixels` (N, C, H, W) of those that fit the contact sheet."""
 
     loaded: LoadedNetwork
     images: tuple[ImagePrediction, ...]
     pixels: Tensor
-    fitted: str = ""  # what preprocessing did to files
-    skipped: tuple[str, ...] = ()  # what is wrong with images of folders that cannot be read
+    fitted: str = ""  # the preprocessing of files
+    skipped: tuple[str, ...] = ()  # errors of unreadable images in folders
 
     @property
     def temperature(self) -> float | None:
-        """That of calibrated probabilities; None where they are not calibrated."""
+        """The temperature of calibrated probabilities; None if they are not calibrated."""
         return self.loaded.metadata.temperature if self.loaded.metadata else None
 
     @property
@@ -74,7 +74,7 @@ class Predictions:
         }
 
     def text(self) -> str:
-        """Of one image the classes, of several a line each; then the accuracy and how files were fitted."""
+        """The classes of one image, or a line per image; then the accuracy and the preprocessing of files."""
         if len(self.images) == 1:
             lines = [self.images[0].image, "", render(self.class_table())]
         else:
@@ -94,7 +94,7 @@ class Predictions:
         return "\n".join([*lines, *(["", self.fitted] if self.fitted else [])])
 
     def table(self) -> Table:
-        """A row for each image and class."""
+        """A row per image and class."""
         columns = [Column(key, key) for key in ("image", "true", "rank", "class")]
         columns.append(Column("probability", "probability", show=percent))
         rows = [
@@ -113,7 +113,7 @@ class Predictions:
         return Table(columns, [{"class": _marked(name, shot.true), "probability": p} for name, _, p in shot.top])
 
     def image_table(self) -> Table:
-        """A row for each image."""
+        """A row per image."""
         columns = (
             Column("image", "image", wraps=True),
             *([Column("true", "true class", wraps=True)] if self.labelled else []),
@@ -133,16 +133,14 @@ class Predictions:
 def predict_images(
     loaded: LoadedNetwork, selection: ImageSelection, top: int = 5, device: torch.device = CPU
 ) -> Predictions:
-    """The `top` most probable classes of each image. Any number of images; a few are in memory at a time.
+    """The `top` most probable classes of each image. Any number of images; only a few are in memory.
 
-    Images of folders that cannot be read are skipped; CnnError where none can, or for one that is named itself.
+    Unreadable images in folders are skipped; CnnError if none can be read, or for one that is named itself.
     UsageError for a network whose outputs are not class scores.
     """
     if top < 1:
         raise UsageError(f"--top {top}: must be 1 or more")
-    task_for(
-        loaded.plan, class_names(loaded), CLASSIFICATION
-    )  # a UsageError where the outputs do not match the classes
+    task_for(loaded.plan, class_names(loaded), CLASSIFICATION)  # UsageError if the outputs do not match the classes
     network, classes, sheet = scores_of(loaded).to(device), class_names(loaded), room(loaded.preprocessing.input[1:])
     files = [str(path) for path in files_of(selection.files)]
     batches = [replace(selection, files=files[i : i + _BATCH], index=()) for i in range(0, len(files), _BATCH)]
@@ -173,7 +171,7 @@ def predict_images(
 
 
 def _readable(loaded: LoadedNetwork, files: Sequence[str], named: Sequence[str], skipped: list[str]) -> list[str]:
-    """The files that can be read; errors of others go to `skipped`, but are raised for a file named itself."""
+    """The readable files. Errors of others are added to `skipped`, or raised for a file that is named itself."""
     readable = []
     for file in files:
         try:
@@ -187,7 +185,7 @@ def _readable(loaded: LoadedNetwork, files: Sequence[str], named: Sequence[str],
 
 
 def draw_predictions(predictions: Predictions) -> Page:
-    """A contact sheet: each image with its predicted class, in red where it is wrong, and the true one or its name."""
+    """A contact sheet: each image with its predicted class, in red if it is wrong, and the true class or its name."""
     cells = []
     for shot, pixels in zip(predictions.images, predictions.pixels, strict=False):
         name, _, share = shot.top[0]

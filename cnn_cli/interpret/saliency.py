@@ -1,7 +1,7 @@
 """Saliency maps: pixels that drive a class score. Six methods, computed by captum on the scores before any softmax.
 
 Every map is (N, H, W), signed: positive where the image raises the class score (for gradients: where a brighter pixel
-would), negative where it lowers the score. Channels are added up.
+would), negative where it lowers the score. Channels are summed.
 """
 
 import warnings
@@ -16,14 +16,17 @@ from cnn_cli.errors import UsageError, closest, enumerated
 from cnn_cli.interpret.activations import captured, runs, untouched
 from cnn_cli.interpret.scores import Scores
 
-NOISE, SAMPLES = 0.15, 32  # SmoothGrad: deviation in units of pixels, as in its paper; images averaged
-STEPS = 50  # of the path of integrated gradients
-_CHUNK = 64  # images at a time inside captum
+NOISE, SAMPLES = (
+    0.15,
+    32,
+)  # SmoothGrad: standard deviation of the noise, as in its paper; number of copies
+STEPS = 50  # steps of integrated gradients
+_CHUNK = 64  # batch size inside captum
 
 
 @dataclass(frozen=True)
 class Query:
-    """`pixels` (N, C, H, W) in [0, 1], the class (N,) to explain for each, Grad-CAM's layer, SmoothGrad's seed.
+    """`pixels` (N, C, H, W) in [0, 1], the class (N,) to explain for each image, Grad-CAM's layer, SmoothGrad's seed.
 
     `regions` (N, H, W) bool: for a dense network, the pixels whose scores are explained.
     """
@@ -39,7 +42,7 @@ class Query:
 
     @property
     def parts(self) -> "list[Query]":
-        """What can be computed at once: all images, or each by itself where it has a region of its own."""
+        """The batches: all images at once, or one by one if each has its own region."""
         if self.regions is None:
             return [replace(self, pixels=self.pixels.detach().clone())]
         slices = [slice(i, i + 1) for i in range(len(self.pixels))]
@@ -53,8 +56,8 @@ class Query:
 class Method:
     """A method: its title and the function that computes its maps.
 
-    `attributes`: a map distributes the score over the pixels, so its largest values matter most; else it is a
-    sensitivity, and its largest absolute values do.
+    `attributes`: a map attributes the score to pixels, so its largest values are the most important; else it is a
+    sensitivity, and its largest absolute values are.
     """
 
     title: str
@@ -67,16 +70,16 @@ class Method:
 
 
 def attribute(scores: Scores, method: str, query: Query) -> Tensor:
-    """The map of a method, (N, H, W); the network is left as it was.
+    """The map of a method, (N, H, W); the network is not changed.
 
-    UsageError where captum is missing, for an unknown method, for guided backpropagation without ReLU layers, and for
+    UsageError if captum is missing, for an unknown method, for guided backpropagation without ReLU layers, and for
     Grad-CAM without a layer.
     """
     check_method(method)
     need_captum()
     maps = []
     with untouched(scores), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="captum")  # on hooks, which it removes
+        warnings.filterwarnings("ignore", module="captum")  # about its hooks, which it removes
         for part in query.parts:
             with scores.over(part.region(0)):
                 maps.append(METHODS[method].compute(scores, part).detach())
@@ -90,7 +93,7 @@ def check_method(method: str) -> None:
 
 
 def need_captum() -> None:
-    """UsageError with the line that installs captum where it is missing."""
+    """UsageError with the command that installs captum, if it is missing."""
     try:
         import captum.attr  # noqa: F401
     except ImportError:
@@ -98,7 +101,7 @@ def need_captum() -> None:
 
 
 def refusal(scores: nn.Module, method: str, layer: str | None) -> str:
-    """Why a method cannot be used with this network, or nothing."""
+    """Why a method cannot be used with this network; empty if it can."""
     if method == "guided-backprop" and not _relus(scores):
         return "guided backpropagation changes the gradients of ReLU layers, but the network has none"
     if method == "grad-cam" and layer is None:
@@ -107,7 +110,7 @@ def refusal(scores: nn.Module, method: str, layer: str | None) -> str:
 
 
 def remark(scores: Scores, method: str) -> str:
-    """A caveat about a method on this network, or nothing."""
+    """A caveat about a method on this network; empty if there is none."""
     if method != "guided-backprop":
         return ""
     rows = [a for a in scores.plan.layers if a.name != scores.final and a.rule.elementwise]
@@ -127,7 +130,7 @@ def _gradient(scores: Scores, query: Query) -> Tensor:
 
 
 def _smoothgrad(scores: Scores, query: Query) -> Tensor:
-    """The mean gradient over noisy copies. captum draws the noise from the global generator, which is put back."""
+    """The mean gradient over noisy copies. captum draws the noise from the global generator, which is restored."""
     from captum.attr import NoiseTunnel, Saliency
 
     with torch.random.fork_rng():
@@ -159,7 +162,7 @@ def _integrated(scores: Scores, query: Query) -> Tensor:
 
 
 def _guided(scores: Scores, query: Query) -> Tensor:
-    """captum only changes ReLU modules; without any it would silently give the plain gradient."""
+    """Guided backpropagation. captum only changes ReLU modules; without any it would silently return the gradient."""
     from captum.attr import GuidedBackprop
 
     if not _relus(scores):
@@ -168,7 +171,7 @@ def _guided(scores: Scores, query: Query) -> Tensor:
 
 
 def _grad_cam(scores: Scores, query: Query) -> Tensor:
-    """The layer's maps, weighted by their mean gradients, then a ReLU, as in the paper."""
+    """Grad-CAM as in the paper: the layer's maps, weighted by their mean gradients, then a ReLU."""
     from captum.attr import LayerGradCam
 
     if query.layer is None:
@@ -194,7 +197,7 @@ def _occlusion(scores: Scores, query: Query) -> Tensor:
         target=query.classes,
         perturbations_per_eval=max(1, _CHUNK // len(query.pixels)),
     )
-    mean: Tensor = drops.mean(1)  # it is the same in every channel
+    mean: Tensor = drops.mean(1)  # equal in all channels
     return mean
 
 
@@ -215,7 +218,7 @@ METHODS: dict[str, Method] = {
 
 
 def why_flat(scores: Scores, method: str, query: Query, index: int) -> str:
-    """Why the map of image `index` is 0 everywhere: the first dead or saturated layer, or what else is known."""
+    """Why the map of image `index` is 0 everywhere: the first dead or saturated layer, or another reason."""
     layers = {a.name: a for a in scores.plan.layers if runs(scores.plan, a.name) and (a.rule.elementwise or a.params)}
     names = [name for name, _ in scores.network.named_modules() if name in layers]
     with untouched(scores), torch.no_grad(), captured(scores.network, names) as outputs:

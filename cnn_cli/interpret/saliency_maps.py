@@ -1,4 +1,4 @@
-"""Saliency maps as a page and a table: a row for each image, a column for each method, and their sanity checks."""
+"""Saliency maps as a page and a table: a row per image, a column per method, and their sanity checks."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -42,7 +42,7 @@ from cnn_cli.pictures.page import Bar, Page, compose_page
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, percent, render, wrapped
 
-_CLIP = 99.0  # percentile of the absolute values that has full color, as in SmoothGrad's paper: a few are outliers
+_CLIP = 99.0  # percentile of absolute values with full color, as in SmoothGrad's paper, since a few are outliers
 
 _AREAS = ("deletion", "insertion")
 _SANITY = (
@@ -54,12 +54,12 @@ _SANITY = (
 
 @dataclass(frozen=True)
 class SaliencyRequest:
-    """What the options of `cnn visualize-saliency` ask for.
+    """The options of `cnn visualize-saliency`.
 
-    Without `methods` all that suit the network. `target`: the class to explain, else the predicted one of each image.
-    `overlay`: opacity of the maps over the image, 0 to leave the overlays out. `region` (x0,y0,x1,y1): for a dense
-    network, the pixels whose scores are explained, else those that are predicted as the class. `box`: of a detector,
-    the number of the detected box whose score is explained.
+    `methods`: by default all that apply to the network. `target`: the class to explain, by default the predicted one of
+    each image. `overlay`: opacity of the maps over the image, 0 for no overlays. `region` (x0,y0,x1,y1): for a dense
+    network, the pixels whose scores are explained, by default those predicted as the class. `box`: for a detector, the
+    number of the detected box whose score is explained.
     """
 
     methods: Sequence[str] = ()
@@ -88,7 +88,7 @@ class Map:
     areas: Areas | None = None
 
     def document(self) -> dict[str, Any]:
-        """Plain data, without the values themselves."""
+        """The document, without the values of the map."""
         facts: dict[str, Any] = {"method": self.method, "flat": self.flat or None}
         facts |= {"largest": float(self.values.max()), "smallest": float(self.values.min())}
         facts |= {"sum": float(self.values.sum())}
@@ -99,9 +99,9 @@ class Map:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The maps of image number `index`, its scores (K,) and the index of the class that is explained.
+    """The maps of image `index`, its scores (K,) and the index of the explained class.
 
-    `region` (H, W) bool: the pixels of a dense network whose scores these are. `box`: that of a detector.
+    `region` (H, W) bool: for a dense network, the pixels whose scores these are. `box`: of a detector.
     """
 
     index: int
@@ -118,13 +118,13 @@ class Explanation:
 
     @property
     def confidence(self) -> float:
-        """The probability of the class that is explained."""
+        """The probability of the explained class."""
         return self.box.score if self.box else float((self.scores / self.temperature).softmax(0)[self.target])
 
 
 @dataclass(frozen=True)
 class SaliencyMaps:
-    """The maps of several images by several methods; `notes` say which methods were left out, and caveats."""
+    """The maps of several images by several methods; `notes`: the methods left out, and caveats."""
 
     inputs: Inputs
     classes: tuple[str, ...]
@@ -150,7 +150,7 @@ class SaliencyMaps:
         return {"layer": self.layer, "notes": list(self.notes), "images": images}
 
     def text(self) -> str:
-        """A table for each image, each figure beside that of pixels in random order."""
+        """A table per image, each figure beside that of a random pixel order."""
         full, lines, each = self.table(), list[str](), len(self.explanations[0].maps)
         columns = [c for c in full.columns if c.title != "random" and c.key not in ("image", "class", "confidence")]
         columns = [replace(c, show=None) if c.key in _AREAS else c for c in columns]
@@ -165,7 +165,7 @@ class SaliencyMaps:
         return "\n".join([*lines, *(["", wrapped(_SANITY)] if any("deletion" in row for row in full.rows) else [])])
 
     def table(self) -> Table:
-        """A line for each image and method: its sanity checks, or why it is flat."""
+        """A row per image and method: its sanity checks, or why it is flat."""
         rows = []
         for shot in self.document()["images"]:
             for m in shot["maps"]:
@@ -223,7 +223,7 @@ def show_saliency(
     used = layer if "grad-cam" in methods else None
     result = SaliencyMaps(inputs, class_names(loaded), explanations, used, tuple(notes))
     explained = "the predicted class" if label is None else f"class {result.classes[label]}"
-    if box:  # given a class, its boxes alone are counted
+    if box:  # with a class, only its boxes are numbered
         explained = f"box {box.number}, {box}" if label is None else f"box {box.number} of {box.name}, {box.score:.2f}"
     title = f"{loaded.plan.network}: saliency maps of {explained}"
     return write_page(loaded, result, draw_saliency(result, title, provenance(loaded), request.overlay), path)
@@ -232,7 +232,7 @@ def show_saliency(
 def _query(
     scores: Scores, pixels: torch.Tensor, classes: tuple[str, ...], label: int | None, request: SaliencyRequest
 ) -> Query:
-    """The class of each image to explain, by default the predicted one, and where: in a region of a dense network."""
+    """The class of each image to explain, by default the predicted one, and the region in a dense network."""
     with torch.no_grad():
         logits = scores.logits(pixels)
     if scores.dense:
@@ -262,7 +262,7 @@ def _box(scores: Scores, inputs: Inputs, label: int | None, request: SaliencyReq
 
 
 def _query_of_box(scores: Scores, pixels: torch.Tensor, box: ChosenBox) -> Query:
-    """The class of the box, at its cell."""
+    """The query for the class of a box at its cell."""
     with torch.no_grad():
         cells = torch.zeros(1, *scores.logits(pixels).shape[2:], dtype=torch.bool, device=pixels.device)
     cells[..., box.cell] = True
@@ -276,7 +276,7 @@ def _scores(scores: Scores, query: Query) -> torch.Tensor:
 
 
 def _layer(loaded: LoadedNetwork, scores: Scores, request: SaliencyRequest, box: ChosenBox | None) -> str | None:
-    """Grad-CAM's layer; None where the network has no suitable one and Grad-CAM was not asked for by name."""
+    """Grad-CAM's layer; None if the network has no suitable one and Grad-CAM was not requested by name."""
     if request.layer is not None and request.methods and "grad-cam" not in request.methods:
         raise UsageError("--layer is for Grad-CAM; add --method grad-cam, or leave --layer out")
     if box and request.layer is None:
@@ -291,7 +291,7 @@ def _layer(loaded: LoadedNetwork, scores: Scores, request: SaliencyRequest, box:
 
 
 def _suitable(scores: Scores, methods: Sequence[str], layer: str | None) -> tuple[list[str], list[str]]:
-    """The methods to use, and notes on those left out and on caveats. UsageError for one that was named."""
+    """The methods that apply, and notes on those left out and on caveats. UsageError if one that was named does not."""
     chosen, notes = [], []
     for method in dict.fromkeys(methods or METHODS):
         check_method(method)
@@ -308,7 +308,7 @@ def _suitable(scores: Scores, methods: Sequence[str], layer: str | None) -> tupl
 
 
 def _maps(scores: Scores, method: str, query: Query, fresh: Scores | None) -> list[Map]:
-    """The maps of one method, one per image; given a network of random weights, with their sanity checks."""
+    """The maps of one method, one per image; with a network of random weights also their sanity checks."""
     values = attribute(scores, method, query).cpu()
     others = attribute(fresh, method, query).cpu().numpy() if fresh else None
     maps = []
@@ -325,7 +325,7 @@ def _maps(scores: Scores, method: str, query: Query, fresh: Scores | None) -> li
 
 
 def draw_saliency(result: SaliencyMaps, title: str, provenance: str, overlay: float = 0.7) -> Page:
-    """For each image a row of signed maps, each in its own scale; under it overlays, then maps of random weights."""
+    """A row of signed maps per image, each on its own scale; below it overlays, and maps with random weights."""
     cells: list[list[Cell]] = []
     captions = result.inputs.captions(result.classes)
     for e in result.explanations:
@@ -361,7 +361,7 @@ def shade(values: image.Array) -> image.Array:
 
 
 def overlaid(shown: image.Array, map: Map, opacity: float) -> image.Array:
-    """A heat map of the importance of pixels over the image (H, W, 3) in grayscale; more important is more opaque."""
+    """A heat map of pixel importance over the image (H, W, 3) in grayscale; opacity grows with importance."""
     values = METHODS[map.method].importance(torch.from_numpy(map.values)).clamp_min(0).numpy()
     return image.overlay_heat(shown, (values / (_scale(values) or 1)).clip(0, 1), opacity)
 
@@ -387,7 +387,7 @@ def _random_caption(map: Map) -> tuple[str, str]:
 
 
 def _legend(result: SaliencyMaps, overlay: float) -> list[str]:
-    """How to read the page: Grad-CAM's layer, the overlays, the figures, why maps are flat."""
+    """The legend: Grad-CAM's layer, overlays, figures, why maps are flat."""
     maps = [m for e in result.explanations for m in e.maps]
     parts = [f"Grad-CAM at layer {result.layer}"] if result.layer is not None else []
     parts += ["second row: importance over the image"] * bool(overlay)

@@ -1,8 +1,8 @@
 """Sanity checks of saliency maps: the same map of a network with random weights; deletion and insertion of pixels.
 
-A method whose map is much the same with random weights shows the image, not the network (Adebayo et al., "Sanity Checks
-for Saliency Maps", 2018). With a good map the probability falls early when the most important pixels are deleted,
-and rises early when they are inserted (Petsiuk, Das, Saenko, "RISE", 2018): earlier than in random order.
+A map that hardly changes with random weights depends on the image rather than on what was learned (Adebayo et al.,
+"Sanity Checks for Saliency Maps", 2018). With a good map the probability drops early when the most important pixels are
+deleted, and rises early when they are inserted (Petsiuk, Das, Saenko, "RISE", 2018), compared to a random order.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from cnn_cli.network.builder import build_plan
 from cnn_cli.pictures.image import Array
 
 PARTS = 25  # steps of deletion and insertion
-ORDERS = 8  # random orders that make the baseline
+ORDERS = 8  # random orders in the baseline
 
 
 @dataclass(frozen=True)
 class Areas:
-    """Areas under the probability of the class while pixels are deleted or inserted, from 0 to 1.
+    """Areas under the curve of the class probability while pixels are deleted or inserted, from 0 to 1.
 
-    Good maps have a small `deletion` and a large `insertion`, each against that of random orders.
+    Good maps have a small `deletion` and a large `insertion`, compared to random orders.
     """
 
     deletion: float
@@ -35,7 +35,7 @@ class Areas:
 
 
 def randomized(loaded: LoadedNetwork, seed: int = 0) -> Scores:
-    """The same network with fresh weights, drawn from `seed`; the global generator is put back."""
+    """The same network, initialized from `seed`; the global generator is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = add_normalization(build_plan(loaded.plan), loaded.preprocessing)
@@ -43,7 +43,7 @@ def randomized(loaded: LoadedNetwork, seed: int = 0) -> Scores:
 
 
 def rank_correlation(a: Array, b: Array) -> float | None:
-    """Spearman's correlation of the absolute values of two maps; None where one of them is the same everywhere."""
+    """Spearman's correlation of the absolute values of two maps; None if one of them is constant."""
     first, second = (_ranks(np.abs(m).ravel()) for m in (a, b))
     if not first.any() or not second.any():
         return None
@@ -51,7 +51,7 @@ def rank_correlation(a: Array, b: Array) -> float | None:
 
 
 def _ranks(values: Array) -> Array:
-    """Ranks about their mean; equal values have the mean of theirs."""
+    """Ranks minus their mean; equal values share their mean rank."""
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts, dtype=np.float64)
     ranks: Array = (last - (counts - 1) / 2)[which]

@@ -1,4 +1,4 @@
-"""Maps of class scores: a classifier as a fully convolutional network, compared with an explicit sliding window."""
+"""Class score maps: a classifier as a fully convolutional network, compared to an explicit sliding window."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,14 +30,14 @@ from cnn_cli.network.builder import build_plan
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, format_bytes, percent, render, wrapped
 
-_SAMPLE = 5  # windows along each side that are computed for comparison
-_OVERLAP = 0.2  # intersection over union: of windows that overlap more, only the one with the highest score counts
+_SAMPLE = 5  # windows per side that are computed for comparison
+_OVERLAP = 0.2  # IoU: of windows that overlap more, only the one with the highest score is listed
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class WinningWindow:
-    """A window with its most probable class. Pixels are those of the image as it was looked at."""
+    """A window with its most probable class, in pixels of the resized image."""
 
     label: str
     score: float
@@ -52,7 +52,8 @@ class WinningWindow:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the map compares with `count` explicit windows: the largest difference of scores, and equal winners."""
+    """The map compared to `count` explicit windows: the largest difference of scores, and the number with equal
+    class."""
 
     count: int
     difference: float
@@ -64,7 +65,8 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ScoreMap:
-    """An image `pixels` (C, H, W) with the scores of the classes `scores` (K, h, w). No `agreement`: all explicit."""
+    """An image `pixels` (C, H, W) and its class scores `scores` (K, h, w). `agreement` None: all are explicit
+    windows."""
 
     image: str
     pixels: Tensor
@@ -89,7 +91,7 @@ class ScoreMap:
 
 @dataclass(frozen=True)
 class Convolved:
-    """A classifier in its fully convolutional form, the files that it was written to, and its maps of images."""
+    """A classifier in fully convolutional form, the files it was written to, and its score maps of images."""
 
     loaded: LoadedNetwork
     conversion: FullyConvolutional
@@ -109,7 +111,7 @@ class Convolved:
         }
 
     def table(self) -> Table:
-        """For CSV and Markdown: a row for each window of the images or, without images, for each layer that changes."""
+        """For CSV and Markdown: a row per window of the images or, without images, per converted layer."""
         if not self.maps:
             return self.layer_table()
         columns = (
@@ -126,7 +128,7 @@ class Convolved:
         return Table(columns, rows)
 
     def layer_table(self) -> Table:
-        """The layers that change."""
+        """The converted layers."""
         columns = (Column("layer", "layer"), Column("before", "before"), Column("after", "after", wraps=True))
         before = {row.name: row.text for row in layer_rows(self.conversion.before)}
         after = {row.name: row.text for row in layer_rows(self.conversion.after)}
@@ -155,7 +157,7 @@ class Convolved:
         return "\n".join([*lines, *([""] if self.files else []), *map(str, self.files)])
 
     def facts(self) -> list[str]:
-        """Step and window, and what makes the map differ from explicit windows."""
+        """Step and window, and the reasons why the map differs from explicit windows."""
         seen, field = self.window.size, self.window.field
         cut = "" if seen == field else f", cut to the input of {sizes(self.window.input)}"
         lines = [
@@ -177,7 +179,7 @@ class Convolved:
         return lines
 
     def comparisons(self) -> list[str]:
-        """How far the maps are from explicit windows."""
+        """How much the maps differ from explicit windows."""
         lines = []
         for shot in self.maps:
             rows, columns = shot.scores.shape[1:]
@@ -228,7 +230,7 @@ def convolve(
 
 
 def write_network(result: Convolved, path: Path) -> Convolved:
-    """Write the network's text to `path` and, where it has weights, a checkpoint beside it. CnnError if that fails."""
+    """Write the network's spec to `path` and, if it has weights, a checkpoint beside it. CnnError if that fails."""
     make_folder(path.parent)
     document = result.conversion.after.document()
     text = yaml.safe_dump(document, default_flow_style=None, sort_keys=False, width=120, allow_unicode=True)
@@ -260,7 +262,7 @@ def _converted_scores(loaded: LoadedNetwork, conversion: FullyConvolutional) -> 
 
 
 def _read(path: Path, preprocessing: Preprocessing, longer: int | None) -> Tensor:
-    """An image file in its own resolution, or with its longer side resized, as (C, H, W) in [0, 1]."""
+    """An image file as (C, H, W) in [0, 1], at its own resolution or with its longer side resized."""
     pixels = decode_image(path, preprocessing.input[0]).unsqueeze(0)
     if longer is not None:
         height, width = (max(1, round(side * longer / max(pixels.shape[2:]))) for side in pixels.shape[2:])
@@ -269,7 +271,7 @@ def _read(path: Path, preprocessing: Preprocessing, longer: int | None) -> Tenso
 
 
 def _check_size(result: Convolved, path: Path, pixels: Tensor, explicit: bool, device: torch.device) -> None:
-    """UsageError for an image smaller than a window, CnnError for one that memory cannot hold."""
+    """UsageError for an image smaller than a window, CnnError for one that does not fit in memory."""
     height, width = pixels.shape[1:]
     least = result.window.input
     if height < least[0] or width < least[1]:
@@ -292,7 +294,7 @@ def _at_size(plan: Plan, height: int, width: int) -> Plan:
 
 @torch.no_grad()
 def _windows(classifier: Scores, window: Window, pixels: Tensor, cells: Sequence[tuple[int, int]]) -> Tensor:
-    """(K, n): the classifier's scores of the explicit windows of these cells."""
+    """The classifier's scores (K, n) of the explicit windows of these cells."""
     (height, width), (down, across) = window.input, window.step
     scores = []
     starts = range(0, len(cells), _BATCH)
@@ -304,14 +306,14 @@ def _windows(classifier: Scores, window: Window, pixels: Tensor, cells: Sequence
 
 
 def _all_windows(classifier: Scores, window: Window, pixels: Tensor) -> Tensor:
-    """(K, h, w)."""
+    """The classifier's scores (K, h, w) of all windows."""
     rows, columns = window.count(*pixels.shape[1:])
     cells = [(row, column) for row in range(rows) for column in range(columns)]
     return _windows(classifier, window, pixels, cells).view(-1, rows, columns)
 
 
 def _compare(classifier: Scores, window: Window, pixels: Tensor, scores: Tensor) -> Agreement:
-    """The map beside explicit windows at regular intervals."""
+    """Compare the map to explicit windows at regular intervals."""
     fits = window.count(*pixels.shape[1:])
     rows, columns = (min(a, b) for a, b in zip(fits, scores.shape[1:], strict=True))
     cells = [(row, column) for row in _spread(rows) for column in _spread(columns)]
@@ -329,9 +331,9 @@ def _spread(count: int) -> list[int]:
 
 
 def _winners(score_map: ScoreMap, window: Window, classes: Sequence[str], most: int = 8) -> tuple[WinningWindow, ...]:
-    """The windows with the highest scores, of those that overlap only the best.
+    """The windows with the highest scores, after non-maximum suppression.
 
-    Scores rank better than probabilities, which are near 1 even for windows of nothing much: softmax only compares.
+    Ranked by scores, since probabilities are relative and can be near 1 even for windows without an object.
     """
     best, labels = score_map.scores.max(0)
     probabilities = score_map.probabilities.amax(0)

@@ -1,9 +1,9 @@
-"""Class scores (logits): numbers whose softmax are the network's probabilities, whatever its last layer is.
+"""Class scores (logits): the numbers whose softmax gives the network's probabilities, whatever its last layer is.
 
-A final Softmax, LogSoftmax or Sigmoid is left off, since its gradient vanishes where it is saturated. One output z of a
-two-class network becomes −z/2 and z/2, whose softmax is the sigmoid of z.
+A final Softmax, LogSoftmax or Sigmoid is omitted, since its gradient vanishes where it saturates. The single output z
+of a two-class network becomes −z/2 and z/2, whose softmax is the sigmoid of z.
 
-A network for segmentation has such scores for each pixel. What a class scores then is their mean over a region.
+A segmentation network has such scores for each pixel; the score of a class is then their mean over a region.
 """
 
 from collections.abc import Iterator
@@ -25,11 +25,11 @@ from cnn_cli.tasks.segmentation import fitted
 class Scores(nn.Module):
     """(N, C, H, W) pixels in [0, 1] → (N, K) scores of the classes. Wraps a network without changing it.
 
-    UsageError for a network whose output is neither a list of numbers nor a map of them for each class.
+    UsageError for a network that has neither one score per class nor a map of scores per class.
     """
 
-    temperature = 1.0  # of probabilities, where they are calibrated
-    region: Tensor | None = None  # (H, W) bool: the pixels over which the scores of each are averaged; None: all
+    temperature = 1.0  # of calibrated probabilities
+    region: Tensor | None = None  # (H, W) bool: the pixels over which the scores are averaged; None: all
 
     def __init__(self, network: nn.Module, plan: Plan) -> None:
         super().__init__()
@@ -41,12 +41,12 @@ class Scores(nn.Module):
 
     @property
     def dense(self) -> bool:
-        """Whether the network has scores for each pixel."""
+        """Whether the network outputs scores for each pixel."""
         return len(self.plan.output) == 3
 
     @contextmanager
     def over(self, region: Tensor | None) -> Iterator[None]:
-        """The scores of this region inside the `with`."""
+        """Context manager: scores are averaged over this region."""
         before, self.region = self.region, region
         try:
             yield
@@ -60,13 +60,13 @@ class Scores(nn.Module):
         return z
 
     def logits(self, x: Tensor) -> Tensor:
-        """(N, K), or of a dense network (N, K, H, W), as large as the images."""
+        """(N, K), or for a dense network (N, K, H, W) at the size of the images."""
         z = self.map(x)
         return fitted(z, x.shape) if self.dense else z
 
     def map(self, x: Tensor) -> Tensor:
-        """(N, K), or of a dense network (N, K, h, w), at the resolution of its output."""
-        # A forward hook that gives a value puts it in place of the layer's own output.
+        """(N, K), or for a dense network (N, K, h, w) at the resolution of its output."""
+        # A value returned by a forward hook replaces the layer's output.
         last = self.network.get_submodule(self.final) if self.final is not None else None
         with last.register_forward_hook(_what_enters) if last is not None else nullcontext():
             z: Tensor = self.network(x)
@@ -74,7 +74,7 @@ class Scores(nn.Module):
 
 
 def scores_of(loaded: LoadedNetwork) -> Scores:
-    """The scores of an opened network, in evaluation mode on the CPU; CnnError where a weight is not finite."""
+    """The scores of a loaded network, in evaluation mode on the CPU; CnnError if a weight is not finite."""
     scores = Scores(finite_network(loaded), loaded.plan).eval()
     if loaded.metadata and loaded.metadata.temperature is not None:
         scores.temperature = loaded.metadata.temperature
@@ -82,7 +82,7 @@ def scores_of(loaded: LoadedNetwork) -> Scores:
 
 
 def finite_network(loaded: LoadedNetwork) -> nn.Module:
-    """The network; CnnError where a weight is not finite."""
+    """The network; CnnError if a weight is not finite."""
     network = restore(loaded)
     for name, values in network.state_dict().items():
         if values.is_floating_point() and (bad := int((~values.isfinite()).sum())):
@@ -94,14 +94,14 @@ def finite_network(loaded: LoadedNetwork) -> nn.Module:
 
 
 def class_names(loaded: LoadedNetwork) -> tuple[str, ...]:
-    """The names of the classes that the scores are for; their numbers where a network has none."""
+    """The names of the classes, in the order of the scores; their indices if a network has no names."""
     scales = infer_scales(loaded.plan)
     count = scales[0].classes if scales else max(2, loaded.plan.output[0])
     return loaded.classes or tuple(str(i) for i in range(count))
 
 
 def class_index(text: str, classes: tuple[str, ...]) -> int:
-    """A class by its name or else its number; UsageError gives the nearest name and those there are."""
+    """The index of a class, by its name or else its number; UsageError suggests the nearest name."""
     if text in classes:
         return classes.index(text)
     if text.isascii() and text.isdigit() and int(text) < len(classes):
@@ -112,9 +112,9 @@ def class_index(text: str, classes: tuple[str, ...]) -> int:
 
 @torch.no_grad()
 def probabilities(scores: Scores, pixels: Tensor) -> Tensor:
-    """(N, C, H, W) in [0, 1] → (N, K), each row summing to 1, calibrated where the checkpoint has a temperature.
+    """(N, C, H, W) in [0, 1] → (N, K), each row summing to 1, calibrated if the checkpoint has a temperature.
 
-    CnnError where the outputs are not finite numbers.
+    CnnError if the outputs are not finite.
     """
     shares: Tensor = (scores(pixels) / scores.temperature).softmax(1)
     check_finite(shares)
@@ -122,20 +122,20 @@ def probabilities(scores: Scores, pixels: Tensor) -> Tensor:
 
 
 def check_finite(*outputs: Tensor) -> None:
-    """CnnError where a value is not finite."""
+    """CnnError if a value is not finite."""
     if not all(bool(values.isfinite().all()) for values in outputs):
         raise CnnError("the network's outputs are not finite numbers; train it again with a smaller --lr")
 
 
 def main_class(logits: Tensor, classes: tuple[str, ...]) -> int:
-    """(K, H, W) scores of one image → the class that most of its pixels are predicted as, but not a background."""
+    """(K, H, W) scores of one image → the class predicted for most of its pixels, background classes apart."""
     counts = logits.argmax(0).flatten().bincount(minlength=len(logits))
     others = [k for k in counts.argsort(descending=True).tolist() if counts[k] and classes[k] != "background"]
     return others[0] if others else int(counts.argmax())
 
 
 def region_of(logits: Tensor, label: int, box: tuple[int, int, int, int] | None) -> Tensor:
-    """(K, H, W) → (H, W) bool: the box (x0, y0, x1, y1), else what is predicted as the class; all if nothing is."""
+    """(K, H, W) → (H, W) bool: the box (x0, y0, x1, y1), or the pixels predicted as the class, else all pixels."""
     if box is None:
         region = logits.argmax(0) == label
         return region if region.any() else torch.ones_like(region)
@@ -145,7 +145,7 @@ def region_of(logits: Tensor, label: int, box: tuple[int, int, int, int] | None)
 
 
 def parse_region(text: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """`8,8,24,20` → x0, y0, x1, y1 in an image of this height and width; UsageError for others."""
+    """`8,8,24,20` → x0, y0, x1, y1 in an image of this height and width; UsageError for other texts."""
     numbers = [int(part) if part.strip().isdigit() else -1 for part in text.split(",")]
     if len(numbers) == 4 and -1 not in numbers:
         x0, y0, x1, y1 = numbers
@@ -172,7 +172,9 @@ class Prediction:
 
 
 def predicted(scores: Tensor, classes: tuple[str, ...], temperature: float = 1.0) -> Prediction:
-    """(K,) scores of one image → the class with the highest one; of (K, H, W) the main one, where it is predicted.
+    """(K,) scores of one image → the class with the highest score; for (K, H, W) the main class and its mean
+    probability
+    in the region where it is predicted.
 
     temperature: of calibrated probabilities.
     """
@@ -185,7 +187,7 @@ def predicted(scores: Tensor, classes: tuple[str, ...], temperature: float = 1.0
 
 
 def _final(plan: Plan) -> str | None:
-    """The name of the layer to leave off, or None. Sigmoids of several outputs count as scores, as in training."""
+    """The name of the layer to omit, or None. Sigmoids of several outputs are kept as scores, as in training."""
     kinds = ("Softmax", "LogSoftmax", "Softmax2d") if plan.output[0] > 1 else ("Sigmoid",)
     return plan.last.name if plan.last and plan.last.type in kinds else None
 

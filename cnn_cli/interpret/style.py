@@ -17,22 +17,22 @@ from cnn_cli.interpret.activations import feature_maps_until, trunk
 from cnn_cli.language.plan import Plan
 
 _HISTORY = 10  # pairs of steps that L-BFGS keeps
-_SIDE = 4  # px: Gram matrices of smaller feature maps say little about texture
+_SIDE = 4  # px: Gram matrices of smaller feature maps hardly describe texture
 
 
 @dataclass(frozen=True)
 class StyleLayers:
-    """The layer whose feature maps are the content, and those whose Gram matrices are the style."""
+    """The content layer, whose feature maps are matched, and the style layers, whose Gram matrices are matched."""
 
     content: str
     style: tuple[str, ...]
 
 
 def style_layers(plan: Plan, size: tuple[int, int]) -> StyleLayers:
-    """What the paper takes of VGG-19, for any network and images of `size` (height, width) px.
+    """The counterparts of the paper's VGG-19 layers in any network, for images of `size` (height, width) px.
 
     Style: the first activation at each resolution (relu1_1, relu2_1, … of a VGG). Content: the second activation at the
-    last resolution but one (relu4_2). UsageError for a network without spatial feature maps.
+    second to last resolution (relu4_2). UsageError for a network without spatial feature maps.
     """
     maps, stages = trunk(plan), dict[int, list[str]]()
     for layer in [a for a in maps if a.rule.elementwise and "view" not in a.rule.traits] or maps:
@@ -45,7 +45,7 @@ def style_layers(plan: Plan, size: tuple[int, int]) -> StyleLayers:
 
 
 def average_pooled(network: nn.Module) -> nn.Module:
-    """The network itself, with average pooling in place of max pooling, which gives smoother images (Gatys et al.)."""
+    """The same network, with max pooling replaced by average pooling, which gives smoother images (Gatys et al.)."""
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.MaxPool2d):
             size, stride, padding = module.kernel_size, module.stride, module.padding
@@ -55,14 +55,14 @@ def average_pooled(network: nn.Module) -> nn.Module:
 
 
 def gram(features: Tensor) -> Tensor:
-    """(1, C, H, W) → (C, C): the mean over positions of the product of each pair of channels."""
+    """The Gram matrix, (1, C, H, W) → (C, C): the mean over positions of the product of each pair of channels."""
     flat = features.flatten(2)[0]
     return flat @ flat.T / flat.shape[1]
 
 
 @dataclass(frozen=True)
 class StyleTransfer:
-    """Settings. `weight` is that of the mean of the style losses, beside the content loss."""
+    """Settings. `weight` multiplies the mean style loss, which is added to the content loss."""
 
     layers: StyleLayers
     weight: float = 1.0
@@ -81,7 +81,7 @@ class StyleTransfer:
 
 @dataclass(frozen=True)
 class Losses:
-    """Relative losses: 1 is, for the content, that of a blank feature map; for a style layer, that at the start."""
+    """Relative losses: 1 is the content loss of an all-zero feature map, and a layer's style loss at the start."""
 
     content: float | None
     style: tuple[float, ...]
@@ -89,7 +89,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The image (C, H, W) in [0, 1] after so many steps, and its losses."""
+    """The image (C, H, W) in [0, 1] after `step` steps, and its losses."""
 
     step: int
     pixels: Tensor
@@ -113,7 +113,7 @@ class _Loss:
         return feature_maps_until(self.network, self.names, pixels)
 
     def begin(self, pixels: Tensor) -> None:
-        """Take the style losses of these pixels as the reference values."""
+        """Use the style losses of these pixels as reference values."""
         with torch.no_grad():
             maps = self.maps(pixels)
         self.references = {name: self.distance(name, maps).clamp_min(1e-30) for name in self.grams}
@@ -122,7 +122,7 @@ class _Loss:
         return (gram(maps[name]) - self.grams[name]).square().sum()
 
     def terms(self, pixels: Tensor) -> tuple[Tensor | None, Tensor]:
-        """The relative loss of the content, and those of the style layers."""
+        """The relative content loss, and the relative losses of the style layers."""
         maps = self.maps(pixels)
         style = torch.stack([self.distance(name, maps) / self.references[name] for name in self.grams])
         if self.content is None:
@@ -153,7 +153,7 @@ def transfer_style(
 
     `network` takes pixels in [0, 1], and is in evaluation mode. `content` and `style` are (1, C, h, w) in [0, 1];
     without content (texture synthesis) the start is noise. `size` is the (height, width) of the result. L-BFGS
-    minimizes the loss; pixels are clamped to [0, 1] before each evaluation. `watch` wraps the steps. CnnError where the
+    minimizes the loss; pixels are clamped to [0, 1] before each evaluation. `watch` wraps the steps. CnnError if the
     loss is not finite.
     """
     if content is not None and transfer.start == "content":
@@ -190,10 +190,9 @@ def transfer_style(
 
 
 def transfer_bytes(plan: Plan, layers: StyleLayers, size: tuple[int, int]) -> int:
-    """An estimate of the memory in bytes that a step needs at (height, width) px, in float32.
+    """Estimated memory of a step at (height, width) px in float32, in bytes.
 
-    The weights, the feature maps that the backward pass reads again, as many for their gradients, and the pixels of
-    L-BFGS's history.
+    Weights, feature maps saved for the backward pass, as much for their gradients, and L-BFGS's history.
     """
     names = [layer.name for layer in plan.layers]
     last = max(names.index(name) for name in (layers.content, *layers.style))

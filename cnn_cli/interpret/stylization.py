@@ -33,12 +33,12 @@ from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, counted, format_bytes, render
 
-_THUMBNAIL = 256  # px, the longer side of the images on the page
+_THUMBNAIL = 256  # px, longer side of the images on the page
 
 
 @dataclass(frozen=True)
 class StyleRequest:
-    """What the options of `cnn stylize` ask for; no `content`: texture synthesis. `size`: longer side in px."""
+    """The options of `cnn stylize`. `content` None: texture synthesis. `size`: longer side in px."""
 
     style: Path
     content: Path | None = None
@@ -63,7 +63,7 @@ class LayerLoss:
 
 @dataclass(frozen=True)
 class Stylization:
-    """A stylized image with the losses of its layers; `picture` and `sheet` are the files that it is written to."""
+    """A stylized image with the losses of its layers; `picture` and `sheet` are the output files."""
 
     loaded: LoadedNetwork
     request: StyleRequest
@@ -113,7 +113,7 @@ def stylize(
 ) -> tuple[Stylization, Page]:
     """Optimize the pixels and draw the page. Writes nothing.
 
-    UsageError for unknown layers, settings without effect, and sizes that the network or the memory cannot take.
+    UsageError for unknown layers, settings without effect, and sizes that do not suit the network or the memory.
     """
     plan, channels = loaded.plan, check_channels(loaded)
     style = read_scaled(request.style, channels, request.size).to(device)
@@ -152,7 +152,7 @@ def _layers(loaded: LoadedNetwork, network: nn.Module, request: StyleRequest, si
 
 @torch.no_grad()
 def _try_sizes(network: nn.Module, layers: StyleLayers, images: Sequence[Tensor]) -> None:
-    """UsageError where an image is too small for the layers."""
+    """UsageError if an image is too small for the layers."""
     for pixels in images:
         try:
             feature_maps_until(network, (layers.content, *layers.style), pixels)
@@ -162,7 +162,7 @@ def _try_sizes(network: nn.Module, layers: StyleLayers, images: Sequence[Tensor]
 
 
 def write_stylization(result: Stylization, sheet: Page) -> None:
-    """Write the picture, pixel for pixel, and the page. CnnError where they cannot be written."""
+    """Write the picture, pixel for pixel, and the page. CnnError if they cannot be written."""
     from PIL import Image
 
     image.save(Image.fromarray(picture(result.pixels)), result.picture)
@@ -179,7 +179,7 @@ def read_scaled(path: Path, channels: int, longer: int) -> Tensor:
 
 
 def draw_stylization(result: Stylization, content: Tensor | None, style: Tensor) -> Page:
-    """The images that went in, then the image after some of the steps."""
+    """The source images, then the image after several numbers of steps."""
     request = result.request
     cells = (
         [Cell(_thumbnail(content), ("content", request.content.name))]

@@ -28,12 +28,12 @@ from cnn_cli.pictures.page import Page, compose_page
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, percent, render
 
-_FAINT = 0.5  # an image whose values span less than this is shown with its contrast raised
+_FAINT = 0.5  # images with a smaller range of values are shown with stretched contrast
 
 
 @dataclass(frozen=True)
 class UnitRequest:
-    """What the options of `cnn synthesize` ask for: classes, or channels of a layer."""
+    """The options of `cnn synthesize`: classes, or channels of a layer."""
 
     classes: Sequence[str] = ()
     all_classes: bool = False
@@ -43,7 +43,7 @@ class UnitRequest:
 
 @dataclass(frozen=True)
 class Units:
-    """What is maximized: classes or channels of a layer, by their numbers and names, with a title for the picture."""
+    """The units to maximize: classes, or channels of a layer, by index and name, and the picture's title."""
 
     objective: Objective
     numbers: tuple[int, ...]
@@ -53,7 +53,7 @@ class Units:
 
 
 def units_of(loaded: LoadedNetwork, scores: Scores, request: UnitRequest) -> Units:
-    """The classes or the channels; UsageError where none or both are named, or where one does not exist."""
+    """The classes or channels; UsageError if none or both are named, or one does not exist."""
     known, classes, layer = class_names(loaded), request.classes, request.layer
     if layer is not None and request.channels is not None and not classes and not request.all_classes:
         row = choose_units(loaded, layer)
@@ -78,7 +78,7 @@ def _title(count: int, maximized: str) -> str:
 
 @dataclass(frozen=True)
 class Visualization:
-    """One input: the unit that it maximizes, the value reached, for a class its probability, why the unit is dead."""
+    """One input: the unit that it maximizes, the unit's value, the probability of a class, why the unit is dead."""
 
     index: int
     name: str
@@ -100,7 +100,7 @@ class Visualization:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """Inputs that maximize units: `pixels` (N, C, H, W) and a fact sheet for each."""
+    """Inputs that maximize units: `pixels` (N, C, H, W), and the facts of each."""
 
     ascent: Ascent
     units: Units
@@ -132,8 +132,8 @@ def show_synthesis(
 ) -> Pictured[Synthesis]:
     """Maximize classes or channels and draw the inputs.
 
-    `size` is the side of the images in px [the network's input]. UsageError for a size that the network does not
-    accept, and for more images than a picture holds.
+    `size` is the side of the images in px, by default that of the network's input. UsageError for a size that the
+    network does not accept, and for more images than a picture holds.
     """
     scores = scores_of(loaded).to(device)
     units = units_of(loaded, scores, request)
@@ -155,13 +155,13 @@ def show_synthesis(
 
 
 def background(loaded: LoadedNetwork) -> tuple[float, ...]:
-    """The mean that the network subtracts; else black or, in color, mid-gray."""
+    """The background: the mean that the network subtracts; else black or, in color, mid-gray."""
     channels = loaded.plan.input[0]
     return loaded.preprocessing.mean or ((0.0,) if channels == 1 else (0.5,) * channels)
 
 
 def draw_synthesis(result: Synthesis, title: str, provenance: str) -> Page:
-    """A cell for each image, row by row; a faint one with its contrast raised, as its caption says."""
+    """A cell per image, row by row; faint images are shown with stretched contrast, as the caption says."""
     cells = []
     for pixels, visualization in zip(result.pixels.cpu(), result.images, strict=True):
         shown, contrast = stretched(pixels)
@@ -170,7 +170,7 @@ def draw_synthesis(result: Synthesis, title: str, provenance: str) -> Page:
 
 
 def stretched(pixels: Tensor) -> tuple[Tensor, float]:
-    """(C, H, W) in [0, 1] → the same, or stretched to [0, 1] where it spans little of it; and the factor."""
+    """(C, H, W) in [0, 1] → the image, stretched to [0, 1] if its range is small; and the factor."""
     low, high = float(pixels.min()), float(pixels.max())
     if not 1e-3 < high - low < _FAINT:
         return pixels, 1.0
@@ -194,7 +194,7 @@ def _result(scores: Scores, units: Units, ascent: Ascent, maximized: Maximized) 
 
 
 def _try_size(loaded: LoadedNetwork, objective: Objective, canvas: Canvas) -> None:
-    """UsageError where the network does not accept images of that size."""
+    """UsageError if the network does not accept images of this size."""
     try:
         with torch.no_grad():
             objective(torch.zeros(1, *canvas.shape, device=canvas.device))
