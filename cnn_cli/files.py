@@ -107,7 +107,7 @@ def number_of(path: Path, name: str) -> int:
 
 def short_path(path: Path | str) -> str:
     """`path` relative to the working directory, where it is below it."""
-    return str(path.relative_to(here) if (path := Path(path)).is_relative_to(here := Path.cwd()) else path)
+    return str(path.relative_to(folder) if (path := Path(path)).is_relative_to(folder := Path.cwd()) else path)
 
 
 def holds_files(folder: Path) -> bool:

@@ -283,7 +283,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     return [f"warning: unknown variable CNN_{n} is ignored.{h}" for n, h in zip(unknown, hints, strict=True)]
 
 
-def asked_for(options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Setting]:
+def requested_settings(options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Setting]:
     """The settings that the command line or the environment sets, and no others."""
     settings = {name: _first(name, options, environ, {}, {}) for name in SETTINGS}
     return {name: setting for name, setting in settings.items() if setting.source != "default"}

@@ -101,7 +101,7 @@ def test_a_head_for_other_classes_is_left_new(net: str) -> None:
     assert str(moved) == "copied 7 of 9 tensors; new: fc.weight 4x500 (file: 10x500), fc.bias 4 (file: 10)"
     network = build_plan(plan)
     fresh = network.fc.weight.clone()
-    transfer.put(network, moved)
+    transfer.copy_into(network, moved)
     assert network.fc.weight.equal(fresh) and network.conv.weight.equal(tensors["conv.weight"])
     with pytest.raises(
         UsageError, match=r"fc\.weight is 10x500, but should be 4x500; fc\.bias is 10, but should be 4$"

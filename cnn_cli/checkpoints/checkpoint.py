@@ -194,7 +194,7 @@ def restore(loaded: LoadedNetwork) -> nn.Module:
     network = build_plan(loaded.plan)
     if loaded.weights is not None:
         tensors = read_tensors(loaded.weights).tensors
-        transfer.put(network, transfer.fit(loaded.plan, tensors, f"{loaded.weights}", whole=True))
+        transfer.copy_into(network, transfer.fit(loaded.plan, tensors, f"{loaded.weights}", whole=True))
     return add_normalization(network, loaded.preprocessing).eval()
 
 

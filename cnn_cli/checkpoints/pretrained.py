@@ -51,10 +51,10 @@ def find_pretrained(text: str, network: str) -> Pretrained:
             return _pretrained(known[text])
         raise UsageError(f"--weights {text}: torchvision has no weights with that name.{closest(text, known)}")
     if not own:
-        none = f"torchvision has no weights for {network!r}" + (
+        reason = f"torchvision has no weights for {network!r}" + (
             "" if name == TORCHVISION else ", and no file or run has this name"
         )
-        raise UsageError(f"--weights {text}: {none}; name a file (.pth, .safetensors), a run or Family_Weights.NAME")
+        raise UsageError(f"--weights {text}: {reason}; name a file (.pth, .safetensors), a run or Family_Weights.NAME")
     if name not in (*own, TORCHVISION):
         raise UsageError(
             f"--weights {text}: no such file, run or weights; {network} has {', '.join([TORCHVISION, *own])}"

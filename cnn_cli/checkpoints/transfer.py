@@ -105,7 +105,7 @@ def fit_part(plan: Plan, part: str, tensors: Mapping[str, Tensor], origin: str) 
     return Transfer(copied, new)
 
 
-def put(network: nn.Module, transfer: Transfer) -> None:
+def copy_into(network: nn.Module, transfer: Transfer) -> None:
     """Copy the tensors into a network of the same plan."""
     network.load_state_dict(network.state_dict() | transfer.copied)
 

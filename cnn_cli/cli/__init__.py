@@ -17,9 +17,9 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """The console command: run, and turn every failure into a short message and its exit code."""
-    gc.set_threshold(20_000)  # imports, of PyTorch above all, make a million objects, none of them garbage
-    atexit.register(gc.freeze)  # nor is anything collected at exit: that takes longer than all the rest of it
+    """The console command: run the app, and turn every failure into a short message and an exit code."""
+    gc.set_threshold(20_000)  # imports, mostly PyTorch's, create a million objects, none of them garbage
+    atexit.register(gc.freeze)  # no collection at exit, which would take longer than the rest of the exit
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
@@ -50,19 +50,19 @@ def main() -> None:
 
 @contextmanager
 def _one_voice() -> Iterator[None]:
-    """Of several processes the first says what all would say; another one only why it failed, if it still can."""
+    """Of several processes only the first prints messages; the others print only why they failed, if they can."""
     world = current_world()
-    if world.size > 1:  # before PyTorch is loaded: of a lost connection it writes forty lines itself
+    if world.size > 1:  # before PyTorch is loaded, which writes forty lines about a lost connection
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if world.is_main:
         yield
         return
-    said = StringIO()
+    messages = StringIO()
     try:
-        with redirect_stdout(said), redirect_stderr(said):
+        with redirect_stdout(messages), redirect_stderr(messages):
             yield
-    except SystemExit as end:  # a wrong option, of which the app has told already
+    except SystemExit as end:  # a wrong option, which the app has reported
         if end.code:
             time.sleep(REPORT_DELAY)
-            note(said.getvalue())
+            note(messages.getvalue())
         raise

@@ -1,10 +1,10 @@
 """The Typer app that the files of commands add to.
 
-A command parses, makes one call and prints; everything it can do exists without it. Heavy imports (torch, torchvision,
-matplotlib) are inside the commands, so that `cnn --help` answers at once.
+A command parses its options, makes one call and prints the result. Heavy imports (torch, torchvision, matplotlib) are
+inside the commands, so that `cnn --help` is fast.
 
-A command declares groups of options, frozen dataclasses whose fields have an option's description as default; `command`
-expands each into the command's own options and hands the filled group to the function.
+A command declares groups of options: frozen dataclasses with an option's description as the default of each field.
+`command` expands a group into options and passes the filled group to the function.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _FIRST, _LAST = ("Arguments", "Network", "Data"), ("Speed", "Run", "Output", "Ot
 
 
 class _Command(TyperCommand):
-    """Help in titled sections: those that all commands have first and last, a command's own between them."""
+    """Help in titled sections: shared ones first and last, the command's own in between."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {title: [] for title in _FIRST}
@@ -60,7 +60,7 @@ class _Command(TyperCommand):
 
 
 _BOUNDS = {"greater than or equal to": "at least", "less than or equal to": "at most", "a valid integer": "an integer"}
-_REWORDED = (  # what the library says, and what we say
+_REWORDED = (  # messages of the library, and their replacements
     (r"Invalid value for (?:'.+' / )?'(.+?)': Input should be (.+?)(?:, unable .*)?", r"\1 must be \2"),
     (r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", r"unexpected argument \1"),
     (r"Missing argument '(.+)'", r"\1 is missing"),
@@ -72,7 +72,7 @@ _REWORDED = (  # what the library says, and what we say
 
 
 def _reworded(error: Any, ctx: Any) -> UsageError:
-    """What is wrong with a command line, in one line: `cnn predict: --top must be a valid integer. …`."""
+    """The error in a command line, as one line: `cnn predict: --top must be a valid integer. …`."""
     text = error.format_message().rstrip(".")
     for theirs, ours in _REWORDED:
         text = re.sub(f"^{theirs}$", ours, text)
@@ -83,7 +83,7 @@ def _reworded(error: Any, ctx: Any) -> UsageError:
 
 
 def _help_record(param: Any, ctx: Any) -> tuple[str, str]:
-    """The names of an option and its help, which ends with the default and the variable in brackets."""
+    """The names of an option and its help, ending with the default and the environment variable in brackets."""
     if param.param_type_name == "argument":
         return _metavar(param), param.help
     names, text = param.get_help_record(ctx)
@@ -101,14 +101,14 @@ def _metavar(argument: Any) -> str:
 
 
 def _convert_lazily(params: list[Any]) -> None:
-    """Leave values that need no conversion to themselves: Typer converts all by pydantic, which takes long to load."""
+    """Do not convert values that need no conversion: Typer uses pydantic for all, which is slow to import."""
     for param in params:
         if getattr(param, "_runtime_param", ...) is None:
             param._runtime_param = _Conversion()
 
 
 class _Conversion:
-    """Takes the place of Typer's own conversion of a parameter until it is needed."""
+    """Replaces Typer's conversion of a parameter until it is needed."""
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         several, kind = param.multiple or param.nargs == -1, param.type_descriptor
@@ -118,13 +118,13 @@ class _Conversion:
             if several:
                 return [_simple(v, get_args(kind.annotation)[0], kind.parameter_info) for v in value]
             return _simple(value, kind.annotation, kind.parameter_info)
-        except ValueError:  # then Typer says what is wrong
+        except ValueError:  # then Typer reports the error
             param._runtime_param = None
             return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
 
 
 def _simple(value: Any, kind: Any, bounds: Any) -> Any:
-    """A text, path or number as it is mostly written; ValueError for anything else."""
+    """A text, path or number in its usual notation; ValueError for anything else."""
     if type(value) is kind:
         return value
     if kind is Path and type(value) is str:
@@ -147,7 +147,7 @@ class _Group(TyperGroup):
         return list(self.commands)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        empty = not args  # then this is no error, but the help
+        empty = not args  # then this is the help, not an error
         _convert_lazily(self.get_params(ctx))
         try:
             return super().parse_args(ctx, args)
@@ -155,7 +155,7 @@ class _Group(TyperGroup):
             raise error if empty else _reworded(error, ctx) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Also commands of two words, such as `data preview` beside `data`."""
+        """Resolve also commands of two words, such as `data preview` besides `data`."""
         if (words := " ".join(args[:2])) in self.commands:
             return words, self.commands[words], args[2:]
         try:
@@ -187,7 +187,7 @@ app = typer.Typer(
 
 
 def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a function the command of that name, whose row is in `COMMANDS`."""
+    """Decorator: register a function as the command of this name, which has a row in `COMMANDS`."""
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         FUNCTIONS[name] = function
@@ -197,7 +197,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 def _built(name: str, function: Callable[..., None]) -> Any:
-    """The command, with the groups of options of its function expanded."""
+    """The command, with the option groups of its function expanded."""
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     single.command(name, cls=_Command)(_expanded(function))
     return typer.main.get_command(single)
@@ -220,9 +220,9 @@ def _expanded(function: Callable[..., None]) -> Callable[..., None]:
     for parameter in parameters:
         info = _info(parameter)
         info.autocompletion = completions.get(parameter.name)
-        if _is_option(parameter) and not info.param_decls:  # for a flag too, which would have a --no-… besides
+        if _is_option(parameter) and not info.param_decls:  # also for a flag, which would else get a --no-…
             info.param_decls = ["--" + parameter.name.replace("_", "-")]
-    parameters.sort(key=_is_option)  # arguments first, in their order
+    parameters.sort(key=_is_option)  # arguments first, in order
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -230,7 +230,7 @@ def _expanded(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _completions() -> dict[str, Any]:
-    """Completions by the name of a parameter, where the shell asks for them."""
+    """Completion functions by parameter name; empty unless the shell asks for completions."""
     if "_CNN_COMPLETE" not in os.environ:
         return {}
     from cnn_cli.cli.completion import COMPLETIONS
@@ -249,7 +249,7 @@ def _fields(group: Any) -> list[inspect.Parameter]:
 
 
 def _info(parameter: inspect.Parameter) -> Any:
-    """Typer's description of an argument or option: the default, or in the annotation where there is none."""
+    """Typer's description of an argument or option: in the default, or in the annotation if there is no default."""
     if isinstance(parameter.default, typer.models.ParameterInfo):
         return parameter.default
     return parameter.annotation.__metadata__[0]

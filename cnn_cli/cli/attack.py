@@ -16,7 +16,7 @@ _EPSILON_HELP = (
 
 @dataclass(frozen=True)
 class Attack:
-    """How images are attacked."""
+    """Options of the attack."""
 
     method: str = option("Attack", "NAME", "Method: pgd or fgsm.", default="pgd")
     norm: str = option("Attack", "NAME", "Norm of the perturbation: linf or l2.", default="linf")

@@ -1,4 +1,4 @@
-"""The table of commands. The file of a command is imported when it is called or completed: none waits for the others.
+"""The table of commands. A command's file is imported only when it is called or completed.
 
 `visualize-filters` is in `visualize_filters.py`, `data check` in `data_check.py`.
 """
@@ -8,7 +8,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-COMMANDS = {  # by section and name, with the first paragraph of their help, in the order of `cnn --help`
+COMMANDS = {  # section → name → first paragraph of the help, in the order of `cnn --help`
     "Networks": {
         "list": "List all networks with their inputs and parameters.",
         "check": "Check specs for mistakes, without running anything.",
@@ -46,7 +46,7 @@ COMMANDS = {  # by section and name, with the first paragraph of their help, in 
     },
 }
 HELP = {name: text for section in COMMANDS.values() for name, text in section.items()}
-FUNCTIONS: dict[str, Callable[..., None]] = {}  # by the name of the command, from the files imported so far
+FUNCTIONS: dict[str, Callable[..., None]] = {}  # by command name, from the files imported so far
 
 
 class Commands(Mapping[str, Any]):

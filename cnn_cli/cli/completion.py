@@ -1,4 +1,4 @@
-"""What the shell completes: names of networks, layers, recipes, classes and data sets. Nothing here loads torch."""
+"""Shell completion of names of networks, layers, recipes, classes and data sets. Nothing here imports torch."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,8 +19,9 @@ Completion = Callable[[typer.Context, str], list[str]]
 
 
 def complete_from(names: Callable[[typer.Context], Iterable[str]]) -> Completion:
-    """Complete from the names that a function returns; from none where a file cannot be read, since nobody would see
-    the error."""
+    """Complete from the names that a function returns, or from none if a file cannot be read, since nobody would see
+    the
+    error."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         try:
@@ -43,7 +44,7 @@ def networks(ctx: typer.Context) -> list[str]:
 
 @complete_from
 def layers(ctx: typer.Context) -> list[str]:
-    """Layers of the network on the command line, and the groups that they are in."""
+    """Layers and groups of layers of the network on the command line."""
     names = [layer.name for layer in _plan(ctx).layers]
     groups = [name.rpartition(".")[0] for name in names if "." in name]
     return list(dict.fromkeys([*names, *groups]))
@@ -82,7 +83,7 @@ def _plan(ctx: typer.Context) -> "Plan":
 
 
 def _stored_document(ctx: typer.Context) -> dict[str, Any] | None:
-    """What a run's best.safetensors says of itself; None where there is none, since last.pt needs torch."""
+    """The metadata in a run's best.safetensors; None if that does not exist, since last.pt needs torch."""
     from cnn_cli.checkpoints.header import read_metadata
     from cnn_cli.checkpoints.run_folder import BEST, newest_run
 
@@ -97,7 +98,7 @@ def _words(*words: str) -> Completion:
 
 
 _CHOICES = {name: _words(*map(str, row.kind.options)) for name, row in SETTINGS.items() if isinstance(row.kind, Choice)}
-COMPLETIONS = {  # by the name of an argument or option, as it is declared
+COMPLETIONS = {  # by the declared name of an argument or option
     **_CHOICES,
     "network": networks,
     "a": networks,

@@ -43,13 +43,13 @@ def data_preview_command(
     path = picture.output or Path(file_name("preview", Path(data).name, split))
     check_target(path, picture.force)
     chosen = settings.given | {"data": data}
-    asked = None
+    request = None
     if network:
         name = find_run(network, spec.files)
-        asked = Request(name, chosen, models=spec.files, args=spec.args, input=spec.size, recipe=recipe)
+        request = Request(name, chosen, models=spec.files, args=spec.args, input=spec.size, recipe=recipe)
     elif spec.args or recipe:
         raise UsageError("--set and --recipe need a network; name one after the data set")
-    result = preview_data(PreviewRequest(data, chosen, asked, data_dir, task, split, images, epoch, spec.size), path)
+    result = preview_data(PreviewRequest(data, chosen, request, data_dir, task, split, images, epoch, spec.size), path)
     for line in result.notes:
         note(line)
     emit_result(result, json)

@@ -28,7 +28,7 @@ def guide_command(topic: str | None = argument("[TOPIC]", "Page to read [the lis
 
 
 def _page_through(text: str) -> None:
-    """Rendered, through the user's pager."""
+    """Show the rendered text in the user's pager."""
     from rich.console import Console
     from rich.markdown import Markdown
 

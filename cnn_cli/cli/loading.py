@@ -1,4 +1,4 @@
-"""A passing note on the terminal while a large library is loaded, which takes seconds on a busy machine."""
+"""A temporary note in the terminal while a large library is imported, which can take seconds."""
 
 import sys
 import threading
@@ -9,16 +9,16 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 _TITLES = {"torch": "PyTorch", "torchvision": "torchvision", "matplotlib": "Matplotlib", "captum": "Captum"}
-_PATIENCE = 1.0  # seconds of silence, from the start of the command
+_PATIENCE = 1.0  # seconds from the start of the command until the note
 
 
 def announce_loading() -> None:
-    """From now on, loading a large library is announced on stderr, which is a terminal."""
+    """From now on, show a note on stderr, which is a terminal, while a large library is imported."""
     sys.meta_path.insert(0, _Finder(time.monotonic() + _PATIENCE))
 
 
 class _Finder(MetaPathFinder):
-    """Finds the large libraries as usual, and loads them with a note that appears at `due`."""
+    """Import finder of the large libraries, whose loader shows a note from the time `due` on."""
 
     def __init__(self, due: float) -> None:
         self.due = due
@@ -33,7 +33,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Announced(Loader):
-    """A loader with a note until it is done."""
+    """A loader that shows a note until it is done."""
 
     def __init__(self, loader: Loader, title: str, due: float) -> None:
         self.loader, self.title, self.due = loader, title, due
@@ -65,6 +65,6 @@ class _Announced(Loader):
 
 
 def _write(text: str) -> None:
-    """In the current line, which stays free."""
+    """Write to the current line, without ending it."""
     sys.stderr.write(f"\r{text}\r")
     sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""Groups of options that several commands share: the same name means the same thing everywhere.
+"""Groups of options that several commands share, so that a name means the same everywhere.
 
-Each is a frozen dataclass whose fields are options; its methods turn what was typed into what the tool works with.
+Each is a frozen dataclass whose fields are options; its methods convert and check the values.
 """
 
 from dataclasses import dataclass, replace
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from cnn_cli.interpret.pictured import Target
     from cnn_cli.language.plan import Plan
 
-MAX_IMAGES = 16  # in one picture
+MAX_IMAGES = 16  # most images in one picture
 
 
 def argument(metavar: str, help: str) -> Any:
-    """An argument that may be left out."""
+    """An optional argument."""
     return typer.Argument(None, metavar=metavar, help=help, show_default=False)
 
 
@@ -75,7 +75,7 @@ def parse_size(text: str | None, option: str = "--input") -> tuple[int, ...] | N
 
 @dataclass(frozen=True)
 class Spec:
-    """Where networks come from, and what of them is overridden."""
+    """The source of networks, and overrides of their arguments and input size."""
 
     models: list[Path] | None = MODELS
     set: list[str] | None = option("Network", "NAME=VALUE", "Set an argument of the network; may be repeated.")
@@ -98,7 +98,7 @@ class Spec:
     def draft(self, network: str) -> "Plan":
         """The plan with its mistakes, of a name or a file; or the one in a run folder or checkpoint.
 
-        A UsageError of the mistakes themselves where no layer could be planned: there is nothing to show before it.
+        UsageError with the mistakes if no layer could be planned, since there is nothing to show.
         """
         from cnn_cli.checkpoints.run_folder import find_run, is_stored
         from cnn_cli.checkpoints.stored_network import read_plan
@@ -116,7 +116,7 @@ MEMORY = "Memory estimate"
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the memory estimate of summary and diff is for."""
+    """The assumptions of the memory estimate in summary and diff."""
 
     batch_size: int | None = option(MEMORY, "N", "Batch size [the spec's, or 64].", "-b", "--batch-size")
     optimizer: str | None = option(MEMORY, "NAME", "Optimizer: sgd, adam, adamw or muon [the spec's, or adam].")
@@ -125,7 +125,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Format:
-    """How a table is printed."""
+    """The output format of a table."""
 
     json: bool = JSON
     csv: bool = flag("Output", "Print the table as CSV.")
@@ -156,7 +156,7 @@ class Format:
 
 @dataclass(frozen=True)
 class Data:
-    """Which data set."""
+    """The data set."""
 
     data: str | None = option("Data", "NAME_OR_FOLDER", "Data set name, or a folder of images.")
     data_dir: Path | None = DATA_DIR
@@ -164,7 +164,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Images:
-    """Which images: files, or images of the data set by their numbers."""
+    """The images: files, or images of the data set by index."""
 
     images: list[str] | None = argument("[IMAGE]...", "Image files, folders, or patterns such as '*.png'.")
     index: list[str] | None = option("Data", "NUMBERS", "Indices of images in the data set: 3, 0-15 or 3,5,8-10.")
@@ -172,7 +172,7 @@ class Images:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The numbers of --index; UsageError for what is none."""
+        """The indices of --index; UsageError for other texts."""
         try:
             return tuple(number for text in self.index or () for number in parse_numbers(text))
         except ValueError as error:
@@ -195,7 +195,7 @@ _WEIGHTS_HELP = "Weights: torchvision, a torchvision weights name, a file (.pth,
 
 @dataclass(frozen=True)
 class Weights:
-    """Which weights, on which device."""
+    """The weights and the device."""
 
     weights: str | None = option("Network", "SOURCE", _WEIGHTS_HELP)
     device: str = DEVICE
@@ -207,7 +207,7 @@ class Weights:
         return pick(self.device)
 
     def load(self, network: str, spec: Spec, untrained: bool | None = None) -> "LoadedNetwork":
-        """NETWORK with its trained weights, or with initial ones where the command has the flag and it is set.
+        """NETWORK with its trained weights, or with initial ones if `untrained` is set.
 
         UsageError for a network without trained weights.
         """
@@ -242,7 +242,7 @@ class Untrained:
 
 @dataclass(frozen=True)
 class Picture:
-    """Where a picture is written."""
+    """The output file of a picture."""
 
     output: Path | None = option("Output", "PATH", "Picture file, or a folder for pictures.", "-o", "--output")
     force: bool = flag("Output", "Overwrite existing pictures outside the run folder.")
@@ -255,7 +255,7 @@ class Picture:
         return Target(self.output, self.force)
 
     def preview(self, path: Path, box: tuple[int, int, int, int] | None = None) -> None:
-        """What --show does: the picture, or the part within `box`, in the terminal; a note where it has no colors."""
+        """With --show, print the picture, or its part within `box`, to the terminal; a note if that has no colors."""
         if not self.show:
             return
         from cnn_cli.pictures.preview import can_preview, print_preview

@@ -1,4 +1,4 @@
-"""What goes to the terminal: results to stdout, everything else to stderr, and no control character of a stranger's."""
+"""Output: results to stdout, everything else to stderr, with control characters from files and names escaped."""
 
 import json
 import math
@@ -16,35 +16,36 @@ if TYPE_CHECKING:
 
 
 def clean(text: str) -> str:
-    """`text` with control, bidirectional and surrogate characters written out: no name can steer the terminal."""
+    """`text` with control, bidirectional and surrogate characters escaped, so that no name can control the terminal."""
     if text.replace("\n", "").isprintable():
         return text
     return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def note(text: str) -> None:
-    """A message to the person: stderr."""
+    """Print a message to stderr."""
     print(highlighted(clean(text), sys.stderr), file=sys.stderr, flush=True)
 
 
 def note_weights(network: str, loaded: "LoadedNetwork") -> None:
-    """Which weights a network's name stands for: the newest run. The notes of other weights name them."""
+    """Print which weights are used for a network's name: those of the newest run. Other weights are named in their
+    notes."""
     if loaded.weights and not loaded.notes and not Path(network).exists():
         note(f"weights    {loaded.weights}")
 
 
 def emit(text: str) -> None:
-    """A result: stdout."""
+    """Print a result to stdout."""
     _write(highlighted(clean(text), sys.stdout))
 
 
 def emit_json(document: Any) -> None:
-    """One JSON document on stdout; a number that is not finite becomes null, since JSON has none."""
+    """Print a JSON document to stdout; numbers that are not finite become null, since JSON has none."""
     _write(json.dumps(_finite(document), indent=2, ensure_ascii=True, allow_nan=False))
 
 
 def emit_result(result: "Result", json: bool) -> None:
-    """A result as text, or as one JSON document."""
+    """Print a result as text, or as one JSON document."""
     emit_json(result.document()) if json else emit(result.text())
 
 
@@ -52,9 +53,9 @@ def _write(text: str) -> None:
     try:
         print(text, flush=True)
     except OSError as error:
-        # What is left in the buffer must not be tried once more when Python ends.
+        # What is left in the buffer must not be written again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # `cnn summary … | head -1`: the reader has what it wants
+        if isinstance(error, BrokenPipeError):  # `cnn summary … | head -1`: the reader needs no more
             raise SystemExit(0) from None
         raise CnnError(f"cannot write the output: {error.strerror}; make room, or write elsewhere") from None
 

@@ -72,7 +72,7 @@ def stylize_command(
 
 
 def _content_and_style(files: list[Path], style: Style) -> tuple[Path | None, Path]:
-    """UsageError for the wrong number of images, and for settings of the content where there is none."""
+    """The two files. UsageError for the wrong number of images, and for content options without a content image."""
     if style.texture:
         if len(files) != 1:
             raise UsageError(f"--texture takes one image, the style, not {len(files)}")

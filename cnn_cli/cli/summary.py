@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checks:
-    """Measuring, verifying and drawing the network."""
+    """Options to measure, verify and draw the network."""
 
     timed: bool = flag("Measure", "Measure the forward and backward time of each layer.", "--time")
     device: str = DEVICE

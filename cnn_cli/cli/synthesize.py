@@ -23,7 +23,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Optimization:
-    """How the inputs are optimized."""
+    """Options of the optimization."""
 
     parametrization: str = option("Optimization", "NAME", _PARAMETRIZATION_HELP, default="fourier")
     transforms: str = option("Optimization", "LIST", _TRANSFORMS_HELP, default="jitter,scale,rotate,blur")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of a run beside its settings."""
+    """Options of a run other than its settings."""
 
     recipe: str = option("Optimization", "NAME", "Recipe of the network; overrides its train: settings.", default="")
     plain: bool = flag("Speed", "Use the reference loop; the same as --fast none.")

@@ -1,4 +1,4 @@
-"""The training settings as a group of options: one for each row of the table, with the table's own words."""
+"""The training settings as a group of options: one per row of the table of settings, with its help."""
 
 from collections.abc import Iterable
 from dataclasses import field, fields, make_dataclass
@@ -45,7 +45,8 @@ def _given(settings: Any) -> dict[str, Any]:
 
 
 def settings_group(names: Iterable[str]) -> Any:
-    """A group of these settings; `given` are those that were typed, as text, {name: value}, for settings.resolve()."""
+    """A group of these settings; `given` holds those on the command line, as text, {name: value}, for
+    settings.resolve()."""
     rows = [_field(name, SETTINGS[name]) for name in names]
     return make_dataclass("Settings", rows, frozen=True, namespace={"given": property(_given)})
 

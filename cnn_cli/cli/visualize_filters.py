@@ -13,7 +13,7 @@ _COMPARE_HELP = "Compare with the initial weights (untrained), a run or a checkp
 
 @dataclass(frozen=True)
 class Filters:
-    """Which filters are drawn, and how."""
+    """The filters to draw, and the options of the drawing."""
 
     layer: str | None = option("Filters", "NAME", "Convolution to draw [the first].")
     all: bool = flag("Filters", "Draw all convolutions on one page.")

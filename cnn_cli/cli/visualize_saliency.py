@@ -13,7 +13,7 @@ _METHOD_HELP = f"Method: {', '.join(SALIENCY_METHODS[:-1])} or {SALIENCY_METHODS
 
 @dataclass(frozen=True)
 class Saliency:
-    """Which maps are computed."""
+    """Options of the maps."""
 
     method: list[str] | None = option(_MAPS, "NAME", _METHOD_HELP)
     target: str | None = option(_MAPS, "NAME|INDEX", "Class to explain [the predicted class].", "--class")

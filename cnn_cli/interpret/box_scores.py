@@ -71,10 +71,10 @@ def choose_box(scores: BoxScores, pixels: Tensor, number: int, label: int | None
     classes, plan = scores.task.classes, scores.plan
     own = [i for i, k in enumerate(detections.labels.tolist()) if label is None or k == label]
     if not own:
-        what = "nothing" if label is None else f"no {classes[label]}"
+        missing = "nothing" if label is None else f"no {classes[label]}"
         others = sorted({classes[k] for k in detections.labels.tolist()})
         fix = f"it detects {', '.join(others)}" if others else "train it for longer, or name another image"
-        raise UsageError(f"{plan.network} detects {what} in {image}; {fix}")
+        raise UsageError(f"{plan.network} detects {missing} in {image}; {fix}")
     if number >= len(own):
         of_class = "" if label is None else f" of class {classes[label]}"
         numbers = "number 0" if len(own) == 1 else f"numbers 0 to {len(own) - 1}, by descending score"

@@ -41,12 +41,12 @@ def draw_sides(comparison: RunComparison, other: Candidate, limit: int) -> Page 
 def draw_cell(winner: Candidate, loser: Candidate, index: int) -> Cell:
     """An image with both runs' predictions, and its name."""
     right, wrong = winner.outcomes[0], loser.outcomes[0]
-    words = (_said(winner.letter, right, index), _said(loser.letter, wrong, index))
+    captions = (_outcome(winner.letter, right, index), _outcome(loser.letter, wrong, index))
     name = Path(right.images.names[index]).name
     shown = picture(right.images.pixels(index))
     if isinstance(right, BoxOutcomes) and isinstance(wrong, BoxOutcomes):
         shown = _with_objects(shown, right, wrong, index)
-    return Cell(shown, (*words, name), image.INK)
+    return Cell(shown, (*captions, name), image.INK)
 
 
 def _with_objects(shown: image.Array, right: BoxOutcomes, wrong: BoxOutcomes, index: int) -> image.Array:
@@ -59,7 +59,7 @@ def _with_objects(shown: image.Array, right: BoxOutcomes, wrong: BoxOutcomes, in
     return with_boxes(shown, boxes, enlargement(*shown.shape[:2]))
 
 
-def _said(letter: str, one: Outcomes, index: int) -> str:
+def _outcome(letter: str, one: Outcomes, index: int) -> str:
     if isinstance(one, MaskOutcomes):
         return f"{letter}: mean IoU {percent(float(one.ious[index]))}"
     if isinstance(one, BoxOutcomes):

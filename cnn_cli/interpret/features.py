@@ -204,7 +204,7 @@ def heading(maps: Maps, shown: int, scale: float, n: int = 1, where: str = "") -
     text += f", the {shown} strongest{where}" if shown < count else ""
     text += f", at 1/{n} of their size" if n > 1 else ""
     marks = ((maps.zero, "zero everywhere"), (maps.constant, "constant"), (maps.saturated, "saturated"))
-    facts = (f"{len(channels)} {what}" for channels, what in marks if channels)
+    facts = (f"{len(channels)} {mark}" for channels, mark in marks if channels)
     return "; ".join([text, f"scale {image.number(scale)}", *facts])
 
 

@@ -266,8 +266,8 @@ def _heading(side: Side, shown: int, channels: int, wide: bool) -> str:
     if not wide:
         counts = [f"{part}/{total}" if part < total else f"{total}" for part, total in parts]
         return f"{side.filters.layer}: {' × '.join(counts)} of {size}, ±{scale}{marks}"
-    counts_with_units = [
-        f"{part}{f' of {total}' if part < total else ''} {thing}{'s' * (total > 1)}"
-        for (part, total), thing in zip(parts, ("filter", "channel"), strict=True)
+    counts = [
+        f"{part}{f' of {total}' if part < total else ''} {unit}{'s' * (total > 1)}"
+        for (part, total), unit in zip(parts, ("filter", "channel"), strict=True)
     ]
-    return f"{side.filters.layer}: {', '.join(counts_with_units)}, {size}{marks}; scale {scale}"
+    return f"{side.filters.layer}: {', '.join(counts)}, {size}{marks}; scale {scale}"

@@ -38,7 +38,7 @@ def draw_score_map(result: Convolved, score_map: ScoreMap) -> Page:
     rows, columns = score_map.scores.shape[1:]
     window = result.window
     lines = [
-        f"{rows}x{columns} cells; step {sizes(window.step)} px, window {sizes(window.size)} px; {_how(score_map)}",
+        f"{rows}x{columns} cells; step {sizes(window.step)} px, window {sizes(window.size)} px; {_accuracy(score_map)}",
         provenance(result.loaded),
     ]
     panel, _ = captioned_grid([cells])
@@ -49,7 +49,7 @@ def draw_score_map(result: Convolved, score_map: ScoreMap) -> Page:
     )
 
 
-def _how(score_map: ScoreMap) -> str:
+def _accuracy(score_map: ScoreMap) -> str:
     close = score_map.agreement
     if close is None:
         return "every window computed on its own"

@@ -78,11 +78,11 @@ def _areas(scores: nn.Module, pixels: Tensor, label: int, order: Tensor) -> tupl
     count = len(order)
     place = torch.empty(count, dtype=torch.long)
     place[order] = torch.arange(count)
-    gone = torch.linspace(0, count, PARTS + 1).round().view(-1, 1)
-    out = (place < gone).view(-1, 1, *pixels.shape[-2:]).to(pixels.device)  # (PARTS + 1, 1, H, W)
-    ground = pixels.mean((1, 2), keepdim=True)
+    removed = torch.linspace(0, count, PARTS + 1).round().view(-1, 1)
+    mask = (place < removed).view(-1, 1, *pixels.shape[-2:]).to(pixels.device)  # (PARTS + 1, 1, H, W)
+    background = pixels.mean((1, 2), keepdim=True)
     areas = []
-    for images in (torch.where(out, ground, pixels), torch.where(out, pixels, ground)):
+    for images in (torch.where(mask, background, pixels), torch.where(mask, pixels, background)):
         curve = torch.cat([scores(part) for part in torch.split(images, 16)]).softmax(1)[:, label]
         areas.append(float(torch.trapezoid(curve)) / PARTS)
     return areas[0], areas[1]

@@ -58,10 +58,10 @@ def units_of(loaded: LoadedNetwork, scores: Scores, request: UnitRequest) -> Uni
     if layer is not None and request.channels is not None and not classes and not request.all_classes:
         row = choose_units(loaded, layer)
         chosen = channel_numbers(request.channels, row.output_shape[0])
-        thing = "channel" if len(row.output_shape) == 3 else "unit"
-        which = f"{thing} {chosen[0]}" if len(chosen) == 1 else f"{thing}s"
-        title = _title(len(chosen), f"{which} of layer {layer} ({row.type})")
-        return Units(channels_of(scores, row), chosen, tuple(f"{thing} {n}" for n in chosen), title, layer)
+        unit = "channel" if len(row.output_shape) == 3 else "unit"
+        subject = f"{unit} {chosen[0]}" if len(chosen) == 1 else f"{unit}s"
+        title = _title(len(chosen), f"{subject} of layer {layer} ({row.type})")
+        return Units(channels_of(scores, row), chosen, tuple(f"{unit} {n}" for n in chosen), title, layer)
     if layer is None and request.channels is None and (classes or request.all_classes):
         indices = range(len(known)) if request.all_classes else [class_index(c, known) for c in classes]
         scored = f"the score of class {known[indices[0]]}" if len(indices) == 1 else "class scores"

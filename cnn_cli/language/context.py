@@ -134,7 +134,7 @@ class Context:
 
     def shape_problem(self, place: tuple[int, int], where: str, error: ShapeError, inputs: Sequence[Output]) -> None:
         """Note inputs of the wrong shape: the required shape, the actual ones and their sources, and what to write."""
-        got = " and ".join(f"{sizes(x.shape or ())} from {x.source}" for x in inputs)
+        actual = " and ".join(f"{sizes(x.shape or ())} from {x.source}" for x in inputs)
         fix = error.fix
         if len(self.root.input) == 2 and inputs[0].row == "input" and "height" in error.need:
             image = [1, *self.root.input]
@@ -142,7 +142,7 @@ class Context:
         if self.uses_in_channels and len({(x.shape or ())[:1] for x in inputs}) > 1:
             fix += ". Inside a block, $in_channels is that of the input of that layer; for the channels of the block's"
             fix += " input, write an argument, `args: {channels: $in_channels}`"
-        new = self.problem(place, where, f"{error.need}, but got {got}; {fix}")
+        new = self.problem(place, where, f"{error.need}, but got {actual}; {fix}")
         if new and self.shape_error is None and isinstance(error, TooSmall | Uneven):
             self.shape_error = (self.problems[-1], isinstance(error, TooSmall))
 

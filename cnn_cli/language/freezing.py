@@ -29,9 +29,9 @@ def is_frozen(name: str, patterns: Sequence[str]) -> bool:
     return bool(patterns) and any(fnmatchcase(around, p) for around in _around(name) for p in patterns)
 
 
-def freeze_patterns(plan: Plan, asked: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The patterns asked for, else those of the spec's `train:` block; UsageError for patterns that do not fit."""
-    patterns: tuple[str, ...] = SETTINGS["freeze"].kind.read(asked or plan.train.get("freeze", ()))
+def freeze_patterns(plan: Plan, requested: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The patterns requested for, else those of the spec's `train:` block; UsageError for patterns that do not fit."""
+    patterns: tuple[str, ...] = SETTINGS["freeze"].kind.read(requested or plan.train.get("freeze", ()))
     if not plan.errors:  # else some layers are unknown, and the errors come first
         frozen_tensors(plan, patterns)
     return patterns

@@ -1,1 +1,1 @@
-"""`cnn page`: a network as one HTML file in which it runs, with everything that explains it."""
+"""`cnn page`: a network as one HTML file that runs it and explains every value."""

@@ -1,4 +1,4 @@
-"""The contents of a page beside the network: sample images, digits to train on, and the training log of the run."""
+"""The contents of a page besides the network: sample images, digits to train on, and the run's training log."""
 
 import base64
 import json
@@ -22,23 +22,23 @@ from cnn_cli.interpret.scores import class_names
 from cnn_cli.pictures.film import FRAMES, frames_of
 from cnn_cli.training.loop import LOG
 
-_BYTES = 1_500_000  # of the gallery
+_BYTES = 1_500_000  # images in the gallery
 _MOST = 50
-_TRAINED_UP_TO = 500_000  # parameters of a network that trains in the page
+_TRAINED_UP_TO = 500_000  # most parameters of a network that can be trained in the page
 _TRAIN, _TEST = 1_000, 200
 _LEVELS = "0123456789abcdefg"  # a character for a pixel of the digits; A, B, … stand for 3, 4, … zeros
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images as bytes at the network's size, (N, C, H, W), with their names and, where known, their true classes."""
+    """Images (N, C, H, W) uint8 at the network's input size, with their names and, if known, their true classes."""
 
     images: Tensor
     names: tuple[str, ...]
     labels: tuple[int | None, ...]
     source: str
-    classes: tuple[str, ...] = ()  # the names of the labels, where they are not the network's
-    outputs: tuple[str, ...] = ()  # the classes of the data set
+    classes: tuple[str, ...] = ()  # the labels' names, if they are not classes of the network
+    outputs: tuple[str, ...] = ()  # classes of the data set
 
     def document(self) -> dict[str, Any]:
         return {
@@ -51,9 +51,9 @@ class Gallery:
 
 
 def gallery(loaded: LoadedNetwork, selection: ImageSelection) -> Gallery:
-    """The selected images; without a selection, some of the data set's test images, of all classes in turn.
+    """The selected images; without a selection, some test images of the data set, taking the classes in turn.
 
-    A network without a data set shows digits or, where its input is large, photographs: both come with scikit-learn.
+    A network without a data set shows digits or, if its input is large, photos, which both ship with scikit-learn.
     """
     if selection.files or selection.index:
         inputs = load_inputs(loaded, selection, _MOST)
@@ -61,7 +61,7 @@ def gallery(loaded: LoadedNetwork, selection: ImageSelection) -> Gallery:
         return Gallery(images, inputs.names, inputs.labels, "images from the command line")
     known = (loaded.metadata.data.get("name") if loaded.metadata else None) or selection.data
     own = DATASETS.get(str(loaded.plan.train.get("data")))
-    built_in = own is not None and not own.torchvision  # others would have to be downloaded
+    built_in = own is not None and not own.torchvision  # other data sets would be downloaded
     return _of_data(loaded, selection) if known or built_in else _samples(loaded)
 
 
@@ -80,7 +80,7 @@ def _of_data(loaded: LoadedNetwork, selection: ImageSelection) -> Gallery:
 
 
 def _spread(labels: Tensor, n: int) -> list[int]:
-    """The indices of n images: the first of each class, then the second of each, …"""
+    """The indices of n images: the first of each class, then the second of each class, …"""
     by_class = [(labels == k).nonzero().flatten().tolist() for k in sorted(set(labels.tolist()))]
     turns = [part[i] for i in range(max(map(len, by_class))) for part in by_class if i < len(part)]
     return turns[:n]
@@ -109,7 +109,8 @@ def _samples(loaded: LoadedNetwork) -> Gallery:
 
 
 def digits_to_train_on(loaded: LoadedNetwork) -> dict[str, Any] | None:
-    """Digits of 8x8 pixels, which the page enlarges; None for a network that cannot learn them or takes too long."""
+    """Digits of 8x8 pixels, which the page enlarges; None for a network that cannot be trained on them, or too
+    slowly."""
     plan = loaded.plan
     if plan.output != (10,) or plan.outputs or plan.named_outputs or plan.params > _TRAINED_UP_TO:
         return None
@@ -118,7 +119,7 @@ def digits_to_train_on(loaded: LoadedNetwork) -> dict[str, Any] | None:
     for split, n in (("train", _TRAIN), ("test", _TEST)):
         images, labels = digits.splits[split].images, digits.splits[split].targets
         assert isinstance(images, Tensor) and isinstance(labels, Tensor)
-        levels = (images[:n].int() * 16 + 127) // 255  # they were 0 to 16
+        levels = (images[:n].int() * 16 + 127) // 255  # the data set's pixels are 0 to 16
         letters = "".join(_LEVELS[level] for level in levels.flatten().tolist())
         short = re.sub("0{3,28}", lambda zeros: chr(ord("A") + len(zeros[0]) - 3), letters)
         parts[split] = {"images": short, "labels": labels[:n].tolist()}
@@ -126,7 +127,7 @@ def digits_to_train_on(loaded: LoadedNetwork) -> dict[str, Any] | None:
 
 
 def history(loaded: LoadedNetwork) -> list[dict[str, Any]]:
-    """The epochs of the run that the weights belong to, as metrics.jsonl has them; empty where there is none."""
+    """The rows of metrics.jsonl of the weights' run; empty without a run or a log. CnnError for a damaged file."""
     path = loaded.run / LOG if loaded.run else None
     if path is None or not path.is_file():
         return []
@@ -137,7 +138,7 @@ def history(loaded: LoadedNetwork) -> list[dict[str, Any]]:
 
 
 def filters_by_epoch(loaded: LoadedNetwork) -> dict[str, Any] | None:
-    """The first convolution's filters after every epoch, where the run kept them."""
+    """The first convolution's filters after every epoch; None if the run did not save them."""
     path = loaded.run / FRAMES if loaded.run else None
     if path is None or not path.is_file():
         return None
@@ -150,7 +151,7 @@ def filters_by_epoch(loaded: LoadedNetwork) -> dict[str, Any] | None:
 
 
 def classes_of(loaded: LoadedNetwork, shown: Gallery) -> list[str]:
-    """The classes by name: the network's own, else those of the images' data set, else the numbers of the outputs."""
+    """The class names: of the network, else of the images' data set, else the indices of the outputs."""
     if not loaded.classes and len(shown.outputs) == loaded.plan.output[0]:
         return list(shown.outputs)
     return list(class_names(loaded))

@@ -1,6 +1,6 @@
-"""A network as the page's JavaScript takes it: rows in the order in which they are computed, and weights as bytes.
+"""A network in the form that the page's JavaScript reads: rows in order of computation, and weights as bytes.
 
-`network.js` computes from this what PyTorch computes; the layer table of `layers.js` has a function for every row.
+`network.js` runs it with the results of PyTorch; the table in `layers.js` has a function for every type of row.
 """
 
 import base64
@@ -18,12 +18,12 @@ from cnn_cli.language.detection_scales import infer_scales
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.tasks.detection import detection_task
 
-HALF_FROM = 4_000_000  # values, from which weights are written with 16 bits
+HALF_FROM = 4_000_000  # networks with more weights store them in 16 bits
 
 
 @dataclass(frozen=True)
 class Description:
-    """`network` is plain data; `weights` all tensors one after the other, little-endian, 2 bytes a value or 4."""
+    """`network` is a JSON document; `weights` are the concatenated tensors, little-endian, 2 or 4 bytes per value."""
 
     network: dict[str, Any]
     weights: bytes
@@ -38,7 +38,7 @@ def describe(
 ) -> Description:
     """The rows that a network computes in evaluation, and their weights.
 
-    tensors: its state_dict, to which the plan's names lead. mean, std: of the channels, as the preprocessing has them.
+    tensors: its state_dict. mean, std: per channel, from the preprocessing.
     """
     layers = [layer for layer in plan.layers if layer.name.split(".")[0] not in plan.only_in_training]
     numbers = {layer.name: n for n, layer in enumerate(layers)} | {"input": -1}
@@ -84,7 +84,7 @@ def _row(layer: Layer, explained: Explanation, seen: Field | None, numbers: Mapp
         "tensors": {
             t.name: f"{layer.owner}.{t.name}".strip(".")
             for t in layer.used_tensors
-            if t.name != "num_batches_tracked"  # no result depends on it
+            if t.name != "num_batches_tracked"  # auxiliary outputs do not run in evaluation
         },
         "parameters": layer.params,
         "macs": layer.macs,
@@ -95,13 +95,13 @@ def _row(layer: Layer, explained: Explanation, seen: Field | None, numbers: Mapp
 
 
 def _source(name: str, numbers: Mapping[str, int]) -> list[int | None]:
-    """[row, piece]: −1 is the network's input, and piece None but for one of several outputs."""
+    """[row, piece]: row −1 is the network's input; piece is None unless the row has several outputs."""
     row = producer(name, numbers)
     return [numbers[row], None if row == name else int(name.removeprefix(f"{row}."))]
 
 
 def _scales(plan: Plan, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The scales of a detector: where its scores and boxes are; `exponential` where distances are logarithms."""
+    """The scales of a detector: the rows of its scores and boxes; `exponential` if distances are logarithms."""
     scales = infer_scales(plan)
     classes = tuple(str(n) for n in range(scales[0].classes)) if scales else ()
     positive = detection_task(plan, classes).positive if scales else {}
@@ -122,7 +122,7 @@ def _plain(value: Any) -> Any:
 
 
 def _ending(plan: Plan) -> str:
-    """Kind of outputs: `score`, `probability` or `logarithm` of a probability."""
+    """The kind of outputs: `score`, `probability`, or `logarithm` of a probability."""
     last = plan.last.type if plan.last else ""
     if (last in ("Softmax", "Softmax2d") and plan.output[0] > 1) or (last == "Sigmoid" and plan.output[0] == 1):
         return "probability"

@@ -20,12 +20,12 @@ from cnn_cli.page.sources import compact, computing, page_script, read_source
 from cnn_cli.pictures.image import check_target
 from cnn_cli.tables import counted, format_bytes, format_count
 
-MOST_PARAMETERS = 100_000_000  # beyond it, no browser opens the file
+MOST_PARAMETERS = 100_000_000  # browsers cannot open larger files
 
 
 @dataclass(frozen=True)
 class WrittenPage:
-    """The page as written, of `bytes`; `images` are in its gallery."""
+    """A written page: its size in `bytes`, and the number of `images` in the gallery."""
 
     loaded: LoadedNetwork
     path: Path
@@ -42,10 +42,10 @@ class WrittenPage:
 
 
 def page_path(loaded: LoadedNetwork, output: Path | None, force: bool) -> Path:
-    """`output`, else page.html beside the weights of a run, else <network>.html in the working directory.
+    """`output`, else page.html in the run folder, else <network>.html in the working directory.
 
-    UsageError for another suffix than .html, for a file that exists outside the run folder, unless `force`, and for a
-    network that no page shows: one that takes no images, or has more parameters than a browser takes.
+    UsageError for a suffix other than .html, for an existing file outside the run folder without `force`, and for an
+    unsupported network: one whose input is no image, or with more parameters than a browser can load.
     """
     check_channels(loaded)
     if loaded.plan.params > MOST_PARAMETERS:
@@ -67,7 +67,7 @@ def page_path(loaded: LoadedNetwork, output: Path | None, force: bool) -> Path:
 
 
 def write_page(loaded: LoadedNetwork, selection: ImageSelection, path: Path, seed: int = 0) -> WrittenPage:
-    """Write the page of a network, whole or not at all. seed: of the weights of a network without any."""
+    """Write the page of a network atomically. seed: of the initial weights of a network without weights."""
     content = page_content(loaded, selection, seed)
     text = _html(loaded, content)
     write_text(path, text)
@@ -76,7 +76,7 @@ def write_page(loaded: LoadedNetwork, selection: ImageSelection, path: Path, see
 
 
 def page_content(loaded: LoadedNetwork, selection: ImageSelection, seed: int = 0) -> dict[str, Any]:
-    """Everything that the scripts of the page read, as plain data."""
+    """All data that the page's scripts read."""
     network = restored(loaded, seed)
     fit = loaded.preprocessing
     described = describe(loaded.plan, network.state_dict(), fit.mean, fit.std).document()
@@ -96,7 +96,7 @@ def page_content(loaded: LoadedNetwork, selection: ImageSelection, seed: int = 0
 
 def _html(loaded: LoadedNetwork, content: dict[str, Any]) -> str:
     plan = loaded.plan
-    source = provenance(loaded).partition(" (")[0]  # without the path: the file may be shared
+    source = provenance(loaded).partition(" (")[0]  # without the path, since the file may be shared
     source += ", so its predictions are random" * (source == "untrained")
     facts = f"{plan.params:,} parameters, {format_count(plan.macs, 'MACs')} for an image; {source}"
     parts = {

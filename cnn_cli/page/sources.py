@@ -1,10 +1,10 @@
-"""The page's scripts, in the order in which one needs the next."""
+"""The page's scripts, each after those that it needs."""
 
 import re
 from functools import cache
 from pathlib import Path
 
-# What computes needs no page: it runs in a worker, and in V8 alone.
+# The computing scripts need no DOM: they run in a worker, and in bare V8.
 _COMPUTING = (
     *("tensor", "matmul", "operations", "activations", "convolution", "pooling", "normalization", "layers"),
     *("explanation", "network", "detection", "training", "fitting", "worker"),
@@ -32,7 +32,7 @@ def page_script() -> str:
 
 
 def compact(source: str) -> str:
-    """Without indentation, empty lines and lines of comments, a fifth of a script; no string here goes over lines."""
+    """A script without indentation, empty lines and comment lines; no string in the scripts spans several lines."""
     lines = (line.strip() for line in re.sub(r"^ */\*.*?\*/$", "", source, flags=re.MULTILINE | re.DOTALL).splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("//"))
 

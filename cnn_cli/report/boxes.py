@@ -1,4 +1,4 @@
-"""The worst images of a detector: true boxes and detections, in the colors of what is wrong with them."""
+"""The worst images of a detector: true boxes and detections, colored by kind of error."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _MOST, _SIDE = 12, 480
 
 
 def boxes_section(facts: RunFacts, album: Album) -> Section | None:
-    """The images with the most errors; None for another task."""
+    """The images with the most errors; None for other tasks."""
     if not isinstance(facts.outcomes, BoxOutcomes):
         return None
     mistakes, rows = BoxMistakes(facts.loaded, facts.outcomes, _MOST), []

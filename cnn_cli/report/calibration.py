@@ -1,4 +1,4 @@
-"""How far the probabilities of a network can be trusted."""
+"""The calibration of a network's probabilities."""
 
 from cnn_cli.pictures.charts import reliability_chart
 from cnn_cli.pictures.html import Section, element
@@ -9,8 +9,7 @@ from cnn_cli.tasks.segmentation_result import SegmentationResult
 
 
 def calibration_section(facts: RunFacts) -> Section | None:
-    """A reliability diagram, and a second one at the temperature of the checkpoint; None where there is no such
-    result."""
+    """A reliability diagram, and a second one at the checkpoint's temperature; None if the result has none."""
     result = facts.result
     if not isinstance(result, ClassificationResult | SegmentationResult) or result.calibration is None:
         return None

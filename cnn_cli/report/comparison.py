@@ -1,4 +1,4 @@
-"""Several runs: their results side by side, whether they differ, curves on one plot, settings that differ."""
+"""Several runs: their results side by side, significance tests, curves on one plot, differing settings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +15,12 @@ from cnn_cli.tasks.uncertainty import show as show_interval
 from cnn_cli.training.epoch_log import clock
 from cnn_cli.training.run_comparison import Candidate, RunComparison, compare_candidates, sides
 
-_IMAGES = 12  # on each side
+_IMAGES = 12  # images per side
 
 
 def compare(runs: Sequence[RunFacts]) -> RunComparison | None:
-    """The runs on the same images; None where one has no outcomes. UsageError for runs that cannot be compared."""
+    """The runs compared on the same images; None if one has no outcomes. UsageError for runs that are not
+    comparable."""
     candidates = [
         Candidate(facts.letter, facts.name, (facts.loaded,), (facts.outcomes,)) for facts in runs if facts.outcomes
     ]
@@ -100,7 +101,7 @@ def _settings(runs: Sequence[RunFacts]) -> Html:
 
 
 def _images(comparison: RunComparison, album: Album) -> Section:
-    """What only one of the first and another run gets right."""
+    """The images that only the first run or only another run gets right."""
     parts: list[Html] = []
     first = comparison.candidates[0]
     side = SIDE if comparison.metric == "accuracy" else 2 * SIDE

@@ -1,4 +1,4 @@
-"""The confusion matrix, whose cells open their images; of too many classes, the most frequent confusions."""
+"""The confusion matrix, whose cells link to their images; with many classes, the most frequent confusions instead."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +15,9 @@ from cnn_cli.tasks.segmentation_result import SegmentationResult
 from cnn_cli.tasks.uncertainty import Array
 from cnn_cli.training.outcomes import ClassOutcomes
 
-SIDE = 96  # px of an embedded image, at most
+SIDE = 96  # largest side of an embedded image in px
 _PER_CELL = 12
-_PAIRS = 40  # of too many classes
+_PAIRS = 40  # confusions listed if there are too many classes
 
 
 class Album:
@@ -44,7 +44,7 @@ class Album:
 
 
 def confusion_section(facts: RunFacts, album: Album) -> Section | None:
-    """A matrix of images or, of masks, of pixels; None where there is no such result."""
+    """The matrix in images or, for masks, in pixels; None if the result has none."""
     if facts.result is None or "confusion_matrix" not in facts.result.document():
         return None
     document = facts.result.document()
@@ -94,7 +94,7 @@ def _matrix(facts: RunFacts, classes: Sequence[str], counts: Array, linked: bool
 
 
 def _panel(facts: RunFacts, outcomes: ClassOutcomes, i: int, j: int, album: Album) -> Html:
-    """The images of a cell, hidden until its link is followed."""
+    """The images of a cell, which are hidden until its link is followed."""
     indices, words = _cell_images(outcomes, i, j)
     shown = album.images(outcomes, indices, _PER_CELL)
     back = element("a", "Close", href=f"#{facts.id('confusion')}")
@@ -110,7 +110,7 @@ def _panel(facts: RunFacts, outcomes: ClassOutcomes, i: int, j: int, album: Albu
 
 
 def _cell_images(outcomes: ClassOutcomes, i: int, j: int) -> tuple[list[int], str]:
-    """The images of a cell, the worst mistake or the least confident hit first, and what they are."""
+    """The images of a cell, worst mistake or least confident hit first, and their heading."""
     names = outcomes.images.classes
     own = np.flatnonzero((outcomes.true == i) & (outcomes.predicted == j))
     order = outcomes.confidence[own] if i == j else -outcomes.losses[own]
@@ -124,7 +124,7 @@ def _cell_images(outcomes: ClassOutcomes, i: int, j: int) -> tuple[list[int], st
 def _pairs(
     facts: RunFacts, outcomes: ClassOutcomes | None, classes: Sequence[str], counts: Array, album: Album
 ) -> Html:
-    """The most frequent confusions, each of which opens its images."""
+    """The most frequent confusions, each with a link to its images."""
     cells = [(int(counts[i, j]), int(i), int(j)) for i, j in zip(*np.nonzero(counts), strict=True) if i != j]
     cells = sorted(cells, key=lambda cell: (-cell[0], cell[1:]))
     words = (

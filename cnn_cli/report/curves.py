@@ -1,4 +1,4 @@
-"""Learning curves: of a run by split, and of several runs on one plot."""
+"""Learning curves: of one run by split, and of several runs on one plot."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
 def curves_section(facts: RunFacts) -> Section | None:
-    """Loss, metric and, unless it is constant, learning rate over the epochs; None without any."""
+    """Loss, metric and, unless it is constant, learning rate over the epochs; None without a log."""
     if not facts.history:
         return None
     metric, best = _metric(facts), facts.run.best_epoch if facts.run.metric else None
@@ -28,7 +28,7 @@ def curves_section(facts: RunFacts) -> Section | None:
 
 
 def common_curves(runs: Sequence[RunFacts]) -> Html | None:
-    """Loss and metric of several runs, of the split that all of them measured; None where no run has a log."""
+    """Loss and metric of several runs, on the split that all of them measured; None if no run has a log."""
     logged = [facts for facts in runs if facts.history]
     if not logged:
         return None
@@ -66,7 +66,7 @@ def _chart(runs: Sequence[RunFacts], measure: str, mark: tuple[float, str] | Non
 
 
 def _points(history: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    """The finite values of a column of metrics.jsonl by epoch."""
+    """The finite values of a key of metrics.jsonl, by epoch."""
     return [
         (float(row["epoch"]), float(value))
         for row in history
@@ -75,7 +75,7 @@ def _points(history: Sequence[dict[str, Any]], key: str) -> list[tuple[float, fl
 
 
 def _metric(facts: RunFacts) -> str:
-    """The metric that the log has."""
+    """The key of the metric in the log."""
     if facts.result:
         return facts.result.metric
     keys = [key for row in facts.history for key in row]

@@ -1,4 +1,4 @@
-"""The HTML file of `cnn report`: sections of one run, or of several with their comparison first."""
+"""The HTML file of `cnn report`: the sections of one run, or of several after their comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from cnn_cli.report.run_settings import environment_section, settings_section, s
 from cnn_cli.tables import counted, format_bytes
 from cnn_cli.training.eval_report import EvaluationRequest
 
-_IMAGES = 1000  # in a document, at most
+_IMAGES = 1000  # most images in a document
 
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """The document as written, of `bytes`, with so many `images` in it."""
+    """A written document: its size in `bytes`, and its number of `images`."""
 
     runs: tuple[RunFacts, ...]
     path: Path
@@ -51,7 +51,7 @@ class WrittenReport:
 def report_path(runs: Sequence[LoadedNetwork], output: Path | None, force: bool) -> Path:
     """`output`, else report.html in the folder of a single run, else in the working directory.
 
-    UsageError for another suffix than .html, and for a file that exists, unless `force` or in the run folder.
+    UsageError for a suffix other than .html, and for an existing file outside the run folder without `force`.
     """
     own = runs[0].run if len(runs) == 1 else None
     path = output or (own / "report.html" if own else Path("report.html"))
@@ -65,7 +65,7 @@ def report_path(runs: Sequence[LoadedNetwork], output: Path | None, force: bool)
 def write_report(
     runs: Sequence[LoadedNetwork], path: Path, request: EvaluationRequest, device: torch.device
 ) -> WrittenReport:
-    """Evaluate each run once and write the document, whole or not at all.
+    """Evaluate each run once and write the document atomically.
 
     UsageError for runs of different tasks or data.
     """
@@ -77,7 +77,7 @@ def write_report(
 
 
 def _html(runs: Sequence[RunFacts]) -> tuple[str, int]:
-    """The document, and how many images it holds."""
+    """The document, and its number of images."""
     images = 0
     if len(runs) == 1:
         album = Album(_IMAGES)
@@ -100,7 +100,7 @@ def _html(runs: Sequence[RunFacts]) -> tuple[str, int]:
 
 
 def run_sections(facts: RunFacts, album: Album) -> list[Section]:
-    """The sections of a run, those left out that its task does not have."""
+    """The sections of a run that exist for its task."""
     sections = (
         result_section(facts),
         settings_section(facts),

@@ -1,4 +1,4 @@
-"""The worst masks of a segmentation run: image, true mask, predicted mask, and where they differ."""
+"""The worst masks of a segmentation run: image, true mask, predicted mask, differences."""
 
 from pathlib import Path
 
@@ -17,12 +17,12 @@ from cnn_cli.tables import percent
 from cnn_cli.training.outcomes import MaskOutcomes
 
 _MOST, _SIDE = 12, 240
-_MOST_CLASSES = 40  # in the legend
+_MOST_CLASSES = 40  # classes in the legend
 
 
 @torch.no_grad()
 def masks_section(facts: RunFacts, album: Album) -> Section | None:
-    """The images with the lowest mean IoU; None for another task."""
+    """The images with the lowest mean IoU; None for other tasks."""
     if not isinstance(facts.outcomes, MaskOutcomes):
         return None
     mistakes, outcomes = MaskMistakes(facts.loaded, facts.outcomes, _MOST), facts.outcomes

@@ -1,4 +1,4 @@
-"""The result of a run: its figures with their intervals, and a table of classes."""
+"""The result of a run: its figures with confidence intervals, and a table of classes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,9 +13,9 @@ from cnn_cli.tasks.detection_errors import ERROR_TITLES, NOTHING_CORRECT
 from cnn_cli.tasks.detection_result import DetectionResult
 from cnn_cli.tasks.uncertainty import show
 
-MOST_CLASSES = 100  # in a table; of more, those with the lowest figures are shown
+MOST_CLASSES = 100  # rows of the table of classes; of more classes, those with the lowest figures are shown
 
-# By task: the figures by their keys in eval.json; shares are shown in percent.
+# Task → the figures, by their keys in eval.json; fractions are shown in percent.
 _FIGURES: dict[str, dict[str, str]] = {
     "classification": {
         "accuracy": "Accuracy",
@@ -41,13 +41,13 @@ _FIGURES: dict[str, dict[str, str]] = {
         "loss": "Loss",
     },
 }
-# By task: the column whose bar a table of classes has, and by which classes are chosen where there are too many.
+# Task → the column of the table of classes that has bars, and that selects classes if there are too many.
 _SHARE_NAMES = {"recall": "recall", "iou": "IoU", "ap": "AP"}
 _SHARES = {"classification": "recall", "segmentation": "iou", "detection": "ap"}
 
 
 def result_section(facts: RunFacts) -> Section:
-    """The main figures, first of all."""
+    """The main figures, at the top of the document."""
     notes = [element("p", note, class_="note") for note in facts.notes]
     if facts.result is None:
         content = join(notes, element("p", "There is no result.", class_="soft"))
@@ -75,14 +75,14 @@ def _figures(result: TaskResult) -> list[tuple[str, str, str]]:
 
 
 def shown(key: str, value: float) -> str:
-    """A figure of eval.json for people."""
+    """A figure of eval.json as text."""
     if key == "loss":
         return f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else percent(value, 2)
 
 
 def classes_section(facts: RunFacts) -> Section | None:
-    """A row for each class."""
+    """The table with a row per class."""
     if facts.result is None:
         return None
     source, task = facts.result.table(), facts.result.document()["task"]
@@ -105,7 +105,7 @@ def _with_bar(columns: Sequence[Column], key: str) -> tuple[Column, ...]:
 
 
 def detection_section(facts: RunFacts) -> Section | None:
-    """Of a detector: precision and recall per class, and its errors by kind."""
+    """Precision and recall per class and errors by kind, for a detector; None for other tasks."""
     if not isinstance(facts.result, DetectionResult):
         return None
     curves = [

@@ -1,4 +1,4 @@
-"""What a report says of a run: its folder read, and its network evaluated once. Nothing here draws or writes."""
+"""The facts of a run for a report: its folder is read, and its network evaluated once. Nothing is drawn or written."""
 
 import json
 import time
@@ -24,10 +24,10 @@ LOG, RESULT = "metrics.jsonl", "eval.json"
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run under its letter (none where it is the only one): `config` is config.yaml, `history` metrics.jsonl.
+    """A run with its letter (empty for a single run): `config` is config.yaml, `history` the rows of metrics.jsonl.
 
-    result, outcomes: on the split that was asked for; of a run whose data cannot be read, the result in eval.json, and
-    no outcomes. seconds: of the evaluation. notes: what is left out, and why.
+    result, outcomes: on the requested split; if the data cannot be read, the result in eval.json and no outcomes.
+    seconds: of the evaluation. notes: what is left out, and why.
     """
 
     letter: str
@@ -51,7 +51,7 @@ class RunFacts:
         return self.loaded.metadata is not None and self.loaded.metadata.overfit
 
     def id(self, name: str) -> str:
-        """An id of this run's own in the document."""
+        """An id in the document that is unique to this run."""
         return f"{self.letter.lower()}-{name}" if self.letter else name
 
     @property
@@ -60,7 +60,7 @@ class RunFacts:
 
     @property
     def metric(self) -> str:
-        """The name of the task's metric, for people."""
+        """The title of the task's metric."""
         return metric_title(self.result.metric if self.result else self.run.metric or "accuracy")
 
     def document(self) -> dict[str, Any]:
@@ -69,8 +69,8 @@ class RunFacts:
 
 
 def load_run(name: str) -> LoadedNetwork:
-    """The run in a folder, or the newest of a network. UsageError for what is not a run, CnnError for one that has no
-    weights yet."""
+    """The run in a folder, or the newest run of a network. UsageError if it is not a run, CnnError if it has no weights
+    yet."""
     folder = Path(find_run(name))
     if (folder / CONFIG).is_file() and not any((folder / file).is_file() for file in (BEST, LAST)):
         raise CnnError(f"{folder} has no weights yet: no epoch is complete; run this again after its first epoch")
@@ -83,7 +83,7 @@ def load_run(name: str) -> LoadedNetwork:
 def read_run(letter: str, loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> RunFacts:
     """Read the folder of a run and evaluate its network.
 
-    Where the data of the run cannot be read, notes say so; CnnError where other data or a split were asked for.
+    If the run's data cannot be read, the notes say so; CnnError if other data or a split were requested.
     """
     folder = loaded.run
     assert folder is not None
@@ -118,7 +118,7 @@ def read_run(letter: str, loaded: LoadedNetwork, request: EvaluationRequest, dev
 
 
 def _state_notes(folder: Path) -> list[str]:
-    """What a reader must know of a run that is not finished."""
+    """The notes on a run that is not finished."""
     run = next(iter(list_runs(folder).runs), None)
     if run is None or run.state == "finished":
         return []
@@ -133,7 +133,7 @@ def _state_notes(folder: Path) -> list[str]:
 
 
 def _read_config(folder: Path, notes: list[str]) -> dict[str, Any]:
-    """config.yaml; empty where it is damaged, and the notes say so."""
+    """config.yaml; empty if it is damaged, which the notes then say."""
     try:
         config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         if isinstance(config, dict) and isinstance(config.get("settings"), dict):

@@ -1,4 +1,4 @@
-"""The settings of a run and where each comes from, its speed, and the machine and versions of the training."""
+"""The settings of a run with their sources, its speed, and the machine and versions of the training."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ _SOURCES = {
 
 
 def settings_section(facts: RunFacts) -> Section:
-    """What differs from the defaults, then all settings by group."""
+    """The settings that differ from their defaults, then all settings by group."""
     rows = setting_rows(facts)
     if not rows:
         return Section(facts.id("settings"), "Settings", element("p", "The run has no settings.", class_="soft"))
@@ -44,7 +44,7 @@ def settings_section(facts: RunFacts) -> Section:
 
 
 def setting_rows(facts: RunFacts) -> list[dict[str, Any]]:
-    """Every setting with its value, default and source, in the order of the table of settings."""
+    """All settings with value, default and source, in the order of the table of settings."""
     stored = facts.config.get("settings")
     if not isinstance(stored, dict):
         values = facts.loaded.metadata.facts.get("settings", {}) if facts.loaded.metadata else {}
@@ -81,7 +81,7 @@ def _argument_rows(facts: RunFacts) -> list[dict[str, Any]]:
 
 
 def speed_section(facts: RunFacts) -> Section:
-    """Training time and throughput, and what an image costs."""
+    """Training time and throughput, and computation and memory per image."""
     plan, history = facts.loaded.plan, facts.history
     rows: dict[str, str] = {}
     if history:

@@ -21,7 +21,7 @@ from cnn_cli.data.preparation import PreparedData, PreparedSplit, prepare
 from cnn_cli.errors import UsageError
 from cnn_cli.files import make_folder, write_text
 from cnn_cli.progress import progress_bar
-from cnn_cli.settings import SETTINGS, asked_for, values_of
+from cnn_cli.settings import SETTINGS, requested_settings, values_of
 from cnn_cli.tables import Table, counted
 from cnn_cli.tasks.base import Measure, Task, TaskResult, document_of
 from cnn_cli.tasks.classification import Classification
@@ -112,11 +112,11 @@ def evaluation_setup(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     assert loaded.metadata is not None and loaded.weights is not None
     metadata = loaded.metadata
     options = {"batch_size": request.batch_size, "workers": request.workers, "data": request.data}
-    asked = values_of(asked_for(options, os.environ))
+    requested = values_of(requested_settings(options, os.environ))
     own = str(metadata.data.get("name", ""))
-    if not (asked.get("data") or own):
+    if not (requested.get("data") or own):
         raise UsageError("these weights do not record a data set; name one with --data")
-    dataset = load_for_evaluation(own, metadata.data, asked.get("data"), request.data_dir, task_of(loaded.plan))
+    dataset = load_for_evaluation(own, metadata.data, requested.get("data"), request.data_dir, task_of(loaded.plan))
     split_name = request.split or next((s for s in SPLITS if s in dataset.splits), "test")
     if split_name == "val" and "val" not in dataset.splits and metadata.overfit:
         reason = "this run was trained with --overfit, whose validation images are training images"
@@ -125,10 +125,10 @@ def evaluation_setup(loaded: LoadedNetwork, request: EvaluationRequest, device: 
     classes = metadata.classes or dataset.classes  # a third-party file has none
     task = task_for(loaded.plan, classes, dataset.task)
     chosen, settings = match_classes(chosen, classes), _inference_settings(metadata)
-    size = asked.get("batch_size") or int(metadata.data.get("batch_size", 64))
+    size = requested.get("batch_size") or int(metadata.data.get("batch_size", 64))
     inference = Inference(size, device, speedups.layout(loaded.plan, settings["fast"]), settings["tta"])
     network = speedups.prepare(restore(loaded).to(device), settings["fast"])
-    return Setup(network, task, chosen, split_name, inference, asked.get("workers"), own)
+    return Setup(network, task, chosen, split_name, inference, requested.get("workers"), own)
 
 
 def evaluate_network(loaded: LoadedNetwork, request: EvaluationRequest, device: torch.device) -> Evaluation:

@@ -101,7 +101,7 @@ def initial_state(job: Job, moved: transfer.Transfer | None = None, resumed: boo
     if job["init"] and not resumed:
         initialize(network, job["init"], job.sample)
     if moved:
-        transfer.put(network, moved)
+        transfer.copy_into(network, moved)
     network = speedups.prepare(network, job["fast"])
     disable_gradients(network, job.freeze)
     last = job.plan.last.name if job.plan.last else ""

@@ -11,7 +11,7 @@ from cnn_cli.data.loading import is_missing
 from cnn_cli.distributed.world import World
 from cnn_cli.errors import UsageError
 from cnn_cli.pictures.film import FRAMES
-from cnn_cli.settings import Setting, as_typed, asked_for
+from cnn_cli.settings import Setting, as_typed, requested_settings
 from cnn_cli.tables import counted
 from cnn_cli.training.initial_weights import full_path
 from cnn_cli.training.request import Request
@@ -69,24 +69,24 @@ def resumed_settings(saved: Mapping[str, Any], request: Request, run: Path, step
     saved: {name: [value, source]} of last.pt; steps: the number of steps done.
     """
     settings = {name: Setting(*setting) for name, setting in saved.items()}
-    asked = {n: s for n, s in asked_for(request.options, os.environ).items() if s.value != "auto"}
-    if (folder := asked.get("data")) and folder.value not in DATASETS:
-        asked["data"] = Setting(str(Path(folder.value).expanduser().resolve()), folder.source)
-    if "weights" in asked:
-        asked["weights"] = full_path(asked["weights"])
-    now = {name: settings[name].value if name in settings else None for name in asked}
-    free = {n for n in asked if n == "workers" or (n == "epochs" and asked[n].value >= now[n])}
-    if "data" in asked and is_missing(str(now["data"])):
+    requested = {n: s for n, s in requested_settings(request.options, os.environ).items() if s.value != "auto"}
+    if (folder := requested.get("data")) and folder.value not in DATASETS:
+        requested["data"] = Setting(str(Path(folder.value).expanduser().resolve()), folder.source)
+    if "weights" in requested:
+        requested["weights"] = full_path(requested["weights"])
+    current = {name: settings[name].value if name in settings else None for name in requested}
+    free = {n for n in requested if n == "workers" or (n == "epochs" and requested[n].value >= current[n])}
+    if "data" in requested and is_missing(str(current["data"])):
         free.add("data")  # moved; whether it is the same is checked when it is read
     different = [
-        f"{name} is {as_typed(now[name])}, not {as_typed(setting.value)} ({setting.source})"
-        for name, setting in asked.items()
-        if name not in free and setting.value != now[name]
+        f"{name} is {as_typed(current[name])}, not {as_typed(setting.value)} ({setting.source})"
+        for name, setting in requested.items()
+        if name not in free and setting.value != current[name]
     ]
     if different:
         text = f"{run} resumes with its own settings (only epochs may grow): {'; '.join(different)}"
         raise UsageError(f"{text}\nleave these out, or start a new run")
-    changed = {n: asked[n] for n in free if asked[n].value != now[n]}
+    changed = {n: requested[n] for n in free if requested[n].value != current[n]}
     if "epochs" in changed and settings["schedule"].value in ("cosine", "onecycle", "linear", "triangular") and steps:
         request.say(f"the {settings['schedule'].value} schedule now spans {changed['epochs'].value} epochs")
     return settings | changed

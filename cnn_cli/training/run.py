@@ -113,9 +113,9 @@ def resume(request: Request, run: Path) -> RunResult | None:
             job = make_job(plan, settings, metadata, dataset, device, folder)
             del dataset
             state = initial_state(job, resumed=True)
-            transfer.put(state.network, transfer.fit(plan, saved["network"], str(file), whole=True))
+            transfer.copy_into(state.network, transfer.fit(plan, saved["network"], str(file), whole=True))
             if state.average:
-                transfer.put(state.average, transfer.fit(plan, saved["average"], str(file), whole=True))
+                transfer.copy_into(state.average, transfer.fit(plan, saved["average"], str(file), whole=True))
             restore_state(saved, state, world)
             if world.is_main:
                 if file.name == PREVIOUS:
