@@ -1,8 +1,10 @@
 """Run folders, runs/<network>-1, runs/<network>-2, …: the names of their files, and the lock on a run in progress."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.files import holds_files, locked, make_folder, make_numbered_folder, number_of, remove_leftovers
@@ -12,6 +14,7 @@ RUNS = Path("runs")
 BEST, LAST = "best.safetensors", "last.pt"
 PREVIOUS = "previous.pt"  # the state that last.pt replaced
 CONFIG = "config.yaml"
+LOG = "metrics.jsonl"  # a JSON object per epoch
 CURVES = "curves.png"  # the last file of a run: if it exists, the run is finished
 DIVERGED = "diverged.txt"  # why training diverged; removed when the run is resumed
 SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -46,6 +49,21 @@ def newest_run(network: str, file: str) -> Path | None:
     folders = RUNS.iterdir() if RUNS.is_dir() else ()
     runs = [p for p in folders if number_of(p, network) and (p / file).is_file()]
     return max(runs, key=lambda p: number_of(p, network), default=None)
+
+
+def read_log(run: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a run's log, one per epoch, and the number of damaged lines, which are skipped."""
+    rows, damaged = [], 0
+    lines = (run / LOG).read_text(encoding="utf-8", errors="replace").splitlines() if (run / LOG).is_file() else []
+    for line in lines:
+        row = None
+        with suppress(ValueError):
+            row = json.loads(line)
+        if isinstance(row, dict) and isinstance(row.get("epoch"), int | float):
+            rows.append(row)
+        else:
+            damaged += 1
+    return rows, damaged
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from cnn_cli.checkpoints.run_folder import CONFIG, CURVES, DIVERGED, RUNS
+from cnn_cli.checkpoints.run_folder import CONFIG, CURVES, DIVERGED, RUNS, read_log
 from cnn_cli.errors import CnnError, UsageError, closest, enumerated
 from cnn_cli.files import is_locked
 from cnn_cli.tables import Column, Table, metric_title, percent, render, wrapped
@@ -220,7 +220,7 @@ def _read(path: Path) -> Run:
     args = _ARGS.search(head)
     given = _plain(args[1]) if args else None
     given = given if isinstance(given, dict) else {}
-    history = _history(path / "metrics.jsonl")
+    history = read_log(path)[0]
     metric = next(
         (key[4:] for key in (history[-1] if history else ()) if key.startswith("val_") and key != "val_loss"), ""
     )
@@ -262,16 +262,6 @@ def _text(entry: str) -> str:
         flow = yaml.safe_dump(yaml.safe_load(entry)["value"], default_flow_style=True, width=math.inf, sort_keys=False)
         return str(flow).removesuffix("\n").removesuffix("\n...")
     return ""
-
-
-def _history(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log, as far as they can be read."""
-    rows = []
-    with suppress(OSError, ValueError):
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            rows.append(row if isinstance(row, dict) else {})
-    return rows
 
 
 def _state(path: Path) -> str:

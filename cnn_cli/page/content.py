@@ -1,7 +1,6 @@
 """The contents of a page besides the network: sample images, digits to train on, and the run's training log."""
 
 import base64
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.checkpoints.run_folder import LOG, read_log
 from cnn_cli.data.catalog import DATASETS, load_named
 from cnn_cli.data.loading import resolve_data_dir
 from cnn_cli.data.preprocessing import preprocess
@@ -20,7 +20,6 @@ from cnn_cli.errors import CnnError
 from cnn_cli.interpret.inputs import ImageSelection, load_inputs, whole_split
 from cnn_cli.interpret.scores import class_names
 from cnn_cli.pictures.film import FRAMES, frames_of
-from cnn_cli.training.loop import LOG
 
 _BYTES = 1_500_000  # images in the gallery
 _MOST = 50
@@ -128,13 +127,11 @@ def digits_to_train_on(loaded: LoadedNetwork) -> dict[str, Any] | None:
 
 def history(loaded: LoadedNetwork) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl of the weights' run; empty without a run or a log. CnnError for a damaged file."""
-    path = loaded.run / LOG if loaded.run else None
-    if path is None or not path.is_file():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError:
-        raise CnnError(f"{path} is damaged: it has a line that is not JSON; remove the line, or the file") from None
+    rows, damaged = read_log(loaded.run) if loaded.run else ([], 0)
+    if damaged:
+        path = f"{loaded.run}/{LOG}"
+        raise CnnError(f"{path} is damaged: it has a line that is not JSON; remove the line, or the file")
+    return rows
 
 
 def filters_by_epoch(loaded: LoadedNetwork) -> dict[str, Any] | None:

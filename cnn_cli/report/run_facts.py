@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, load_trained
-from cnn_cli.checkpoints.run_folder import BEST, CONFIG, DIVERGED, LAST, find_run
+from cnn_cli.checkpoints.run_folder import BEST, CONFIG, DIVERGED, LAST, LOG, find_run, read_log
 from cnn_cli.checkpoints.runs import Run, list_runs
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.tables import metric_title
@@ -19,7 +19,7 @@ from cnn_cli.tasks.selection import read_result
 from cnn_cli.training.eval_report import EvaluationRequest
 from cnn_cli.training.outcomes import Outcomes, measured_outcomes
 
-LOG, RESULT = "metrics.jsonl", "eval.json"
+RESULT = "eval.json"
 
 
 @dataclass(frozen=True)
@@ -146,20 +146,10 @@ def _read_config(folder: Path, notes: list[str]) -> dict[str, Any]:
 
 def _read_log(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
     """The epochs of metrics.jsonl; the notes say how many lines are damaged."""
-    path = folder / LOG
-    if not path.is_file():
+    if not (folder / LOG).is_file():
         notes.append(f"There is no {LOG}, so there are no learning curves.")
         return []
-    rows, damaged = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict) and isinstance(row.get("epoch"), int | float):
-            rows.append(row)
-        else:
-            damaged += 1
+    rows, damaged = read_log(folder)
     if damaged:
         lines = "1 line" if damaged == 1 else f"{damaged} lines"
         notes.append(f"{lines} of {LOG} cannot be read; the curves leave out those epochs.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import Metadata, load_network, restore
-from cnn_cli.checkpoints.run_folder import BEST, CONFIG, CURVES, DIVERGED, LAST
+from cnn_cli.checkpoints.run_folder import BEST, CONFIG, CURVES, DIVERGED, LAST, LOG
 from cnn_cli.data.batches import ReadError
 from cnn_cli.errors import CnnError, DivergedError, StoppedError
 from cnn_cli.files import WriteError, write_text
@@ -19,7 +19,7 @@ from cnn_cli.training import speedups
 from cnn_cli.training.eval_report import Evaluation, write_evaluation
 from cnn_cli.training.evaluation import evaluate
 from cnn_cli.training.job import Job
-from cnn_cli.training.loop import LOG, resume_with, train
+from cnn_cli.training.loop import resume_with, train
 from cnn_cli.training.signals import Signals, Stop
 from cnn_cli.training.state import State
 

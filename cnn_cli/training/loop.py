@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import save_weights
-from cnn_cli.checkpoints.run_folder import BEST, LAST
+from cnn_cli.checkpoints.run_folder import BEST, LAST, LOG
 from cnn_cli.data.augmentation import mix
 from cnn_cli.data.batches import ReadError, iterate_batches, to_pixels
 from cnn_cli.distributed.world import Poll
@@ -32,7 +32,6 @@ from cnn_cli.training.signals import Signals, Stop
 from cnn_cli.training.speedups import computing
 from cnn_cli.training.state import State, save_state
 
-LOG = "metrics.jsonl"
 SAVE_EVERY = 300  # seconds
 _CHECK_EVERY = 50  # steps between checks of the loss, each of which synchronizes with the device
 

@@ -1,6 +1,5 @@
 """`cnn compare`: runs on the same images, each compared with the first, with tests of significance."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
+from cnn_cli.checkpoints.run_folder import read_log
 from cnn_cli.checkpoints.runs import list_runs
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.tables import Column, Table, counted, percent, render, wrapped
@@ -270,19 +270,5 @@ def _settings(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
 
 
 def histories(candidate: Candidate) -> list[list[dict[str, Any]]]:
-    """The lines of metrics.jsonl of each seed, as far as there are any."""
-    logs = []
-    for run in candidate.runs:
-        path = run.run / "metrics.jsonl" if run.run else None
-        if path and path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            logs.append([row for line in lines if isinstance(row := _parsed(line), dict) and "epoch" in row])
-    return [history for history in logs if history]
-
-
-def _parsed(line: str) -> Any:
-    """A line of a log, None where it is damaged."""
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
+    """The rows of metrics.jsonl of each seed that has any."""
+    return [history for run in candidate.runs if run.run and (history := read_log(run.run)[0])]
