@@ -49,7 +49,7 @@ class FullyConvolutional:
         """Every tensor by its old name: its new name and shape."""
         kept = [(old, new) for old, new in self.layers if new is not None]
         return {
-            _key(old, t.name): (_key(new, u.name), u.shape)
+            old.tensor_name(t): (new.tensor_name(u), u.shape)
             for old, new in kept
             for t, u in zip(old.tensors, new.tensors, strict=True)
         }
@@ -255,10 +255,6 @@ def _check_order(plan: Plan, pairs: list[tuple[Layer, Layer | None]]) -> None:
 
 def _differs(old: Layer, new: Layer) -> bool:
     return any(old.settings.get(name) != new.settings.get(name) for name in {*old.written, *new.written})
-
-
-def _key(layer: Layer, tensor: str) -> str:
-    return ".".join(part for part in (layer.name, tensor) if part)
 
 
 def _side(sides: Any) -> Any:

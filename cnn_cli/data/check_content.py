@@ -8,8 +8,8 @@ from cnn_cli.data.box_errors import box_classes, check_classes, count_boxes, fin
 from cnn_cli.data.box_layout import FORMATS, BoxLayout
 from cnn_cli.data.class_findings import find_imbalance, find_in_listing
 from cnn_cli.data.dataset import CLASSIFICATION, DETECTION, SEGMENTATION
-from cnn_cli.data.finding import ERROR, NOTE, WARNING, CheckedImage, Finding, Item
-from cnn_cli.data.folder import class_names, list_folder
+from cnn_cli.data.finding import ERROR, NOTE, WARNING, CheckedImage, Finding, Item, relative_text
+from cnn_cli.data.folder import class_names, list_folder, printable
 from cnn_cli.data.layouts import find_annotations
 from cnn_cli.data.mask_findings import find_in_masks
 from cnn_cli.data.mask_layout import Layout
@@ -74,7 +74,7 @@ def _read_boxes(root: Path, layout: BoxLayout) -> Content:
     }
     findings = []
     if errors:
-        items = [Item((images[e.image],) if e.image in images else (), _relative(root, e.text)) for e in errors]
+        items = [Item((images[e.image],) if e.image in images else (), relative_text(root, e.text)) for e in errors]
         advice = "correct them; training stops at them (--skip-unreadable skips the images concerned)"
         findings.append(Finding("annotations", ERROR, counted(len(errors), "annotation error"), advice, tuple(items)))
     advice = "add their annotations, or remove them"
@@ -95,16 +95,10 @@ def _read_boxes(root: Path, layout: BoxLayout) -> Content:
 
 def _refused(error: CnnError, root: Path) -> Finding:
     """An error at which training would stop, as a finding."""
-    title, _, advice = _relative(root, str(error)).replace("\n", " ").partition("; ")
+    title, _, advice = relative_text(root, str(error)).replace("\n", " ").partition("; ")
     return Finding("refused", ERROR, title, advice or "training stops at this; correct it first")
 
 
 def _name(root: Path, path: Path) -> str:
     """The path within the folder, bytes that are not UTF-8 escaped."""
-    name = path.relative_to(root) if path.is_relative_to(root) else path
-    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _relative(root: Path, text: str) -> str:
-    """A message with paths within the folder."""
-    return text.replace(f"{root}/", "")
+    return printable(str(path.relative_to(root) if path.is_relative_to(root) else path))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_cli.data.annotations import CROWD, AnnotatedImage, Annotations, Box, BoxError, is_file
-from cnn_cli.data.folder import SPLITS, list_images, subfolders
+from cnn_cli.data.folder import SPLITS, list_images, lower_subfolders
 from cnn_cli.data.json_file import item_lines, read_json
 from cnn_cli.data.mask_layout import IMAGE_FOLDERS
 from cnn_cli.errors import CnnError, UsageError
@@ -27,7 +27,7 @@ Item = dict[str, Any]
 
 def find_coco(root: Path) -> dict[str, Path]:
     """The JSON file of each split, or of "all". UsageError for two of the same split."""
-    folders = {name.lower(): path for name, path in subfolders(root).items()}
+    folders = lower_subfolders(root)
     places = [root, *(folders[name] for name in _FOLDERS if name in folders)]
     places += [path for name, path in folders.items() if name in SPLITS]
     files = [path for place in places for path in sorted(place.glob("*.json")) if _is_coco(path)]
@@ -202,7 +202,7 @@ class _Reader:
 
     def _places(self) -> list[Path]:
         """The folders in which the images may be, in the order of preference."""
-        folders = {name.lower(): path for name, path in subfolders(self.root).items()}
+        folders = lower_subfolders(self.root)
         stem = re.sub(r"^_?(instances|annotations)[_.]?|[_.]coco$", "", self.path.stem.lower())
         names = [name for name in (stem, self.split, f"{self.split}2017", "valid") if name in folders]
         names = [name for name in names if name != "valid" or self.split == "val"]

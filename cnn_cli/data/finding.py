@@ -65,3 +65,8 @@ class Finding:
         shown = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …" for text in shown]
         more = [f"… {len(self.items) - _LISTED:,} more (--json lists all)"] if len(self.items) > _LISTED else []
         return [f"{self.severity}: {self.title}", *(f"  {text}" for text in (*shown, *more)), f"  → {self.advice}"]
+
+
+def relative_text(root: Path, text: str) -> str:
+    """A message in which the paths are relative to the data set's folder."""
+    return text.replace(f"{root}/", "")

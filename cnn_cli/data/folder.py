@@ -122,9 +122,14 @@ def subfolders(folder: Path) -> dict[str, Path]:
     return _subfolders(folder, defaultdict(list))
 
 
+def lower_subfolders(folder: Path) -> dict[str, Path]:
+    """As `subfolders`, with names in lower case."""
+    return {name.lower(): path for name, path in subfolders(folder).items()}
+
+
 def split_folders(folder: Path) -> dict[str, Path]:
     """The folders in `folder` that are named as splits, by split."""
-    folders = {SPLITS[name.lower()]: path for name, path in subfolders(folder).items() if name.lower() in SPLITS}
+    folders = {SPLITS[name]: path for name, path in lower_subfolders(folder).items() if name in SPLITS}
     return {split: folders[split] for split in ("train", "val", "test") if split in folders}
 
 
@@ -132,7 +137,7 @@ def _subfolders(folder: Path, skipped: Skipped) -> dict[str, Path]:
     subfolders = {}
     for entry in _entries(folder, skipped):
         if entry.is_dir():
-            subfolders[_printable(entry.name)] = Path(entry.path)
+            subfolders[printable(entry.name)] = Path(entry.path)
         else:
             skipped["file outside the class folders"].append(entry.name)
     return subfolders
@@ -229,12 +234,12 @@ def _listed(skipped: Skipped, frame: str) -> str:
     kinds = []
     for kind, names in skipped.items():
         if names:
-            listed = ", ".join([*map(_printable, names[:3]), *["…"] * (len(names) > 3)])
+            listed = ", ".join([*map(printable, names[:3]), *["…"] * (len(names) > 3)])
             named = "" if kind == "hidden entry" else f" ({listed})"
             kinds.append(f"{len(names):,} {kind if len(names) == 1 else _PLURALS.get(kind, f'{kind}s')}{named}")
     return frame.format(f"skipped {', '.join(kinds)}") if kinds else ""
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """A name in which bytes that are not UTF-8 are escaped, since class names are written to JSON and checkpoints."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cnn_cli.data.decoding import read_shape
-from cnn_cli.data.finding import ERROR, WARNING, Finding, Item
+from cnn_cli.data.finding import ERROR, WARNING, Finding, Item, relative_text
 from cnn_cli.data.mask_check import Coding, check_classes, check_pixels, check_size, find_coding
 from cnn_cli.data.mask_classes import FILE, VOID, find_class_list
 from cnn_cli.data.mask_file import MaskPixels, read_pixels
@@ -25,7 +25,7 @@ Pair = tuple[str, Path, Path]  # split, image, mask
 def find_in_masks(root: Path, layout: Layout) -> tuple[list[Finding], dict[str, Counter[str]]]:
     """The findings, and by class and split how many masks show it."""
     findings = [
-        Finding("pairs", ERROR, _within(root, p.text), p.advice, _files(root, p.files)) for p in layout.problems
+        Finding("pairs", ERROR, relative_text(root, p.text), p.advice, _files(root, p.files)) for p in layout.problems
     ]
     pairs = [(split, image, mask) for split, own in layout.splits.items() for image, mask in own]
     with ThreadPoolExecutor(usable_cpus()) as pool:
@@ -49,7 +49,7 @@ def find_in_masks(root: Path, layout: Layout) -> tuple[list[Finding], dict[str, 
         counts, more = _classes(root, good, coding)
         findings += more
     if mistakes:
-        items = tuple(Item(text=_within(root, str(error)).replace("\n", " ")) for error in mistakes)
+        items = tuple(Item(text=relative_text(root, str(error)).replace("\n", " ")) for error in mistakes)
         title = counted(len(items), "mistake in masks", "mistakes in masks")
         findings.append(Finding("masks", ERROR, title, "correct them; training stops there", items))
     return findings, counts
@@ -69,14 +69,14 @@ def _classes(
     try:
         notes = check_classes(root, present, coding.classes)
     except CnnError as error:
-        title, _, advice = _within(root, str(error)).replace("\n", " ").partition("; ")
+        title, _, advice = relative_text(root, str(error)).replace("\n", " ").partition("; ")
         return counts, [Finding("class_not_in_train", ERROR, title, advice)]
     advice = "add masks that show them, or remove them from classes.txt"
     return counts, [Finding("class_missing", WARNING, note, advice) for note in notes]
 
 
 def _files(root: Path, files: Sequence[Path]) -> tuple[Item, ...]:
-    return tuple(Item(text=_within(root, str(path))) for path in files)
+    return tuple(Item(text=relative_text(root, str(path))) for path in files)
 
 
 def _attempt(read: Callable[[], T]) -> T | CnnError:
@@ -89,7 +89,3 @@ def _attempt(read: Callable[[], T]) -> T | CnnError:
 def _failures(checks: Sequence[Callable[[], None]]) -> list[CnnError]:
     results = [_attempt(check) for check in checks]
     return [result for result in results if isinstance(result, CnnError)]
-
-
-def _within(root: Path, text: str) -> str:
-    return text.replace(f"{root}/", "")

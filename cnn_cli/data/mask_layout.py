@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
-from cnn_cli.data.folder import SPLITS, list_images, subfolders
+from cnn_cli.data.folder import SPLITS, list_images, lower_subfolders, subfolders
 from cnn_cli.errors import CnnError, UsageError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "frames", "rgb")
@@ -81,7 +81,7 @@ Folders = dict[str, tuple[list[Path], list[Path]]]  # images and masks by split
 
 def _readings(root: Path, chosen: str | None) -> Iterator[tuple[str, Folders]]:
     """chosen: the name of the folder of masks, or the end of their names, in lower case."""
-    folders = {name.lower(): path for name, path in subfolders(root).items()}
+    folders = lower_subfolders(root)
     if "jpegimages" in folders and "segmentationclass" in folders and chosen in (None, "segmentationclass"):
         yield "VOC", _voc(root, folders)
         return
@@ -147,7 +147,7 @@ def _inside(folders: dict[str, Path], chosen: str | None) -> Folders:
     if (pair := _image_and_mask_folder(folders, chosen)) is None:
         return {}
     images, masks = pair
-    inner = [_by_split({n.lower(): p for n, p in subfolders(path).items()}) for path in (images, masks)]
+    inner = [_by_split(lower_subfolders(path)) for path in (images, masks)]
     if inner[0] and inner[0].keys() == inner[1].keys():
         return {split: (list_images(inner[0][split]), list_images(inner[1][split])) for split in inner[0]}
     files = list_images(masks)
@@ -164,7 +164,7 @@ def _image_and_mask_folder(folders: dict[str, Path], chosen: str | None) -> tupl
 
 
 def _pair_in(path: Path, chosen: str | None) -> tuple[list[Path], list[Path]] | None:
-    pair = _image_and_mask_folder({name.lower(): p for name, p in subfolders(path).items()}, chosen)
+    pair = _image_and_mask_folder(lower_subfolders(path), chosen)
     return (list_images(pair[0]), list_images(pair[1])) if pair else None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cnn_cli.data.annotations import DIFFICULT, AnnotatedImage, Annotations, Box, BoxError, pair_files, read_lines
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
-from cnn_cli.data.folder import list_files, list_images, split_folders, subfolders
+from cnn_cli.data.folder import list_files, list_images, lower_subfolders, split_folders
 from cnn_cli.data.mask_layout import IMAGE_FOLDERS
 from cnn_cli.data.xml_file import Element, XmlError, read_xml
 from cnn_cli.device import usable_cpus
@@ -25,7 +25,7 @@ Places = dict[str, tuple[list[Path], list[Path]]]  # images and XML files by spl
 
 def find_voc(root: Path) -> Places:
     """The files of each split, or of "all"; empty if there is no XML."""
-    folders = {name.lower(): path for name, path in subfolders(root).items()}
+    folders = lower_subfolders(root)
     if whole := _pair_in(root, folders):
         images, files = whole
         inside = [split_folders(folder) for folder in whole]
@@ -34,7 +34,7 @@ def find_voc(root: Path) -> Places:
         return {"all": (list_images(images), list_files(files, ".xml"))}
     places = {}
     for split, path in split_folders(root).items():
-        own = _pair_in(path, {name.lower(): inner for name, inner in subfolders(path).items()}) or (path, path)
+        own = _pair_in(path, lower_subfolders(path)) or (path, path)
         if any(p.is_file() for p in own[1].glob("*.xml")):
             places[split] = (list_images(own[0]), list_files(own[1], ".xml"))
     if not places and (beside := sorted(p for p in root.glob("*.xml") if p.is_file())):

@@ -16,7 +16,7 @@ import yaml
 
 from cnn_cli.data.annotations import AnnotatedImage, Annotations, Box, BoxError, pair_files, read_lines
 from cnn_cli.data.decoding import IMAGE_SUFFIXES
-from cnn_cli.data.folder import list_files, list_images, split_folders, subfolders
+from cnn_cli.data.folder import list_files, list_images, lower_subfolders, split_folders
 from cnn_cli.data.mask_layout import IMAGE_FOLDERS
 from cnn_cli.errors import UsageError
 
@@ -41,13 +41,13 @@ def find_yolo(root: Path) -> YoloFiles | None:
     for path in sorted(p for p in [*root.glob("*.yaml"), *root.glob("*.yml")] if p.is_file()):
         if (content := _parsed(path)) and "names" in content and {"train", "val", "test"} & content.keys():
             return YoloFiles(path, _described(path, content))
-    folders = {name.lower(): path for name, path in subfolders(root).items()}
+    folders = lower_subfolders(root)
     if pair := _pair_in(folders):
         inside = [split_folders(path) for path in pair]
         if inside[0] and inside[1]:
             return YoloFiles(None, {s: (inside[0][s], inside[1].get(s, pair[1] / s)) for s in inside[0]})
         return YoloFiles(None, {"all": pair})
-    inner = {split: {n.lower(): p for n, p in subfolders(path).items()} for split, path in split_folders(root).items()}
+    inner = {split: lower_subfolders(path) for split, path in split_folders(root).items()}
     splits = {split: pair for split, own in inner.items() if (pair := _pair_in(own))}
     return YoloFiles(None, splits) if splits else None
 

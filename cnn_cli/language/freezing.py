@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from cnn_cli.errors import Problem, UsageError, closest
 from cnn_cli.language.plan import Layer, Plan
-from cnn_cli.layers import Tensor
 from cnn_cli.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def frozen_tensors(plan: Plan, patterns: Sequence[str]) -> frozenset[str]:
 
 def trainable_params(layer: Layer, patterns: Sequence[str]) -> int:
     """The number of trainable parameters of a layer."""
-    return sum(prod(t.shape) for t in layer.tensors if not (t.buffer or is_frozen(_full(layer, t), patterns)))
+    return sum(prod(t.shape) for t in layer.tensors if not (t.buffer or is_frozen(layer.tensor_name(t), patterns)))
 
 
 def freeze_problems(plan: Plan) -> tuple[Problem, ...]:
@@ -71,7 +70,7 @@ def disable_gradients(network: "nn.Module", patterns: Sequence[str]) -> None:
 
 def has_frozen_statistics(layer: Layer, patterns: Sequence[str]) -> bool:
     """Whether a layer has running statistics that are frozen: it then uses them in training too."""
-    return any(t.buffer and is_frozen(_full(layer, t), patterns) for t in layer.tensors)
+    return any(t.buffer and is_frozen(layer.tensor_name(t), patterns) for t in layer.tensors)
 
 
 def set_training_mode(network: "nn.Module", plan: Plan, patterns: Sequence[str]) -> None:
@@ -114,11 +113,6 @@ def _shared_with(plan: Plan, name: str) -> str:
             inside = layer.name[len(name) :]
             return layer.shared_with.removesuffix(inside)
     return ""
-
-
-def _full(layer: Layer, tensor: Tensor) -> str:
-    """The name in state_dict(); a network of a single layer and a bare parameter have an empty part."""
-    return f"{layer.name}.{tensor.name}".strip(".")
 
 
 def _around(name: str) -> list[str]:

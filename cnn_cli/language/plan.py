@@ -53,6 +53,10 @@ class Layer:
         """Its own parameters and buffers; none if it shares those of another row."""
         return () if self.shared_with else self.used_tensors
 
+    def tensor_name(self, tensor: Tensor) -> str:
+        """The name in state_dict(); a network of a single layer and a bare parameter have an empty part."""
+        return f"{self.name}.{tensor.name}".strip(".")
+
     @cached_property
     def used_tensors(self) -> tuple[Tensor, ...]:
         """The parameters and buffers with which it computes."""
@@ -244,8 +248,7 @@ class Plan:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter and buffer by its name in state_dict()."""
-        named = [(layer.name, t) for layer in self.layers for t in layer.tensors]
-        return {".".join(part for part in (layer, t.name) if part): t for layer, t in named}
+        return {layer.tensor_name(t): t for layer in self.layers for t in layer.tensors}
 
     @property
     def errors(self) -> tuple[Problem, ...]:
