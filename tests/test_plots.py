@@ -112,7 +112,7 @@ def test_curves_of_several_runs_compare_the_loss_that_evaluation_computes(
     monkeypatch.setattr(Figure, "subplots", lambda self, *a, **k: (figures.append(self), subplots(self, *a, **k))[1])
     plain = {"epoch": 0.5, "train_loss": 2.0, "train_accuracy": 0.5}
     runs = {"A": [[plain]], "B": [[plain | {"train_loss": 9.0, "train_plain_loss": 1.0}]]}
-    run_curves.draw_curves(runs, "accuracy", tmp_path / "c.png", "runs")
+    run_curves.draw_curves(runs, "accuracy", tmp_path / "c.png")
     loss, accuracy = figures[0].axes
     assert [line.get_ydata().tolist() for line in loss.lines] == [[2.0], [1.0]]
     assert loss.get_title("left") == "training loss, as in evaluation"

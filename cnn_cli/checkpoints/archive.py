@@ -20,8 +20,8 @@ _BEFORE_2020 = b"\x80\x02\x8a\nl\xfc\x9cF"  # the first bytes of torch.save befo
 SAVE_WEIGHTS = "save the weights alone: torch.save(network.state_dict(), FILE)"
 
 
-def unpickle(path: Path, *, kind: str = "a cnn checkpoint", fix: str = SAVE_WEIGHTS, old: bool = False) -> Any:
-    """The object that torch.save wrote, on the CPU. `kind` (of the expected file) and `fix` appear in messages.
+def unpickle(path: Path, *, kind: str = "a cnn checkpoint", old: bool = False) -> Any:
+    """The object that torch.save wrote, on the CPU. kind: of the expected file, for messages.
 
     old: also accept the format before PyTorch 1.6, which most of torchvision's weights still have. CnnError for a file
     that is missing, damaged, something else, or contains executable code.
@@ -35,7 +35,7 @@ def unpickle(path: Path, *, kind: str = "a cnn checkpoint", fix: str = SAVE_WEIG
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         content = f"executable code ({code[1]})" if code else "executable code"
-        raise CnnError(f"{path} was rejected: the file contains {content}; {fix}") from None
+        raise CnnError(f"{path} was rejected: the file contains {content}; {SAVE_WEIGHTS}") from None
     except Exception as error:  # an invalid pickle can make PyTorch raise anything
         if isinstance(error, OSError) and error.strerror:
             raise CnnError(f"cannot read {path}: {error.strerror}") from None

@@ -79,7 +79,7 @@ def _draw(comparison: "RunComparison", folder: Path, limit: int) -> list[Path]:
     curves = {name: lines for name, lines in logs.items() if lines}
     if curves:
         paths.append(folder / "curves.png")
-        draw_curves(curves, comparison.metric, paths[-1], "learning curves")
+        draw_curves(curves, comparison.metric, paths[-1])
     for other in comparison.candidates[1:] if len(comparison.candidates[0].runs) == 1 else ():
         if sheet := draw_sides(comparison, other, limit):
             paths.append(folder / f"{comparison.candidates[0].letter}-{other.letter}.png")

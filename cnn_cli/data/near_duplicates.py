@@ -51,19 +51,15 @@ def find_near_duplicates(gray: Array, among: Array) -> list[tuple[int, int]]:
 
 def group(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
     """The numbers below `count` that pairs connect, in groups of at least two."""
-    parent = list(range(count))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = i = parent[parent[i]]
-        return i
-
-    for i, j in pairs:
-        low, high = sorted((root(i), root(j)))
-        parent[high] = low
+    ends = np.array(pairs, np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends), bool), ends.T), shape=(count, count))
+    _, labels = connected_components(graph, directed=False)
     groups = defaultdict[int, list[int]](list)
-    for i in sorted({k for pair in pairs for k in pair}):
-        groups[root(i)].append(i)
+    for i in np.unique(ends).tolist():
+        groups[labels[i]].append(i)
     return list(groups.values())
 
 

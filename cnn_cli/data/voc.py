@@ -26,7 +26,7 @@ Places = dict[str, tuple[list[Path], list[Path]]]  # images and XML files by spl
 def find_voc(root: Path) -> Places:
     """The files of each split, or of "all"; empty if there is no XML."""
     folders = lower_subfolders(root)
-    if whole := _pair_in(root, folders):
+    if whole := _pair_in(folders):
         images, files = whole
         inside = [split_folders(folder) for folder in whole]
         if inside[0] and inside[0].keys() == inside[1].keys():
@@ -34,7 +34,7 @@ def find_voc(root: Path) -> Places:
         return {"all": (list_images(images), list_files(files, ".xml"))}
     places = {}
     for split, path in split_folders(root).items():
-        own = _pair_in(path, lower_subfolders(path)) or (path, path)
+        own = _pair_in(lower_subfolders(path)) or (path, path)
         if any(p.is_file() for p in own[1].glob("*.xml")):
             places[split] = (list_images(own[0]), list_files(own[1], ".xml"))
     if not places and (beside := sorted(p for p in root.glob("*.xml") if p.is_file())):
@@ -62,7 +62,7 @@ def _classes(root: Path) -> tuple[str, ...] | None:
     return tuple(filter(None, map(str.strip, read_lines(path)))) or None if path.is_file() else None
 
 
-def _pair_in(root: Path, folders: dict[str, Path]) -> tuple[Path, Path] | None:
+def _pair_in(folders: dict[str, Path]) -> tuple[Path, Path] | None:
     """The folder of the images and the one of the XML."""
     images = [folders[name] for name in IMAGE_FOLDERS if name in folders]
     files = [folders[name] for name in _XML_FOLDERS if name in folders and list_files(folders[name], ".xml")]

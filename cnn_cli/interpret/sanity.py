@@ -44,19 +44,12 @@ def randomized(loaded: LoadedNetwork, seed: int = 0) -> Scores:
 
 def rank_correlation(a: Array, b: Array) -> float | None:
     """Spearman's correlation of the absolute values of two maps; None if one of them is constant."""
-    first, second = (_ranks(np.abs(m).ravel()) for m in (a, b))
-    if not first.any() or not second.any():
+    from scipy.stats import spearmanr
+
+    first, second = (np.abs(m).ravel() for m in (a, b))
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float((first @ second) / np.sqrt((first @ first) * (second @ second)))
-
-
-def _ranks(values: Array) -> Array:
-    """Ranks minus their mean; equal values share their mean rank."""
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts, dtype=np.float64)
-    ranks: Array = (last - (counts - 1) / 2)[which]
-    centered: Array = ranks - ranks.mean()
-    return centered
+    return float(spearmanr(first, second).statistic)
 
 
 def areas(scores: nn.Module, pixels: Tensor, label: int, map: Tensor, seed: int = 0) -> Areas:

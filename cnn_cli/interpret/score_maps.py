@@ -32,6 +32,7 @@ from cnn_cli.tables import Column, Table, format_bytes, percent, render, wrapped
 
 _SAMPLE = 5  # windows per side that are computed for comparison
 _OVERLAP = 0.2  # IoU: of windows that overlap more, only the one with the highest score is listed
+_WINNERS = 8  # windows listed per image
 _BATCH = 64
 
 
@@ -330,7 +331,7 @@ def _spread(count: int) -> list[int]:
     return [round(i * (count - 1) / (_SAMPLE - 1)) for i in range(_SAMPLE)]
 
 
-def _winners(score_map: ScoreMap, window: Window, classes: Sequence[str], most: int = 8) -> tuple[WinningWindow, ...]:
+def _winners(score_map: ScoreMap, window: Window, classes: Sequence[str]) -> tuple[WinningWindow, ...]:
     """The windows with the highest scores, after non-maximum suppression.
 
     Ranked by scores, since probabilities are relative and can be near 1 even for windows without an object.
@@ -339,7 +340,7 @@ def _winners(score_map: ScoreMap, window: Window, classes: Sequence[str], most: 
     probabilities = score_map.probabilities.amax(0)
     cells = [(row, column) for row in range(best.shape[0]) for column in range(best.shape[1])]
     boxes = torch.tensor([window.box(*cell) for cell in cells], dtype=torch.float32)
-    kept = nms(boxes, best.flatten(), _OVERLAP)[:most].tolist()
+    kept = nms(boxes, best.flatten(), _OVERLAP)[:_WINNERS].tolist()
     return tuple(
         WinningWindow(classes[int(labels[at])], float(best[at]), float(probabilities[at]), at, window.box(*at))
         for at in (cells[i] for i in kept)

@@ -158,8 +158,8 @@ def _data(lines: Sequence[Line], x_title: str, show: Show, x_show: Show) -> Tabl
     return Table(columns, [{"x": x, **{str(i): own.get(x) for i, own in enumerate(values)}} for x in xs])
 
 
-def _figure(title: str, parts: Sequence[Html], legend: Html | None, data: Table) -> Html:
-    box = f"0 0 {_WIDTH:g} {_HEIGHT:g}"
+def _figure(title: str, parts: Sequence[Html], legend: Html | None, data: Table, height: float = _HEIGHT) -> Html:
+    box = f"0 0 {_WIDTH:g} {height:g}"
     drawing = element("svg", parts, viewBox=box, role="img", aria_label=f"{title}; the data are in the table below")
     caption = element("figcaption", element("strong", title), legend)
     return element("figure", caption, drawing, folded("Data", table(data, title)), class_="chart")
@@ -212,47 +212,37 @@ def reliability_chart(title: str, rows: Sequence[Mapping[str, Any]], show: Show)
     return _figure(title, parts, _legend(legend), Table(columns, data))
 
 
-def interval_chart(
-    title: str, rows: Sequence[tuple[str, float, tuple[float, float]]], x_title: str, show: Show, zero: bool = False
-) -> Html:
-    """Values (name, value, interval) as points on their intervals, one below the other; `zero` marks no difference."""
-    ends = [end for _, _, interval in rows for end in interval] + [0.0] * zero
+def difference_chart(title: str, rows: Sequence[tuple[str, float, tuple[float, float]]]) -> Html:
+    """Differences (name, value, interval) in percentage points, as points on their intervals, around a line at 0."""
+    show = "{:+.2f}".format
+    ends = [0.0, *(end for _, _, interval in rows for end in interval)]
     low, high = min(ends), max(ends)
-    room = (high - low) * 0.08 or max(abs(high) * 0.1, 1e-3)
+    room = (high - low) * 0.08 or 1e-3
     x_axis, height = Axis(low - room, high + room, _LEFT, _RIGHT), 34.0
     bottom = _TOP + height * len(rows)
     parts: list[Html] = []
     for value in x_axis.ticks():
         x = x_axis(value)
         parts += [_line(x, _TOP, x, bottom, "grid"), _text(x, bottom + 17, show(value), "middle")]
-    if zero:
-        parts.append(_line(x_axis(0), _TOP, x_axis(0), bottom, "axis"))
+    parts.append(_line(x_axis(0), _TOP, x_axis(0), bottom, "axis"))
     for i, (name, value, (start, end)) in enumerate(rows):
-        y, ink = _TOP + height * (i + 0.5), f"var(--s{(i + zero) % _COLORS})"
+        y, ink = _TOP + height * (i + 0.5), f"var(--s{(i + 1) % _COLORS})"
         words = element("title", f"{name}: {show(value)}, {show(start)} to {show(end)}")
         parts += [
             _text(_LEFT - 10, y + 4, name, "end"),
             element("line", words, x1=x_axis(start), x2=x_axis(end), y1=y, y2=y, style=f"stroke:{ink};stroke-width:3"),
             element("circle", words, cx=x_axis(value), cy=y, r=5.5, style=f"fill:{ink}"),
         ]
-    parts.append(_text((_LEFT + _RIGHT) / 2, bottom + 36, x_title, "middle"))
-    drawing = element(
-        "svg",
-        parts,
-        viewBox=f"0 0 {_WIDTH:g} {bottom + 42:g}",
-        role="img",
-        aria_label=f"{title}; the data are in the table below",
-    )
+    parts.append(_text((_LEFT + _RIGHT) / 2, bottom + 36, "percentage points", "middle"))
     columns = (
         Column("name", ""),
         *(
             Column(k, t, number=True, show=show)
-            for k, t in (("value", x_title), ("low", "95% interval from"), ("high", "to"))
+            for k, t in (("value", "percentage points"), ("low", "95% interval from"), ("high", "to"))
         ),
     )
     data = [{"name": name, "value": value, "low": ends[0], "high": ends[1]} for name, value, ends in rows]
-    caption = element("figcaption", element("strong", title))
-    return element("figure", caption, drawing, folded("Data", table(Table(columns, data), title)), class_="chart")
+    return _figure(title, parts, None, Table(columns, data), bottom + 42)
 
 
 def share_bar(value: float | None, interval: Sequence[float] | None = None, color: int = 0) -> Html:

@@ -67,7 +67,7 @@ def saved_figure(path: Path, width: float, height: float, title: str, words: Seq
         figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)
         weight = "bold" if len(families([title])) == 1 else "normal"  # matplotlib warns if a font has no bold
-        figure.suptitle(_cut(title, 80), x=0.01, horizontalalignment="left", fontsize=14, fontweight=weight)
+        figure.suptitle(_one_line(title), x=0.01, horizontalalignment="left", fontsize=14, fontweight=weight)
         yield figure
         _arrange(figure)
         buffer, box = BytesIO(), figure.get_tightbbox().padded(0.3)
@@ -230,7 +230,7 @@ def _name_classes(axes: "Axes", class_names: Sequence[str]) -> None:
     """Label both axes; beyond 50 classes only at regular intervals."""
     ticks = range(0, len(class_names), math.ceil(len(class_names) / 50))
     hidden = {name for name in class_names if not is_drawable(name)}
-    shown = shortened([str(i) if name in hidden else name for i, name in enumerate(class_names)], 24)
+    shown = shortened([str(i) if name in hidden else name for i, name in enumerate(class_names)])
     names = [shown[i] for i in ticks]
     if hidden:
         axes.set_title(f"classes shown by number: {HINT}", fontsize=7)
@@ -254,7 +254,7 @@ def percent_format() -> "Formatter":
     return FuncFormatter(lambda share, _: f"{100 * share:.4g}%")  # 94%, but 81.25% where ticks are that close
 
 
-def shortened(names: Sequence[str], most: int) -> list[str]:
+def shortened(names: Sequence[str], most: int = 24) -> list[str]:
     """Names of at most `most` characters, cut in the middle; names that would become equal begin with their number.
 
     >>> shortened(["a long name, first", "a long name, last", "short"], 9)
@@ -271,10 +271,10 @@ def _cut_middle(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-def _cut(text: str, most: int) -> str:
-    """One printable line of at most `most` characters."""
+def _one_line(text: str) -> str:
+    """One printable line of at most 80 characters."""
     text = "".join(c if c.isprintable() else " " for c in text)
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def precision_recall_picture(
@@ -292,7 +292,7 @@ def precision_recall_picture(
     names = sorted(curves, key=lambda name: -curves[name][1])
     with saved_figure(path, 7.5, 5, title, names) as figure:
         axes = figure.subplots()
-        for n, (name, label) in enumerate(zip(names, shortened(names, 24), strict=True)):
+        for n, (name, label) in enumerate(zip(names, shortened(names), strict=True)):
             color = colormaps["tab20" if len(names) > 10 else "tab10"](n % 20)
             precision, ap = curves[name]
             axes.plot(recalls, precision, color=color, linewidth=1.8, label=f"{label} {100 * ap:.1f}%")

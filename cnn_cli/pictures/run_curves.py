@@ -10,9 +10,7 @@ _COLORS = ("#2166ac", "#d6604d", "#4d9221", "#762a83", "#b8860b", "#01665e", "#5
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
 
-def draw_curves(
-    histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], metric: str, path: Path, title: str
-) -> None:
+def draw_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], metric: str, path: Path) -> None:
     """Loss and metric over the epochs, on the first split that all runs measured, a color per name. Training losses are
     computed as in evaluation, so that runs are comparable.
 
@@ -23,7 +21,7 @@ def draw_curves(
     split = next((s for s in _SPLITS if all(line.get(f"{s}_{metric.lower()}") is not None for line in lines)), "train")
     all_epochs = sorted({line["epoch"] for runs in histories.values() for history in runs for line in history})
     plain = ", as in evaluation" if split == "train" and any("train_plain_loss" in line for line in lines) else ""
-    with saved_figure(path, 10, 4.4, title, list(histories)) as figure:
+    with saved_figure(path, 10, 4.4, "learning curves", list(histories)) as figure:
         axes = figure.subplots(1, 2)
         for one, measure in zip(axes, ("loss", metric), strict=True):
             for number, (name, runs) in enumerate(histories.items()):

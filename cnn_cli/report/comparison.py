@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnn_cli.interpret.comparison_sheet import BETTER, draw_cell
-from cnn_cli.pictures.charts import interval_chart
+from cnn_cli.pictures.charts import difference_chart
 from cnn_cli.pictures.html import Html, Section, element, embedded, table, thumbnail
 from cnn_cli.report.confusion import SIDE, Album
 from cnn_cli.report.curves import common_curves
@@ -51,7 +51,7 @@ def _verdicts(runs: Sequence[RunFacts], comparison: RunComparison | None) -> lis
         low, high = d.interval
         rows.append((f"{other.letter} − {comparison.candidates[0].letter}", 100 * d.value, (100 * low, 100 * high)))
     title = f"Difference in {comparison.metric}, with its 95% interval"
-    return [*parts, interval_chart(title, rows, "percentage points", "{:+.2f}".format, zero=True)]
+    return [*parts, difference_chart(title, rows)]
 
 
 def _results(runs: Sequence[RunFacts]) -> Html:

@@ -18,6 +18,7 @@ from cnn_cli.training.outcomes import ClassOutcomes
 SIDE = 96  # largest side of an embedded image in px
 _PER_CELL = 12
 _PAIRS = 40  # confusions listed if there are too many classes
+_WORST = 24  # mistakes shown
 
 
 class Album:
@@ -51,7 +52,7 @@ def confusion_section(facts: RunFacts, album: Album) -> Section | None:
     classes, counts = document["classes"], np.array(document["confusion_matrix"], dtype=np.int64)
     outcomes = facts.outcomes if isinstance(facts.outcomes, ClassOutcomes) else None
     if len(classes) > MAX_MATRIX:
-        return Section(facts.id("confusion"), "Confusions", _pairs(facts, outcomes, classes, counts, album))
+        return Section(facts.id("confusion"), "Confusions", _pairs(outcomes, classes, counts, album))
     is_pixels = isinstance(facts.result, SegmentationResult)
     grid = _matrix(facts, classes, counts, linked=outcomes is not None, shares=is_pixels)
     unit = "pixels" if is_pixels else "images"
@@ -121,9 +122,7 @@ def _cell_images(outcomes: ClassOutcomes, i: int, j: int) -> tuple[list[int], st
     ], f"{words}: {counted(len(own), 'image')}, {share} of the class"
 
 
-def _pairs(
-    facts: RunFacts, outcomes: ClassOutcomes | None, classes: Sequence[str], counts: Array, album: Album
-) -> Html:
+def _pairs(outcomes: ClassOutcomes | None, classes: Sequence[str], counts: Array, album: Album) -> Html:
     """The most frequent confusions, each with a link to its images."""
     cells = [(int(counts[i, j]), int(i), int(j)) for i, j in zip(*np.nonzero(counts), strict=True) if i != j]
     cells = sorted(cells, key=lambda cell: (-cell[0], cell[1:]))
@@ -140,14 +139,14 @@ def _pairs(
     return join(parts)
 
 
-def mistakes_section(facts: RunFacts, album: Album, limit: int = 24) -> Section | None:
+def mistakes_section(facts: RunFacts, album: Album) -> Section | None:
     """The mistakes with the largest loss, and the least confident predictions."""
     if not isinstance(facts.outcomes, ClassOutcomes):
         return None
-    mistakes = Mistakes(facts.loaded, facts.outcomes, limit)
-    worst = mistakes.worst[:limit]
+    mistakes = Mistakes(facts.loaded, facts.outcomes, _WORST)
+    worst = mistakes.worst[:_WORST]
     parts: list[Html] = [element("p", f"{mistakes.headline()}.", class_="soft")]
     if worst:
-        parts += [element("h3", "Largest loss first"), album.images(facts.outcomes, worst, limit)]
+        parts += [element("h3", "Largest loss first"), album.images(facts.outcomes, worst, _WORST)]
     parts += [element("h3", "Least confident predictions"), album.images(facts.outcomes, mistakes.least_confident, 12)]
     return Section(facts.id("mistakes"), "Worst mistakes", parts)

@@ -33,11 +33,9 @@ def mcnemar(only_a: int, only_b: int) -> float:
     >>> mcnemar(1, 6), mcnemar(0, 0)
     (0.125, 1.0)
     """
-    n, term, total = only_a + only_b, 1, 0  # integers of any size
-    for i in range(min(only_a, only_b) + 1):
-        total += term
-        term = term * (n - i) // (i + 1)
-    return min(1.0, 2 * total / (1 << n))
+    from scipy.special import bdtr
+
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def paired_shares(only_a: int, only_b: int, n: int) -> Interval:
