@@ -48,8 +48,8 @@ class DenseLayer:
 
 @dataclass(frozen=True)
 class DenseEquivalent:
-    """A network and its convolutions as matrices. `difference`: the largest one between the outputs of both for
-    random images; None if the fully connected network is too large to be built."""
+    """A network and its convolutions as matrices. `difference`: the largest one between the outputs of both for random
+    images; None if the fully connected network is too large to be built."""
 
     plan: Plan
     layers: tuple[DenseLayer, ...]

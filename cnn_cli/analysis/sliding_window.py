@@ -20,8 +20,8 @@ Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, edges
 class Window:
     """Sizes are (rows, columns) in pixels; `start` is the first pixel of the window of cell (0, 0).
 
-    `field` is the receptive field; the window is the part of it inside the classifier's input.
-    `padded`: the layers that pad; `global_layers`: those that depend on the whole image, however large it is.
+    `field` is the receptive field; the window is the part of it inside the classifier's input. `padded`: the layers
+    that pad; `global_layers`: those that depend on the whole image, however large it is.
     """
 
     input: tuple[int, int]

@@ -32,9 +32,8 @@ def compare_command(
 ) -> None:
     """Compare trained networks on the same images, with significance tests.
 
-    Reports the difference with its confidence interval and McNemar's exact test (mIoU, AP: a bootstrap; seeds:
-    Welch's t test), and the settings that differ. Draws learning curves, and the images that only one network gets
-    right.
+    Reports the difference with its confidence interval and McNemar's exact test (mIoU, AP: a bootstrap; seeds: Welch's
+    t test), and the settings that differ. Draws learning curves, and the images that only one network gets right.
     """
     from cnn_cli.checkpoints.checkpoint import load_trained
     from cnn_cli.checkpoints.run_folder import find_run

@@ -20,8 +20,7 @@ Completion = Callable[[typer.Context, str], list[str]]
 
 def complete_from(names: Callable[[typer.Context], Iterable[str]]) -> Completion:
     """Complete from the names that a function returns, or from none if a file cannot be read, since nobody would see
-    the
-    error."""
+    the error."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         try:

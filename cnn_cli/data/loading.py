@@ -32,9 +32,8 @@ def load_dataset(
     not opened yet.
 
     task: which targets, if a data set has several kinds, such as masks and boxes. annotations: the format of the boxes,
-    or the folder of the masks, if a folder has several.
-    UsageError for a name that is neither, and for annotations of a named data set; CnnError for a named data set that
-    cannot be downloaded.
+    or the folder of the masks, if a folder has several. UsageError for a name that is neither, and for annotations of a
+    named data set; CnnError for a named data set that cannot be downloaded.
     """
     if name in DATASETS:
         if annotations:

@@ -210,8 +210,7 @@ def show_robustness(
 
 def draw_examples(examples: AdversarialExamples, title: str, provenance: str) -> Page:
     """A row per image and epsilon: the image, the magnified difference, the adversarial example; for a dense network
-    also
-    the pixels with another prediction."""
+    also the pixels with another prediction."""
     inputs, target = examples.inputs, examples.attack.target
     color, dense = inputs.pixels.shape[1] == 3, examples.results[0].dense
     captions = inputs.captions(examples.classes)

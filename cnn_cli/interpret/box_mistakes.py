@@ -80,8 +80,7 @@ class BoxMistakes:
     @cached_property
     def mistakes(self) -> list[dict[str, Any]]:
         """All errors: the false detections, highest score first, then the missed objects, by image. Boxes are in pixels
-        of
-        the original images."""
+        of the original images."""
         o, classes = self.outcomes, self.outcomes.images.classes
         detected, true, errors = o.detections, o.objects, o.classified
         false = np.flatnonzero(errors.kinds > 0)

@@ -123,8 +123,8 @@ def predict_boxes(
 ) -> BoxPredictions:
     """Detect and write, image by image: `NAME-boxes.png` and `NAME.txt` (YOLO), then the sheet.
 
-    target: the folder; by default `predictions/` in the run folder. UsageError as in `stream_images`.
-    Unreadable images in folders are skipped; CnnError for one that is named itself.
+    target: the folder; by default `predictions/` in the run folder. UsageError as in `stream_images`. Unreadable images
+    in folders are skipped; CnnError for one that is named itself.
     """
     if not 0 <= least_score <= 1:
         raise UsageError(f"--min-score must be from 0 to 1, not {least_score:g}")

@@ -37,8 +37,7 @@ class BoxScores(Scores):
 @dataclass(frozen=True)
 class ChosenBox:
     """A detected box: its number by descending score, its class and score, x0, y0, x1, y1 in pixels of the network's
-    input,
-    and the index of its cell, below P."""
+    input, and the index of its cell, below P."""
 
     number: int
     label: int

@@ -106,8 +106,8 @@ def predict_masks(
 ) -> MaskPredictions:
     """Predict and write, image by image: `NAME-mask.png` and `NAME-overlay.png`, then the sheet.
 
-    target: the folder; by default `predictions/` in the run folder. UsageError as in `stream_images`.
-    Unreadable images in folders are skipped; CnnError for one that is named itself.
+    target: the folder; by default `predictions/` in the run folder. UsageError as in `stream_images`. Unreadable images
+    in folders are skipped; CnnError for one that is named itself.
     """
     classes = class_names(loaded)
     task = segmentation_task(loaded.plan, classes)

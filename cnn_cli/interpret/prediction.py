@@ -135,8 +135,8 @@ def predict_images(
 ) -> Predictions:
     """The `top` most probable classes of each image. Any number of images; only a few are in memory.
 
-    Unreadable images in folders are skipped; CnnError if none can be read, or for one that is named itself.
-    UsageError for a network whose outputs are not class scores.
+    Unreadable images in folders are skipped; CnnError if none can be read, or for one that is named itself. UsageError
+    for a network whose outputs are not class scores.
     """
     if top < 1:
         raise UsageError(f"--top {top}: must be 1 or more")

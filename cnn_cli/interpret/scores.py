@@ -173,8 +173,7 @@ class Prediction:
 
 def predicted(scores: Tensor, classes: tuple[str, ...], temperature: float = 1.0) -> Prediction:
     """(K,) scores of one image → the class with the highest score; for (K, H, W) the main class and its mean
-    probability
-    in the region where it is predicted.
+    probability in the region where it is predicted.
 
     temperature: of calibrated probabilities.
     """

@@ -36,8 +36,8 @@ def list_items(
 ) -> Iterator[tuple[Node | None, Scope]]:
     """The items of a list, repeats written out: copies of `{repeat: N, layers: [a, b]}` become a, b, a, b, …
 
-    `arrives` returns the output of the previous item, as N may depend on its size.
-    None if the number of copies is unknown, which makes the shape of the next item unknown too.
+    `arrives` returns the output of the previous item, as N may depend on its size. None if the number of copies is
+    unknown, which makes the shape of the next item unknown too.
     """
     for item in node.value:
         parts = item.value if isinstance(item.value, dict) else {}

@@ -17,9 +17,9 @@ def build(
 ) -> nn.Module:
     """The network by its name, `FILE.yaml` or `FILE.yaml:NAME`, with fresh weights; `build("resnet50", classes=10)`.
 
-    It maps (N, channels, height, width) to the output of the spec's last layer. The weights are drawn from
-    PyTorch's global generator in the order of the spec: after `torch.manual_seed(s)` they equal those of the same
-    layers written by hand. UsageError for an unknown name or argument, SpecError for a spec with mistakes.
+    It maps (N, channels, height, width) to the output of the spec's last layer. The weights are drawn from PyTorch's
+    global generator in the order of the spec: after `torch.manual_seed(s)` they equal those of the same layers written
+    by hand. UsageError for an unknown name or argument, SpecError for a spec with mistakes.
     """
     return build_plan(find(network, models=models, args=args, input=input))
 

@@ -76,8 +76,7 @@ def _free_place(
     corners: Sequence[int], size: tuple[int, int], canvas: tuple[int, int], taken: Sequence[_Area]
 ) -> tuple[int, int] | None:
     """A place for a label of this size (width, height) at a box: above or inside its upper or lower edge, at the left
-    or
-    right; None if the label would overlap others in all of them."""
+    or right; None if the label would overlap others in all of them."""
     (x0, y0, x1, y1), (wide, high) = corners, size
     for y in (y0 - high, y0, y1 - high, y1):
         for x in (x0, x1 - wide):

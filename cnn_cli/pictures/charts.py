@@ -175,8 +175,7 @@ def _text(x: float, y: float, text: str, anchor: str) -> Html:
 
 def reliability_chart(title: str, rows: Sequence[Mapping[str, Any]], show: Show) -> Html:
     """A reliability diagram of bins (`low`, `high`, `n`, `confidence`, `accuracy`): bars of accuracy against the
-    diagonal of
-    perfect calibration, and the share of images in each bin below."""
+    diagonal of perfect calibration, and the share of images in each bin below."""
     full, total = [row for row in rows if row["n"]], sum(row["n"] for row in rows) or 1
     x_axis, y_axis = Axis(0, 1, _LEFT, _RIGHT), Axis(0, 1, _BOTTOM, _TOP)
     parts = [_grid(x_axis, y_axis, "confidence: probability of the predicted class", "{:.0%}".format, "{:.0%}".format)]

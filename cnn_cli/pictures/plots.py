@@ -93,10 +93,10 @@ def learning_curves(
 ) -> None:
     """Loss, metric (a fraction, shown in percent) and learning rate over the epochs, a line per measured split.
 
-    `history` holds the rows of metrics.jsonl: `epoch`, `train_loss`, `train_accuracy`, `val_loss`, …, `lr`; values
-    that are None, missing or not finite are skipped. `best_epoch` is marked. `training_only` names the terms that only
-    the training loss has (`mixup`): then it is dashed, beside `train_plain_loss`, which is comparable.
-    CnnError if no epoch was finished or the file cannot be written.
+    `history` holds the rows of metrics.jsonl: `epoch`, `train_loss`, `train_accuracy`, `val_loss`, …, `lr`; values that
+    are None, missing or not finite are skipped. `best_epoch` is marked. `training_only` names the terms that only the
+    training loss has (`mixup`): then it is dashed, beside `train_plain_loss`, which is comparable. CnnError if no epoch
+    was finished or the file cannot be written.
     """
     if not history:
         raise CnnError("no epoch was finished, so there are no learning curves to draw")

@@ -16,8 +16,7 @@ def reliability_diagram(
     counted: str = "images",
 ) -> None:
     """A diagram per entry: bins (`low`, `high`, `n`, `confidence`, `accuracy`) as bars of accuracy, above a histogram
-    of its
-    images or pixels (`counted`). `errors` are the expected calibration errors. CnnError if the file cannot be
+    of its images or pixels (`counted`). `errors` are the expected calibration errors. CnnError if the file cannot be
     written."""
     with saved_figure(path, 1 + 4.6 * len(diagrams), 5.4, title) as figure:
         axes = figure.subplots(2, len(diagrams), squeeze=False, sharex=True, height_ratios=[4, 1])

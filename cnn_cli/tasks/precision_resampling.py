@@ -9,8 +9,8 @@ FIGURES = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}  # the I
 
 
 def weighted_precision(matches: Matches, weights: Array) -> Array:
-    """(r, images) integers, how often each image is drawn → (r, thresholds), the mean over the classes that occur;
-    NaN if there are none."""
+    """(r, images) integers, how often each image is drawn → (r, thresholds), the mean over the classes that occur; NaN
+    if there are none."""
     classes = np.unique(matches.object_labels)
     total, occur = np.zeros((len(weights), len(THRESHOLDS))), np.zeros(len(weights), np.int64)
     for label in classes:

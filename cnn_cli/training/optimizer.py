@@ -34,8 +34,8 @@ _BUFFERS = {
 class Group:
     """Parameters with the same settings. `lr` is the setting, `rate` the scheduled learning rate of this step.
 
-    `epochs`: the number of epochs for which they are trained, None for all.
-    `buffers`: by name, a tensor for each parameter; `steps` counts the steps of each parameter.
+    `epochs`: the number of epochs for which they are trained, None for all. `buffers`: by name, a tensor for each
+    parameter; `steps` counts the steps of each parameter.
     """
 
     optimizer: str
