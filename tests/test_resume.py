@@ -73,7 +73,7 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
     asked = small.request(tmp_path)
     run_module.resume(asked, run)
     assert {p.name: p.read_bytes() for p in run.iterdir()} == before
-    assert asked.say.__self__ == [f"{run} is finished (1 epochs); train longer with --epochs N"]  # type: ignore[attr-defined]
+    assert asked.say.__self__ == [f"{run} is finished (1 epoch); train longer with --epochs N"]  # type: ignore[attr-defined]
 
 
 def test_a_run_that_went_on_is_not_finished_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
