@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cnn_cli.checkpoints import checkpoint
-from cnn_cli.errors import UsageError
+from cnn_cli.errors import StoppedError, UsageError
 from cnn_cli.pictures import plots
 from cnn_cli.training import preparation
 from cnn_cli.training import run as run_module
@@ -136,3 +136,12 @@ def test_no_images_are_in_memory_while_pictures_are_drawn(
     monkeypatch.setattr(plots, "learning_curves", lambda *_: alive.append(sum(ref() is not None for ref in images)))
     (small.resume if resumed else small.begin)(tmp_path, epochs=1, val_fraction=0.2)
     assert len(images) == 5 and alive == [0]
+
+
+def test_a_signal_while_pictures_are_drawn_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "confusion_picture", lambda *_, **__: small.interrupt())
+        with pytest.raises(StoppedError, match=r"(?s)training is complete, .*\nresume with: cnn train"):
+            small.begin(tmp_path, epochs=1)
+    run = small.resume(tmp_path)
+    assert all((run / name).is_file() for name in ("confusion_matrix.png", "reliability.png", "curves.png"))
