@@ -113,6 +113,7 @@ def without_pictures(patch: pytest.MonkeyPatch) -> None:
     """Empty files for the pictures of a run: drawing them takes half a second each."""
     patch.setattr(plots, "learning_curves", lambda history, path, title, *details: path.touch())
     patch.setattr(reliability_plot, "reliability_diagram", lambda diagrams, errors, path, title, *rest: path.touch())
+    patch.setattr(plots, "precision_recall_picture", lambda recalls, curves, path, title: path.touch())
     patch.setattr(plots, "confusion_picture", lambda matrix, names, path, title, **details: path.touch())
 
 

@@ -52,16 +52,16 @@ def test_two_and_three_processes_weigh_by_objects(tmp_path: Path, monkeypatch: p
             assert own == pytest.approx(other, abs=1e-6)
 
 
-def test_a_run_stopped_in_the_middle_ends_with_the_same_weights(workspace: Path) -> None:
-    data = boxes(workspace)
-    whole = small.begin(workspace, "whole", SPEC, data=data, epochs=3)
+def test_a_run_stopped_in_the_middle_ends_with_the_same_weights(quick: Path) -> None:
+    data = boxes(quick)
+    whole = small.begin(quick, "whole", SPEC, data=data, epochs=3)
 
     def stop() -> None:
         raise KeyboardInterrupt
 
     with small.at_step(6, stop), pytest.raises(KeyboardInterrupt):
-        small.begin(workspace, "half", SPEC, data=data, epochs=3)
-    half = small.resume(workspace, "half", SPEC)
+        small.begin(quick, "half", SPEC, data=data, epochs=3)
+    half = small.resume(quick, "half", SPEC)
     own, other = (small.last(run)["network"] for run in (whole, half))
     assert list(own) == list(other) and all(torch.equal(own[name], other[name]) for name in own)
     rows = [small.last(run)["history"] for run in (whole, half)]

@@ -21,6 +21,7 @@ from cnn_cli.data.loading import load_dataset
 from cnn_cli.data.preparation import ImageStream, PreparedData, prepare
 from cnn_cli.data.preprocessing import Preprocessing
 
+pytestmark = pytest.mark.usefixtures("quick")
 CPU, HOW = torch.device("cpu"), Preprocessing((3, 6, 8))
 COUNT, SIZE = 12, 3 * 6 * 8
 

@@ -130,9 +130,9 @@ def seg_of_googlenet(folder: Path) -> str:
     return str(folder / "g.yaml")
 
 
-def test_a_run_carries_the_whole_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("quick")
+def test_a_run_carries_the_whole_spec(tmp_path: Path) -> None:
     """A checkpoint is used where the network that was its part is another one by now."""
-    monkeypatch.chdir(tmp_path)
     own = "  layers: {layer1: {Conv2d: {out_channels: 3, kernel_size: 3}}, fc: Flatten}"
     spec = f"{CLASSIFIER.replace('[3, 32, 32]', '[1, 8, 8]')}resnet18:\n  input: [1, 8, 8]\n{own}\n"
     asked = request(tmp_path, spec=spec)
@@ -144,8 +144,8 @@ def test_a_run_carries_the_whole_spec(tmp_path: Path, monkeypatch: pytest.Monkey
     assert cnn_cli.load(folder)(torch.rand(1, 1, 8, 8)).shape == (1, 10)
 
 
+@pytest.mark.usefixtures("quick")
 def test_weights_of_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
     file = publish(monkeypatch, tmp_path, "resnet18")
     state = drawn("resnet18").state_dict()
     for source in ("torchvision", str(file)):
