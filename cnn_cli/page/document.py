@@ -98,7 +98,7 @@ def _html(loaded: LoadedNetwork, content: dict[str, Any]) -> str:
     plan = loaded.plan
     source = provenance(loaded).partition(" (")[0]  # without the path, since the file may be shared
     source += ", so its predictions are random" * (source == "untrained")
-    facts = f"{plan.params:,} parameters, {format_count(plan.macs, 'MACs')} for an image; {source}"
+    facts = f"{plan.params:,} parameters, {format_count(plan.macs, 'MACs')} per image; {source}"
     parts = {
         "title": escape(plan.network),
         "description": escape(plan.description),

@@ -122,7 +122,7 @@ def _state_notes(folder: Path) -> list[str]:
     run = next(iter(list_runs(folder).runs), None)
     if run is None or run.state == "finished":
         return []
-    done = f"{run.epochs} of {run.total} epochs"
+    done = f"{run.epochs} of {run.total} epoch{'s' * (run.total != 1)}"
     if run.state == "running":
         return [f"This run is in progress: {done} are complete. The report shows its best weights so far."]
     if run.state == "diverged":

@@ -88,5 +88,6 @@ def resumed_settings(saved: Mapping[str, Any], request: Request, run: Path, step
         raise UsageError(f"{text}\nleave these out, or start a new run")
     changed = {n: requested[n] for n in free if requested[n].value != current[n]}
     if "epochs" in changed and settings["schedule"].value in ("cosine", "onecycle", "linear", "triangular") and steps:
-        request.say(f"the {settings['schedule'].value} schedule now spans {changed['epochs'].value} epochs")
+        total = changed["epochs"].value
+        request.say(f"the {settings['schedule'].value} schedule now spans {total} epoch{'s' * (total != 1)}")
     return settings | changed
