@@ -98,7 +98,7 @@ def test_runs_on_the_same_images(
         score = next(row["score"] for row in facts["runs"] if row["name"] == f"{name}/")
         assert score == pytest.approx(1 - len(wrong[name]) / mistakes["n"])
     same, other = facts["comparisons"]
-    assert not same["different"] and "A and B cannot be told apart on 360 images" in same["verdict"]
+    assert not same["different"] and "no significant difference between A and B on 360 images" in same["verdict"]
     assert other["different"] and "A is better than C on 360 images" in other["verdict"]
     assert set(other["indices_a"]) == wrong["poor"] - wrong["first"] and other["only_a"] == len(other["indices_a"])
     assert set(other["indices_b"]) == wrong["first"] - wrong["poor"]

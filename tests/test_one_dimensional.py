@@ -87,7 +87,7 @@ def test_explanations() -> None:
         "r + (w − 1)·j",
         "r = 9, window w = 3, jump j = 4",
         "9 + (3 − 1)·4 = 17",
-        "17 values, stride (jump) 4, offset -4",
+        "17 values, stride (jump) 4, offset −4",
     )
     assert never_used(plan)[0] == "The last 2 values of the 203 input reach no output."
 

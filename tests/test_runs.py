@@ -224,3 +224,15 @@ def test_fractional_epochs_are_shown_and_settings_that_are_off_are_left_out(
     assert rows["runs/b"]["settings"]["groups"] == [{"parameters": ["*.bias"], "lr": 0.1}]
     assert cnn("runs") == 0
     assert "0.5/0.5" in capsys.readouterr().out
+
+
+def test_settings_at_their_defaults_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run, shift, source in (("a", 0, "default"), ("b", 2, "option")):
+        (folder := Path("runs", run)).mkdir(parents=True)
+        setting = f"  shift: {{value: {shift}, source: {source}}}\n"
+        (folder / "config.yaml").write_text(f"network: n\nsettings:\n{setting}spec: {{}}\n")
+    assert cnn("runs", "--csv") == 0
+    assert [row["settings"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == ["", "shift 2"]

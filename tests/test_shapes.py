@@ -121,7 +121,7 @@ def test_the_example_of_the_textbook() -> None:
         "r + (w − 1)·j",
         "r = 1, window w = 3, jump j = 1",
         "1 + (3 − 1)·1 = 3",
-        "3x3 pixels, stride (jump) 2, offset -1",
+        "3x3 pixels, stride (jump) 2, offset −1",
     )
 
 

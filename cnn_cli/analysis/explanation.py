@@ -127,7 +127,7 @@ def _receptive_field(plan: Plan, layer: Layer, seen: dict[str, Sight]) -> tuple[
     if None not in now.stride:
         one = dict.fromkeys(_fraction(n) for n in now.stride)
         stride = f", stride (jump) {'x'.join(one)}{' on average' if now.average else ''}"
-    offset = "x".join(str(n) for n in dict.fromkeys(now.offset))
+    offset = "x".join(f"{n}".replace("-", "−") for n in dict.fromkeys(now.offset))
     unit = "pixels" if len(now.size) == 2 else "values"
     return (*(_growth(layer, before, now) if before else ()), f"{sizes(now.size)} {unit}{stride}, offset {offset}")
 

@@ -24,7 +24,8 @@ _ENTRY = re.compile(r"^  (\w+):(.*(?:\n {3}.*)*)", re.M)
 _SCALAR = re.compile(r" \{value: (.*), source: \w+\}|\n    value: (.*)\n    source: \w+")
 _LINE = re.compile(r"^(network|started): (.*)$", re.M)
 _ARGS = re.compile(r"^args: (.*(?:\n .*)*)", re.M)
-_CHOSEN = re.compile(r"^  (\w+):(?:.*\n {3})*.*source: (?:option|CNN_\w+)\b", re.M)
+_SOURCE = re.compile(r"^  (\w+):(?:.*\n {3})*.*source: (\w+)", re.M)
+_INHERITED = ("spec", "default", "weights")
 _APART = ("data", "epochs", "seed")
 _SORTS = ("name", "score", "epochs", "time", "started")
 
@@ -33,7 +34,7 @@ _SORTS = ("name", "score", "epochs", "time", "started")
 class Run:
     """A run, or several that differ only in their seed: `settings` as text, and the metrics of the best epoch and test.
 
-    args: those of --set. chosen: the settings from options and variables, not from the spec or a default.
+    args: those of --set. sources: where each setting comes from, such as `option`, `spec` or `default`.
     state: finished, running, interrupted or diverged. seconds: of training, without the start-up.
     """
 
@@ -49,7 +50,7 @@ class Run:
     seconds: float
     started: str
     args: dict[str, str] = field(default_factory=dict)
-    chosen: frozenset[str] = frozenset()
+    sources: dict[str, str] = field(default_factory=dict)
     seeds: int = 1
     spread: float | None = None
 
@@ -74,7 +75,7 @@ class Run:
         return None if value in ("null", "[]") else _shown(value)
 
     def document(self) -> dict[str, Any]:
-        facts = {k: v for k, v in vars(self).items() if k not in ("path", "spread", "chosen")}
+        facts = {k: v for k, v in vars(self).items() if k not in ("path", "spread", "sources")}
         facts["settings"] = {name: _plain(value) for name, value in self.settings.items()}
         return {"run": str(self.path), **facts, "total_epochs": self.total, "standard_deviation": self.spread}
 
@@ -106,12 +107,16 @@ class RunList:
 
     @property
     def varied(self) -> list[list[str]]:
-        """For each run the settings that differ between the runs of its network, and those chosen that differ from
-        another network's; the data set and the seed are shown elsewhere, epochs in a column."""
+        """For each run the settings that differ between the runs of its network, and those given that differ from
+        another network's. Not at their defaults; the data set and the seed are shown elsewhere, epochs in a column."""
         everywhere = _varied(self.runs)
         networks = {run.network for run in self.runs}
         own = {name: set(_varied([run for run in self.runs if run.network == name])) for name in networks}
-        return [[n for n in everywhere if n in own[run.network] or n in run.chosen] for run in self.runs]
+        sources = [{n: run.sources.get(n, "option") for n in everywhere} for run in self.runs]
+        return [
+            [n for n in everywhere if source[n] != "default" and (n in own[run.network] or source[n] not in _INHERITED)]
+            for run, source in zip(self.runs, sources, strict=True)
+        ]
 
     def document(self) -> list[dict[str, Any]]:
         return [run.document() for run in self.runs]
@@ -242,7 +247,7 @@ def _read(path: Path) -> Run:
         seconds=sum(row.get("seconds") or 0.0 for row in history),
         started=facts.get("started", "").strip("'"),
         args={str(name): str(value) for name, value in given.items()},
-        chosen=frozenset((*_CHOSEN.findall(block[1] if block else ""), *given)),
+        sources=dict(_SOURCE.findall(block[1] if block else "")),
     )
 
 

@@ -20,7 +20,7 @@ from cnn_cli.interpret.box_scores import BoxScores, choose_box, layer_before
 from cnn_cli.interpret.feature_maps import Maps, default_layers, maps_of
 from cnn_cli.interpret.inputs import Inputs
 from cnn_cli.interpret.pictured import CPU, Target, network_facts, provenance, restored
-from cnn_cli.interpret.scores import Scores, class_names, probabilities
+from cnn_cli.interpret.scores import Scores, class_names, probabilities, scores_by
 from cnn_cli.pictures import image
 from cnn_cli.pictures.fonts import font
 from cnn_cli.pictures.grid import picture
@@ -287,4 +287,4 @@ def _prediction(loaded: LoadedNetwork, network: nn.Module, pixels: Tensor, label
     plan = loaded.plan
     if not loaded.weights or plan.named_outputs or len(plan.output) != 1 or max(2, plan.output[0]) != len(classes):
         return None
-    return prediction_panel(Scores(network, loaded.plan), pixels, classes, label)
+    return prediction_panel(scores_by(network, loaded), pixels, classes, label)

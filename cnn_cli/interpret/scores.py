@@ -75,7 +75,12 @@ class Scores(nn.Module):
 
 def scores_of(loaded: LoadedNetwork) -> Scores:
     """The scores of a loaded network, in evaluation mode on the CPU; CnnError if a weight is not finite."""
-    scores = Scores(finite_network(loaded), loaded.plan).eval()
+    return scores_by(finite_network(loaded), loaded).eval()
+
+
+def scores_by(network: nn.Module, loaded: LoadedNetwork) -> Scores:
+    """The scores that a network made of `loaded` computes."""
+    scores = Scores(network, loaded.plan)
     if loaded.metadata and loaded.metadata.temperature is not None:
         scores.temperature = loaded.metadata.temperature
     return scores

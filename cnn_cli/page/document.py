@@ -98,6 +98,8 @@ def _html(loaded: LoadedNetwork, content: dict[str, Any]) -> str:
     plan = loaded.plan
     source = provenance(loaded).partition(" (")[0]  # without the path, since the file may be shared
     source += ", so its predictions are random" * (source == "untrained")
+    if loaded.metadata and loaded.metadata.temperature is not None:
+        source += "; probabilities are not calibrated here"
     facts = f"{plan.params:,} parameters, {format_count(plan.macs, 'MACs')} per image; {source}"
     parts = {
         "title": escape(plan.network),

@@ -122,11 +122,8 @@ def run_sections(facts: RunFacts, album: Album) -> list[Section]:
 
 def _lead(facts: RunFacts) -> Html:
     epoch = facts.loaded.metadata.facts.get("epoch") if facts.loaded.metadata else None
-    words = [
-        f"Run {facts.name}",
-        facts.run.state,
-        f"{facts.run.epochs} of {facts.run.total} epoch{'s' * (facts.run.total != 1)}",
-    ]
+    epochs = f"{facts.run.epochs} of {facts.run.total} epoch{'s' * (facts.run.total != 1)}"
+    words = [f"Run {facts.name}", facts.run.state, epochs]
     if epoch:
         words.append(f"weights of epoch {epoch}")
     return join(" · ".join(words))

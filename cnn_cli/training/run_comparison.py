@@ -89,7 +89,7 @@ class RunComparison:
         if len(first.runs) > 1:
             where = f"with {len(first.runs)} and {counted(len(other.runs), 'seed')} {where}"
         if not self.is_different(difference):
-            return f"{first.letter} and {other.letter} cannot be told apart {where}: {figures}"
+            return f"no significant difference between {first.letter} and {other.letter} {where}: {figures}"
         better, worse = (other, first) if difference.value > 0 else (first, other)
         return f"{better.letter} is better than {worse.letter} {where}: {figures}"
 
