@@ -71,7 +71,7 @@ class DataCheck:
 
     def facts(self) -> list[str]:
         """What was checked, in lines."""
-        splits = ", ".join(f"{n:,} in {name}" for name, n in self.splits.items())
+        splits = ", ".join(f"{n:,}{f' in {name}' * (name != 'all')}" for name, n in self.splits.items())
         ends = [f"{width}x{height}" for width, height in self.sizes[:1] + self.sizes[-1:]]
         sizes = f"from {ends[0]} to {ends[-1]} pixels" if len(self.sizes) > 1 else f"{''.join(ends[:1])} pixels"
         modes = ", ".join(f"{n:,} {mode}" for mode, n in self.modes.items())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnn_cli.data.dataset import CLASSIFICATION
-from cnn_cli.tables import Column, Table, percent, render, side_by_side
+from cnn_cli.tables import Column, Table, percent, render, side_by_side, wrapped
 from cnn_cli.tasks.base import Draw, largest_confusions
 from cnn_cli.tasks.calibration import Calibration, read_calibration
 from cnn_cli.tasks.uncertainty import LEVEL, Array, bootstrap_matrix, show, wilson
@@ -86,7 +86,7 @@ class ClassificationResult:
     def _evidence(self) -> list[str]:
         """The interval of the accuracy, and the calibration error."""
         lines = [f"95% interval of the accuracy: {show(self.intervals['accuracy'])}"]
-        lines += [self.calibration.text()] if self.calibration else []
+        lines += [wrapped(self.calibration.text())] if self.calibration else []
         return lines
 
     def table(self) -> Table:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cnn_cli.data.masks import VOID
 from cnn_cli.distributed.world import World
-from cnn_cli.tables import Column, Table, percent, render, side_by_side
+from cnn_cli.tables import Column, Table, percent, render, side_by_side, wrapped
 from cnn_cli.tasks.base import Draw, largest_confusions, sum_type
 from cnn_cli.tasks.calibration import Calibration, calibration_of, no_bins, read_calibration
 from cnn_cli.tasks.uncertainty import LEVEL, Array, percentiles, resample, show
@@ -169,7 +169,7 @@ class SegmentationResult:
         if self.intervals:
             parts[1:1] = [f"95% interval of the mIoU: {show(self.intervals['miou'])}"]
         if self.calibration:
-            parts.insert(1 + bool(self.intervals), f"{self.calibration.text()}, over pixels")
+            parts.insert(1 + bool(self.intervals), wrapped(f"{self.calibration.text()}, over pixels"))
         if self.original_size:
             parts += ["", "evaluated at the original mask sizes"]
         if absent := d["absent_classes"]:
