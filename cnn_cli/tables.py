@@ -15,6 +15,9 @@ from unicodedata import combining, east_asian_width
 _NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|-inf", re.I)
 
 
+TableRow = dict[str, Any]  # by the keys of the columns
+
+
 @dataclass(frozen=True)
 class Column:
     """A column: the key of its values in the rows, its title, and whether it holds numbers or text that may be wrapped.
@@ -39,8 +42,8 @@ class Table:
     """Columns and rows; `total` is a last row under a rule. Missing values are empty cells."""
 
     columns: tuple[Column, ...]
-    rows: Sequence[dict[str, Any]]
-    total: dict[str, Any] | None = None
+    rows: Sequence[TableRow]
+    total: TableRow | None = None
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from cnn_cli.analysis.rows import Row, layer_rows, totals
 from cnn_cli.analysis.summary import Setup, estimates
 from cnn_cli.language.plan import Plan
 from cnn_cli.layers import sizes
-from cnn_cli.tables import Column, Table, counted, format_bytes, format_count, render
+from cnn_cli.tables import Column, Table, TableRow, counted, format_bytes, format_count, render
 
 SAME, CHANGED, ADDED, REMOVED = "same", "changed", "added", "removed"
 _MARKS = {SAME: "=", CHANGED: "~", ADDED: "+", REMOVED: "−"}
@@ -78,7 +78,7 @@ class Comparison:
 
     def table(self) -> Table:
         """The rows that differ; equal rows in between are one line that counts them."""
-        lines: list[dict[str, Any]] = []
+        lines: list[TableRow] = []
         for equal, group in groupby(self.pairs, lambda pair: pair.change == SAME):
             pairs = list(group)
             lines += [{"layer": counted(len(pairs), "equal layer")}] if equal else [_line(pair) for pair in pairs]
@@ -177,7 +177,7 @@ def _by_name(row: Row) -> Any:
     return id(row) if numbered else (row.name, row.text)
 
 
-def _line(pair: Pair) -> dict[str, Any]:
+def _line(pair: Pair) -> TableRow:
     a, b = pair.before, pair.after
     row = b or a
     assert row is not None

@@ -15,7 +15,7 @@ from cnn_cli.language.expansion import expand as expand
 from cnn_cli.language.input_hint import is_flat, with_side
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import Shape, ShapeError, SizeOf, sizes
-from cnn_cli.tables import Column, Table, format_count, render
+from cnn_cli.tables import Column, Table, TableRow, format_count, render
 
 SECONDS = 2  # of CPU time, that a search may take
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -74,7 +74,7 @@ class InputSizes:
         ]
         return "\n".join(lines)
 
-    def _line(self, plan: Plan) -> dict[str, Any]:
+    def _line(self, plan: Plan) -> TableRow:
         if plan.errors:
             problem = plan.errors[0]
             where = problem.where.removeprefix(f"{plan.network}, ").removeprefix("layers.")

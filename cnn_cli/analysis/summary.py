@@ -12,7 +12,7 @@ from cnn_cli.language.freezing import freeze_patterns, trainable_params
 from cnn_cli.language.plan import Plan
 from cnn_cli.layers import sizes
 from cnn_cli.settings import SETTINGS
-from cnn_cli.tables import Column, Table, format_bytes, format_count, render, wrapped
+from cnn_cli.tables import Column, Table, TableRow, format_bytes, format_count, render, wrapped
 
 if TYPE_CHECKING:  # its module loads torch
     from cnn_cli.analysis.timing import Timing
@@ -134,7 +134,7 @@ class Summary:
         summed = any(key in bottom for key in keys[1:])
         return Table(tuple(COLUMNS[key] for key in keys), lines, bottom | {keys[0]: "total"} if summed else None)
 
-    def _line(self, row: Row, previous: Row | None) -> dict[str, Any]:
+    def _line(self, row: Row, previous: Row | None) -> TableRow:
         """The cells of a row; `layer` says where its inputs come from, unless that is the previous row."""
         reads, layer = row.reads, row.text
         inputs = ", ".join(relative(name, row.name) for name in reads)

@@ -19,6 +19,8 @@ CURVES = "curves.png"  # the last file of a run: if it exists, the run is finish
 DIVERGED = "diverged.txt"  # why training diverged; removed when the run is resumed
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
+LogRow = dict[str, Any]  # `epoch`, `lr`, `seconds`, and figures such as `train_loss` and `val_accuracy`
+
 
 def find_run(name: str, models: Sequence[Path] = ()) -> str:
     """`runs/NAME` if NAME is the name of a run in ./runs, and neither a path nor a network; else NAME itself."""
@@ -51,7 +53,7 @@ def newest_run(network: str, file: str) -> Path | None:
     return max(runs, key=lambda p: number_of(p, network), default=None)
 
 
-def read_log(run: Path) -> tuple[list[dict[str, Any]], int]:
+def read_log(run: Path) -> tuple[list[LogRow], int]:
     """The rows of a run's log, one per epoch, and the number of damaged lines, which are skipped."""
     rows, damaged = [], 0
     lines = (run / LOG).read_text(encoding="utf-8", errors="replace").splitlines() if (run / LOG).is_file() else []

@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from cnn_cli.checkpoints.run_folder import CONFIG, CURVES, DIVERGED, RUNS, read_log
+from cnn_cli.checkpoints.run_folder import CONFIG, CURVES, DIVERGED, RUNS, LogRow, read_log
 from cnn_cli.errors import CnnError, UsageError, closest, enumerated
 from cnn_cli.files import is_locked
-from cnn_cli.tables import Column, Table, metric_title, percent, render, wrapped
+from cnn_cli.tables import Column, Table, TableRow, metric_title, percent, render, wrapped
 
 _SETTINGS = re.compile(r"^settings:\n((?: .*\n?)*)", re.M)
 _ENTRY = re.compile(r"^  (\w+):(.*(?:\n {3}.*)*)", re.M)
@@ -79,7 +79,7 @@ class Run:
         facts["settings"] = {name: _plain(value) for name, value in self.settings.items()}
         return {"run": str(self.path), **facts, "total_epochs": self.total, "standard_deviation": self.spread}
 
-    def cells(self, varied: Sequence[str]) -> dict[str, Any]:
+    def cells(self, varied: Sequence[str]) -> TableRow:
         differing = [f"{k.replace('_', ' ')} {v}" for k in varied if (v := self.setting(k)) is not None]
         return {
             "run": self.path.name if self.path.parent == RUNS else str(self.path),
@@ -251,7 +251,7 @@ def _read(path: Path) -> Run:
     )
 
 
-def _rank(row: dict[str, Any], metric: str) -> tuple[bool, float, float]:
+def _rank(row: LogRow, metric: str) -> tuple[bool, float, float]:
     """The rank of an epoch as in training: by the metric, then by the loss; without a finite loss it is last."""
     loss = row.get("val_loss")
     return loss is not None, row.get(f"val_{metric}") or 0.0, -(loss or 0.0)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnn_cli.data.boxes import CROWD, DIFFICULT, are_boxes, box_rows, class_counts
 from cnn_cli.data.dataset import Dataset
-from cnn_cli.tables import percent
+from cnn_cli.tables import TableRow, percent
 
 _SIDES = (32, 96)  # of squares in pixels: COCO's borders between small, medium and large boxes
 
@@ -73,7 +73,7 @@ def box_figures(dataset: Dataset) -> BoxFigures:
     )
 
 
-def boxes_per_class(dataset: Dataset) -> list[dict[str, Any]]:
+def boxes_per_class(dataset: Dataset) -> list[TableRow]:
     """For each class its images, its boxes, and its boxes in each split."""
     k = len(dataset.classes)
     counts = {n: class_counts(s.targets, k) for n, s in dataset.splits.items() if are_boxes(s.targets)}

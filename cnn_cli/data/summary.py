@@ -12,7 +12,7 @@ from cnn_cli.data.box_summary import box_figures, boxes_per_class
 from cnn_cli.data.dataset import CLASSIFICATION, DETECTION, SEGMENTATION, Dataset, Split
 from cnn_cli.data.masks import VOID, are_masks, pixel_counts
 from cnn_cli.data.preparation import sample_shapes
-from cnn_cli.tables import Column, Table, counted, percent, render
+from cnn_cli.tables import Column, Table, TableRow, counted, percent, render
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class BoxErrorReport:
         columns = (Column("image", "image", wraps=True), Column("fault", "annotation error", wraps=True))
         return Table(columns, self._rows())
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self) -> list[TableRow]:
         return [{"image": str(error.image) if error.image else None, "fault": error.text} for error in self.errors]
 
 
@@ -88,7 +88,7 @@ class DataSummary:
             ]
         return Table(tuple(columns), self.class_figures())
 
-    def class_figures(self) -> list[dict[str, Any]]:
+    def class_figures(self) -> list[TableRow]:
         if self.dataset.task == SEGMENTATION:
             return self._mask_figures()
         if self.dataset.task == DETECTION:
@@ -99,7 +99,7 @@ class DataSummary:
         counts = labels.bincount(minlength=len(self.dataset.classes)).tolist()
         return [{"class": c, "images": n} for c, n in zip(self.dataset.classes, counts, strict=True)]
 
-    def _mask_figures(self) -> list[dict[str, Any]]:
+    def _mask_figures(self) -> list[TableRow]:
         images = torch.cat([pixel_counts(t) > 0 for s in self._splits() if are_masks(t := s.targets)]).sum(0)
         pixels = self._pixels()
         valid = max(1, sum(pixels[:VOID]))

@@ -26,7 +26,7 @@ from cnn_cli.pictures.box_drawing import DrawnBox, enlargement, with_boxes
 from cnn_cli.pictures.class_map import legend_of
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
 from cnn_cli.pictures.page import Page, compose_page
-from cnn_cli.tables import Column, Table, counted
+from cnn_cli.tables import Column, Table, TableRow, counted
 from cnn_cli.tasks.average_precision import Array
 from cnn_cli.tasks.detection_errors import ERROR_TITLES, KINDS, NOTHING_CORRECT
 from cnn_cli.training.outcomes import BoxOutcomes
@@ -70,7 +70,7 @@ class BoxMistakes:
         }
         return counts | {"missed": np.bincount(o.objects.images[o.classified.missed], minlength=n)}
 
-    def row(self, index: int) -> dict[str, Any]:
+    def row(self, index: int) -> TableRow:
         """The JSON row of an image."""
         o = self.outcomes
         objects = int(((o.objects.images == index) & (o.objects.flags == 0)).sum())
@@ -78,7 +78,7 @@ class BoxMistakes:
         return {"index": index, "image": o.images.names[index], "objects": objects, **counts}
 
     @cached_property
-    def mistakes(self) -> list[dict[str, Any]]:
+    def mistakes(self) -> list[TableRow]:
         """All errors: the false detections, highest score first, then the missed objects, by image. Boxes are in pixels
         of the original images."""
         o, classes = self.outcomes, self.outcomes.images.classes
@@ -94,7 +94,7 @@ class BoxMistakes:
             rows.append(self._error("missed", int(true.images[i]), true.boxes[i], {"true": classes[true.labels[i]]}))
         return rows
 
-    def _error(self, kind: str, index: int, box: Array, facts: dict[str, Any]) -> dict[str, Any]:
+    def _error(self, kind: str, index: int, box: Array, facts: TableRow) -> TableRow:
         o = self.outcomes
         height, width = o.sizes[index].tolist()
         (corners,) = original_corners(torch.from_numpy(box)[None], (height, width), self.loaded.preprocessing).tolist()
@@ -102,7 +102,7 @@ class BoxMistakes:
         sides = {name: round(value, 2) for name, value in zip(("x0", "y0", "x1", "y1"), corners, strict=True)}
         return {"index": index, "image": o.images.names[index], "error": kind, **unknown, **facts, **sides}
 
-    def pairs(self) -> list[dict[str, Any]]:
+    def pairs(self) -> list[TableRow]:
         """Pairs of classes by the number of objects of one that are detected as the other."""
         o, classes = self.outcomes, self.outcomes.images.classes
         wrong = np.flatnonzero(o.classified.kinds == KINDS.index("wrong_class"))
@@ -119,7 +119,7 @@ class BoxMistakes:
             for i in np.argsort(-counts, kind="stable")
         ]
 
-    def classes(self) -> list[dict[str, Any]]:
+    def classes(self) -> list[TableRow]:
         """For each class the number of objects, of detected and missed ones, and of wrong detections."""
         o = self.outcomes
         missed, kinds, labels = o.objects.labels[o.classified.missed], o.classified.kinds, o.detections.labels
@@ -165,7 +165,7 @@ class BoxMistakes:
         """All errors."""
         return self._table(self.mistakes)
 
-    def _table(self, rows: list[dict[str, Any]]) -> Table:
+    def _table(self, rows: list[TableRow]) -> Table:
         columns = (
             INDEX,
             IMAGE,
@@ -190,11 +190,11 @@ class BoxMistakes:
         }
         return text_of(self.headline(), lists, self.outcomes.images.data)
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self) -> list[TableRow]:
         return [_brief(self.row(i)) for i in self.worst[: self.limit]]
 
 
-def _brief(row: dict[str, Any]) -> dict[str, Any]:
+def _brief(row: TableRow) -> TableRow:
     """A row of counts, with detected and all objects in one cell: `3 of 5`."""
     return row | {"hits": f"{row['hits']:,} of {row['objects']:,}"}
 

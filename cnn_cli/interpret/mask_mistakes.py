@@ -25,7 +25,7 @@ from cnn_cli.interpret.scores import scores_of
 from cnn_cli.pictures import class_map
 from cnn_cli.pictures.grid import Cell, captioned_grid, picture
 from cnn_cli.pictures.page import Page, compose_page
-from cnn_cli.tables import Column, Table, counted, percent
+from cnn_cli.tables import Column, Table, TableRow, counted, percent
 from cnn_cli.training.outcomes import MaskOutcomes
 
 _MOST_ROWS = 8
@@ -45,7 +45,7 @@ class MaskMistakes:
         counted = np.flatnonzero(self.outcomes.valid)
         return [int(i) for i in counted[np.argsort(self.outcomes.ious[counted], kind="stable")]]
 
-    def row(self, index: int) -> dict[str, Any]:
+    def row(self, index: int) -> TableRow:
         """The JSON row of an image; without a confusion if no pixel is wrong."""
         o, classes = self.outcomes, self.outcomes.images.classes
         true, predicted = (classes[k] for k in o.pairs[index])
@@ -60,7 +60,7 @@ class MaskMistakes:
             "share": float(o.wrong[index] / o.valid[index]),
         }
 
-    def pairs(self) -> list[dict[str, Any]]:
+    def pairs(self) -> list[TableRow]:
         """Pairs of confused classes by pixels; `worst` is the image whose main confusion is the pair with most
         pixels."""
         o, classes = self.outcomes, self.outcomes.images.classes

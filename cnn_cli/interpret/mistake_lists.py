@@ -8,7 +8,7 @@ from typing import Any
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
 from cnn_cli.files import short_path
 from cnn_cli.interpret.pictured import network_facts
-from cnn_cli.tables import Column, Table, percent, render, wrapped
+from cnn_cli.tables import Column, Table, TableRow, percent, render, wrapped
 from cnn_cli.training.outcomes import Images
 
 INDEX = Column("index", "index", number=True, show=str)
@@ -37,7 +37,7 @@ def text_of(headline: str, lists: Mapping[str, Table], data: str) -> str:
     return "\n\n".join([lines, *(f"{title}\n{render(table)}" for title, table in tables if table.rows)])
 
 
-def _in_folder(rows: Sequence[dict[str, Any]], folder: str) -> list[dict[str, Any]]:
+def _in_folder(rows: Sequence[TableRow], folder: str) -> list[TableRow]:
     return [
         {key: value.removeprefix(folder) if isinstance(value, str) else value for key, value in row.items()}
         for row in rows

@@ -23,7 +23,7 @@ from cnn_cli.interpret.pictured import provenance
 from cnn_cli.pictures import image
 from cnn_cli.pictures.grid import ACCENT, Cell, contact_sheet, picture
 from cnn_cli.pictures.page import Page, Panel, compose_page
-from cnn_cli.tables import Column, Table, counted, percent
+from cnn_cli.tables import Column, Table, TableRow, counted, percent
 from cnn_cli.training.outcomes import ClassOutcomes
 
 _INDICES = 6  # images listed per pair of confused classes
@@ -53,7 +53,7 @@ class Mistakes:
         """The images whose predicted class has the highest probability, correct or not."""
         return [int(i) for i in np.argsort(-self.outcomes.confidence, kind="stable")[: self.limit]]
 
-    def row(self, index: int) -> dict[str, Any]:
+    def row(self, index: int) -> TableRow:
         """The JSON row of an image."""
         o, classes = self.outcomes, self.outcomes.images.classes
         return {
@@ -65,7 +65,7 @@ class Mistakes:
             "loss": float(o.losses[index]),
         }
 
-    def pairs(self) -> list[dict[str, Any]]:
+    def pairs(self) -> list[TableRow]:
         """Pairs of classes by the number of images of one that are predicted as the other."""
         o, classes = self.outcomes, self.outcomes.images.classes
         cells, counts = np.unique(np.stack([o.true, o.predicted], 1)[~o.right], axis=0, return_counts=True)
@@ -81,7 +81,7 @@ class Mistakes:
             for i in order
         ]
 
-    def classes(self) -> list[dict[str, Any]]:
+    def classes(self) -> list[TableRow]:
         """For each class its mistakes, the class most often predicted instead, and the worst mistake."""
         o, names = self.outcomes, self.outcomes.images.classes
         rows, taken = [], {pair["true"]: pair["predicted"] for pair in reversed(self.pairs())}

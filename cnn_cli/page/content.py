@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
-from cnn_cli.checkpoints.run_folder import LOG, read_log
+from cnn_cli.checkpoints.run_folder import LOG, LogRow, read_log
 from cnn_cli.data.catalog import DATASETS, load_named
 from cnn_cli.data.loading import resolve_data_dir
 from cnn_cli.data.preprocessing import preprocess
@@ -125,7 +125,7 @@ def digits_to_train_on(loaded: LoadedNetwork) -> dict[str, Any] | None:
     return {"side": 8, "parts": parts}
 
 
-def history(loaded: LoadedNetwork) -> list[dict[str, Any]]:
+def history(loaded: LoadedNetwork) -> list[LogRow]:
     """The rows of metrics.jsonl of the weights' run; empty without a run or a log. CnnError for a damaged file."""
     rows, damaged = read_log(loaded.run) if loaded.run else ([], 0)
     if damaged:

@@ -1,7 +1,6 @@
 """Several runs: their results side by side, significance tests, curves on one plot, differing settings."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from cnn_cli.interpret.comparison_sheet import BETTER, draw_cell
 from cnn_cli.pictures.charts import difference_chart
@@ -10,7 +9,7 @@ from cnn_cli.report.confusion import SIDE, Album
 from cnn_cli.report.curves import common_curves
 from cnn_cli.report.run_facts import RunFacts
 from cnn_cli.report.run_settings import setting_rows
-from cnn_cli.tables import Column, Table, format_count, percent
+from cnn_cli.tables import Column, Table, TableRow, format_count, percent
 from cnn_cli.tasks.uncertainty import show as show_interval
 from cnn_cli.training.epoch_log import clock
 from cnn_cli.training.run_comparison import Candidate, RunComparison, compare_candidates, sides
@@ -55,7 +54,7 @@ def _verdicts(runs: Sequence[RunFacts], comparison: RunComparison | None) -> lis
 
 
 def _results(runs: Sequence[RunFacts]) -> Html:
-    rows: list[dict[str, Any]] = []
+    rows: list[TableRow] = []
     for facts in runs:
         score = facts.result.score if facts.result else None
         intervals = (facts.result.document().get("intervals") or {}) if facts.result else {}

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+from cnn_cli.checkpoints.run_folder import LogRow
 from cnn_cli.pictures.charts import Line, line_chart
 from cnn_cli.pictures.html import Html, Section, element
 from cnn_cli.report.run_facts import RunFacts
@@ -65,7 +65,7 @@ def _chart(runs: Sequence[RunFacts], measure: str, mark: tuple[float, str] | Non
     return line_chart(f"{name[:1].upper()}{name[1:]} {title}", lines, "epoch", show)
 
 
-def _points(history: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+def _points(history: Sequence[LogRow], key: str) -> list[tuple[float, float]]:
     """The finite values of a key of metrics.jsonl, by epoch."""
     return [
         (float(row["epoch"]), float(value))

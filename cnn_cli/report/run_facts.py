@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, load_trained
-from cnn_cli.checkpoints.run_folder import BEST, CONFIG, DIVERGED, LAST, LOG, find_run, read_log
+from cnn_cli.checkpoints.run_folder import BEST, CONFIG, DIVERGED, LAST, LOG, LogRow, find_run, read_log
 from cnn_cli.checkpoints.runs import Run, list_runs
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.tables import metric_title
@@ -35,7 +35,7 @@ class RunFacts:
     loaded: LoadedNetwork
     run: Run
     config: dict[str, Any]
-    history: tuple[dict[str, Any], ...]
+    history: tuple[LogRow, ...]
     result: TaskResult | None
     outcomes: Outcomes | None
     seconds: float | None
@@ -144,7 +144,7 @@ def _read_config(folder: Path, notes: list[str]) -> dict[str, Any]:
     return {}
 
 
-def _read_log(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
+def _read_log(folder: Path, notes: list[str]) -> list[LogRow]:
     """The epochs of metrics.jsonl; the notes say how many lines are damaged."""
     if not (folder / LOG).is_file():
         notes.append(f"There is no {LOG}, so there are no learning curves.")

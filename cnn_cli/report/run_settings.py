@@ -7,7 +7,7 @@ from cnn_cli.analysis.summary import estimates, setup
 from cnn_cli.pictures.html import Html, Section, element, folded, table
 from cnn_cli.report.run_facts import RunFacts
 from cnn_cli.settings import SETTINGS, as_typed
-from cnn_cli.tables import Column, Table, counted, format_bytes, format_count
+from cnn_cli.tables import Column, Table, TableRow, counted, format_bytes, format_count
 from cnn_cli.training.epoch_log import clock
 
 _SOURCES = {
@@ -43,7 +43,7 @@ def settings_section(facts: RunFacts) -> Section:
     return Section(facts.id("settings"), "Settings", [short, folded(f"All {len(rows)} settings", *everything)])
 
 
-def setting_rows(facts: RunFacts) -> list[dict[str, Any]]:
+def setting_rows(facts: RunFacts) -> list[TableRow]:
     """All settings with value, default and source, in the order of the table of settings."""
     stored = facts.config.get("settings")
     if not isinstance(stored, dict):
@@ -71,7 +71,7 @@ def setting_rows(facts: RunFacts) -> list[dict[str, Any]]:
     return rows
 
 
-def _argument_rows(facts: RunFacts) -> list[dict[str, Any]]:
+def _argument_rows(facts: RunFacts) -> list[TableRow]:
     """The arguments of the network that --set gave."""
     given = facts.config.get("args")
     return [

@@ -6,7 +6,7 @@ Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", 201
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -14,6 +14,16 @@ from torch import Tensor
 BINS = 15
 _UNIT = 2**32  # confidences are summed as integers in units of 1/_UNIT, so that the order does not matter
 _COLDEST, _HOTTEST = 0.01, 100.0
+
+
+class Bin(TypedDict):
+    """A bin of confidence from `low` to `high` with `n` predictions; confidence and accuracy are None if n is 0."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float | None
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -31,8 +41,7 @@ class Reliability:
         gaps = [abs(p - hits) for p, hits in zip(self.confidences, self.correct, strict=True)]
         return sum(gaps) / max(1, sum(self.counts))
 
-    def document(self) -> list[dict[str, Any]]:
-        """A row for each bin; confidence and accuracy of an empty one are null."""
+    def document(self) -> list[Bin]:
         width = 1 / len(self.counts)
         return [
             {
@@ -85,7 +94,7 @@ def read_calibration(document: Mapping[str, Any]) -> Calibration | None:
     return Calibration(plain, document.get("temperature"), tempered) if plain else None
 
 
-def read_reliability(rows: Sequence[Mapping[str, Any]] | None) -> Reliability | None:
+def read_reliability(rows: Sequence[Bin] | None) -> Reliability | None:
     """The inverse of document()."""
     if rows is None:
         return None

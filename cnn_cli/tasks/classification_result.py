@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnn_cli.data.dataset import CLASSIFICATION
-from cnn_cli.tables import Column, Table, percent, render, side_by_side, wrapped
+from cnn_cli.tables import Column, Table, TableRow, percent, render, side_by_side, wrapped
 from cnn_cli.tasks.base import Draw, largest_confusions
 from cnn_cli.tasks.calibration import Calibration, read_calibration
 from cnn_cli.tasks.uncertainty import LEVEL, Array, bootstrap_matrix, show, wilson
@@ -127,7 +127,7 @@ def read_result(document: Mapping[str, Any]) -> ClassificationResult:
     )
 
 
-def class_figures(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> list[dict[str, Any]]:
+def class_figures(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> list[TableRow]:
     """[{class, n, precision, recall, f1, recall_interval}] as in scikit-learn, with 0 for a division by 0."""
     predicted = [sum(column) for column in zip(*matrix, strict=True)]
     return [

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cnn_cli.data.masks import VOID
 from cnn_cli.distributed.world import World
-from cnn_cli.tables import Column, Table, percent, render, side_by_side, wrapped
+from cnn_cli.tables import Column, Table, TableRow, percent, render, side_by_side, wrapped
 from cnn_cli.tasks.base import Draw, largest_confusions, sum_type
 from cnn_cli.tasks.calibration import Calibration, calibration_of, no_bins, read_calibration
 from cnn_cli.tasks.uncertainty import LEVEL, Array, percentiles, resample, show
@@ -139,7 +139,7 @@ class SegmentationResult:
         accuracy = sums[:, 0].sum(1) / np.maximum(sums[:, 1].sum(1), 1)
         return {"level": LEVEL, "miou": list(percentiles(mean_ious(sums))), "accuracy": list(percentiles(accuracy))}
 
-    def class_figures(self) -> list[dict[str, Any]]:
+    def class_figures(self) -> list[TableRow]:
         predicted = [sum(column) for column in zip(*self.matrix, strict=True)]
         rows = []
         for i, name in enumerate(self.classes):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import Metadata, load_network, restore
-from cnn_cli.checkpoints.run_folder import BEST, CONFIG, CURVES, DIVERGED, LAST, LOG
+from cnn_cli.checkpoints.run_folder import BEST, CONFIG, CURVES, DIVERGED, LAST, LOG, LogRow
 from cnn_cli.data.batches import ReadError
 from cnn_cli.errors import CnnError, DivergedError, StoppedError
 from cnn_cli.files import WriteError, write_text
@@ -44,7 +44,7 @@ class RunResult:
     network: str
     data: str
     run: Path
-    history: list[dict[str, Any]]
+    history: list[LogRow]
     best_epoch: float | None
     result: dict[str, Any] | None
     files: dict[str, str]
@@ -133,7 +133,7 @@ def files_of(run: Path) -> dict[str, str]:
     return {title: str((run / name).resolve()) for title, name in _FILES.items() if (run / name).is_file()}
 
 
-def read_run(network: str, metadata: Metadata, run: Path, history: list[dict[str, Any]]) -> RunResult:
+def read_run(network: str, metadata: Metadata, run: Path, history: list[LogRow]) -> RunResult:
     """The result of a run, from its files."""
     files = files_of(run)
     result = json.loads((run / "eval.json").read_text()) if "result" in files else None

@@ -4,8 +4,9 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
+from cnn_cli.checkpoints.run_folder import LogRow
 from cnn_cli.colors import BOLD, GREEN, colored
 from cnn_cli.tables import metric_title
 
@@ -67,13 +68,13 @@ class Progress:
         elif self.is_main:
             print(text, file=sys.stderr, flush=True)
 
-    def row(self, row: dict[str, Any], earlier: Sequence[dict[str, Any]] = ()) -> None:
+    def row(self, row: LogRow, earlier: Sequence[LogRow] = ()) -> None:
         """The permanent line of an epoch, with its score in color if it is the best so far."""
         key = f"{self.evaluated}_{self.metric}"
         best = bool(earlier) and all((row.get(key) or 0) > (before.get(key) or 0) for before in earlier)
         self.line(epoch_line(row, self.epochs, self.evaluated, self.metric, GREEN if best else ""))
 
-    def slowdown(self, history: Sequence[dict[str, Any]]) -> None:
+    def slowdown(self, history: Sequence[LogRow]) -> None:
         """Print a note if the throughput of the last epoch is the first below a third of the maximum."""
         rates = [row["images_per_second"] for row in history]
         slow = [rate < max(rates) / 3 for rate in rates]
@@ -102,7 +103,7 @@ def header(epochs: float, evaluated: str, metric: str = "accuracy") -> str:
     return f"{epoch}  {'train loss':>10}  {title:>8}{split}  {'lr':>8}  {'images/s':>8}  {seconds}"
 
 
-def epoch_line(row: dict[str, Any], epochs: float, evaluated: str, metric: str = "accuracy", color: str = "") -> str:
+def epoch_line(row: LogRow, epochs: float, evaluated: str, metric: str = "accuracy", color: str = "") -> str:
     """A row of metrics.jsonl as a printed line of 80 columns; `color` is that of the evaluated metrics."""
     split = f"{_number(row[f'{evaluated}_loss']):>10}  {row[f'{evaluated}_{metric}']:>8.2%}" if evaluated else ""
     split = f"  {colored(split, color, sys.stderr) if color else split}" if split else ""

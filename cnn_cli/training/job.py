@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cnn_cli.checkpoints.checkpoint import Metadata
+from cnn_cli.checkpoints.run_folder import LogRow
 from cnn_cli.data.augmentation import Augmentation, augment, draw_augmentations
 from cnn_cli.data.batches import InputLayout, balanced_order, epoch_order, iterate_batches
 from cnn_cli.data.preparation import PreparedData
@@ -94,7 +95,7 @@ class Job:
         """Whether training is complete: all epochs are done, or `patience` of them without improvement."""
         return state.step == state.start and (state.step >= self.total or self.stale(state.history))
 
-    def stale(self, history: Sequence[dict[str, Any]]) -> bool:
+    def stale(self, history: Sequence[LogRow]) -> bool:
         """Whether `patience` epochs have passed since the best one."""
         if not self["patience"] or not history:
             return False

@@ -5,13 +5,12 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import save_weights
-from cnn_cli.checkpoints.run_folder import BEST, LAST, LOG
+from cnn_cli.checkpoints.run_folder import BEST, LAST, LOG, LogRow
 from cnn_cli.data.augmentation import mix
 from cnn_cli.data.batches import ReadError, iterate_batches, to_pixels
 from cnn_cli.distributed.world import Poll
@@ -208,14 +207,14 @@ def _finish_epoch(job: Job, state: State, signals: Signals, poll: Poll) -> None:
     save(job, state)
 
 
-def _row(job: Job, state: State, result: TaskResult | None, trained: float, started: float) -> dict[str, Any]:
+def _row(job: Job, state: State, result: TaskResult | None, trained: float, started: float) -> LogRow:
     """The epoch's line of metrics.jsonl, over all processes. trained: seconds; started: when evaluation began."""
     totals = {name: total.clone() for name, total in state.totals.items()}
     images = torch.tensor(state.seen, device=state.device)
     job.world.sum(*totals.values(), images)
     seen = int(images.item())
     loss, score = job.task.training_figures(totals, seen)
-    row: dict[str, Any] = {
+    row: LogRow = {
         "epoch": min(job.epoch(state), job["epochs"]),  # a fraction at the end, even if rounded up
         "train_loss": loss,
         f"train_{job.task.metric}": score,

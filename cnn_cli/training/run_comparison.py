@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork
-from cnn_cli.checkpoints.run_folder import read_log
+from cnn_cli.checkpoints.run_folder import LogRow, read_log
 from cnn_cli.checkpoints.runs import list_runs
 from cnn_cli.errors import CnnError, UsageError
-from cnn_cli.tables import Column, Table, counted, percent, render, wrapped
+from cnn_cli.tables import Column, Table, TableRow, counted, percent, render, wrapped
 from cnn_cli.tasks.paired import Difference, compare_groups, compare_right, compare_sums, compare_weighted
 from cnn_cli.tasks.precision_resampling import weighted_precision
 from cnn_cli.tasks.segmentation_result import mean_ious
@@ -65,7 +65,7 @@ class RunComparison:
 
     candidates: tuple[Candidate, ...]
     differences: tuple[Difference, ...]
-    settings: tuple[dict[str, Any], ...]
+    settings: tuple[TableRow, ...]
 
     @property
     def images(self) -> int:
@@ -244,7 +244,7 @@ def _check_same(first: str, a: Outcomes, other: str, b: Outcomes) -> None:
         raise UsageError(f"{first} and {other} are evaluated on different images ({counts}); {fix}")
 
 
-def _settings(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+def _settings(candidates: Sequence[Candidate]) -> list[TableRow]:
     """The settings in which the runs differ, as `cnn runs` reads them; none if a candidate has no run folder."""
     rows = []
     for candidate in candidates:
@@ -269,6 +269,6 @@ def _settings(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     ]
 
 
-def histories(candidate: Candidate) -> list[list[dict[str, Any]]]:
+def histories(candidate: Candidate) -> list[list[LogRow]]:
     """The rows of metrics.jsonl of each seed that has any."""
     return [history for run in candidate.runs if run.run and (history := read_log(run.run)[0])]

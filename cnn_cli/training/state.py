@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnn_cli.checkpoints.run_folder import LogRow
 from cnn_cli.checkpoints.run_state import write_state
 from cnn_cli.distributed.world import World
 from cnn_cli.tasks.base import TaskResult
@@ -33,7 +34,7 @@ class State:
     start: int = 0
     seen: int = 0
     seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[LogRow] = field(default_factory=list)
     best: list[float] | None = None
     result: TaskResult | None = None
 
