@@ -3,18 +3,15 @@
 import json
 import math
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pictures import pixels_of
+from pictures import cnn, make_run, pixels_of, values_of
 from torch import nn
 
-import cnn_cli
 from cnn_cli.checkpoints.checkpoint import Metadata, save_weights
-from cnn_cli.cli import main
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.interpret import filter_pages, filters
@@ -50,13 +47,6 @@ def read_tiles(drawing: filter_pages.Drawing, path: Path, tile: tuple[int, int],
     return np.stack(found).reshape(len(drawing.page.origins), count, *tile, 3)
 
 
-def weights_of(colors: Array, scale: float) -> Array:
-    """Colors of the diverging map (…, 3) back to weights; a color that is not in the map fails."""
-    levels = {tuple(c): i for i, c in enumerate(image.diverging().tolist())}
-    flat = [levels[tuple(c)] for c in colors.reshape(-1, 3).tolist()]
-    return (np.array(flat).reshape(colors.shape[:-1]) - 127) / 127 * scale
-
-
 def test_no_color_stands_for_two_weights() -> None:
     table = image.diverging().tolist()
     assert len({tuple(c) for c in table}) == 255
@@ -72,7 +62,7 @@ def test_filters_of_one_channel_can_be_read_back(conv: nn.Conv2d, tmp_path: Path
     tiles = read_tiles(drawing, tmp_path / "f.png", conv.weight.shape[2:], conv.out_channels, drawing.grid.columns)
     weights = conv.weight.detach()[:, 0].numpy()
     assert drawing.shown == (conv.out_channels, 1)
-    np.testing.assert_allclose(weights_of(tiles[0], drawing.scale), weights, atol=drawing.scale / 254 * 1.001)
+    np.testing.assert_allclose(values_of(tiles[0], drawing.scale), weights, atol=drawing.scale / 254 * 1.001)
 
 
 @pytest.mark.parametrize("conv", [nn.Conv2d(6, 16, 5), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 12, 3, groups=2)], ids=repr)
@@ -85,7 +75,7 @@ def test_deeper_filters_can_be_read_back(conv: nn.Conv2d, tmp_path: Path) -> Non
     )
     weights = conv.weight.detach().numpy().reshape(-1)
     assert drawing.shown == (outputs, inputs)
-    np.testing.assert_allclose(weights_of(tiles, drawing.scale).reshape(-1), weights, atol=drawing.scale / 254 * 1.001)
+    np.testing.assert_allclose(values_of(tiles, drawing.scale).reshape(-1), weights, atol=drawing.scale / 254 * 1.001)
 
 
 def test_color_filters_can_be_read_back(tmp_path: Path) -> None:
@@ -106,7 +96,7 @@ def test_each_filter_may_have_its_own_scale(tmp_path: Path) -> None:
     _, drawing = draw(conv, per_filter=True)
     tiles = read_tiles(drawing, tmp_path / "f.png", (3, 3), 6, drawing.grid.columns)[0]
     shares = conv.weight.detach()[:, 0] / conv.weight.detach().abs().amax((1, 2, 3))[:, None, None]
-    np.testing.assert_allclose(weights_of(tiles, 1.0), shares.numpy(), atol=1.001 / 254)
+    np.testing.assert_allclose(values_of(tiles, 1.0), shares.numpy(), atol=1.001 / 254)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -241,25 +231,6 @@ def test_an_existing_picture_is_kept(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         image.check_target(tmp_path / "f.jpg", force=True)
     assert str(error.value) == f"{tmp_path / 'f.jpg'}: the picture is written as .png; choose such a name with -o"
-
-
-def cnn(*arguments: str) -> int:
-    """Run the command line as the console command does → its exit code."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(sys, "argv", ["cnn", *arguments])
-        main()
-    return int(stop.value.code or 0)
-
-
-def make_run(folder: Path, network: str, seed: int) -> nn.Module:
-    """A run folder as training leaves it, with weights drawn from a seed."""
-    torch.manual_seed(seed)
-    module, plan = cnn_cli.build(network), find(network)
-    classes = tuple(str(i) for i in range(10))
-    metadata = Metadata(plan.document(), classes, Preprocessing(plan.input), {"name": "digits"}, {"epoch": 3})
-    folder.mkdir(parents=True)
-    save_weights(folder / "best.safetensors", module, metadata)
-    return module
 
 
 def test_the_newest_run_is_drawn_into_its_folder(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
