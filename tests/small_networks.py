@@ -1,17 +1,15 @@
 """Small networks of many kinds, as runs with fresh weights, and what the tests of explaining pictures share."""
 
 import gc
-import sys
 from pathlib import Path
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, save_weights
-from cnn_cli.cli import main
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.interpret.scores import Scores, scores_of
+from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import find
 from cnn_cli.network.builder import build_plan
 
@@ -81,9 +79,25 @@ def living() -> int:
     return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
 
-def cnn(*arguments: str) -> int:
-    """Run the command line as the console command does → its exit code."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(sys, "argv", ["cnn", *arguments])
-        main()
-    return int(stop.value.code or 0)
+# A cell of 4x4 pixels detects what is bright in it: a box of 8x8 pixels around its center.
+BRIGHT = """
+bright:
+  input: [1, 32, 32]
+  detects: {scores: cls, boxes: box}
+  layers:
+    mean: {AvgPool2d: 4}
+    cls: {Conv2d: {out_channels: 2, kernel_size: 1}}
+    box: {from: mean, layers: {Conv2d: {out_channels: 4, kernel_size: 1}}}
+"""
+
+
+def bright_cells(folder: Path, bias: float = -10.0) -> tuple[Plan, nn.Module]:
+    """A detector of bright cells, and its plan, whose spec is written to bright.yaml; bias: of the first class."""
+    (folder / "bright.yaml").write_text(BRIGHT)
+    plan = find(str(folder / "bright.yaml"))
+    network = build_plan(plan)
+    weights = {"cls.weight": [20.0, 0.0], "cls.bias": [bias, -10.0], "box.weight": [0.0] * 4, "box.bias": [0.0] * 4}
+    network.load_state_dict(
+        {k: torch.tensor(v).view(-1, 1, 1, 1) if "weight" in k else torch.tensor(v) for k, v in weights.items()}
+    )
+    return plan, network

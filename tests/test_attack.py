@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import small_runs
 import torch
+from pictures import cnn
 from PIL import Image
-from small_networks import cnn, images, living, loaded, photograph, scored
+from small_networks import images, living, loaded, photograph, scored
 from torch import Tensor, nn
 
 from cnn_cli.errors import UsageError

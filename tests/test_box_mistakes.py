@@ -7,24 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from pictures import cnn, pixels_of
 from PIL import Image
+from small_networks import bright_cells
 
 from cnn_cli.checkpoints.checkpoint import Metadata, save_weights
 from cnn_cli.data.preprocessing import Preprocessing
-from cnn_cli.language.registry import find
-from cnn_cli.network.builder import build_plan
 
-SPEC = """
-bright:
-  input: [1, 32, 32]
-  detects: {scores: cls, boxes: box}
-  layers:
-    mean: {AvgPool2d: 4}
-    cls: {Conv2d: {out_channels: 2, kernel_size: 1}}
-    box: {from: mean, layers: {Conv2d: {out_channels: 4, kernel_size: 1}}}
-"""
 # Of each image, at twice the input's size, the bright cells (column, row) with their brightness, and the true boxes in
 # pixels of the input. A bright cell in column 2 and row 2 is detected as `light`, 6, 6, 14, 14.
 IMAGES = {
@@ -47,13 +36,7 @@ def with_two_cells(folder: Path) -> Path:
 
 
 def detector(folder: Path, name: str, bias: float) -> Path:
-    (folder / "bright.yaml").write_text(SPEC)
-    plan = find(str(folder / "bright.yaml"))
-    network = build_plan(plan)
-    weights = {"cls.weight": [20.0, 0.0], "cls.bias": [bias, -10.0], "box.weight": [0.0] * 4, "box.bias": [0.0] * 4}
-    network.load_state_dict(
-        {k: torch.tensor(v).view(-1, 1, 1, 1) if "weight" in k else torch.tensor(v) for k, v in weights.items()}
-    )
+    plan, network = bright_cells(folder, bias)
     (folder / name).mkdir()
     metadata = Metadata(
         plan.document(), ("light", "dark"), Preprocessing((1, 32, 32)), {"name": str(folder / "set")}, {}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import small_runs as small
 import torch
-from small_networks import cnn
+from pictures import cnn
 from test_summary import peak
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from pictures import cnn
 from safetensors.torch import save_file
-from small_networks import cnn
 from test_receptive_field import books, linear
 
 from cnn_cli.analysis.explanation import explain, never_used

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_networks import bright_cells
 from typer.testing import CliRunner
 
 from cnn_cli.checkpoints.checkpoint import Metadata, save_weights
@@ -16,30 +17,11 @@ from cnn_cli.cli.app import app
 from cnn_cli.data.preprocessing import Preprocessing
 from cnn_cli.errors import UsageError
 from cnn_cli.interpret.box_prediction import _placed
-from cnn_cli.language.registry import find
-from cnn_cli.network.builder import build_plan
 from cnn_cli.pictures.box_drawing import DrawnBox, class_color, with_boxes
-
-# A cell of 4x4 pixels finds what is bright in it: a box of 8x8 pixels around its center.
-SPEC = """
-bright:
-  input: [1, 32, 32]
-  detects: {scores: cls, boxes: box}
-  layers:
-    mean: {AvgPool2d: 4}
-    cls: {Conv2d: {out_channels: 2, kernel_size: 1}}
-    box: {from: mean, layers: {Conv2d: {out_channels: 4, kernel_size: 1}}}
-"""
 
 
 def bright(folder: Path, resize: str = "stretch") -> Path:
-    (folder / "bright.yaml").write_text(SPEC)
-    plan = find(str(folder / "bright.yaml"))
-    network = build_plan(plan)
-    weights = {"cls.weight": [20.0, 0.0], "cls.bias": [-10.0, -10.0], "box.weight": [0.0] * 4, "box.bias": [0.0] * 4}
-    network.load_state_dict(
-        {k: torch.tensor(v).view(-1, 1, 1, 1) if "weight" in k else torch.tensor(v) for k, v in weights.items()}
-    )
+    plan, network = bright_cells(folder)
     path = folder / "runs" / "bright-1"
     path.mkdir(parents=True, exist_ok=True)
     metadata = Metadata(plan.document(), ("light", "dark"), Preprocessing((1, 32, 32), resize), {"name": "x"}, {})

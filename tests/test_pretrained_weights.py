@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import small_runs as small
 import torch
+from pictures import cnn
 from PIL import Image
 from pretrained_files import SMALL, entry_of, folder_of_images, photograph, publish, state_of, without_counters
-from small_networks import cnn
 from torch import Tensor
 from torchvision import models
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_networks import cnn
+from pictures import cnn
 from small_runs import without_pictures
 
 SPEC = """

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import cnn
 from PIL import Image
 from scipy.stats import spearmanr
-from small_networks import cnn, images, living, loaded, photograph, scored
+from small_networks import images, living, loaded, photograph, scored
 from torch import Tensor, nn
 from torch.nn import functional as F
 

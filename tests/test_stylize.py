@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import cnn
 from PIL import Image
 from pretrained_files import drawn
-from small_networks import cnn
 from torch import Tensor, nn
 from torch.nn import functional as F
 

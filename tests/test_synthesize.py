@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import small_runs
 import torch
+from pictures import cnn
 from PIL import Image
 from scipy.ndimage import gaussian_filter, shift
-from small_networks import cnn, images, living, loaded, photograph, scored
+from small_networks import images, living, loaded, photograph, scored
 from torch import Tensor
 
 from cnn_cli.errors import UsageError
