@@ -48,8 +48,7 @@ def default_layers(network: nn.Module, plan: Plan) -> list[str]:
         if a.name in names and (len(a.reads) > 1 or "convolution" in a.rule.traits)
     ]
     outputs = list(dict.fromkeys(outputs))
-    count = min(_LAYERS, len(outputs))
-    return [outputs[round(i * (len(outputs) - 1) / max(1, count - 1))] for i in range(count)]
+    return [outputs[i] for i in image.evenly_spaced(len(outputs), _LAYERS)]
 
 
 def _activated(layer: Layer, after: dict[str, Layer]) -> str:

@@ -27,6 +27,7 @@ from cnn_cli.language.plan import Plan
 from cnn_cli.language.registry import draft_document
 from cnn_cli.layers import sizes
 from cnn_cli.network.builder import build_plan
+from cnn_cli.pictures.image import evenly_spaced
 from cnn_cli.progress import progress_bar
 from cnn_cli.tables import Column, Table, format_bytes, percent, render, wrapped
 
@@ -317,18 +318,11 @@ def _compare(classifier: Scores, window: Window, pixels: Tensor, scores: Tensor)
     """Compare the map to explicit windows at regular intervals."""
     fits = window.count(*pixels.shape[1:])
     rows, columns = (min(a, b) for a, b in zip(fits, scores.shape[1:], strict=True))
-    cells = [(row, column) for row in _spread(rows) for column in _spread(columns)]
+    cells = [(row, column) for row in evenly_spaced(rows, _SAMPLE) for column in evenly_spaced(columns, _SAMPLE)]
     exact = _windows(classifier, window, pixels, cells)
     ours = torch.stack([scores[:, row, column] for row, column in cells], 1)
     same = int((exact.argmax(0) == ours.argmax(0)).sum())
     return Agreement(len(cells), float((exact - ours).abs().max()), same)
-
-
-def _spread(count: int) -> list[int]:
-    """At most _SAMPLE of 0 … count − 1, at regular intervals, including the first and the last."""
-    if count <= _SAMPLE:
-        return list(range(count))
-    return [round(i * (count - 1) / (_SAMPLE - 1)) for i in range(_SAMPLE)]
 
 
 def _winners(score_map: ScoreMap, window: Window, classes: Sequence[str]) -> tuple[WinningWindow, ...]:

@@ -94,7 +94,7 @@ def draw_film(layer: str, frames: Sequence[Frame], network: str, color: bool) ->
 
     `color`: the channels are the image's red, green and blue; else the first channel is shown.
     """
-    shown = [frames[i] for i in _spread(len(frames), _COLUMNS)]
+    shown = [frames[i] for i in image.evenly_spaced(len(frames), _COLUMNS)]
     values = np.stack([f.weights for f in shown], 1)  # (O, T, I, H, W)
     change = np.linalg.norm((values[:, -1] - values[:, 0]).reshape(len(values), -1), axis=1)
     order = np.argsort(-change, kind="stable")[:_ROWS]
@@ -122,10 +122,3 @@ def draw_film(layer: str, frames: Sequence[Frame], network: str, color: bool) ->
         [f"layer {layer}: {most}{channel}", "a row for each filter, a column for each epoch; 0 is before training"],
         bar,
     )
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of 0 … count − 1, evenly spaced, including the first and the last."""
-    if count <= most:
-        return list(range(count))
-    return [math.floor(i * (count - 1) / (most - 1) + 0.5) for i in range(most)]

@@ -207,6 +207,15 @@ def rgb(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most `most` (at least 2) of 0 … count − 1, evenly spaced, including the first and the last.
+
+    >>> evenly_spaced(10, 4), evenly_spaced(3, 4)
+    ([0, 3, 6, 9], [0, 1, 2])
+    """
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)] if count > most else list(range(count))
+
+
 def number(value: float) -> str:
     """A number with three significant digits and a minus sign, not a hyphen: `−0.417`, `1.2e−05`."""
     return f"{value:.3g}".replace("-", "−")
