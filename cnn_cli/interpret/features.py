@@ -268,7 +268,7 @@ def show_features(
 def _cell(
     loaded: LoadedNetwork, network: nn.Module, inputs: Inputs, box: int | None
 ) -> tuple[BoxCell | None, list[str]]:
-    """The cell of the box, and the layer before its scores. UsageError for a network that is no detector."""
+    """The cell of the box, and the layer before its scores. UsageError unless the network is a detector."""
     if box is None:
         return None, []
     if not loaded.plan.detects:

@@ -45,7 +45,7 @@ def page_path(loaded: LoadedNetwork, output: Path | None, force: bool) -> Path:
     """`output`, else page.html in the run folder, else <network>.html in the working directory.
 
     UsageError for a suffix other than .html, for an existing file outside the run folder without `force`, and for an
-    unsupported network: one whose input is no image, or with more parameters than a browser can load.
+    unsupported network: one whose input is not an image, or with more parameters than a browser can load.
     """
     check_channels(loaded)
     if loaded.plan.params > MOST_PARAMETERS:

@@ -30,7 +30,7 @@ SERIES = (("train", "training", "#2166ac"), ("val", "validation", "#d6604d"), ("
 STYLE = {
     "font.size": 10,
     "text.color": INK,
-    "text.parse_math": False,  # a class may be named $x$, which is no formula, which is no formula
+    "text.parse_math": False,  # a class may be named $x$, which is not a formula
     "axes.edgecolor": PANEL,
     "axes.labelcolor": SOFT,
     "axes.titlecolor": SOFT,
