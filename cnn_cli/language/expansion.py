@@ -1,8 +1,8 @@
 """From a spec, an input size and arguments to a plan: blocks, repeats and references are expanded to layers.
 
 The spec is traversed once, in the order of computation, together with the shapes: the output of a layer determines what
-the next one infers, and the value of `$in_channels` in a block. A mistake is noted at its place, and expansion continues
-wherever a shape is still known, so that all mistakes are found at once.
+the next one infers, and the value of `$in_channels` in a block. A mistake is noted, and expansion continues
+as far as shapes are known, so that all mistakes are found at once.
 """
 
 import re
