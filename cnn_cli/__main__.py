@@ -1,4 +1,4 @@
-from cnn_cli.cli import main
+from cnn_cli.cli import run_program
 
 if __name__ == "__main__":
-    main()
+    run_program()

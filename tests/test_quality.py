@@ -229,4 +229,4 @@ def test_wheel_holds_the_networks(tmp_path: Path) -> None:
         assert "cnn_cli/py.typed" in names and "cnn_cli/guide/language.md" in names
         assert not [n for n in names if not n.startswith(("cnn_cli/", "cnn_cli-"))]
         (entry,) = (n for n in names if n.endswith("entry_points.txt"))
-        assert "cnn = cnn_cli.cli:main" in archive.read(entry).decode()
+        assert "cnn = cnn_cli.cli:run_program" in archive.read(entry).decode()

@@ -71,3 +71,22 @@ def test_a_memory_estimate_grows_with_the_layers_not_with_their_square() -> None
             estimates(plan, setup(plan, None, None, None, None))
         calls.append(Stats(profile).total_calls)  # type: ignore[attr-defined]
     assert calls[1] < 6 * calls[0]
+
+
+@pytest.mark.parametrize(("end", "code"), [("None", 0), ("sys.exit(3)", 3), ("sys.exit('no')", 1), ("1 / 0", 1)])
+def test_the_program_ends_with_its_own_exit_code_once_all_handlers_have_run(end: str, code: int) -> None:
+    program = f"""
+import atexit, sys
+from cnn_cli import cli
+
+def main():
+    atexit.register(print, "handlers,")
+    print("output,")
+    {end}
+
+atexit.register(print, "destructors")  # what Python does at the very end
+cli.main = main
+cli.run_program()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (result.stdout.split(), result.returncode) == (["output,", "handlers,"], code)

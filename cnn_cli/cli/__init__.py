@@ -13,7 +13,34 @@ from cnn_cli.cli.output import note
 from cnn_cli.distributed.world import REPORT_DELAY, current_world, should_report
 from cnn_cli.errors import CnnError
 
-__all__ = ["main"]
+__all__ = ["main", "run_program"]
+
+
+def run_program() -> None:
+    """main() as the program itself: the process ends without the destructors of PyTorch's libraries.
+
+    They take 0.3 CPU seconds and 125 MB, which would be the peak of most commands. All else that Python does at exit
+    comes before: handlers run in the reverse order in which they were registered.
+    """
+    codes = [0]
+    atexit.register(lambda: _end_process(codes[-1]))
+    try:
+        main()
+    except SystemExit as end:
+        codes.append(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise
+    except BaseException:  # with --debug: Python shows the traceback
+        codes.append(1)
+        raise
+
+
+def _end_process(code: int) -> None:
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    except (OSError, ValueError):  # closed, or a full disk: Python reports it
+        return
+    os._exit(code)
 
 
 def main() -> None:

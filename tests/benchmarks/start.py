@@ -33,7 +33,7 @@ Optimizer.step = step
 from cnn_cli.cli import main
 main()
 """
-COMMAND = "from cnn_cli.cli import main; main()"
+COMMAND = "from cnn_cli.cli import run_program; run_program()"
 
 
 def cpu(command: list[str], folder: Path) -> tuple[float, float]:
