@@ -108,7 +108,7 @@ def test_two_checkpoints_stand_side_by_side(tmp_path: Path) -> None:
         for place, number in enumerate(drawing.order):
             shown = tile(drawing, tmp_path / "f.png", place, panel)
             np.testing.assert_allclose(shown, weights[number, 0], atol=drawing.scale / 254 * 1.001)
-    with pytest.raises(UsageError, match="layer conv is 4x1x3x3 there and 8x1x3x3 here; compare networks of one spec"):
+    with pytest.raises(UsageError, match="weights of shape 8x1x3x3, but 4x1x3x3 in the network of --comp"):
         filter_pages.draw_filters(layer_of(ours), "a", "b", compared=(layer_of(random(4, 1, 3, 3)), ""))
 
 

@@ -80,11 +80,11 @@ def draw_filters(
     panels, grid, shown = [panel for d in drawn for panel in d[0]], drawn[0][1], drawn[0][2]
     lines = [describe(filters, shown), *_explain_frames(sides[0].marks), provenance]
     if compared:
-        headings = (provenance, compared[1])
-        panels = [replace(panel, heading=heading) for panel, heading in zip(panels, headings, strict=True)]
+        panels = [replace(panel, heading=letter) for panel, letter in zip(panels, "AB", strict=True)]
         similarity = cosine_similarity(filters, compared[0])
         mean, least, most = (image.number(float(f(similarity))) for f in (np.mean, np.min, np.max))
-        lines[-1] = f"cosine similarity of each filter to its counterpart: mean {mean}, from {least} to {most}"
+        similar = f"cosine similarity of each filter to its counterpart: mean {mean}, from {least} to {most}"
+        lines[-1:] = [similar, f"A: {provenance}", f"B: {compared[1]}"]
     return Drawing(
         compose_page(panels, title, lines, _bar(filters, scale, per_filter)), grid, shown, scale, sides[0].order
     )
@@ -93,8 +93,11 @@ def draw_filters(
 def _sides(filters: Filters, others: Filters | None, per_filter: bool, by_norm: bool) -> list[Side]:
     both = [filters] if others is None else [filters, others]
     if others is not None and others.weights.shape != filters.weights.shape:
-        shapes = ("x".join(map(str, f.weights.shape)) for f in (others, filters))
-        raise UsageError(f"layer {filters.layer} is {' there and '.join(shapes)} here; compare networks of one spec")
+        own, other = ("x".join(map(str, f.weights.shape)) for f in (filters, others))
+        raise UsageError(
+            f"layer {filters.layer} has weights of shape {own}, but {other} in the network of --compare; compare "
+            "networks of one spec"
+        )
     scale = max(float(np.abs(f.weights).max()) for f in both)
     own = [np.abs(f.weights).max(axis=(1, 2, 3), keepdims=True) for f in both]
     order = ordered(filters, by_norm)

@@ -152,26 +152,26 @@ class SaliencyMaps:
     def text(self) -> str:
         """A table per image, each figure beside that of a random pixel order."""
         full, lines, each = self.table(), list[str](), len(self.explanations[0].maps)
-        columns = [c for c in full.columns if c.title != "random" and c.key not in ("image", "class", "confidence")]
-        columns = [replace(c, show=None) if c.key in _AREAS else c for c in columns]
+        shown = [c for c in full.columns if c.title != "random" and c.key not in ("image", "class", "confidence")]
+        columns = tuple(replace(c, show=None) if c.key in _AREAS else c for c in shown)
         for first in range(0, len(full.rows), each):
             rows = [
                 row | {k: f"{row[k]:.3f} / {row[f'{k}_random']:.3f}" for k in _AREAS if k in row}
                 for row in full.rows[first : first + each]
             ]
-            head = f"{rows[0]['image']}: {rows[0]['class']} {percent(rows[0]['confidence'])}"
-            figures = [render(Table(tuple(columns), rows))] if len(columns) > 1 else []
+            show = "{:.2f}".format if self.explanations[first // each].box else percent
+            head = f"{rows[0]['image']}: {rows[0]['class']} {show(rows[0]['confidence'])}"
+            figures = [render(Table(columns, rows))] if len(columns) > 1 else []
             lines += [*[""] * bool(lines and figures), head, *figures]
         return "\n".join([*lines, *(["", wrapped(_SANITY)] if any("deletion" in row for row in full.rows) else [])])
 
     def table(self) -> Table:
         """A row per image and method: its sanity checks, or why it is flat."""
-        rows = []
+        rows, figure = [], "{:.3f}".format
         for shot in self.document()["images"]:
             for m in shot["maps"]:
-                correlation = {"correlation": m.get("correlation_with_random_weights")}
-                rows.append({k: shot[k] for k in ("image", "class", "confidence")} | m | correlation)
-        figure = "{:.3f}".format
+                own = {k: shot[k] for k in ("image", "class", "confidence")}
+                rows.append(own | m | {"correlation": m.get("correlation_with_random_weights")})
         columns = [
             Column("image", "image", wraps=True),
             Column("class", "class", wraps=True),
