@@ -93,9 +93,9 @@ def draw_filters(
 def _sides(filters: Filters, others: Filters | None, per_filter: bool, by_norm: bool) -> list[Side]:
     both = [filters] if others is None else [filters, others]
     if others is not None and others.weights.shape != filters.weights.shape:
-        own, other = ("x".join(map(str, f.weights.shape)) for f in (filters, others))
+        shape, other = ("x".join(map(str, f.weights.shape)) for f in (filters, others))
         raise UsageError(
-            f"layer {filters.layer} has weights of shape {own}, but {other} in the network of --compare; compare "
+            f"layer {filters.layer} has weights of shape {shape}, but {other} in the network of --compare; compare "
             "networks of one spec"
         )
     scale = max(float(np.abs(f.weights).max()) for f in both)
