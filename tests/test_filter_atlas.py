@@ -203,7 +203,7 @@ def test_a_film_of_many_epochs_is_thinned_evenly() -> None:
     frames = [film.Frame(i, random(4, 3, 5, 5, seed=i)) for i in range(300)]
     page = film.draw_film("conv", frames, "network", True)
     assert max(page.image.size) <= image.LIMIT
-    places = film._spread(300, 24)
+    places = image.evenly_spaced(300, 24)
     assert (places[0], places[-1], len(set(places))) == (0, 299, 24)
     assert set(np.diff(places).tolist()) <= {12, 13, 14}
 

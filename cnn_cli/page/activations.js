@@ -1,4 +1,4 @@
-// Activations, value by value: f(x, settings), its slope (x, y, settings), and how it reads with numbers. Where a large
+// Elementwise activations: f(x, settings), its slope (x, y, settings), and its formula with numbers. Where a large
 // network spends its time, `all` fills y with f of every value of x, and `back` fills `out` with grad times the slopes:
 // many times faster than a call for each.
 

@@ -4,7 +4,7 @@
 
 const bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
-/** ask(name, what) → a promise of the answer: of a worker, or of the page itself where there are none. */
+/** ask(name, what) → a promise of the answer: of a worker, or of the page itself without workers. */
 async function openSession(source, document) {
   try {
     const worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
@@ -62,7 +62,7 @@ function newPage(content, ask) {
 
 async function start() {
   const content = JSON.parse(select("#content").textContent);
-  // Workers have no DOM, so theirs is the part of the scripts that computes.
+  // Workers have no DOM, so they get only the computing scripts.
   const source = select("#computing").textContent;
   const ask = await openSession(source, { network: content.network, weights: content.weights, half: content.half });
   const page = newPage(content, ask);

@@ -1,4 +1,4 @@
-// Sums of products: convolutions, transposed convolutions, Linear, and how the border is padded.
+// Sums of products: convolutions, transposed convolutions, Linear, and padding.
 
 "use strict";
 
@@ -55,7 +55,7 @@ function eachPatch(g, visit) {
           if (from < 0 || from >= g.height) continue;
           const place = (c * g.height + from) * g.width,
             to = (row * oh + y) * ow;
-          // The columns whose pixel lies inside: 0 ≤ x·sw − pw + j·dw < width.
+          // The columns whose pixel is inside the image: 0 ≤ x·sw − pw + j·dw < width.
           const shift = j * dw - pw;
           const first = Math.max(0, Math.ceil(-shift / sw)),
             end = Math.min(ow, Math.ceil((g.width - shift) / sw));
@@ -79,7 +79,7 @@ function addPatches(columns, g, out, offset) {
   });
 }
 
-/** A convolution of each channel with a kernel of its own: weight (C, 1, kh, kw). */
+/** A depthwise convolution: weight (C, 1, kh, kw). */
 function convolveEach(x, weight, bias, { stride, padding, dilation, out }) {
   const [batch, channels, height, width] = x.shape,
     [, , kh, kw] = weight.shape,
@@ -182,7 +182,7 @@ function convolve(x, weight, bias, windows) {
   });
 }
 
-/** x (N, C, H, W), weight (C, O / groups, kh, kw) → (N, O, out): the convolution's way back. */
+/** x (N, C, H, W), weight (C, O / groups, kh, kw) → (N, O, out): the gradient of a convolution. */
 function convolveTransposed(x, weight, bias, { stride, padding, dilation, groups, out }) {
   const [batch, channels, height, width] = x.shape,
     [, each, kh, kw] = weight.shape;
@@ -238,7 +238,7 @@ const tall = (x) => reshape(x, [x.shape[0], x.shape[1], 1, x.shape[2]]);
 const flat = (x) => Object.assign(reshape(x, [x.shape[0], x.shape[1], x.shape[3]]), { whole: x });
 const wide = (value, one) => [one, Array.isArray(value) ? value[0] : value];
 
-// Where a position beyond the border is read instead: null stands for the constant.
+// The position that is read for one beyond the border; null: the constant.
 const BORDERS = {
   constant: (i, n) => (i < 0 || i >= n ? null : i),
   zeros: (i, n) => (i < 0 || i >= n ? null : i),
@@ -293,7 +293,7 @@ const transposedConvolution = (x, row, p) => {
   });
 };
 
-/** A row of a layer …1d as one of a layer …2d. */
+/** The row of a …1d layer as that of a …2d layer. */
 function widened(row) {
   const one = { kernel_size: 1, stride: 1, padding: 0, dilation: 1, output_padding: 0, output_size: 1 };
   const settings = { ...row.settings };

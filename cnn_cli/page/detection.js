@@ -44,7 +44,7 @@ function overlapOf(a, b) {
   return (wide * high) / (area(a) + area(b) - wide * high);
 }
 
-/** The detections, the highest score first; of two of a class that overlap by more than `overlap` the better one. */
+/** The detections after non-maximum suppression per class at an IoU of `overlap`, highest score first. */
 function detections(network, ran, { least = 0.01, overlap = 0.6 } = {}) {
   const kept = [];
   for (const one of candidates(network, ran, least)) {

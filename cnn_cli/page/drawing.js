@@ -52,7 +52,7 @@ function signedPixels(dark) {
 
 const PIXELS = { light: signedPixels(false), dark: signedPixels(true) };
 
-/** Black or white: what is read better on a color. */
+/** Black or white, whichever has more contrast to a color. */
 function textColor(color) {
   const [r, g, b] = color.map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
@@ -64,7 +64,7 @@ function largest(values) {
   return most || 1;
 }
 
-/** Values of one map, colored, into a canvas of as many pixels. */
+/** Draw one map in color into a canvas with a pixel per value. */
 function paintMap(canvas, values, width, height, bound) {
   canvas.width = width;
   canvas.height = height;
@@ -81,7 +81,7 @@ function paintMap(canvas, values, width, height, bound) {
 
 const MOSAIC = 9; // maps in the picture of a layer
 
-/** The first maps beside each other with a gap of a pixel. */
+/** The first maps side by side with a gap of one pixel. */
 function paintMosaic(canvas, data, [channels, height, width], bound) {
   const shown = Math.min(channels, MOSAIC),
     columns = Math.ceil(Math.sqrt(shown)),
@@ -108,7 +108,7 @@ function paintVector(canvas, data, bound) {
   paintMap(canvas, filled, side, filled.length / side, bound);
 }
 
-/** The image itself: bytes (C, H, W), or pixels in [0, 1]. */
+/** The image: bytes (C, H, W), or pixels in [0, 1]. */
 function paintImage(canvas, values, [channels, height, width], factor = 1) {
   canvas.width = width;
   canvas.height = height;
@@ -204,7 +204,7 @@ function paintBoxes(canvas, boxes, [, height, width]) {
   }
 }
 
-/** A line chart with its data as a table for those who cannot see it. lines: {name: [[x, y], …]}. */
+/** A line chart with its data as a table for screen readers. lines: {name: [[x, y], …]}. */
 function chart(lines, { width = 320, height = 140, label, format = (v) => v.toPrecision(3) }) {
   const points = Object.values(lines).flat(),
     xs = points.map((p) => p[0]),

@@ -3,7 +3,7 @@
 // An explanation is {operation, terms, bias, result, text}. operation: "sum" (Σ value · weight + bias), "maximum",
 // "copy", "formula" (text has all of it). terms: {input, position, value, weight}: which of the layer's inputs, where in
 // it (without the batch; null beyond the border), its value and the weight by which it is multiplied. result is computed
-// anew from the terms, or by the formula, so that it can be held against the value in the map.
+// from the terms or by the formula, so that it can be compared to the value in the map.
 
 "use strict";
 
@@ -38,7 +38,7 @@ function summed(terms, bias = 0, text = "") {
 
 const formula = (terms, result, text) => ({ operation: "formula", terms, result, text });
 
-/** The kernel's window on what arrives at a convolution, for the value at [channel, row, column]. */
+/** The kernel's window on the input of a convolution, for the value at [channel, row, column]. */
 function explainConvolution(x, row, p, at) {
   const s = row.settings,
     [height, width] = x.shape.slice(2),
@@ -215,7 +215,7 @@ function explainJoin(xs, row, at, shape) {
   return formula(terms, result, text);
 }
 
-// Types whose values are explained in their own way.
+// Layer types with an explanation of their own.
 const EXPLANATIONS = {
   Linear: explainLinear,
   PReLU: (x, row, p, at, out) => {
@@ -323,7 +323,7 @@ function explanation(row, arriving, out, p, at) {
   if (basis.weights) return explainWeights(x, basis, raised);
   if (basis.windows) return explainHighest(x, basis, raised);
   if (basis.origin) return explainCopy(x, out, basis, row, at);
-  // Reshaped or handed on: the value at the same place in memory.
+  // Reshaped or unchanged: the value at the same place in memory.
   const copied = term(0, x, positionOf(placeOf(at, shape), x.shape.slice(1)));
   return { operation: "copy", terms: [copied], result: copied.value, text: "" };
 }

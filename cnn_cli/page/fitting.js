@@ -138,7 +138,7 @@ function brightPart(images) {
   return { side: mean((b) => Math.max(b.height, b.width)), y: mean((b) => b.y), x: mean((b) => b.x) };
 }
 
-/** Of a dark image: height and width of the box around what is brighter than a tenth, and the center of mass. */
+/** For a dark image: height and width of the bounding box of pixels above 0.1, and the center of mass. */
 function boundingBox({ height, width, data }) {
   let [top, left, bottom, right, mass, my, mx] = [height, width, -1, -1, 0, 0, 0];
   for (let y = 0; y < height; y++) {
@@ -162,7 +162,7 @@ function boundingBox({ height, width, data }) {
   };
 }
 
-/** A drawing, scaled and moved so that its bright part lies as that of the data set's images does. */
+/** A drawing, scaled and moved so that its bright part is placed as in the data set's images. */
 function placed(drawing, part, side) {
   const box = boundingBox(drawing);
   if (!box || !part) return drawing;

@@ -25,7 +25,7 @@ function foldedAtFirst(rows, groups) {
   return new Set(groups.keys());
 }
 
-/** The node that a row is drawn in: the outermost folded group that holds it, else the row itself. */
+/** The node of a row: the outermost folded group that contains it, else the row itself. */
 function nodeOf(name, folded) {
   const parts = name.split(".");
   for (let n = 1; n < parts.length; n++) {
@@ -37,7 +37,7 @@ function nodeOf(name, folded) {
 
 const SOFTMAX = -2; // the row of the node for the softmax after the last layer, which is not a layer of the network
 
-/** Whether scores become probabilities by a softmax that the network itself does not have. */
+/** Whether a softmax that is not part of the network turns scores into probabilities. */
 function endsInScores({ rows, output, ends, detects }) {
   const last = rows[output[0]];
   return Boolean(last) && !detects.length && ends === "score" && last.shape.length === 1 && last.shape[0] > 1;
@@ -66,7 +66,7 @@ function nodesOf(network, groups, folded) {
   return [...nodes.values()];
 }
 
-/** Columns by the longest way from the input; in a column, nodes keep the lane of what they take where it is free. */
+/** Columns by the longest path from the input; in a column, nodes keep the lane of their inputs if it is free. */
 function placeNodes(nodes) {
   const places = new Map(),
     taken = new Map();
@@ -83,7 +83,7 @@ function placeNodes(nodes) {
   return places;
 }
 
-/** Draw into `area`; onSelect(node), onFold(path). Gives the nodes with their canvases. */
+/** Draw into `area`; onSelect(node), onFold(path). Returns the nodes with their canvases. */
 function drawGraph(area, network, groups, folded, { onSelect, onFold }) {
   const nodes = nodesOf(network, groups, folded),
     places = placeNodes(nodes);
@@ -146,7 +146,7 @@ function drawNode(node, network, left, top, { onSelect, onFold }, groups) {
   return item;
 }
 
-/** The group that folds where a row stands first in it. */
+/** The group whose first row is this one. */
 function foldable(node, groups) {
   const parts = node.key.split(".");
   for (let n = parts.length - 1; n > 0; n--) {

@@ -4,7 +4,7 @@
 
 const MAPS_AT_FIRST = 32;
 
-// What a newcomer needs to know to read a layer's panel, by traits of the layer.
+// Introductory notes on a layer's panel, by traits of the layer.
 const TERMS = {
   channel: [
     "One map of an input or output. A gray image has one channel, a color image three. Each output channel of a convolution has a kernel for each input channel.",
@@ -30,7 +30,7 @@ const TERMS = {
   ],
 };
 
-// The letters of formulas, where a layer's lines have them.
+// The symbols of formulas, if a layer's lines have them.
 const LETTERS = {
   size: ["k", "n: height or width of the input; k: kernel size; s: stride; p: padding; ⌊ ⌋: rounded down"],
   "receptive field": [
@@ -158,7 +158,7 @@ async function paintMaps(page, area, most) {
 
 const colorRange = (bound) => `colors: ${shown(-bound)} blue, 0, ${shown(bound)} orange`;
 
-/** Other values in the maps that are there; false where there are none, or not as many. */
+/** Update the values of the existing maps; false if their number or size differs. */
 function repaintMaps(area, { shape, data }, bound) {
   const maps = area.querySelectorAll(".map > canvas"),
     [, height, width] = shape,
@@ -200,7 +200,7 @@ function positionIn(event, canvas, width, height) {
   ];
 }
 
-/** Hovering: the value as a tooltip, and on the image what it sees. */
+/** On hover: the value as a tooltip, and its receptive field on the image. */
 function pointAt(page, row, at, canvas) {
   const value = page.maps.data[placeOf(at, page.maps.shape)];
   canvas.title = `row ${at[1]}, column ${at[2]}: ${shown(value)}`;
@@ -212,7 +212,7 @@ function leave(page) {
   page.showField(row && page.at ? receptiveField(row, page.at, page.network.input) : null);
 }
 
-/** [top, left, height, width] on the image, or null where a position sees all of it or moves unevenly. */
+/** [top, left, height, width] on the image, or null if it is the whole image or irregular. */
 function receptiveField(row, at, [, height, width]) {
   if (!row.sees || at.length !== 3 || row.sees.stride.includes(null)) return null;
   const [top, left] = [0, 1].map((a) => row.sees.offset[a] + at[1 + a] * row.sees.stride[a]);

@@ -1,7 +1,7 @@
-// The layer table in JavaScript: what each layer type computes. tests/test_page_layers.py holds it against PyTorch.
+// The layer table in JavaScript: what each layer type computes. tests/test_page_layers.py compares it to PyTorch.
 //
 // A row is a layer of the network: {name, type, settings, takes, shape}, shape without the batch. A layer's function gets
-// the tensors that arrive, the row, its parameters by name and the mode: {training, random}. It gives a tensor or, for
+// the input tensors, the row, its parameters by name and the mode: {training, random}. It returns a tensor or, for
 // layers with several outputs, a list of tensors.
 
 "use strict";
@@ -23,7 +23,7 @@ function squeezeExcitation(x, row, p) {
   return multiply(x, named(s.scale_activation)(convolve(squeezed, p["fc2.weight"], p["fc2.bias"], one)));
 }
 
-// What torch.nn's activations take when they are made without arguments.
+// The default arguments of torch.nn's activations.
 const DEFAULTS = {
   LeakyReLU: { negative_slope: 0.01 },
   ELU: { alpha: 1 },
@@ -36,7 +36,7 @@ const DEFAULTS = {
   RReLU: { lower: 1 / 8, upper: 1 / 3 },
 };
 
-/** Dropout and its kin: kept values are enlarged, so that the mean stays. `size` values in a row share one draw. */
+/** Dropout and its variants: kept values are scaled up, so that the mean stays the same. `size` values in a row share one draw. */
 function dropped(x, p, size, mode) {
   if (!mode.training || p === 0) return identity(x);
   const factors = new Float32Array(x.data.length);
@@ -243,7 +243,7 @@ const LAYERS = {
 
 for (const type of Object.keys(ACTIVATIONS)) LAYERS[type] = (x, row) => activated(x, type, row.settings);
 
-// Layers that take several tensors, give several, or are a tensor themselves.
+// Layers with several inputs or outputs, and bare parameters.
 const JOINS = {
   Add: (xs, row) => joined(xs, row, add),
   Subtract: (xs, row) => joined(xs, row, subtract),
@@ -273,16 +273,13 @@ const JOINS = {
   Parameter: (xs, row, p) => p[""],
 };
 
-// Random in training in a way that this page does not draw.
-const NOT_TRAINED_HERE = ["AlphaDropout", "FeatureAlphaDropout", "DropBlock2d", "RReLU"];
-
 function roundHalfEven(x) {
   const floor = Math.floor(x);
   if (x - floor !== 0.5) return Math.round(x);
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** What a layer gives for the tensors that arrive. */
+/** The output of a layer for its input tensors. */
 function computed(row, arriving, parameters, mode) {
   const rule = JOINS[row.type];
   if (rule) return rule(arriving, row, parameters, mode);

@@ -1,6 +1,6 @@
-// c (m × n) += a (m × k) · b (k × n): in WebAssembly with SIMD where there is such a thing, else plain loops.
+// c (m × n) += a (m × k) · b (k × n): in WebAssembly with SIMD if available, else plain loops.
 //
-// The WebAssembly is written here instruction by instruction, so that there is nothing to build. Its inner loop holds four
+// The WebAssembly is written here instruction by instruction, so that no build step is needed. Its inner loop holds four
 // rows and eight columns of c in registers: 8 vectors, which each step along k updates with 8 multiplications of 4 values.
 
 "use strict";
@@ -138,7 +138,7 @@ function matmulModule() {
   ]);
 }
 
-/** The fast multiplication, or null where there is no WebAssembly with SIMD. */
+/** The fast multiplication, or null without WebAssembly and SIMD. */
 function fastMatmul() {
   if (typeof WebAssembly === "undefined" || !WebAssembly.validate(matmulModule())) return null;
   const memory = new WebAssembly.Memory({ initial: 64 });

@@ -1,7 +1,7 @@
 // A network: its layers in the order of computation, its weights, and the forward and backward pass.
 //
 // description: {input, rows, output, mean, std, tensors}, as cnn_cli/page/description.py writes it. A row's `takes` are
-// [row, piece]: −1 is the image, piece null except for what a layer with several outputs gives.
+// [row, piece]: −1 is the image, piece is null unless a layer has several outputs.
 
 "use strict";
 
@@ -79,7 +79,7 @@ function silenced(out, channels) {
   return quiet;
 }
 
-/** What a row got in a run, as tensors. */
+/** The inputs of a row in a run, as tensors. */
 function arrivingAt(network, ran, i) {
   return network.rows[i].takes.map(([from, piece]) =>
     from < 0 ? ran.image : piece === null ? ran.values[from] : ran.values[from][piece],
@@ -126,7 +126,7 @@ function gradCam(ran, found, i) {
   return { height, width, data: out.map((v) => Math.max(0, v)) };
 }
 
-/** The fast gradient sign method (Goodfellow et al. 2015): pixels moved by epsilon against the true class. */
+/** The fast gradient sign method (Goodfellow et al. 2015): pixels moved by epsilon in the direction that raises the loss. */
 function attacked(network, pixels, target, epsilon) {
   const ran = run(network, pixels),
     loss = crossEntropy(network, ran.output, [target]);

@@ -37,7 +37,7 @@ function normalized(x, sets, number, eps, center = true, found = {}) {
   });
 }
 
-/** x · weight + bias with a weight for each channel, or for each place of what layer norm normalizes. */
+/** x · weight + bias with a weight per channel, or per element of layer norm's normalized shape. */
 function affine(x, p, index) {
   if (!p.weight && !p.bias) return x;
   const weight = p.weight && p.weight.data,
@@ -74,14 +74,14 @@ function numbered(x, of) {
   return index;
 }
 
-/** What batch, instance, group and layer norm share: `sets` are normalized by themselves; `of` says which weight is whose. */
+/** What batch, instance, group and layer norm share: each of `sets` is normalized separately; `of` maps values to weights. */
 function grouped(x, p, sets, number, eps, of, center = true) {
   const found = {},
     scaled = normalized(x, numbered(x, sets), number, eps, center, found);
   return Object.assign(affine(scaled, p, numbered(x, of)), { statistics: { ...found, sets, of, eps, center } });
 }
 
-/** With statistics that are known: batch norm in evaluation. */
+/** With running statistics: batch norm in evaluation. */
 function withStatistics(x, p, mean, variance, eps) {
   const area = count(x.shape.slice(2)),
     channels = x.shape[1],
@@ -177,7 +177,7 @@ function channelNorm(x, row, p) {
   return grouped(x, p, sets, x.shape[0] * area, row.settings.eps, channelOf(x));
 }
 
-/** x / (k + alpha · mean of x² over neighboring channels)^beta; channels beyond the first and last count as zeros. */
+/** x / (k + alpha · mean of x² over neighboring channels)^beta; channels beyond the first and last are zeros. */
 function responseNorm(x, row) {
   const s = row.settings,
     channels = x.shape[1],

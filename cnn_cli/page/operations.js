@@ -36,7 +36,7 @@ function indexed(x, inner, source) {
   return index;
 }
 
-/** f(value) one by one; `slope(value, result)` is its derivative. */
+/** f(value) elementwise; `slope(value, result)` is its derivative. */
 function each(x, f, slope) {
   const data = new Float32Array(x.data.length);
   for (let i = 0; i < data.length; i++) data[i] = f(x.data[i]);
@@ -59,7 +59,7 @@ function broadcastStrides(shape, to) {
   return strides;
 }
 
-/** For each value of `to`, the place of the one that `shape` has for it. */
+/** For each value of `to`, the index of the value in `shape` that is broadcast to it. */
 function broadcastIndex(shape, to) {
   const strides = broadcastStrides(shape, to),
     index = new Int32Array(count(to)),
@@ -103,7 +103,7 @@ function paired(a, b, shape, f, slopes) {
   });
 }
 
-/** f(a, b) value by value, sizes of 1 broadcast; slopes(a, b) → [∂f/∂a, ∂f/∂b]. */
+/** f(a, b) elementwise, with broadcasting; slopes(a, b) → [∂f/∂a, ∂f/∂b]. */
 function pairwise(a, b, f, slopes) {
   const shape = broadcastShape(a.shape, b.shape);
   if (a.data.length === count(shape) && b.data.length === a.data.length) return paired(a, b, shape, f, slopes);
@@ -123,7 +123,7 @@ function pairwise(a, b, f, slopes) {
   });
 }
 
-/** The sum of two: of the same shape, it needs no function for each value. */
+/** The sum of two tensors; equal shapes need no function call per value. */
 function add(a, b) {
   if (a.data.length !== b.data.length || a.shape.length !== b.shape.length || a.shape.some((n, d) => n !== b.shape[d])) {
     return pairwise(
@@ -158,7 +158,7 @@ const divide = (a, b) =>
     (x, y) => x / y,
     (x, y) => [1 / y, -x / (y * y)],
   );
-// Where both are equal, PyTorch gives each half of the gradient.
+// If both are equal, each gets half of the gradient, as in PyTorch.
 const maximum = (a, b) => pairwise(a, b, Math.max, (x, y) => (x > y ? [1, 0] : x < y ? [0, 1] : [0.5, 0.5]));
 const minimum = (a, b) => pairwise(a, b, Math.min, (x, y) => (x < y ? [1, 0] : x > y ? [0, 1] : [0.5, 0.5]));
 

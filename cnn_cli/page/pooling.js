@@ -1,4 +1,4 @@
-// Pooling and interpolation: what each position of the output reads along rows and columns.
+// Pooling and interpolation: the input positions of each output position, along rows and columns.
 
 "use strict";
 
@@ -49,7 +49,7 @@ function separable(x, rows, columns, factor = 1) {
   return out;
 }
 
-/** The highest value of each window: rows[y] and columns[x] are lists of positions; the first highest one counts. */
+/** The highest value of each window: rows[y] and columns[x] are lists of positions; of equal ones the first. */
 function highest(x, rows, columns) {
   const [batch, channels, height, width] = x.shape,
     oh = rows.length,
@@ -124,7 +124,7 @@ function averagePool(x, row) {
   return separable(x, rows, columns, s.divisor_override ? 1 / s.divisor_override : 1);
 }
 
-/** (Σ xᵖ)^(1/p) over windows, by PyTorch's own steps. */
+/** (Σ xᵖ)^(1/p) over windows, in the order of PyTorch's computation. */
 function powerPool(x, row) {
   const s = row.settings,
     stride = s.stride === null ? s.kernel_size : s.stride,
@@ -136,7 +136,7 @@ function powerPool(x, row) {
   );
   const lists = [0, 1].map((a) => windows(x.shape[2 + a], row.shape[1 + a], s.kernel_size[a], stride[a], 0));
   const number = s.kernel_size[0] * s.kernel_size[1];
-  // PyTorch averages over what a window at the border has, and multiplies by the whole window.
+  // PyTorch averages over the values inside the border, and multiplies by the size of the whole window.
   const mean = separable(raised, equally(lists[0]), equally(lists[1]), number);
   const root = (v) => (v > 0 ? v ** (1 / power) : 0);
   return each(mean, root, (v, y) => (v > 0 ? y / v / power : 0));

@@ -1,4 +1,4 @@
-// The prediction, and what follows from it.
+// The prediction, and the views that depend on it.
 
 "use strict";
 
@@ -79,7 +79,7 @@ const explainBest = (page) => {
   select("#prediction").scrollIntoView({ block: "nearest" });
 };
 
-/** How the probability of a class follows from the scores, in numbers. */
+/** The computation of a class's probability from the scores, in numbers. */
 function explainClass(page, c) {
   page.explained = c;
   const { probabilities, scores } = page,
@@ -105,7 +105,7 @@ function explainClass(page, c) {
   select("#score").replaceChildren(...lines.map((line, i) => el("p", { class: i === 2 ? "sum" : "legend" }, line)));
 }
 
-/** A detector's boxes over the image, with sliders for the least score and for how far two of a class may overlap. */
+/** A detector's boxes over the image, with sliders for the score threshold and the IoU threshold of non-maximum suppression. */
 async function showBoxes(page, area) {
   if (!page.thresholds) {
     const slider = (value) =>
@@ -139,7 +139,7 @@ async function showBoxes(page, area) {
   if (boxes.length > 10) list.append(el("li", {}, `and ${boxes.length - 10} more`));
 }
 
-/** The class of the most positions, background aside where there is another. */
+/** The class of most positions, other than the background if possible. */
 function mostFrequent(classes) {
   const counts = new Map();
   for (const c of classes) counts.set(c, (counts.get(c) || 0) + 1);

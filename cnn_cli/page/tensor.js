@@ -1,7 +1,7 @@
 // Tensors with automatic differentiation (reverse mode).
 //
-// A tensor is {shape, data}: shape [N, …] with the batch first, data a Float32Array in PyTorch's (row-major) order. What an
-// operation makes also has `parents` (the tensors that it read) and `back(grad)`, which gives the gradient of each parent.
+// A tensor is {shape, data}: shape [N, …] with the batch first, data a Float32Array in PyTorch's (row-major) order. The
+// result of an operation also has `parents` (its inputs) and `back(grad)`, which returns the gradient of each parent.
 
 "use strict";
 
@@ -67,7 +67,7 @@ function gradients(output, grad, constants = new Set()) {
       if (!part || !needed(parent)) return;
       const sum = found.get(parent);
       if (!sum) {
-        // A view hands on the very array that arrived, which others may still read.
+        // A view returns its input array, which others may still read.
         found.set(parent, part === arriving ? part.slice() : part);
       } else {
         for (let j = 0; j < sum.length; j++) sum[j] += part[j];

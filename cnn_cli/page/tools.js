@@ -2,7 +2,7 @@
 
 "use strict";
 
-/** name → [title, draw(page, area)]; draw gives a function that renews what depends on the image, or nothing. */
+/** name → [title, draw(page, area)]; draw returns a function that updates what depends on the image, or nothing. */
 const TOOLS = {
   saliency: ["Saliency", drawSaliency],
   attack: ["Attack", drawAttack],

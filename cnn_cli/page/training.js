@@ -22,7 +22,7 @@ function shuffled(n, random) {
   return order;
 }
 
-/** An image (channels × height × width) moved by up to `most` pixels in each direction; what comes in is 0. */
+/** An image (channels × height × width) shifted by up to `most` pixels in each direction, padded with 0. */
 function shifted(image, [channels, height, width], most, random) {
   if (!most) return image;
   const [down, across] = [0, 1].map(() => Math.floor(random() * (2 * most + 1)) - most);
@@ -55,7 +55,7 @@ function newTraining(network, settings, seed = 0) {
   };
 }
 
-/** One step on a batch; changes the network's weights and gives {loss, correct}. */
+/** One step on a batch; changes the network's weights and returns {loss, correct}. */
 function trainStep(network, training, pixels, targets) {
   const mode = { training: true, random: training.random };
   const ran = run(network, pixels, mode),
@@ -102,7 +102,7 @@ function countCorrect(network, output, targets) {
   return predicted(network, output).filter((c, n) => c === targets[n]).length;
 }
 
-/** Fresh weights as PyTorch draws them, by the layer's own rule: uniform within ±1/√(values that a weight sums over). */
+/** Initial weights by PyTorch's default rule: uniform within ±1/√fan_in. */
 function initialize(network, seed) {
   const random = randomFrom(seed);
   for (const row of network.rows) {
@@ -129,5 +129,5 @@ function drawParameter(t, init, random) {
   for (let i = 0; i < t.data.length; i++) t.data[i] = init === "normal" ? gaussian(random) : constant;
 }
 
-/** A number of the normal distribution (Box and Muller). */
+/** A sample of the standard normal distribution (Box and Muller). */
 const gaussian = (random) => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());

@@ -1,4 +1,4 @@
-// Training in the page: the settings, the curves, and the digits to learn from.
+// Training in the page: settings, curves, and the digits to train on.
 
 "use strict";
 
@@ -76,7 +76,7 @@ function drawTraining(page, area) {
   );
   const reset = async () => {
     going = false;
-    await running; // what it would draw belongs to the weights of before
+    await running; // its result would be of the previous weights
     started = false;
     await page.ask("reset");
     plot.replaceChildren();
@@ -111,7 +111,7 @@ function drawTraining(page, area) {
   return null;
 }
 
-/** The digits at the network's size, fitted as the gallery's images are. */
+/** The digits at the network's input size, resized like the gallery's images. */
 function trainingDigits(page) {
   if (page.fittedDigits) return page.fittedDigits;
   const { side, parts } = page.content.digits,

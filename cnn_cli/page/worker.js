@@ -40,7 +40,7 @@ function denseClasses(output) {
   return classes;
 }
 
-/** Of the score of a class, or of a detector's best box of it. */
+/** The gradients of a class score, or of the score of a detector's best box of the class. */
 function gradientsFor(network, ran, target) {
   if (!network.detects.length) return classGradients(network, ran, target);
   const boxes = detections(network, ran),
@@ -84,7 +84,7 @@ const ANSWERS = {
     return { ...explained, inputs, shapes, value };
   },
 
-  /** The gradient of the class's score by the pixels, and Grad-CAM at a row. */
+  /** The gradient of the class score with respect to the pixels, and Grad-CAM at a row. */
   saliency(session, { target, row }) {
     const { ran, network } = session,
       found = gradientsFor(network, ran, target),
@@ -121,7 +121,7 @@ const ANSWERS = {
     return {};
   },
 
-  /** How many images of the gallery are classified correctly, with what is switched off and without. */
+  /** How many images of the gallery are classified correctly, with the channels switched off and without. */
   accuracy(session, { bytes, labels }) {
     const { network } = session,
       size = count(network.input);
