@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnn_cli.errors import unknown
-from cnn_cli.values import Choice, Flag, Integer, Kind, ListOf, Number, Text, shown
+from cnn_cli.values import Choice, Flag, Integer, Kind, ListOf, Number, Schema, Text, shown
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Normalization:
             raise ValueError(f"must have as many values in mean ({len(mean)}) as in std ({len(std)})")
         return {"mean": [float(m) for m in mean], "std": [float(s) for s in std]}
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         mean, std = ListOf(Number(), single=True).schema(), ListOf(Number(0, above=True), single=True).schema()
         return {
             "type": "object",
@@ -63,7 +63,7 @@ class Initialization:
                 raise ValueError(f"must be {_METHODS} for {pattern!r}, not {shown(method)}")
         return {str(pattern): method for pattern, method in value.items()}
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         return {"type": "object", "minProperties": 1, "additionalProperties": {"enum": list(INITIALIZATIONS)}}
 
 
@@ -110,7 +110,7 @@ class ParameterGroup:
                 raise ValueError(f"has an invalid {key}: it {error}") from None
         return read
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         properties = {key: kind.schema() for key, kind in _GROUP.items()}
         return {
             "type": "object",
@@ -133,5 +133,5 @@ class Fast:
             raise ValueError(f"must be auto, none or some of {', '.join(FAST)}, not {shown(value)}")
         return tuple(name for name in FAST if name in names)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         return {"anyOf": [{"enum": ["auto", "none"]}, {"type": "array", "items": {"enum": list(FAST)}}]}

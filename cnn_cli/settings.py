@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from cnn_cli.errors import UsageError, closest
 from cnn_cli.setting_kinds import FAST, OPTIMIZERS, Fast, Initialization, Normalization, ParameterGroup, Precision
-from cnn_cli.values import Choice, Flag, Integer, Kind, ListOf, Null, Number, OneOf, Text, maybe, shown
+from cnn_cli.values import Choice, Flag, Integer, Kind, ListOf, Null, Number, OneOf, Schema, Text, maybe, shown
 
 _WITH_MOMENTUM = ("optimizer", ("sgd", "muon"))  # the optimizers with a momentum that can be set
 _STEP = ("schedule", ("step",))
@@ -216,7 +216,7 @@ def _valid(block: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def train_schema() -> dict[str, Any]:
+def train_schema() -> Schema:
     """JSON Schema (draft 7) of a `train:` block."""
     properties = {name: {**f.kind.schema(), "description": f.help} for name, f in SETTINGS.items()}
     return {"type": "object", "properties": properties, "additionalProperties": False}

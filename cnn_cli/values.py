@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from cnn_cli.errors import closest, enumerated
 
+Schema = dict[str, Any]  # a JSON Schema (draft 7)
+
 
 class Kind(Protocol):
     """A kind of value."""
@@ -18,7 +20,7 @@ class Kind(Protocol):
     def read(self, value: Any) -> Any:
         """The value in its normal form; ValueError says what it must be."""
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         """JSON Schema (draft 7) of the same."""
 
 
@@ -83,7 +85,7 @@ class Integer:
             raise ValueError(words + _instead(value, number=True))
         return int(value)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         bounds = {"minimum": self.least, "maximum": self.most}
         return {"type": "integer", **{k: v for k, v in bounds.items() if v is not None}}
 
@@ -110,7 +112,7 @@ class Number:
             raise ValueError(f"must be a {finite}number{words}, not {shown(value)}{_instead(value, number=True)}")
         return value  # type: ignore[no-any-return]  # 1 stays an int: it prints as written
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         bounds = {"exclusiveMinimum" if self.above else "minimum": self.least, "maximum": self.most}
         return {"type": "number", **{k: v for k, v in bounds.items() if v is not None}}
 
@@ -124,7 +126,7 @@ class Flag:
             raise ValueError(f"must be true or false, not {shown(value)}{_instead(value)}")
         return value
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         return {"type": "boolean"}
 
 
@@ -137,7 +139,7 @@ class Text:
             raise ValueError(f"must be text, not {shown(value)}")
         return value
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         return {"type": "string"}
 
 
@@ -155,7 +157,7 @@ class Choice:
         hint = closest(value, [o for o in self.options if isinstance(o, str)]) if isinstance(value, str) else ""
         raise ValueError(f"must be {words}, not {shown(value)}.{hint}".removesuffix("."))
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         return {"enum": list(self.options)}
 
 
@@ -173,7 +175,7 @@ class Sizes:
             return tuple(self.item.read(v) for v in value)
         return (self.item.read(value),) * self.count
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         item = self.item.schema()
         return {"anyOf": [item, {"type": "array", "items": item, "minItems": self.count, "maxItems": self.count}]}
 
@@ -196,7 +198,7 @@ class ListOf:
             raise ValueError(f"must be a list of {count} values, not {shown(value)}")
         return tuple(self.item.read(v) for v in value)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         item = self.item.schema()
         array = {"type": "array", "items": item, "minItems": self.least, "maxItems": self.most}
         return {"anyOf": [item, array]} if self.single else array
@@ -222,7 +224,7 @@ class OneOf:
         words = " or ".join(reason.removeprefix("must be ").rsplit(", not ", 1)[0] for reason in reasons)
         raise ValueError(f"must be {enumerated(words.split(' or '), 'or')}, not {shown(value)}{hint}")
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         return {"anyOf": [k.schema() for k in self.kinds]}
 
 
@@ -239,7 +241,7 @@ class Null:
         if value is not None:
             raise ValueError(f"must be null, not {shown(value)}")
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Schema:
         return {"type": "null"}
 
 

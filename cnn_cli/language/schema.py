@@ -3,14 +3,10 @@
 A schema cannot follow names: only `cnn check` knows which blocks, siblings and arguments exist, and which shapes fit.
 """
 
-from typing import Any
-
 from cnn_cli.language.spec import DETECTOR, NETWORK_KEYS, ORIGINS, PARTS, SIZE
 from cnn_cli.layers import JOINS, LAYERS, LayerType, Setting
 from cnn_cli.settings import train_schema
-from cnn_cli.values import Integer
-
-Schema = dict[str, Any]
+from cnn_cli.values import Integer, Schema
 
 _ARGUMENT: Schema = {"type": "string", "pattern": r"^\$"}
 _VALUE: Schema = {"type": "string"}  # the name of a sibling, or the path of a value inside of one
