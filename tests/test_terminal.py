@@ -197,3 +197,10 @@ def test_help_fits_the_terminal(
         text = capsys.readouterr().out
         assert max(map(len, text.splitlines())) <= width
         assert "<str>" not in text and "[default" not in text and "[env var:" not in text
+
+
+@pytest.mark.parametrize(("arguments", "code"), [("summary tiny-cnn", 0), ("nosuch", 2)])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_change_no_exit_code(arguments: str, code: int, closed: str) -> None:
+    command = f"{sys.executable} -m cnn_cli {arguments} {closed}"
+    assert subprocess.run(command, shell=True, capture_output=True, timeout=60).returncode == code

@@ -47,6 +47,9 @@ def main() -> None:
     """The console command: run the app, and turn every failure into a short message and an exit code."""
     gc.set_threshold(20_000)  # imports, mostly PyTorch's, create a million objects, none of them garbage
     atexit.register(gc.freeze)  # no collection at exit, which would take longer than the rest of the exit
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller, as `>&-` does
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
