@@ -255,7 +255,7 @@ def test_folders_that_cannot_be_learnt_from(pets: Path, spoil: Any, error: str) 
     assert str(raised.value) == error.format(pets)
 
 
-NO_IMAGE = "is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it"
+NO_IMAGE = "is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); leave it out"
 
 
 def bomb() -> bytes:

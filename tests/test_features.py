@@ -279,7 +279,7 @@ def test_any_input_size_that_the_network_takes(workspace: Path, capsys: pytest.C
         ("run --index 0 --index 1 -o f.png", 2, "-o f.png names one picture, but there are 2 images; {folder}"),
         ("run --index 0 -o f.gif", 2, "f.gif: the picture is written as .png; choose such a name with -o"),
         ("run --index 0 -o old.png", 2, "old.png exists already; --force overwrites it, -o writes elsewhere"),
-        ("run old.png", 1, "old.png is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it"),
+        ("run old.png", 1, "old.png is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); leave it out"),
         (
             "linear.yaml --untrained --index 0 --data digits",
             2,

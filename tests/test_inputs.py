@@ -130,7 +130,7 @@ def _no_network(entry: NamedDataset, *_: object) -> None:
         (["no.png"], {}, CnnError, "no.png: no such file; looked in {place}"),
         (["*.png"], {}, CnnError, "no file matches '*.png'"),
         (["empty"], {}, CnnError, "no images in empty"),
-        (["t.txt"], {}, ReadImageError, "t.txt is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it"),
+        (["t.txt"], {}, ReadImageError, "t.txt is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); leave it out"),
         ([], {"index": [360]}, UsageError, "--index 360: the test split of digits has images 0 to 359"),
         ([], {"index": [-1]}, UsageError, "--index -1: the test split of digits has images 0 to 359"),
         ([], {"index": [0], "split": "tset"}, UsageError, "--split must be test, val or train, not 'tset'"),

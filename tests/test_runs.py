@@ -230,9 +230,15 @@ def test_settings_at_their_defaults_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for run, shift, source in (("a", 0, "default"), ("b", 2, "option")):
+    for run, shift, source, fast in (
+        *(("a", 0, "default", "[x]"), ("b", 2, "option", "[]")),
+        ("c", 0, "config", "[x]"),  # a repeated run
+    ):
         (folder := Path("runs", run)).mkdir(parents=True)
         setting = f"  shift: {{value: {shift}, source: {source}}}\n"
+        setting += f"  fast:\n    value: {fast}\n    source: {source}\n"
         (folder / "config.yaml").write_text(f"network: n\nsettings:\n{setting}spec: {{}}\n")
     assert cnn("runs", "--csv") == 0
-    assert [row["settings"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == ["", "shift 2"]
+    assert [row["settings"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == [
+        *("", "shift 2, fast none", "")
+    ]

@@ -350,7 +350,7 @@ def test_the_command(shot: str, capsys: pytest.CaptureFixture[str]) -> None:
         ),
         ("gray-1 --class k", 2, "no class 'k'. Classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
         ("gray-1 --class 10", 2, "no class '10'. Classes: a, b, c, d, e, f, g, h, i, j; or 0 to 9"),
-        ("gray-1 text.png", 1, "text.png is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it"),
+        ("gray-1 text.png", 1, "text.png is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); leave it out"),
         ("gray-1 -o a.jpg", 2, "a.jpg: the picture is written as .png; choose such a name with -o"),
     ],
 )

@@ -233,6 +233,9 @@ def test_patterns_of_sizes() -> None:
 def test_sizes_that_are_asked_for() -> None:
     plan = find("fashion-convnet")
     assert parse_sides("28, 32x48", plan) == [(1, 28, 28), (1, 32, 48)]
+    assert parse_sides("28-30,40", plan) == [(1, side, side) for side in (28, 29, 30, 40)]
+    with pytest.raises(UsageError, match="at most 200 sizes, not 99,999"):
+        parse_sides("1-99999", plan)
     for wrong in ("28x28x28", "0", "a", "", "12,", "-3"):
         with pytest.raises(UsageError, match="--sizes takes sides in pixels"):
             parse_sides(wrong, plan)

@@ -16,6 +16,7 @@ from cnn_cli.language.input_hint import is_flat, with_side
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import Shape, ShapeError, SizeOf, sizes
 from cnn_cli.tables import Column, Table, TableRow, format_count, render
+from cnn_cli.values import parse_numbers
 
 SECONDS = 2  # of CPU time, that a search may take
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -227,15 +228,31 @@ def _shown(result: InputSizes) -> list[Shape]:
     return sorted(shapes, key=lambda shape: shape[-1])
 
 
-def parse_sides(text: str, plan: Plan) -> list[Shape]:
-    """`28,32x48` as input shapes of the network; UsageError for anything else."""
-    shapes, most = list[Shape](), len(plan.input) - 1
+_MOST_SIDES = 200
+
+
+def _expanded(text: str) -> list[str]:
+    """The parts of a list, ranges such as `24-32` as their numbers."""
+    parts = list[str]()
     for part in text.replace(" ", "").split(","):
+        try:
+            parts += map(str, parse_numbers(part)) if "-" in part else [part]
+        except ValueError:
+            parts.append(part)  # which is refused
+    return parts
+
+
+def parse_sides(text: str, plan: Plan) -> list[Shape]:
+    """`28,32x48` or `24-32` as input shapes of the network; UsageError for anything else."""
+    shapes, most, parts = list[Shape](), len(plan.input) - 1, _expanded(text)
+    if len(parts) > _MOST_SIDES:
+        raise UsageError(f"--sizes takes at most {_MOST_SIDES} sizes, not {len(parts):,}")
+    for part in parts:
         numbers = part.lower().split("x")
         if not 1 <= len(numbers) <= most or not all(
             n.isascii() and n.isdigit() and len(n) < 7 and int(n) for n in numbers
         ):
-            form = "sides in pixels, such as 28,32,48x64" if most == 2 else "lengths, such as 1000,8000"
+            form = "sides in pixels, such as 28,32,48x64 or 24-32" if most == 2 else "lengths, such as 1000,8000"
             raise UsageError(f"--sizes takes {form}, not {part!r}")
         one = len(numbers) == 1
         shapes.append(with_side(plan.input, int(numbers[0])) if one else (plan.input[0], *map(int, numbers)))

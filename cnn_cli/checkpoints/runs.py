@@ -25,7 +25,7 @@ _SCALAR = re.compile(r" \{value: (.*), source: \w+\}|\n    value: (.*)\n    sour
 _LINE = re.compile(r"^(network|started): (.*)$", re.M)
 _ARGS = re.compile(r"^args: (.*(?:\n .*)*)", re.M)
 _SOURCE = re.compile(r"^  (\w+):(?:.*\n {3})*.*source: (\w+)", re.M)
-_INHERITED = ("spec", "default", "weights")
+_INHERITED = ("spec", "weights")
 _APART = ("data", "epochs", "seed")
 _SORTS = ("name", "score", "epochs", "time", "started")
 
@@ -72,6 +72,8 @@ class Run:
     def setting(self, name: str) -> str | None:
         """A setting as shown to users; None if it is off, or was unknown to an earlier version."""
         value = self.values.get(name, "null")
+        if value == "[]" and self.sources.get(name) == "option":
+            return "none"
         return None if value in ("null", "[]") else _shown(value)
 
     def document(self) -> dict[str, Any]:
@@ -112,10 +114,15 @@ class RunList:
         everywhere = _varied(self.runs)
         networks = {run.network for run in self.runs}
         own = {name: set(_varied([run for run in self.runs if run.network == name])) for name in networks}
-        sources = [{n: run.sources.get(n, "option") for n in everywhere} for run in self.runs]
+        defaults = {(n, run.values.get(n)) for run in self.runs for n in everywhere if run.sources.get(n) == "default"}
         return [
-            [n for n in everywhere if source[n] != "default" and (n in own[run.network] or source[n] not in _INHERITED)]
-            for run, source in zip(self.runs, sources, strict=True)
+            [
+                n
+                for n in everywhere
+                if (n, run.values.get(n)) not in defaults
+                and (n in own[run.network] or run.sources.get(n) not in _INHERITED)
+            ]
+            for run in self.runs
         ]
 
     def document(self) -> list[dict[str, Any]]:

@@ -20,6 +20,15 @@ _MOST_CLASSES = 20  # in the text
 _EXACT = ("duplicates", "leak")  # of images with boxes they are annotation errors
 
 
+_MODES = {
+    "1": "black and white",
+    "L": "grayscale",
+    "LA": "grayscale with alpha",
+    "I;16": "16-bit grayscale",
+    "P": "with a palette",
+}  # Pillow's modes in words
+
+
 @dataclass(frozen=True)
 class DataCheck:
     """The findings of a check, errors first, and what was checked."""
@@ -74,7 +83,7 @@ class DataCheck:
         splits = ", ".join(f"{n:,}{f' in {name}' * (name != 'all')}" for name, n in self.splits.items())
         ends = [f"{width}x{height}" for width, height in self.sizes[:1] + self.sizes[-1:]]
         sizes = f"from {ends[0]} to {ends[-1]} pixels" if len(self.sizes) > 1 else f"{''.join(ends[:1])} pixels"
-        modes = ", ".join(f"{n:,} {mode}" for mode, n in self.modes.items())
+        modes = ", ".join(f"{n:,} {_MODES.get(mode, mode)}" for mode, n in self.modes.items())
         return [
             f"{Path(self.data).name}: {self.task}" + (f", read as {self.layout}" if self.layout else ""),
             f"images: {splits}" + (f"; {sizes}; {modes}" if self.modes else ""),

@@ -72,7 +72,7 @@ def errors_naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
-        raise ReadImageError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
+        raise ReadImageError(f"{path} cannot be read as an image ({error}); repair it or leave it out") from None
 
 
 def open_image(path: Path, content: BinaryIO | None = None) -> "Image.Image":
@@ -86,11 +86,11 @@ def open_image(path: Path, content: BinaryIO | None = None) -> "Image.Image":
             warnings.simplefilter("ignore")  # our own limit on the size is far below Pillow's
             image = Image.open(content or path, formats=_FORMATS)
     except UnidentifiedImageError:
-        raise ReadImageError(f"{path} is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); remove it") from None
+        raise ReadImageError(f"{path} is not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM); leave it out") from None
     except FileNotFoundError:
         raise ReadImageError(f"{path}: no such file; looked in {path.absolute().parent}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ReadImageError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
+        raise ReadImageError(f"{path} cannot be read as an image ({error}); repair it or leave it out") from None
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
         image.close()
         raise ReadImageError(f"{path} has 32-bit pixels of unknown range; save it with 8 or 16 bits per channel")
