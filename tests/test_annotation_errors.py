@@ -8,8 +8,8 @@ from typing import Any
 
 import box_folders as folders
 import pytest
-import small_networks
 from box_folders import BOXES, FORMATS, NAMES, write
+from pictures import cnn
 
 from cnn_cli.data.annotations import InvalidAnnotationsError
 from cnn_cli.data.dataset import Dataset
@@ -283,10 +283,10 @@ def test_cnn_data_lists_all_errors_with_exit_code_1(tmp_path: Path, capsys: pyte
     folders.yolo(tmp_path)
     write(tmp_path / "labels/train/0.txt", "0 2 3\n1 2 3\n")
     (tmp_path / "labels/train/1.txt").unlink()
-    assert small_networks.cnn("data", str(tmp_path)) == 1
+    assert cnn("data", str(tmp_path)) == 1
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5 and lines[-1] == "3 annotation errors; --skip-unreadable skips 2 images"
-    assert small_networks.cnn("data", str(tmp_path), "--json") == 1
+    assert cnn("data", str(tmp_path), "--json") == 1
     document = json.loads(capsys.readouterr().out)
     assert [Path(row["image"]).name for row in document["faults"]] == ["1.png", "0.png", "0.png"]
     write(tmp_path / "labels/train/0.txt", "".join(f"{i % 2} 2 3\n" for i in range(10)) + "1 0.5 0.5 0 0.2\n1 2 3\n")
@@ -294,7 +294,7 @@ def test_cnn_data_lists_all_errors_with_exit_code_1(tmp_path: Path, capsys: pyte
         read(tmp_path)
     numbers = [int(str(error).split(":")[1]) for error in caught.value.errors if "0.txt" in str(error)]
     assert numbers == list(range(1, 13))
-    assert small_networks.cnn("data", str(tmp_path), "--skip-unreadable", "--json") == 0
+    assert cnn("data", str(tmp_path), "--skip-unreadable", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["task"] == "detection" and document["splits"] == {"train": 2, "val": 2}
     assert document["boxes"] == {"train": 3, "val": 3} and document["images_without_boxes"] == {"train": 1, "val": 0}

@@ -7,10 +7,10 @@ from shutil import rmtree
 
 import box_folders as folders
 import pytest
-import small_networks
 import small_runs as small
 import torch
 from box_folders import BOXES, FORMATS, NAMES, write
+from pictures import cnn
 from PIL import Image
 
 from cnn_cli.data.boxes import CROWD, DIFFICULT, BoxFiles
@@ -184,7 +184,7 @@ def test_boxes_and_masks_in_one_folder_are_chosen_by_the_task(tmp_path: Path) ->
     assert read(tmp_path, task="segmentation").task == "segmentation"
     dataset = read(tmp_path)
     assert dataset.task == "segmentation" and "--task detection" in dataset.notes[-1]
-    assert "; a fifth of the images (1 images) is held out" in split_dataset(dataset).notes[-1]
+    assert "; a fifth of the images (1 image) is held out" in split_dataset(dataset).notes[-1]
 
 
 def test_images_turned_by_exif_have_the_boxes_of_the_upright_image(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_folder_without_splits_is_held_out_by_the_rarest_class(tmp_path: Path)
 
 def test_cnn_data_describes_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders.coco(tmp_path)
-    assert small_networks.cnn("data", str(tmp_path), "--task", "detection") == 0
+    assert cnn("data", str(tmp_path), "--task", "detection") == 0
     text = capsys.readouterr().out
     for line in (
         "detection, read as COCO JSON",
@@ -228,11 +228,11 @@ def test_cnn_data_describes_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[
         "0 difficult, 2 crowds: ignored in training and evaluation",
     ):
         assert line in text, text
-    assert small_networks.cnn("data", str(tmp_path), "--json") == 0
+    assert cnn("data", str(tmp_path), "--json") == 0
     rows = {row.pop("class"): row for row in json.loads(capsys.readouterr().out)["classes"]}
     assert rows["dog"] == {"images": 3, "boxes": 4, "train_boxes": 3, "val_boxes": 1}
-    assert small_networks.cnn("data", str(tmp_path), "--task", "detect") == 2
-    assert small_networks.cnn("data", str(tmp_path), "--task", "segmentation") == 2
+    assert cnn("data", str(tmp_path), "--task", "detect") == 2
+    assert cnn("data", str(tmp_path), "--task", "segmentation") == 2
     assert "--task segmentation: " in (said := capsys.readouterr().err) and "is for detection; leave out --task" in said
 
 

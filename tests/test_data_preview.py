@@ -8,8 +8,8 @@ from typing import Any
 import box_folders as folders
 import numpy as np
 import pytest
-import small_networks
 import small_runs as small
+from pictures import cnn
 from PIL import Image
 from torch import Tensor
 
@@ -36,7 +36,7 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Columns:
 
 
 def preview(*arguments: str) -> int:
-    return small_networks.cnn("data", "preview", *arguments)
+    return cnn("data", "preview", *arguments)
 
 
 def test_the_images_are_those_of_the_first_epoch_of_training(

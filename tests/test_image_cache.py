@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_networks
 import small_runs as small
 import torch
+from pictures import cnn
 
 from cnn_cli.checkpoints import checkpoint
 from cnn_cli.data import batches, image_cache, preparation
@@ -254,18 +254,18 @@ def test_reading_ahead_ends_with_its_reader(photos: Path, monkeypatch: pytest.Mo
 
 
 def test_the_command_lists_and_clears(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert small_networks.cnn("data", "cache") == 0
+    assert cnn("data", "cache") == 0
     assert capsys.readouterr().out == f"no cached images in {cache_folder()}\n"
     path = cache(opened(photos)).path
     os.utime(path, (path.stat().st_mtime - 7300,) * 2)
     (cache_folder() / "damaged.images").write_bytes(b"\0" * 5000)
-    assert small_networks.cnn("data", "cache") == 0
+    assert cnn("data", "cache") == 0
     text = capsys.readouterr().out
     assert "3x6x8" in text and "2 hours ago" in text and "delete with: cnn data cache --clear" in text
-    assert small_networks.cnn("data", "cache", "--json") == 0
+    assert cnn("data", "cache", "--json") == 0
     (entry,) = json.loads(capsys.readouterr().out)["caches"]
     assert entry["images"] == 12 and entry["input"] == [3, 6, 8] and entry["file"] == str(path)
-    assert small_networks.cnn("data", "cache", "--clear") == 0
+    assert cnn("data", "cache", "--clear") == 0
     assert "no cached images" in capsys.readouterr().out and not list(cache_folder().iterdir())
 
 

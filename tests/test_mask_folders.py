@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_networks
 import small_runs as small
 import torch
+from pictures import cnn
 from PIL import Image
 
 from cnn_cli.data import preparation
@@ -335,14 +335,14 @@ def test_masks_too_many_for_memory_are_in_a_file(photos: Path, quick: Path, monk
 
 
 def test_cnn_data_says_how_a_folder_is_read(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert small_networks.cnn("data", str(photos)) == 0
+    assert cnn("data", str(photos)) == 0
     text = capsys.readouterr().out
     assert "photos: segmentation, read as images/ with masks/" in text and "images: 5; 3x8x12" in text
     assert "no splits: training holds out a fifth of the images for testing" in text
-    assert small_networks.cnn("data", str(photos), "--json") == 0
+    assert cnn("data", str(photos), "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["splits"] == {"all": 5} and [row["images"] for row in document["classes"]] == [5, 5, 5]
-    assert small_networks.cnn("data", "digits") == 0
+    assert cnn("data", "digits") == 0
     assert "digits: classification" in capsys.readouterr().out
 
 

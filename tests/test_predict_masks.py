@@ -11,6 +11,7 @@ import pytest
 import small_networks
 import small_runs as small
 import torch
+from pictures import cnn
 from PIL import Image
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, Metadata, load_network, save_weights
@@ -79,7 +80,7 @@ def test_masks_overlays_and_a_sheet_are_written(run: Path, capsys: pytest.Captur
     light = scene(Path("photos/a.png"), 30, 50)
     scene(Path("photos/b.png"), 20, 20)
     Path("photos/c.png").write_bytes(b"not an image")
-    assert small_networks.cnn("predict", str(run), "photos", "--json") == 0
+    assert cnn("predict", str(run), "photos", "--json") == 0
     output = capsys.readouterr()
     document = json.loads(output.out)
     assert document["task"] == "segmentation" and len(document["skipped"]) == 1 and "c.png" in output.err
@@ -91,9 +92,9 @@ def test_masks_overlays_and_a_sheet_are_written(run: Path, capsys: pytest.Captur
     assert {row["class"]: round(row["share"], 1) for row in first["classes"]} == {"background": 0.5, "light": 0.5}
     overlay = np.asarray(Image.open(first["overlay"]).convert("RGB"))
     assert (overlay[:, 40:] == 0).all() and (overlay[:, :20] == (191, 127, 127)).all()
-    assert small_networks.cnn("predict", str(run), "photos") == 0
+    assert cnn("predict", str(run), "photos") == 0
     assert "a-mask.png" in capsys.readouterr().out
-    assert small_networks.cnn("predict", str(run), "photos", "--csv") == 0
+    assert cnn("predict", str(run), "photos", "--csv") == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["image"] for row in rows] == ["photos/a.png"] * 2 + ["photos/b.png"] * 2
     shares = {row["class"]: float(row["share"]) for row in rows[:2]}
@@ -102,14 +103,14 @@ def test_masks_overlays_and_a_sheet_are_written(run: Path, capsys: pytest.Captur
 
 def test_options_of_the_other_task_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small.picture(Path("a.png"))
-    assert small_networks.cnn("predict", str(run), "a.png", "--top", "3") == 2
+    assert cnn("predict", str(run), "a.png", "--top", "3") == 2
     assert "--top is for classification" in capsys.readouterr().err
     small_networks.loaded(Path.cwd(), "gray")
-    assert small_networks.cnn("predict", "runs/gray-1", "a.png", "--tiles") == 2
+    assert cnn("predict", "runs/gray-1", "a.png", "--tiles") == 2
     assert "--tiles is for segmentation" in capsys.readouterr().err
     for i in range(2):
         small.picture(Path(f"set/{'ab'[i]}/0.png"), 28, 28)
-    assert small_networks.cnn("eval", "runs/gray-1", "--data", "set", "--tiles") == 2
+    assert cnn("eval", "runs/gray-1", "--data", "set", "--tiles") == 2
     assert "--tiles is for segmentation" in capsys.readouterr().err
 
 
@@ -124,9 +125,9 @@ def test_masks_are_measured_at_their_own_sizes(run: Path, capsys: pytest.Capture
     Path("set/classes.txt").write_text("background\nlight\n")
     for option in ([], ["--tiles"]):
         data = ["--data", "set", "--json", *option]
-        assert small_networks.cnn("predict", str(run), *data, "--index", "0-2", "--force") == 0
+        assert cnn("predict", str(run), *data, "--index", "0-2", "--force") == 0
         shots = json.loads(capsys.readouterr().out)["images"]
-        assert small_networks.cnn("eval", str(run), *data, *([] if option else ["--original-size"])) == 0
+        assert cnn("eval", str(run), *data, *([] if option else ["--original-size"])) == 0
         document = json.loads(capsys.readouterr().out)
         pairs = [(Image.open(f"set/masks/{i}.png"), Image.open(shot["mask"])) for i, shot in enumerate(shots)]
         true, predicted = (
@@ -135,7 +136,7 @@ def test_masks_are_measured_at_their_own_sizes(run: Path, capsys: pytest.Capture
         assert document["confusion_matrix"] == confusion_matrix(true, predicted * np.True_).tolist()
         assert document["original_size"] and document["pixels"] == 30 * 50 + 16 * 16 + 70 * 21
     assert {p.name for p in run.glob("eval-set*")} == {"eval-set-test-original-size.json", "eval-set-test-tiles.json"}
-    assert small_networks.cnn("eval", str(run), "--data", "set", "--original-size") == 0
+    assert cnn("eval", str(run), "--data", "set", "--original-size") == 0
     assert "evaluated at the original mask sizes" in capsys.readouterr().out
 
 
@@ -145,9 +146,9 @@ def test_images_of_a_folder_are_compared_with_their_masks(run: Path, capsys: pyt
         Path("set/masks").mkdir(exist_ok=True)
         Image.fromarray(light * np.uint8(255)).save(f"set/masks/{i}.png")
     Path("set/classes.txt").write_text("background\nlight\n")
-    assert small_networks.cnn("predict", str(run), "--data", "set", "--index", "0,2", "-o", "out", "--json") == 0
+    assert cnn("predict", str(run), "--data", "set", "--index", "0,2", "-o", "out", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert [row["miou"] for row in document["images"]] == [1, 1] and Path("out/predictions.png").is_file()
-    assert small_networks.cnn("eval", str(run), "--data", "set", "--json", "-o", "out") == 0
+    assert cnn("eval", str(run), "--data", "set", "--json", "-o", "out") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["miou"] == 1 and document["n"] == 3 and Path("out/confusion_matrix-set-test.png").is_file()
