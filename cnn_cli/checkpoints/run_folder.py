@@ -14,6 +14,7 @@ RUNS = Path("runs")
 BEST, LAST = "best.safetensors", "last.pt"
 PREVIOUS = "previous.pt"  # the state that last.pt replaced
 CONFIG = "config.yaml"
+RESULT = "eval.json"
 LOG = "metrics.jsonl"  # a JSON object per epoch
 CURVES = "curves.png"  # the last file of a run: if it exists, the run is finished
 DIVERGED = "diverged.txt"  # why training diverged; removed when the run is resumed

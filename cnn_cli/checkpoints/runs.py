@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from cnn_cli.checkpoints.run_folder import CONFIG, CURVES, DIVERGED, RUNS, LogRow, read_log
+from cnn_cli.checkpoints.run_folder import CONFIG, CURVES, DIVERGED, RESULT, RUNS, LogRow, read_log
 from cnn_cli.errors import CnnError, UsageError, closest, enumerated
 from cnn_cli.files import is_locked
 from cnn_cli.tables import Column, Table, TableRow, metric_title, percent, render, wrapped
@@ -240,7 +240,7 @@ def _read(path: Path) -> Run:
     best = max(validated, key=lambda row: _rank(row, metric), default=history[-1] if history else {})
     result: dict[str, Any] = {}
     with suppress(OSError, ValueError):
-        result = json.loads((path / "eval.json").read_text())
+        result = json.loads((path / RESULT).read_text())
     return Run(
         path=path,
         network=facts.get("network", ""),

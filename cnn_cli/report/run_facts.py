@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from cnn_cli.checkpoints.checkpoint import LoadedNetwork, load_trained
-from cnn_cli.checkpoints.run_folder import BEST, CONFIG, DIVERGED, LAST, LOG, LogRow, find_run, read_log
+from cnn_cli.checkpoints.run_folder import BEST, CONFIG, DIVERGED, LAST, LOG, RESULT, LogRow, find_run, read_log
 from cnn_cli.checkpoints.runs import Run, list_runs
 from cnn_cli.errors import CnnError, UsageError
 from cnn_cli.tables import metric_title
@@ -18,8 +18,6 @@ from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training.eval_report import EvaluationRequest
 from cnn_cli.training.outcomes import Outcomes, measured_outcomes
-
-RESULT = "eval.json"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_cli.checkpoints.checkpoint import Metadata, load_network, restore
-from cnn_cli.checkpoints.run_folder import BEST, CONFIG, CURVES, DIVERGED, LAST, LOG, LogRow
+from cnn_cli.checkpoints.run_folder import BEST, CONFIG, CURVES, DIVERGED, LAST, LOG, RESULT, LogRow
 from cnn_cli.data.batches import ReadError
 from cnn_cli.errors import CnnError, DivergedError, StoppedError
 from cnn_cli.files import WriteError, write_text
@@ -29,7 +29,7 @@ _FILES = {
     "log": LOG,
     "settings": CONFIG,
     "curves": CURVES,
-    "result": "eval.json",
+    "result": RESULT,
     "confusion": "confusion_matrix.png",
     "precision": "precision_recall.png",
     "reliability": "reliability.png",
@@ -136,7 +136,7 @@ def files_of(run: Path) -> dict[str, str]:
 def read_run(network: str, metadata: Metadata, run: Path, history: list[LogRow]) -> RunResult:
     """The result of a run, from its files."""
     files = files_of(run)
-    result = json.loads((run / "eval.json").read_text()) if "result" in files else None
+    result = json.loads((run / RESULT).read_text()) if "result" in files else None
     best = load_network(str(run / BEST)).metadata if "weights" in files else None
     epoch = best.facts["epoch"] if best else None
     return RunResult(network, metadata.data["name"], run, history, epoch, result, files, metadata.overfit)
