@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,15 @@ def test_a_signal_while_pictures_are_drawn_loses_none(tmp_path: Path, monkeypatc
             small.begin(tmp_path, epochs=1)
     run = small.resume(tmp_path)
     assert all((run / name).is_file() for name in ("confusion_matrix.png", "reliability.png", "curves.png"))
+
+
+def test_the_result_is_shown_before_its_pictures_are_drawn(tmp_path: Path) -> None:
+    shown: dict[str, list[str]] = {}
+
+    def announce(headline: str) -> None:
+        shown[headline] = sorted(path.name for path in (tmp_path / "run").iterdir() if path.suffix in (".json", ".png"))
+
+    result = run_module.begin(replace(small.request(tmp_path), announce=announce))
+    assert result and (tmp_path / "run" / "curves.png").is_file()
+    assert shown == {result.headline(): ["eval.json"]}
+    assert result.text().startswith(f"{result.headline()}\n\nweights")

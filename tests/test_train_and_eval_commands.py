@@ -83,9 +83,10 @@ def test_a_run_says_what_it_does_and_where_everything_is(cnn: Cnn, folder: Path)
     assert re.search(
         r"^   1/2  +\d\.\d{4} +\d+\.\d\d% +\d\.\d{4} +\d+\.\d\d% +0\.01 +[\d,]+ +\d\.\ds$", ended.err, re.M
     )
-    first, second, *_ = ended.out.splitlines()
+    first, second, empty, *paths = ended.out.splitlines()
     assert first == "small on digits, test: 360 images, weights of epoch 2"
     assert re.fullmatch(r"accuracy \d+\.\d\d%(   balanced \d+\.\d\d%)?   macro F1 0\.\d{3}   loss \d\.\d{4}", second)
+    assert empty == "" and paths[0].split()[0] == "weights"
     for name in ("best.safetensors", "last.pt", "metrics.jsonl", "config.yaml", "curves.png", "confusion_matrix.png"):
         assert f"  {folder}/said/{name}\n" in ended.out + "\n"
     for picture in ("curves.png", "confusion_matrix.png"):

@@ -55,5 +55,5 @@ def evaluate_command(
         note(line)
     format.emit(evaluation)
     if folder := output or loaded.run:
-        paths = eval_report.write_evaluation(folder, evaluation)
+        paths = [eval_report.write_evaluation(folder, evaluation), *eval_report.draw_evaluation(folder, evaluation)]
         note("\n" + "\n".join(str(path.resolve()) for path in paths))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cnn_cli.cli.app import command
 from cnn_cli.cli.options import DATA_DIR, DEVICE, JSON, Network, Spec, argument, flag, option
-from cnn_cli.cli.output import emit_result, note
+from cnn_cli.cli.output import emit, emit_result, note
 from cnn_cli.cli.training_options import Settings
 from cnn_cli.errors import UsageError
 
@@ -50,6 +50,13 @@ def train_command(
     """
     if run and not options.resume:
         raise UsageError(f"unexpected {str(run)!r}; to resume a run, add --resume")
+    announced = list[str]()
+
+    def announce(headline: str) -> None:
+        if not options.json and options.seeds is None:
+            emit(f"{headline}\n")
+            announced.append(headline)
+
     chosen = settings.given
     if options.plain and "fast" in chosen:
         raise UsageError("--plain means --fast none; leave out one of them")
@@ -69,11 +76,14 @@ def train_command(
         film=options.filters_every_epoch,
         command=shlex.join(["cnn", *sys.argv[1:]]),
         say=note,
+        announce=announce,
         verbose=options.verbose,
         threads=options.threads,
     )
     result = _run(request, options, Path(find_run(str(run))) if run else None)
-    if result:
+    if result and announced:
+        emit(result.text().removeprefix(f"{announced[0]}\n\n"))
+    elif result:
         emit_result(result, options.json)
 
 

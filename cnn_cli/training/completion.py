@@ -1,4 +1,4 @@
-"""The end of a run: evaluate the best weights, draw the pictures, and report the result and its files."""
+"""The end of a run: evaluate the best weights, report the result, and draw the pictures."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from cnn_cli.tables import counted, metric_title, wrapped
 from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import speedups
-from cnn_cli.training.eval_report import Evaluation, write_evaluation
+from cnn_cli.training.eval_report import Evaluation, draw_evaluation, write_evaluation
 from cnn_cli.training.evaluation import evaluate
 from cnn_cli.training.job import Job
 from cnn_cli.training.loop import resume_with, train
@@ -64,23 +64,27 @@ class RunResult:
         }
 
     def text(self) -> str:
-        lines = []
-        if self.result:
-            reached = read_result(self.result)
-            split = f"{reached.split} (--overfit: the training images)" if self.overfit else reached.split
-            head = f"{self.network} on {Path(self.data).name}, {split}: {counted(reached.n, 'image')}"
-            lines = [wrapped(f"{head}, weights of epoch {self.best_epoch}"), reached.headline(), ""]
         width = max(map(len, self.files))
-        return "\n".join([*lines, *(f"{name:<{width}}  {path}" for name, path in self.files.items())])
+        files = "\n".join(f"{name:<{width}}  {path}" for name, path in self.files.items())
+        return f"{self.headline()}\n\n{files}" if self.result else files
+
+    def headline(self) -> str:
+        """The metrics, or nothing without a result."""
+        if not self.result:
+            return ""
+        reached = read_result(self.result)
+        split = f"{reached.split} (--overfit: the training images)" if self.overfit else reached.split
+        head = f"{self.network} on {Path(self.data).name}, {split}: {counted(reached.n, 'image')}"
+        return f"{wrapped(f'{head}, weights of epoch {self.best_epoch}')}\n{reached.headline()}"
 
 
-def train_to_completion(job: Job, state: State, watch: Signals) -> RunResult | None:
+def train_to_completion(job: Job, state: State, watch: Signals, announce: Callable[[str], object]) -> RunResult | None:
     """Train, evaluate and draw → the result, in the main process. If that is interrupted or a file cannot be written,
-    the error names the command to resume."""
+    the error names the command to resume. announce: shows the headline of the result before the pictures are drawn."""
     stopped = f"stopped; training is complete, but the evaluation and pictures are not\n{resume_with(job)}"
     try:
         train(job, state, watch)
-        return _report(job, state, watch.check) if job.world.is_main else None
+        return _report(job, state, watch.check, announce) if job.world.is_main else None
     except DivergedError as error:
         if job.world.is_main:
             write_text(job.run / DIVERGED, f"{error}\n")
@@ -95,7 +99,7 @@ def train_to_completion(job: Job, state: State, watch: Signals) -> RunResult | N
         raise CnnError(f"{error}\n{resume_with(job)}") from None
 
 
-def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
+def _report(job: Job, state: State, check: Callable[[], object], announce: Callable[[str], object]) -> RunResult:
     """Evaluate the best weights on test, else on val, and draw all pictures. check: may raise to stop."""
     from cnn_cli.pictures.plots import learning_curves
 
@@ -106,6 +110,8 @@ def _report(job: Job, state: State, check: Callable[[], object]) -> RunResult:
         overfit = job.metadata.overfit and result.split == "val"
         evaluation = Evaluation(job.plan.network, job.data.name, job.run / BEST, result, overfit=overfit)
         write_evaluation(job.run, evaluation)
+        announce(read_run(job.plan.network, job.metadata, job.run, state.history).headline())
+        draw_evaluation(job.run, evaluation)
     if (job.run / FRAMES).is_file():
         write_film(job.run, job.plan.network, job.plan.input[0] == 3, job.run / STRIP)
     check()

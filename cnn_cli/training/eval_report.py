@@ -179,17 +179,22 @@ def _bar(steps: int) -> Any:
     return progress_bar(range(steps), steps, "evaluating")
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:
-    """Write eval.json and the task's pictures, or `eval-….json` and so on → their paths."""
+def write_evaluation(folder: Path, evaluation: Evaluation) -> Path:
+    """Write eval.json, or `eval-….json` → its path."""
     make_folder(folder)
-    document, suffix = evaluation.document(), evaluation.suffix
-    paths = [folder / f"eval{suffix}.json"]
+    document, path = evaluation.document(), folder / f"eval{evaluation.suffix}.json"
     finite = document | {"loss": document["loss"] if abs(document["loss"]) < float("inf") else None}
-    write_text(paths[0], json.dumps(finite, indent=2) + "\n")
+    write_text(path, json.dumps(finite, indent=2) + "\n")
+    return path
+
+
+def draw_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:
+    """Draw the task's pictures beside eval.json, with the same ending → their paths."""
+    paths = []
     split = "the training images (--overfit)" if evaluation.overfit else evaluation.result.split
     title = f"{evaluation.network} on {Path(evaluation.data).name}, {split}"
     for name, draw in evaluation.result.pictures().items():
-        paths.append(folder / f"{name}{suffix}.png")
+        paths.append(folder / f"{name}{evaluation.suffix}.png")
         draw(paths[-1], title)
     return paths
 

@@ -37,6 +37,7 @@ class Request:
     verbose: bool = False  # whether the header shows the settings at their defaults too
     threads: int | None = None  # of the CPU, in each process; None: as PyTorch chooses
     say: Callable[[str], None] = print
+    announce: Callable[[str], object] = str  # shows the headline of the result before its pictures are drawn
     spec: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 

@@ -77,7 +77,7 @@ def begin(request: Request) -> RunResult | None:
                 begin_film(job.run, state.network)
             about_weights = remarks(weights, moved, preprocessing, metadata.classes)
             request.say(run_header(job, state, request.args, about_weights, request.verbose, bool(request.settings)))
-        return train_to_completion(job, state, watch)
+        return train_to_completion(job, state, watch, request.announce)
 
 
 def resume(request: Request, run: Path) -> RunResult | None:
@@ -124,7 +124,7 @@ def resume(request: Request, run: Path) -> RunResult | None:
                 write_log(job, state)  # a run that was killed may have ended between its state and its log
                 write_config(job, request.command, request.args)
                 request.say(run_header(job, state, request.args, verbose=request.verbose))
-            return train_to_completion(job, state, watch)
+            return train_to_completion(job, state, watch, request.announce)
 
 
 def _plan_and_settings(request: Request) -> tuple[Plan, dict[str, Setting]]:

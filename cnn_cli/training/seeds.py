@@ -21,7 +21,7 @@ from cnn_cli.tables import Column, Table, metric_title, render
 from cnn_cli.tasks.base import TaskResult
 from cnn_cli.tasks.selection import read_result
 from cnn_cli.training import run
-from cnn_cli.training.eval_report import EvaluationRequest, evaluate_network, write_evaluation
+from cnn_cli.training.eval_report import EvaluationRequest, draw_evaluation, evaluate_network, write_evaluation
 from cnn_cli.training.request import Request, complete, resolve_settings
 
 SUMMARY = "seeds.json"
@@ -146,7 +146,9 @@ def evaluate_seeds(
     for seed, path in seed_runs(folder).items():
         loaded = load_trained(str(path), args=args, input=input)
         evaluation = evaluate_network(loaded, request, device)
-        write_evaluation(output / path.name if output else path, evaluation)
+        own = output / path.name if output else path
+        write_evaluation(own, evaluation)
+        draw_evaluation(own, evaluation)
         epoch = loaded.metadata.facts.get("epoch") if loaded.metadata else None
         runs.append(SeedRun(seed, path, epoch, evaluation.result))
     return SeedsResult(evaluation.network, evaluation.data, output or folder, tuple(runs))
