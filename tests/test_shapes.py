@@ -240,6 +240,7 @@ def test_sizes_that_are_asked_for() -> None:
         with pytest.raises(UsageError, match="--sizes takes sides in pixels"):
             parse_sides(wrong, plan)
     text = render(find_input_sizes(plan, "9,28").table(), width=100)
+    assert "1 row, 1 column unused" in render(find_input_sizes(plan, "27").table(), width=100)
     assert "1x9x9" in text and "5 (MaxPool2d): " in text and "2 rows, 2 columns unused" in text
 
 

@@ -15,7 +15,7 @@ from cnn_cli.language.expansion import expand as expand
 from cnn_cli.language.input_hint import is_flat, with_side
 from cnn_cli.language.plan import Layer, Plan
 from cnn_cli.layers import Shape, ShapeError, SizeOf, sizes
-from cnn_cli.tables import Column, Table, TableRow, format_count, render
+from cnn_cli.tables import Column, Table, TableRow, counted, format_count, render
 from cnn_cli.values import parse_numbers
 
 SECONDS = 2  # of CPU time, that a search may take
@@ -85,9 +85,9 @@ class InputSizes:
         maps = [shape for shape in main if len(shape) == len(plan.input) and max(shape[1:]) > 1]
         *rows, columns = map(len, unused(plan, sights(plan)))
         default = "default input" if plan.input == self.plan.input else ""
-        lost = ", ".join([*(f"{count} rows" for count in rows), f"{columns} columns"]) + " unused"
+        lost = ", ".join([*(counted(count, "row") for count in rows), counted(columns, "column")]) + " unused"
         if is_flat(plan.input):
-            lost = f"{columns} values unused"
+            lost = f"{counted(columns, 'value')} unused"
         return {
             "input": sizes(plan.input),
             "last_image": sizes(maps[-1]) if maps else "",

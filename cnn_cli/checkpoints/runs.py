@@ -339,7 +339,7 @@ def _shown(value: str) -> str:
     with suppress(ValueError):
         return f"{float(value):g}"
     items = re.fullmatch(r"\[([^\[\]{}]*)\]", value)
-    return items[1] if items else value.strip("'\"")
+    return re.sub(r"'(.*?)'", r"\1", items[1]) if items else value.strip("'\"")
 
 
 def _natural(text: str) -> list[tuple[float, str]]:
