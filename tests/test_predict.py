@@ -197,7 +197,7 @@ def test_folders_of_classes_give_an_accuracy_and_a_contact_sheet(
         (
             "net.safetensors net.safetensors",
             1,
-            "net.safetensors is not an image (PNG, JPEG, BMP, {formats}); remove it",
+            "net.safetensors is not an image (PNG, JPEG, BMP, {formats}); leave it out",
         ),
         ("net.safetensors --index 0", 2, "net has no data set; name one with --data"),
         (
