@@ -13,6 +13,7 @@ from cnn_cli import cli, files
 from cnn_cli.checkpoints.checkpoint import load_network
 from cnn_cli.checkpoints.run_state import read_state
 from cnn_cli.errors import CnnError, StoppedError, UsageError
+from cnn_cli.tables import counted
 from cnn_cli.training import loop
 from cnn_cli.training import run as run_module
 
@@ -81,7 +82,7 @@ def test_a_damaged_state_costs_no_more_than_the_time_since_the_one_before(
     before = read_state(run / "previous.pt")
     with pytest.raises(CnnError) as error:
         small.resume(tmp_path, "a run")
-    stands = f"step {before['step']}, {len(before['history'])} epochs done"
+    stands = f"step {before['step']}, {counted(len(before['history']), 'epoch')} done"
     first, second = str(error.value).splitlines()
     assert first.startswith(f"{run}/last.pt is damaged (entry data/")
     assert first.endswith(f": wrong checksum) and was not used; {run}/previous.pt is good ({stands})")
