@@ -96,7 +96,7 @@ def make_numbered_folder(parent: Path, name: str) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise CnnError(f"cannot make {folder}: {error.strerror or error}; name a folder with -o") from None
+            raise CnnError(f"cannot create {folder}: {error.strerror or error}; name a folder with -o") from None
 
 
 def number_of(path: Path, name: str) -> int:

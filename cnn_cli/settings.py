@@ -57,7 +57,11 @@ SETTINGS: dict[str, Field] = {
             False,
             "skip images that cannot be read or have invalid boxes [false: report them as errors]",
         ),
-        annotations=(maybe(Text()), None, "which of several annotations: voc, coco or yolo boxes, or the mask folder"),
+        annotations=(
+            maybe(Text()),
+            None,
+            "annotations to use, if there are several: voc, coco or yolo boxes, or the mask folder",
+        ),
         workers=(maybe(Integer(0, 256)), None, "data-loading workers [one per CPU, at most 8]"),
     ),
     **_rows(
@@ -98,8 +102,8 @@ SETTINGS: dict[str, Field] = {
             "learning-rate schedule per step: constant, cosine, onecycle, step, linear (to 0) or triangular [constant]",
         ),
         warmup=(Number(0), 0, "epochs of linear warm-up before the schedule [0]"),
-        step_size=(_POSITIVE, 3, "epochs between drops of the learning rate, for schedule step [3]", _STEP),
-        gamma=(_PART, 0.1, "factor by which the learning rate drops, for schedule step [0.1]", _STEP),
+        step_size=(_POSITIVE, 3, "epochs between drops of the learning rate, for the step schedule [3]", _STEP),
+        gamma=(_PART, 0.1, "factor by which the learning rate drops, for the step schedule [0.1]", _STEP),
     ),
     **_rows(
         "Augmentation",
@@ -149,7 +153,7 @@ SETTINGS: dict[str, Field] = {
     **_rows(
         "Run",
         seed=(Integer(0), 0, "random seed: weights, shuffling, augmentation, dropout, splits [0]"),
-        deterministic=(Flag(), False, "use deterministic operations only; fail where there are none [false]"),
+        deterministic=(Flag(), False, "use only deterministic algorithms; fail if an operation has none [false]"),
     ),
 }
 

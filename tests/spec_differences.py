@@ -22,14 +22,14 @@ from cnn_cli.network.builder import build_plan
 
 # What PyTorch runs and the language refuses on purpose: a part of our message, and of its line in the guide.
 LIMITS = {
-    r"must be (an? |true or|one value|null|text|[\w, -]+ or [\w-]+, not)": "a setting of another kind",
+    r"must be (an? |true or|one value|null|text|[\w, -]+ or [\w-]+, not)": "a setting of the wrong type",
     r"takes channels x": "a layer …2d on anything but channels x height x width",
     r"\(0 is the batch\)|must be 0 \(the batch\)": "a layer along axis 0",
-    r"leaves nothing|takes everything away": "that leaves nothing",
+    r"leaves nothing|takes everything away": "whose output would be empty",
     r"position -?\d+ needs as many": "a slice that starts or ends beyond its axis",
-    r"CircularPad.*to copy from": "circular padding by more than a negative padding",
+    r"CircularPad.*to copy from": "circular padding larger than the input that a negative padding",
     r"a crop of": "a `CenterCrop` larger than its input",
-    r"; remove \w+ or write \d+": "an inferred size that is written and contradicts the input",
+    r"; remove \w+ or write \d+": "an inferred size that is given but contradicts the input",
     r"equally many axes": "a join of values with different numbers of axes",
     r"block_size .* must be odd": "an even `block_size`",
     r"divides by 0": "a division by the number 0",

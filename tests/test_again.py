@@ -155,7 +155,7 @@ def test_what_is_told_of_them() -> None:
     assert folded["p4"].text.endswith(", shared with p3")
     assert (folded["p4"].shared_with, folded["p3"].shared_with) == ("p3", None)
     (one,) = explain(plan, "more")
-    assert one.parts["parameters"] == ("those of conv, counted there",)
+    assert one.parts["parameters"] == ("shared with conv, counted there",)
     fields = [field(sights(plan)[name], (16, 16)) for name in ("conv", "more")]
     assert [one and one.size for one in fields] == [(8, 8), (12, 12)]
 

@@ -57,7 +57,7 @@ VOC: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"1.xml:17: not well-formed XML \(mismatched tag\)",
     ),
     "an empty file": (lambda r: write(r / "Annotations/1.xml", ""), r"1.xml:1: the file is empty"),
-    "another document": (lambda r: write(r / "Annotations/1.xml", "<html/>"), r"1.xml:1: <html>, where VOC has"),
+    "another document": (lambda r: write(r / "Annotations/1.xml", "<html/>"), r"1.xml:1: <html> instead of"),
     "an entity": (
         lambda r: replaced(r / "Annotations/1.xml", "<annotation>", '<!DOCTYPE a [<!ENTITY b "c">]>\n<annotation>'),
         r"1.xml:1: declares an entity",
@@ -142,10 +142,10 @@ COCO: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a file twice": (second("images", file_name="0.png"), r":9: a second image with the file 0.png"),
     "a missing image": (second("images", file_name="no.png"), r":9: there is no image no.png in .*; add it, or"),
     "another ending": (second("images", file_name="1.jpg"), r":9: there is no image 1.jpg .* 1.png differs in case or"),
-    "an image without id": (second("images", id=None), r":9: an image needs a whole number `id`"),
+    "an image without id": (second("images", id=None), r":9: an image needs an integer `id`"),
     "a category's id twice": (second("categories", id=3), r":\d+: categories 'cat' and 'dog' have the same id 3"),
     "a category's name twice": (second("categories", name="cat"), r":\d+: two categories are named 'cat'"),
-    "a category without name": (second("categories", name=None), r":\d+: a category needs a whole number `id`"),
+    "a category without name": (second("categories", name=None), r":\d+: a category needs an integer `id`"),
     "no categories": (lambda d: d.pop("categories"), r":1: has no list of objects `categories`"),
     "no images": (lambda d: d["images"].clear(), r":1: lists no images"),
 }
@@ -193,7 +193,7 @@ YOLO: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "another number of classes": (in_data_yaml("nc: 3", "nc: 4"), r"data.yaml:3: `nc` is 4, but `names` has 3"),
     "a name twice": (in_data_yaml("'dog'", "'cat'"), r"data.yaml:4: two classes are named 'cat'"),
-    "a gap in the names": (in_data_yaml(str(list(NAMES)), "{0: a, 1: b, 3: c}"), r"data.yaml:4: the numbers of `na"),
+    "a gap in the names": (in_data_yaml(str(list(NAMES)), "{0: a, 1: b, 3: c}"), r"data.yaml:4: the indices of `na"),
     "malformed YAML": (in_data_yaml("]", ""), r"data.yaml:4: not valid YAML"),
     "a missing folder": (in_data_yaml("images/val", "images/dev"), r"data.yaml:2: `val: images/dev` is not a folder"),
     "one folder twice": (

@@ -69,7 +69,7 @@ def test_training_evaluation_and_resuming_go_without_unreadable_images(pets: Pat
 def test_a_class_without_a_readable_image_is_refused(pets: Path) -> None:
     for path in (pets / "dog").iterdir():
         path.write_text("no image")
-    with pytest.raises(CnnError, match=r"pets: no image of dog can be read, such as .*/dog/20\.png"):
+    with pytest.raises(CnnError, match=r"pets: none of the images of dog can be read, such as .*/dog/20\.png"):
         load_dataset(str(pets), pets, skip_unreadable=True)
 
 

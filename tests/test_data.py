@@ -243,7 +243,7 @@ def extra_class(pets: Path) -> None:
         (
             extra_class,
             "{0}/val has classes that train does not have: bird\n"
-            "the classes of train are cat, dog; make the names agree",
+            "the classes of train are cat, dog; make the names match",
         ),
     ],
     ids=["empty", "one class", "empty class", "two val", "masks", "voc", "camvid", "unknown class"],

@@ -229,7 +229,7 @@ def test_who_a_process_is(variables: dict[str, str], expected: World) -> None:
 )
 def test_variables_that_make_no_sense(variables: dict[str, str]) -> None:
     with pytest.raises(
-        CnnError, match=r"invalid variables of a distributed run: .*; unset them to train in one process"
+        CnnError, match=r"invalid variables for a distributed run: .*; unset them to train in one process"
     ):
         current_world(variables)
 

@@ -289,7 +289,7 @@ def test_any_input_size_that_the_network_takes(workspace: Path, capsys: pytest.C
         (
             "tiny-cnn --index 0",
             2,
-            "no trained weights of tiny-cnn in {workspace}/runs; train it: cnn train tiny-cnn\n"
+            "no trained weights for tiny-cnn in {workspace}/runs; train it: cnn train tiny-cnn\n"
             "or load weights: --weights torchvision, a file or a run; or use initial weights: --untrained",
         ),
     ],

@@ -231,7 +231,7 @@ def test_all_caches_together_take_half_of_the_free_space(photos: Path, monkeypat
     fourth = cache(opened(photos, how=Preprocessing((3, 7, 8)))).path
     assert {p for p in (*kept, fourth) if p.exists()} == {kept[0], kept[2], fourth}
     note = opened(photos, how=Preprocessing((3, 60, 80))).notes[-1]
-    assert "not cached: that takes 181.0 kB, more than half of the free space" in note
+    assert "not cached: the cache would take 181.0 kB, more than half of the free space" in note
     assert len(list_caches().caches) == 3
 
 

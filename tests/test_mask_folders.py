@@ -330,7 +330,7 @@ def test_masks_too_many_for_memory_are_in_a_file(photos: Path, quick: Path, monk
     streamed = small.begin(quick, "streamed", **options)
     assert small.same(small.last(whole)["network"], small.last(streamed)["network"])
     monkeypatch.setattr("os.posix_fallocate", full_disk)
-    with pytest.raises(CnnError, match=r"no room for 0\.0 GB for masks in .*; free some, or set TMPDIR"):
+    with pytest.raises(CnnError, match=r"no space for 0\.0 GB for masks in .*; free some, or set TMPDIR"):
         small.begin(quick, "full", **options)
 
 

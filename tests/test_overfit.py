@@ -30,11 +30,11 @@ def test_a_network_learns_a_few_images_and_is_evaluated_on_them(
     assert rows[-1]["val_accuracy"] > 0.9 and rows[-1]["test_accuracy"] is None
     run = str(workspace / "run")
     assert cnn("runs", run) == 0
-    assert "run is of the training images (--overfit)" in " ".join(capsys.readouterr().out.split())
+    assert "run is computed on training images (--overfit)" in " ".join(capsys.readouterr().out.split())
     assert cnn("eval", run, "--split", "val", "--device", "cpu") == 2
     assert "training images; evaluate --split train" in " ".join(capsys.readouterr().err.split())
     assert cnn("report", run, "-o", str(workspace / "report.html"), "--device", "cpu") == 0
-    assert "its validation figures are of the training images" in (workspace / "report.html").read_text()
+    assert "its validation metrics are computed on the training images" in (workspace / "report.html").read_text()
 
 
 def test_a_validation_split_beside_it_is_refused(workspace: Path) -> None:

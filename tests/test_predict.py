@@ -203,7 +203,7 @@ def test_folders_of_classes_give_an_accuracy_and_a_contact_sheet(
         (
             "tiny-cnn a.png",
             2,
-            "no trained weights of tiny-cnn in {place}/runs; train it: cnn train tiny-cnn\n"
+            "no trained weights for tiny-cnn in {place}/runs; train it: cnn train tiny-cnn\n"
             "or load weights: --weights torchvision, a file or a run",
         ),
         ("net.safetensors a.png --csv --markdown", 2, "--json, --csv and --markdown exclude each other; choose one"),

@@ -167,7 +167,7 @@ def test_only_options_that_are_near_are_suggested(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["predict", "x", "--top", "x"], "cnn predict: --top must be an integer. `cnn predict --help` shows its"),
+        (["predict", "x", "--top", "x"], "cnn predict: --top must be an integer. `cnn predict --help` shows the"),
         (["eval", "x", "-b", "x"], "cnn eval: --batch-size must be an integer."),
         (["attack", "x", "--seed", "-1"], "cnn attack: --seed must be at least 0."),
         (["attack", "x", "--seed"], "cnn attack: --seed needs a value."),
@@ -175,7 +175,7 @@ def test_only_options_that_are_near_are_suggested(
         (["summary", "x", "y", "z"], "cnn summary: unexpected argument y z."),
         (["summary", "x", "--json=1"], "cnn summary: --json takes no value."),
         (["trian"], "cnn: no command 'trian'. Did you mean 'train'?\n"),
-        (["--foo"], "cnn: no option --foo. `cnn --help` shows its usage\n"),
+        (["--foo"], "cnn: no option --foo. `cnn --help` shows the usage\n"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

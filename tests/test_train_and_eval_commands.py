@@ -283,7 +283,7 @@ def test_two_classes_and_one_output(cnn: Cnn, folder: Path, tmp_path: Path) -> N
     ("arguments", "code", "error"),
     [
         (["train", "smal"], 2, "unknown network 'smal'"),
-        (["check", "/dev/null"], 2, "unknown network '/dev/null'. `cnn list` shows all; a file is named FILE.yaml"),
+        (["check", "/dev/null"], 2, "unknown network '/dev/null'. `cnn list` shows all; for a file, write FILE.yaml"),
         (["eval", "runs/smal"], 2, "runs/smal: no such file or folder; `cnn runs` lists the runs, `cnn list` the "),
         (["train", "small.yaml", "--optimizer", "adm"], 2, "--optimizer must be sgd, adam, adamw or muon, not 'adm'."),
         (["train", "small.yaml", "--lr", "0"], 2, "--lr must be a number above 0, not 0"),
@@ -301,7 +301,7 @@ def test_two_classes_and_one_output(cnn: Cnn, folder: Path, tmp_path: Path) -> N
         (["train", "lenet-5", "--resume", "runs/small-1"], 2, "runs/small-1 is a run of small, not of lenet-5"),
         (["train", "small.yaml", "--resume", "nowhere"], 2, "nowhere holds no run to resume: it has no last.pt"),
         (["train", "lenet-5", "--data", "digits", "--val-fraction", "0.95"], 2, "--val-fraction must be a number"),
-        (["eval", "lenet-5"], 2, "no trained weights of lenet-5 in "),
+        (["eval", "lenet-5"], 2, "no trained weights for lenet-5 in "),
         (["eval", "small", "--split", "dev"], 2, "--split must be test, val or train, not 'dev'"),
         (["eval", "small", "-b", "0"], 2, "--batch-size must be an integer of at least 1, not 0"),
         (["eval", "small", "-j", "-1"], 2, "--workers must be an integer from 0 to 256, not -1"),

@@ -316,13 +316,13 @@ def test_only_force_replaces_a_picture_outside_the_run_folder(
         (
             "tiny-cnn",
             2,
-            "no trained weights of tiny-cnn in {workspace}/runs; train it: cnn train tiny-cnn\n"
+            "no trained weights for tiny-cnn in {workspace}/runs; train it: cnn train tiny-cnn\n"
             "or load weights: --weights torchvision, a file or a run; or use initial weights: --untrained",
         ),
         (
             "tiny-cmn",
             2,
-            "unknown network 'tiny-cmn'. Did you mean 'tiny-cnn'? `cnn list` shows all; a file is named FILE.yaml",
+            "unknown network 'tiny-cmn'. Did you mean 'tiny-cnn'? `cnn list` shows all; for a file, write FILE.yaml",
         ),
         (
             "linear.yaml --untrained",

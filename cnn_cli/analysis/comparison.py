@@ -44,7 +44,7 @@ class Pair:
         words = [f"{k} {_value(a.settings.get(k))} → {_value(b.settings.get(k))}" for k in keys]
         shape = [f"output {sizes(a.output_shape)} → {sizes(b.output_shape)}"] * (a.output_shape != b.output_shape)
         if bool(a.shared_with) != bool(b.shared_with):
-            words.append(f"shared with {b.shared_with}" if b.shared_with else "weights of its own")
+            words.append(f"shared with {b.shared_with}" if b.shared_with else "weights not shared")
         return words + shape
 
     def document(self) -> dict[str, Any]:

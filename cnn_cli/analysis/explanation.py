@@ -95,7 +95,7 @@ def _explanation(plan: Plan, layer: Layer, seen: dict[str, Sight]) -> Explanatio
     parts = {"size": derivation(layer.sizes)}
     parts["parameters"] = derivation([rule.parameters(s)]) if layer.params else ()
     if layer.shares_weights:
-        parts["parameters"] = (f"those of {layer.shared_with}, counted there",)
+        parts["parameters"] = (f"shared with {layer.shared_with}, counted there",)
     if buffers := sum(prod(t.shape) for t in layer.tensors if t.buffer):
         parts["buffers"] = (f"{counted(buffers, 'value')} not trained",)
     parts["MACs"] = derivation([rule.macs(s, layer.input_shape, layer.output_shape)]) if layer.macs else ()

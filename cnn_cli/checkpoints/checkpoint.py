@@ -180,7 +180,7 @@ def load_trained(
     loaded = load_network(name, models=models, args=args, input=input, weights=weights)
     if loaded.weights is None:
         raise UsageError(
-            f"no trained weights of {loaded.plan.network} in {RUNS.resolve()}; train it: cnn train {name}\n"
+            f"no trained weights for {loaded.plan.network} in {RUNS.resolve()}; train it: cnn train {name}\n"
             f"or load weights: --weights torchvision, a file or a run{hint}"
         )
     return loaded

@@ -159,7 +159,7 @@ class RunList:
                 common.append(f"{word}{table.rows[0][key]}")
                 table = replace(table, columns=tuple(c for c in table.columns if c.key != key))
         overfit = [row["run"] for row, run in zip(table.rows, self.runs, strict=True) if run.setting("overfit")]
-        below = [wrapped(f"val of {enumerated(overfit)} is of the training images (--overfit)")] if overfit else []
+        below = [wrapped(f"val of {enumerated(overfit)} is computed on training images (--overfit)")] if overfit else []
         return "\n\n".join([*([" ".join(common)] if common else []), render(table), *below])
 
 

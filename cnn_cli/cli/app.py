@@ -78,7 +78,7 @@ def _reworded(error: Any, ctx: Any) -> UsageError:
         text = re.sub(f"^{theirs}$", ours, text)
     for theirs, ours in _BOUNDS.items():
         text = text.replace(f" must be {theirs}", f" must be {ours}")
-    hint = "" if text.endswith("?") else f". `{ctx.command_path} --help` shows its usage"
+    hint = "" if text.endswith("?") else f". `{ctx.command_path} --help` shows the usage"
     return UsageError(f"{ctx.command_path}: {text}{hint}")
 
 
@@ -176,7 +176,7 @@ class _Group(TyperGroup):
 app = typer.Typer(
     name="cnn",
     cls=_Group,
-    help="Train and inspect convolutional networks. Each network is a short YAML text, which all commands read.",
+    help="Train and inspect convolutional networks. Each network is a YAML text, its spec, which all commands read.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -24,7 +24,7 @@ class Attack:
     steps: int | None = option("Attack", "N", "Number of PGD steps [10].")
     step_size: float | None = option("Attack", "E", "PGD step size [2.5 epsilon / steps].")
     target: str | None = option("Attack", "NAME|INDEX", "Target class [untargeted].")
-    limit: int | None = option("Data", "N", "Number of random images of the split to attack [all].")
+    limit: int | None = option("Data", "N", "Number of random images to attack, from the split [all].")
     seed: int = SEED
 
 

@@ -22,14 +22,14 @@ COMMANDS = {  # section → name → first paragraph of the help, in the order o
         "data check": "Check a data set for problems: unreadable images, duplicates, leaks between splits, "
         "conflicting labels, and more.",
         "data preview": "Draw images as a network sees them: resized, augmented, with masks or boxes.",
-        "data cache": "List the cached images of folders that do not fit into memory, or delete them.",
+        "data cache": "List the cached images of folders that do not fit in memory, or delete them.",
         "train": "Train a network, or resume a run.",
         "eval": "Evaluate a trained network on a data set.",
         "errors": "Show what a trained network gets wrong: the worst mistakes, and the classes that it confuses.",
         "predict": "Predict the classes of images or pixels, or detect objects.",
         "runs": "List runs with the settings that differ, epochs, metrics and state.",
         "compare": "Compare trained networks on the same images, with significance tests.",
-        "report": "Write a self-contained HTML report of a run, or of several with their comparison first.",
+        "report": "Write a self-contained HTML report of one run, or a comparison of several.",
     },
     "Interpretation": {
         "visualize-filters": "Draw learned convolution filters.",

@@ -26,7 +26,7 @@ def compare_command(
     format: Format,
     split: str | None = SPLIT,
     device: str = DEVICE,
-    limit: int = option("Output", "N", "Number of images on each side of a sheet.", default=12, min=1, max=100),
+    limit: int = option("Output", "N", "Number of images per network in each picture.", default=12, min=1, max=100),
     output: Path = option("Output", "FOLDER", _FOLDER_HELP, "-o", "--output", default=Path("comparison")),
     force: bool = flag("Output", "Overwrite existing pictures."),
 ) -> None:

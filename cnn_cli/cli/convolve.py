@@ -25,7 +25,8 @@ def convolve_command(
     """Turn a classifier into a fully convolutional network.
 
     Writes a network with the same weights that accepts any larger image and outputs a map of class scores (a sliding
-    window in one pass), as YAML and checkpoint. Given images, also draws heat maps and lists the best windows.
+    window in one pass), as a YAML file and a checkpoint. Given images, also draws heat maps and lists the best
+    windows.
     """
     from cnn_cli.checkpoints.checkpoint import load_network
     from cnn_cli.errors import UsageError

@@ -13,7 +13,7 @@ Name = Annotated[str, typer.Argument(metavar="DATA", help="Data set name, or a f
 _TASKS = ("classification", "segmentation", "detection")
 TASK = option("Data", "NAME", "Task, for data sets with both masks and boxes.")
 ANNOTATIONS = option(
-    "Data", "NAME", "Annotations, for folders with several: voc, coco or yolo boxes, or the folder of the masks."
+    "Data", "NAME", "Annotations to use, if there are several: voc, coco or yolo boxes, or the mask folder."
 )
 
 

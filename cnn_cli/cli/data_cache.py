@@ -6,7 +6,7 @@ from cnn_cli.cli.options import Format, flag
 
 @command("data cache")
 def data_cache_command(format: Format, clear: bool = flag("Data", "Delete all cached images.")) -> None:
-    """List the cached images of folders that do not fit into memory, or delete them.
+    """List the cached images of folders that do not fit in memory, or delete them.
 
     Such images are decoded once and kept at the size of the network's input, in ~/.cache/cnn/images.
     """

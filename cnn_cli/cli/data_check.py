@@ -18,13 +18,13 @@ def data_check_command(
     task: str | None = TASK,
     annotations: str | None = ANNOTATIONS,
     json: bool = JSON,
-    html: Path | None = option("Output", "FILE", "Also write an HTML page that shows the images concerned."),
+    html: Path | None = option("Output", "FILE", "Also write an HTML page with the affected images."),
     force: bool = flag("Output", "Overwrite an existing page."),
     strict: bool = flag("Output", "Exit with code 1 if there are errors or warnings."),
 ) -> None:
     """Check a data set for problems: unreadable images, duplicates, leaks between splits, conflicting labels, and more.
 
-    Errors stop training; warnings impair its result; notes are worth knowing. Each finding says what to do.
+    Errors prevent training; warnings may impair results; notes are worth knowing. Each finding says what to do.
     """
     check_task(task)
     from cnn_cli.data.check import check_data

@@ -32,7 +32,7 @@ def data_preview_command(
 ) -> None:
     """Draw images as a network sees them: resized, augmented, with masks or boxes.
 
-    Takes the training options; their defaults are the settings of NETWORK. Only training images are augmented.
+    Accepts the training options, which default to the settings of NETWORK. Only training images are augmented.
     """
     check_task(task)
     from cnn_cli.checkpoints.run_folder import find_run

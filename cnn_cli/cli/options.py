@@ -46,7 +46,7 @@ DEVICE_HELP = "Device: auto, cpu, cuda, cuda:1 or mps."
 DEVICE = option("Speed", "NAME", DEVICE_HELP, default="auto", envvar="CNN_DEVICE")
 SPLIT = option("Data", "NAME", "Split to evaluate: test, val or train [test, else val, else train].")
 SEED = option("Run", "N", "Random seed.", default=0, min=0, max=LARGE)
-MODELS_HELP = "YAML file of more networks, which override built-in ones; may be repeated."
+MODELS_HELP = "YAML file with additional networks, which override built-in ones; may be repeated."
 MODELS = option("Network", "FILE", MODELS_HELP, envvar="CNN_MODELS")
 DATA_DIR_HELP = "Folder to which named data sets are downloaded [~/.cache/cnn/datasets]."
 DATA_DIR = option("Data", "FOLDER", DATA_DIR_HELP, envvar="CNN_DATA_DIR")

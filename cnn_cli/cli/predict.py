@@ -33,7 +33,7 @@ def predict_command(
     """Predict the classes of images or pixels, or detect objects.
 
     With -o, also draws a contact sheet (PNG). Segmentation writes masks, overlays and a contact sheet to predictions/
-    in the run folder, or to -o; detection images with boxes, and label files in the format of YOLO.
+    in the run folder, or to -o; detection writes images with boxes, and label files in YOLO format.
     """
     from cnn_cli.data.dataset import CLASSIFICATION, DETECTION, SEGMENTATION
     from cnn_cli.tasks.selection import task_of

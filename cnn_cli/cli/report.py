@@ -10,9 +10,9 @@ from cnn_cli.cli.options import DEVICE, JSON, SPLIT, Data, flag, option
 from cnn_cli.cli.output import emit, emit_json
 from cnn_cli.errors import UsageError
 
-_RUNS_HELP = "Run folders; several are compared with the first."
+_RUNS_HELP = "Run folders; the first is compared with each of the others."
 Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help=_RUNS_HELP)]
-_OUTPUT_HELP = "HTML file [report.html in the run folder; of several runs, in the working directory]."
+_OUTPUT_HELP = "HTML file [report.html in the run folder; for several runs, in the working directory]."
 
 
 @command("report")
@@ -25,11 +25,11 @@ def report_command(
     force: bool = flag("Output", "Overwrite an existing file outside the run folder."),
     json: bool = JSON,
 ) -> None:
-    """Write a self-contained HTML report of a run, or of several with their comparison first.
+    """Write a self-contained HTML report of one run, or a comparison of several.
 
     Shows the result with confidence intervals, settings and their sources, the network, learning curves, a confusion
-    matrix that opens images, the worst mistakes, calibration, filters, speed and environment. The file contains images
-    of the data set and makes no request.
+    matrix with the images of each cell, the worst mistakes, calibration, filters, speed and environment. The file
+    contains images of the data set and makes no network requests.
     """
     from cnn_cli.device import pick
     from cnn_cli.report.document import report_path, write_report

@@ -8,8 +8,8 @@ import typer
 from cnn_cli.cli.app import command
 from cnn_cli.cli.options import Format, option
 
-_FOLDER_HELP = "Folder of runs."
-_WHERE_HELP = "Only runs with this setting, network, data or state; may be repeated."
+_FOLDER_HELP = "Folder of runs [runs]."
+_WHERE_HELP = "List only runs with this setting, network, data or state; may be repeated."
 _SORT_HELP = "Sort by name, score, epochs, time, started, or a setting."
 Folder = Annotated[Path, typer.Argument(metavar="[FOLDER]", help=_FOLDER_HELP)]
 

@@ -11,7 +11,7 @@ from cnn_cli.cli.options import SEED, Format, Network, Picture, Spec, Weights, f
 from cnn_cli.cli.output import note
 from cnn_cli.errors import UsageError
 
-_IMAGES_HELP = "Content image and style image; with --texture the style image alone."
+_IMAGES_HELP = "Content image and style image; with --texture, only the style image."
 Files = Annotated[list[Path], typer.Argument(metavar="[CONTENT] STYLE", help=_IMAGES_HELP)]
 _CONTENT_HELP = "Layer of the content loss [the second activation at the second-lowest resolution]."
 _STYLE_HELP = "Layers of the style loss, separated by commas [the first activation at each resolution]."

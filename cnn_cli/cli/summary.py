@@ -22,7 +22,7 @@ class Checks:
     device: str = DEVICE
     verify: bool = flag("Measure", "Build and run the network to verify every number.")
     graph: Path | None = option("Output", "FILE", "Draw the network to a .svg, .pdf, .png, .mmd or .dot file.")
-    force: bool = flag("Output", "Overwrite an existing file of --graph.")
+    force: bool = flag("Output", "Overwrite the --graph file if it exists.")
 
     def times(self, plan: "Plan", batch_size: int | None) -> "Timing":
         from cnn_cli.analysis.timing import measure_times
@@ -46,7 +46,7 @@ def summary_command(
     checks: Checks,
     format: Format,
     columns: str | None = option("Table", "A,B,…", "Columns to show, such as name,output,params,macs,rf,memory."),
-    depth: int | None = option("Table", "N", "Fold layers nested deeper than N, with subtotals.", min=1),
+    depth: int | None = option("Table", "N", "Fold layers nested deeper than N into subtotals.", min=1),
     freeze: list[str] | None = option(MEMORY, "GLOB", "Layers or parameters to freeze, such as features.*."),
 ) -> None:
     """Show layers, output shapes, parameters, MACs and memory."""

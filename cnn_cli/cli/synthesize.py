@@ -17,7 +17,7 @@ class Objective:
 
     target: list[str] | None = option("Objective", "NAME|INDEX", "Class to maximize; may be repeated.", "--class")
     all_classes: bool = flag("Objective", "Maximize each class in turn.")
-    layer: str | None = option("Objective", "NAME", "Layer whose channels are maximized.")
+    layer: str | None = option("Objective", "NAME", "Layer whose channels to maximize.")
     channels: str | None = option("Objective", "NUMBERS", _CHANNELS_HELP, "--channel", "--channels")
 
 

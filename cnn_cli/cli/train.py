@@ -45,7 +45,7 @@ def train_command(
     """Train a network, or resume a run.
 
     To resume: cnn train NETWORK --resume [RUN]. A setting comes from its option, else from the variable CNN_<NAME>,
-    the recipe, the spec's train:, or its default. Several processes: torchrun --nproc-per-node 2 -m cnn_cli train
+    the recipe, the spec's train:, or its default. For several processes: torchrun --nproc-per-node 2 -m cnn_cli train
     NETWORK. See `cnn guide training`.
     """
     if run and not options.resume:

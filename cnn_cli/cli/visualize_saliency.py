@@ -26,7 +26,7 @@ class Saliency:
     box: int | None = option(
         _MAPS,
         "N",
-        "Detection: number of the box to explain, highest score first; with --class, of that class [0].",
+        "Detection: box to explain, numbered by descending score; with --class, among boxes of that class [0].",
         min=0,
     )
     seed: int = SEED

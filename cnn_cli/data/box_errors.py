@@ -127,7 +127,7 @@ def box_classes(annotations: Annotations) -> tuple[str, ...]:
             for box in image.boxes:
                 if (other := known.setdefault(box.label.lower(), box.label)) != box.label:
                     place = image.place(box)
-                    raise UsageError(f"{place}: class {box.label!r} and {other!r} differ in case only; make them agree")
+                    raise UsageError(f"{place}: class {box.label!r} and {other!r} differ in case only; make them match")
     return tuple(sorted(known.values()))
 
 

@@ -75,7 +75,7 @@ def _read_boxes(root: Path, layout: BoxLayout) -> Content:
     findings = []
     if errors:
         items = [Item((images[e.image],) if e.image in images else (), relative_text(root, e.text)) for e in errors]
-        advice = "correct them; training stops at them (--skip-unreadable skips the images concerned)"
+        advice = "correct them; training stops at them (--skip-unreadable skips the affected images)"
         findings.append(Finding("annotations", ERROR, counted(len(errors), "annotation error"), advice, tuple(items)))
     advice = "add their annotations, or remove them"
     findings += [Finding("not_listed", NOTE, note, advice) for note in annotations.notes]

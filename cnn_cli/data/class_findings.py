@@ -23,9 +23,9 @@ def find_in_listing(listing: Listing) -> list[Finding]:
     single = [c for c, images in listing.files.get("all", {}).items() if len(images) == 1]
     if single and len(single) == len(listing.files["all"]):
         advice = "add images, at least two per class, or split the folder into train/ and test/"
-        findings.append(Finding("too_few_images", ERROR, "no test split can be held out: an image per class", advice))
+        findings.append(Finding("too_few_images", ERROR, "no test split can be held out: one image per class", advice))
     if listing.skipped:
-        advice = "only images inside the folders of classes are read; see that nothing is missing"
+        advice = "only images inside class folders are read; check that nothing is missing"
         findings.append(Finding("skipped_files", NOTE, listing.skipped, advice))
     return findings
 
@@ -71,5 +71,5 @@ def _absent(listing: Listing) -> Iterator[Finding]:
         lacking = [c for c in class_names(listing) if not files.get(c)]
         if split != "train" and lacking:
             title = f"{counted(len(lacking), 'class')} without images in {split}"
-            advice = f"the result on {split} says nothing of them; move some of their images there"
+            advice = f"the result on {split} says nothing about them; move some of their images there"
             yield Finding("class_missing", WARNING, title, advice, tuple(Item(text=name) for name in lacking))

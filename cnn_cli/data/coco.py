@@ -95,7 +95,7 @@ class _Reader:
         for key in ("images", "annotations", "categories"):
             items = self.document.get(key)
             if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-                raise CnnError(f"{self.path}:1: has no list of objects `{key}`, as COCO JSON has; export it again")
+                raise CnnError(f"{self.path}:1: has no list of objects `{key}`, unlike COCO JSON; export it again")
         if not self.document["images"]:
             raise CnnError(f"{self.path}:1: lists no images; export the annotations again, or remove the file")
         self.categories = self._categories()
@@ -109,7 +109,7 @@ class _Reader:
         for i, category in enumerate(self.document["categories"]):
             number, name = category.get("id"), category.get("name")
             if not _is_whole(number) or not isinstance(name, str) or not name.strip():
-                raise UsageError(f"{self.at('categories', i)}: a category needs a whole number `id` and a `name`")
+                raise UsageError(f"{self.at('categories', i)}: a category needs an integer `id` and a `name`")
             if number in categories:
                 other = categories[number]["name"]
                 raise UsageError(
@@ -171,7 +171,7 @@ class _Reader:
         for i, image in enumerate(self.document["images"]):
             number, name = image.get("id"), image.get("file_name")
             if not _is_whole(number) or not isinstance(name, str) or not name:
-                raise CnnError(f"{self.at('images', i)}: an image needs a whole number `id` and a `file_name`")
+                raise CnnError(f"{self.at('images', i)}: an image needs an integer `id` and a `file_name`")
             existing = next((place / name for place in places if is_file(place / name)), None)
             path = existing or places[0] / name
             size = (image.get("width"), image.get("height"))
@@ -190,7 +190,7 @@ class _Reader:
 
     def _missing(self, name: str, places: list[Path]) -> str:
         near = next((p for place in places for p in _near(place / name)), None)
-        hint = f"{near.name} differs in case or ending; make the names agree" if near else "add it, or remove the entry"
+        hint = f"{near.name} differs in case or ending; make the names match" if near else "add it, or remove the entry"
         return f"there is no image {name} in {places[0]}; {hint}"
 
     def _note_others(self, places: list[Path], listed: set[Path]) -> None:

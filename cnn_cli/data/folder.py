@@ -216,7 +216,7 @@ def class_problems(listing: Listing) -> list[str]:
         if extra := sorted(set(split) - set(classes)):
             problems.append(
                 f"{splits.get(name, root)} has classes that {first} does not have: {listed(extra)}\n"
-                f"the classes of {first} are {listed(classes)}; make the names agree"
+                f"the classes of {first} are {listed(classes)}; make the names match"
             )
     return problems
 

@@ -143,7 +143,7 @@ class ImageCache:
 def open_cache(data: str, files: Sequence[Path], preprocessing: Preprocessing) -> ImageCache | str:
     """The cache of these image files at the size of the network's input, new or existing; or why there is none."""
     if not hasattr(os, "preadv"):
-        return "not cached: this system cannot read at a place in a file"
+        return "not cached: this system has no preadv()"
     about = {"format": _FORMAT, "data": data, "images": len(files), **_decoding(preprocessing)}
     header = json.dumps(about).encode().ljust(_HEADER)
     if len(header) > _HEADER:
@@ -236,7 +236,7 @@ def _make_room(folder: Path, size: int) -> str:
     total, facts = sum(cache.size for cache in caches), os.statvfs(folder)
     limit = (facts.f_bavail * facts.f_frsize + total) // 2
     if size > limit:
-        return f"not cached: that takes {format_bytes(size)}, more than half of the free space of {folder}"
+        return f"not cached: the cache would take {format_bytes(size)}, more than half of the free space of {folder}"
     while total + size > limit:
         cache = caches.pop()
         total -= cache.size

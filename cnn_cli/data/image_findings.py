@@ -24,13 +24,13 @@ _TRAITS = {  # severity, title, plural, advice
         WARNING,
         "image with several frames",
         "images with several frames",
-        "only the first frame is used; save the frames you need as images of their own",
+        "only the first frame is used; save the frames you need as separate images",
     ),
     "rotated": (
         NOTE,
         "image rotated by EXIF",
         "images rotated by EXIF",
-        "they are turned upright here, but not by every other tool; save them upright to be safe",
+        "they are rotated upright here, but some tools ignore the tag; save them upright to be safe",
     ),
     "16-bit": (
         WARNING,
@@ -48,7 +48,7 @@ _TRAITS = {  # severity, title, plural, advice
         WARNING,
         "image with transparent pixels",
         "images with transparent pixels",
-        "transparency is dropped, and hidden colors show; put them on a background",
+        "transparency is dropped, which reveals hidden colors; paste the images onto a background",
     ),
     "constant": (
         WARNING,
@@ -98,7 +98,7 @@ def _sizes(images: Sequence[CheckedImage], scans: Sequence[Scan], readable: Sequ
     if odd:
         items = [Item((images[i],), "{}x{} pixels (width x height)".format(*scans[i].size)) for i in odd]
         title = counted(len(odd), "image of an unusual size", "images of unusual sizes")
-        advice = "a side is 4 times shorter or longer than usual; see that these are no icons, crops or panoramas"
+        advice = "a side is 4 times shorter or longer than usual; check for icons, crops and panoramas"
         yield Finding("unusual_size", NOTE, title, advice, tuple(items))
 
 
@@ -110,7 +110,7 @@ def _modes(images: Sequence[CheckedImage], scans: Sequence[Scan], readable: Sequ
     rare = grays if 2 * len(grays) <= len(readable) else sorted({*readable} - {*grays})
     kind = "gray" if rare is grays else "color"
     title = f"{counted(len(rare), f'{kind} image')} among {'color' if kind == 'gray' else 'gray'} ones"
-    advice = "all images are converted to the channels of the network; see that no class is recognized by this alone"
+    advice = "all images are converted to the channels of the network; check that this does not give a class away"
     yield Finding("mixed_modes", NOTE, title, advice, tuple(Item((images[i],)) for i in rare))
 
 
@@ -160,7 +160,7 @@ def _described(prefix: str, images: Sequence[CheckedImage], groups: Sequence[Seq
             f"{alike} in the same class and split",
             "keep one of each: a part may be held out for testing"
             if unsplit
-            else "keep one of each, unless they are to count more",
+            else "keep one of each, unless they should count more",
         ),
     }
     for code, (severity, fact, advice) in texts.items():

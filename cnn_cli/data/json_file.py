@@ -25,9 +25,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise CnnError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); copy or export it again") from None
     except (ValueError, RecursionError):
-        raise CnnError(f"{path}:1: nested too deeply, or with numbers too long, for annotations") from None
+        raise CnnError(f"{path}:1: nested too deeply, or has numbers that are too long") from None
     if not isinstance(document, dict):
-        raise CnnError(f"{path}:1: a {type(document).__name__}, where COCO has an object with images and annotations")
+        raise CnnError(f"{path}:1: a {type(document).__name__}, but COCO JSON is an object with images and annotations")
     return document
 
 

@@ -42,7 +42,7 @@ def read_pixels(path: Path) -> MaskPixels:
         if counts is None:
             raise CnnError(
                 f"{path} has more than {_MOST_COLORS} colors: a photo, or a mask that was resized with interpolation; "
-                "masks have a color per class"
+                "masks have one color per class"
             )
         by_code = {code: n for n, code in counts}
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()

@@ -214,7 +214,7 @@ def _in_temporary_file(shape: tuple[int, ...]) -> Tensor:
             return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
     except OSError as error:
         need = f"{size / 1e9:.1f} GB for masks in {tempfile.gettempdir()}"
-        raise CnnError(f"no room for {need} ({error.strerror}); free some, or set TMPDIR to another folder") from None
+        raise CnnError(f"no space for {need} ({error.strerror}); free some, or set TMPDIR to another folder") from None
 
 
 def image_sizes(split: Split) -> Tensor:

@@ -46,7 +46,7 @@ def without_unreadable(dataset: Dataset) -> Dataset:
         lost = sorted(_labels(dataset.splits[name]) - _labels(split))
         if lost:
             label = dataset.classes[lost[0]] + ("" if name == "all" else f" in {name}")
-            raise CnnError(f"{dataset.name}: no image of {label} can be read, such as {bad[0]}")
+            raise CnnError(f"{dataset.name}: none of the images of {label} can be read, such as {bad[0]}")
     return replace(dataset, splits=splits, notes=(*dataset.notes, _skipped(dataset.name, bad)))
 
 

@@ -115,9 +115,7 @@ def _read(path: Path, source: Path) -> tuple[AnnotatedImage, list[BoxError]]:
         else:
             errors.append(BoxError(f"{source}:{element.line}: {box}; correct or remove this object", path))
     if root.tag != "annotation":
-        errors.append(
-            BoxError(f"{source}:{root.line}: <{root.tag}>, where VOC has <annotation>; remove the file", path)
-        )
+        errors.append(BoxError(f"{source}:{root.line}: <{root.tag}> instead of <annotation>; remove the file", path))
     size = root.find("size")
     numbers = _numbers(size, ("width", "height")) if size else None
     known = (numbers[0], numbers[1]) if numbers and min(numbers) > 0 else None  # some tools write 0

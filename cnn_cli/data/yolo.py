@@ -160,13 +160,13 @@ def _described_names(path: Path, content: dict[str, Any]) -> tuple[str, ...]:
     value, line = content["names"], _line(path, "names")
     if isinstance(value, dict):
         if set(value) != set(range(len(value))):
-            raise UsageError(f"{line}: the numbers of `names` must be 0, 1, … without gaps")
+            raise UsageError(f"{line}: the indices of `names` must be 0, 1, … without gaps")
         value = [value[i] for i in range(len(value))]
     if not isinstance(value, list) or not value:
         raise UsageError(f"{line}: `names` must list the classes")
     count = content.get("nc", len(value))
     if count != len(value):
-        raise UsageError(f"{_line(path, 'nc')}: `nc` is {count}, but `names` has {len(value)}; make them agree")
+        raise UsageError(f"{_line(path, 'nc')}: `nc` is {count}, but `names` has {len(value)}; make them match")
     return _checked([str(name) for name in value], line)
 
 

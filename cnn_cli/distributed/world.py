@@ -156,7 +156,7 @@ def current_world(environ: Mapping[str, str] = os.environ) -> World:
         rank, size, local_rank, nodes = -1, 0, 0, 1
     if not 0 <= rank < size:
         values = ", ".join(f"{name}={environ.get(name, '')}" for name in names)
-        raise CnnError(f"invalid variables of a distributed run: {values}; unset them to train in one process")
+        raise CnnError(f"invalid variables for a distributed run: {values}; unset them to train in one process")
     return World(rank, size, local_rank, nodes) if size > 1 else ALONE
 
 

@@ -52,7 +52,7 @@ def draw_score_map(result: Convolved, score_map: ScoreMap) -> Page:
 def _accuracy(score_map: ScoreMap) -> str:
     close = score_map.agreement
     if close is None:
-        return "every window computed on its own"
+        return "every window computed separately"
     return f"scores differ from explicit windows by at most {close.difference:.2g}"
 
 

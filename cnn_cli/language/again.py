@@ -62,12 +62,12 @@ def _mistake(context: Context, child: Child, site: Site) -> str:
     if isinstance(part, Layer) and part.type == "Parameter":
         return f"{child.key!r} is a Parameter, which may be named as often as needed; write its name"
     if isinstance(part, Layer) and (part.rule.joins or part.pieces or part.size_of):
-        return f"{part.type} has no weights to share; write it out once more"
+        return f"{part.type} has no weights to share; write it out again"
     if context.until and context.until.startswith(f"{site.path}."):
-        return "`until` cannot end inside of a part that is used again; name a value of its first use"
+        return "`until` cannot end inside a part that is used again; name a value of its first use"
     first = len(child.takes) or 1
     if entering != first:
-        return f"gets {entering} input{'s' * (entering > 1)}, but {first} where it is used first; change `from`"
+        return f"gets {entering} input{'s' * (entering > 1)}, but {first} at its first use; change `from`"
     return ""
 
 

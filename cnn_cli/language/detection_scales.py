@@ -134,6 +134,6 @@ def _mistake(context: Context, scale: ScaleSpec, key: str, shape: Shape | None) 
     if len(image) != 3:
         return f"a detector takes images, but the input is {sizes(image)}; write [channels, height, width]"
     if not stride(image, (shape[1], shape[2])):
-        fix = "the stride must be the same whole number in both directions; pad the convolutions"
+        fix = "the stride must be the same integer in both directions; pad the convolutions"
         return f"the {sizes(shape[1:])} cells of {name!r} do not lie evenly on {sizes(image[1:])} pixels: {fix}"
     return ""

@@ -219,7 +219,7 @@ def _unknown(name: str, rule: LayerType) -> str:
     if name == "inplace":
         return "in-place operation is not supported, so that every output can be inspected; remove `inplace`"
     if name == "activation":
-        return "an activation is a layer of its own; remove `activation` and write `- ReLU` on the next line"
+        return "an activation is a separate layer; remove `activation` and write `- ReLU` on the next line"
     if not rule.settings:
         return f"takes no settings, but got {name[:60]!r}; remove it"
     meant = SETTINGS_ELSEWHERE.get(name)

@@ -14,7 +14,7 @@ from cnn_cli.language.yaml_nodes import Node
 from cnn_cli.layers import JOINS
 from cnn_cli.values import shown
 
-_ALL = " `cnn list` shows all; those of the same file may be named too"
+_ALL = " `cnn list` shows all; those in the same file can be used, too"
 _KEYS = ("Network", "until", "args", "from", "repeat")
 
 

@@ -51,7 +51,7 @@ def draft_document(
     """The same with its mistakes in `problems`."""
     networks = _usable(parse(json.dumps(document), origin)).networks
     if not networks:
-        raise CnnError(f"{origin} holds no network")
+        raise CnnError(f"{origin} contains no networks")
     return plan_spec(next(iter(networks.values())), args, input)
 
 
@@ -86,7 +86,7 @@ def find_spec(network: str, models: Sequence[Path] = ()) -> Spec:
         raise UsageError(f"{network}: no such file or folder; `cnn runs` lists the runs, `cnn list` the networks")
     if network not in specs:
         raise UsageError(
-            f"unknown network {network!r}.{closest(network, specs)} `cnn list` shows all; a file is named FILE.yaml"
+            f"unknown network {network!r}.{closest(network, specs)} `cnn list` shows all; for a file, write FILE.yaml"
         )
     return specs[network]
 

@@ -20,13 +20,13 @@ _SCALE: Schema = {
     "type": "object",
     "properties": {
         **{output: {"type": ["string", "integer"]} for output in DETECTOR},
-        "origin": {"enum": list(ORIGINS), "description": "of a cell: what its boxes are measured from"},
+        "origin": {"enum": list(ORIGINS), "description": "point of a cell from which its boxes are measured"},
         "anchors": {
             "type": "object",
             "properties": dict.fromkeys(("sizes", "ratios"), _POSITIVE),
             "required": ["sizes", "ratios"],
             "additionalProperties": False,
-            "description": "boxes that the boxes are relative to: sizes in pixels, ratios of height to width",
+            "description": "anchors of the boxes: sizes in pixels, ratios of height to width",
         },
     },
     "required": ["scores", "boxes"],
@@ -56,7 +56,7 @@ def spec_schema() -> Schema:
             "network": _network(),
             "blocks": _mapping({"$ref": "#/definitions/block"}, "^[A-Z]", "reusable blocks, used like layers"),
             "block": _block(),
-            "args": _mapping({}, "^[a-z_][a-z0-9_]*$", "arguments and their values; $name stands for one"),
+            "args": _mapping({}, "^[a-z_][a-z0-9_]*$", "arguments and their values; $name refers to one"),
             "part": _part(),
         },
     }
@@ -82,7 +82,7 @@ def _network() -> Schema:
             "description": "outputs and their weights in the loss, main first; or a list of outputs of any shapes",
         },
         "detects": {"anyOf": [_SCALE, _SCALES]}
-        | {"description": "of a detector, the outputs with its scores and its boxes; or a list of such pairs"},
+        | {"description": "the score and box outputs of a detector, or a list of such pairs"},
         "train": {"anyOf": [train_schema(), {"type": "null"}]},
         "recipes": _mapping(train_schema(), "^[a-z][a-z0-9_-]*$", "named alternatives to train, which override it"),
     }
@@ -111,7 +111,7 @@ def _part() -> Schema:
     own: dict[str, Schema] = {
         "from": {
             "anyOf": [_VALUE, {"type": "array", "items": _VALUE, "minItems": 2}],
-            "description": "the sibling whose output this takes, or `sibling.path`; `input` is that of the mapping",
+            "description": "the sibling whose output is the input, or `sibling.path`; `input` is the mapping's input",
         },
         "repeat": _or_argument(Integer(0, 1000).schema()),
         "layers": _PART,
@@ -138,7 +138,7 @@ def _part() -> Schema:
     again: Schema = {
         "type": "object",
         "properties": {
-            "Again": _VALUE | {"description": "the earlier sibling, layer or group, used once more with its weights"},
+            "Again": _VALUE | {"description": "the earlier sibling, a layer or group, to use again with its weights"},
             **{key: own[key] for key in ("from", "repeat")},
         },
         "required": ["Again"],

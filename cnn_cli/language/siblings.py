@@ -109,13 +109,13 @@ def _not_there(context: Context, name: str, siblings: Siblings, site: Site) -> s
         return f"is defined later; move it up, or write an earlier sibling: {earlier}"
     inputs = [other for other in siblings.outputs if other.startswith("input")]
     if head == "input":
-        return f"does not enter this group; write {' or '.join(inputs[1:] or inputs)}"
+        return f"is not an input of this group; write {' or '.join(inputs[1:] or inputs)}"
     if [head] == site.path.split(".")[-2:-1] and value_at(siblings.outputs, name[len(head) + 1 :]):
-        return f"starts outside of this group; write {name[len(head) + 1 :]}"
+        return f"starts outside this group; write {name[len(head) + 1 :]}"
     for outer in reversed(context.enclosing[:-1]):
         if value_at(outer.outputs, name) is not None:
             form = f"{{from: […, {name}], layers: …}}"
-            return f"is outside of this group; let it enter, {form}, and write `input.1` here"
+            return f"is outside this group; make it an input, {form}, and write `input.1` here"
     while name.count(".") and value_at(siblings.outputs, name.rpartition(".")[0]) is None:
         name = name.rpartition(".")[0]  # as far as the path goes, and one part more
     around = name.rpartition(".")[0]

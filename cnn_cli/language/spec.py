@@ -310,7 +310,7 @@ def _scale(parts: Mapping[str, Node], taken: list[str], notes: _Notes) -> ScaleS
         if not isinstance(name, str):
             message = f"must be a name or a path, not {shown(parts[key].plain)}; write cls"
         elif name in (*taken, *outputs.values()):
-            message = f"duplicate output {name[:60]!r}; each scale has outputs of its own"
+            message = f"duplicate output {name[:60]!r}; each scale needs its own outputs"
         if message:
             notes.add(parts[key].place, message, "detects")
             return None

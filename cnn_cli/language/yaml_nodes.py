@@ -104,7 +104,7 @@ def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str]:
     if "mapping values are not allowed" in problem:
         return line, column, "a second colon on one line; quote text that contains a colon, or start a new line"
     if "block" in context or "expected key" in problem:
-        return line, column, "this line is aligned with no line above; indent it like its siblings"
+        return line, column, "this line is not aligned with any line above; indent it like its siblings"
     return line, column, f"{problem}; quote text with special characters"
 
 

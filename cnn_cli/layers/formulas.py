@@ -177,7 +177,7 @@ def window_size(n: int, k: int, s: int, p: int, d: int, ceil: bool, label: str) 
         return Formula(dilated_window, values, label)
     if (ceil_window(n, k, s, p, d) - 1) * s < n + p:
         return Formula(ceil_window, values, label)
-    return Formula(cut_window, values, label, note="− 1: the last window would start in the padding behind")
+    return Formula(cut_window, values, label, note="− 1: the last window would start in the padding at the end")
 
 
 def transposed_window(n: Any, k: Any, s: Any, p: Any, d: Any, e: Any) -> Any:

@@ -57,7 +57,7 @@ def _split(s: Settings, shape: Shape) -> tuple[Shape, ...]:
         own = (own,) * whole + (rest,) * bool(rest)
     elif sum(own) != shape[0]:
         total = " + ".join(map(str, own))
-        raise ShapeError(f"the pieces {total} = {sum(own)} must add up to the channels", f"make it {shape[0]} in all")
+        raise ShapeError(f"the pieces {total} = {sum(own)} must add up to the channels", f"make the sum {shape[0]}")
     return tuple((n, *shape[1:]) for n in own)
 
 

@@ -87,6 +87,6 @@ def _register(axes: int) -> None:
         pool("LPPool", "The p-norm (p = norm_type)", {**power, **window, **ceil}, saved=saved)
 
 
-_ADAPTIVE = "{} over windows chosen so that the output has the size that is asked for, channel by channel."
+_ADAPTIVE = "{} over windows chosen so that the output has the requested size, channel by channel."
 _register(axes=2)
 _register(axes=1)

@@ -56,7 +56,7 @@ const TOUR = [
   [
     "#layer",
     "A convolution",
-    "A convolution slides a kernel, a small grid of weights, over its input. Each output channel has kernels of its own, one for each input channel, and finds one pattern, such as an edge, wherever it is.",
+    "A convolution slides a kernel, a small grid of weights, over its input. Each output channel has its own kernels, one for each input channel, and finds one pattern, such as an edge, wherever it is.",
     (page) => showRow(page, firstConvolution(page)),
   ],
   [

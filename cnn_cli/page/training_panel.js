@@ -80,7 +80,7 @@ function drawTraining(page, area) {
     started = false;
     await page.ask("reset");
     plot.replaceChildren();
-    says.textContent = "The weights are reset to those of the file.";
+    says.textContent = "The weights are reset to those in the file.";
     await page.rerun();
   };
   area.append(

@@ -39,7 +39,7 @@ def comparison_section(runs: Sequence[RunFacts], comparison: RunComparison | Non
 def _verdicts(runs: Sequence[RunFacts], comparison: RunComparison | None) -> list[Html]:
     if comparison is None:
         missing = ", ".join(facts.title for facts in runs if not facts.outcomes)
-        words = f"The predictions for each image are not known of {missing}, so that differences cannot be tested."
+        words = f"There are no predictions per image for {missing}, so differences cannot be tested."
         return [element("p", words, class_="note")]
     parts, rows = [], []
     for other, d in zip(comparison.candidates[1:], comparison.differences, strict=True):

@@ -63,7 +63,7 @@ def confusion_section(facts: RunFacts, album: Album) -> Section | None:
         return Section(facts.id("confusion"), "Confusion matrix", [element("p", words, class_="soft"), grid])
     hint = element(
         "p",
-        "Choose a cell to see its images: mistakes by their loss, correct images by the lowest confidence.",
+        "Select a cell to see its images: mistakes with the highest loss, correct images with the lowest confidence.",
         class_="hint",
     )
     panels = [_panel(facts, outcomes, i, j, album) for i, j in zip(*np.nonzero(counts), strict=True)]

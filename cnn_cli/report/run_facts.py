@@ -87,7 +87,7 @@ def read_run(letter: str, loaded: LoadedNetwork, request: EvaluationRequest, dev
     assert folder is not None
     notes = [*_state_notes(folder)]
     if loaded.metadata and loaded.metadata.overfit:
-        notes.append("This run was trained with --overfit: its validation figures are of the training images.")
+        notes.append("This run was trained with --overfit: its validation metrics are computed on the training images.")
     config, history = _read_config(folder, notes), _read_log(folder, notes)
     result, outcomes, seconds = None, None, None
     try:
@@ -98,7 +98,7 @@ def read_run(letter: str, loaded: LoadedNetwork, request: EvaluationRequest, dev
         if request.data or request.split:
             raise
         result = _stored_result(folder, notes)
-        stored = f"the result is that of {RESULT}" if result else "there is no result"
+        stored = f"the result is the one in {RESULT}" if result else "there is no result"
         notes.append(f"The network could not be evaluated, so {stored}, and there are no images: {error}")
     (run,) = list_runs(folder).runs
     return RunFacts(
@@ -158,7 +158,7 @@ def _stored_result(folder: Path, notes: list[str]) -> TaskResult | None:
     try:
         return read_result(json.loads((folder / RESULT).read_text(encoding="utf-8")))
     except FileNotFoundError:
-        notes.append(f"There is no {RESULT}; `cnn eval {folder}` writes it where the data are.")
+        notes.append(f"There is no {RESULT}; `cnn eval {folder}` writes it if the data can be read.")
     except (OSError, ValueError, TypeError, KeyError):
-        notes.append(f"{RESULT} cannot be read; `cnn eval {folder}` writes it anew where the data are.")
+        notes.append(f"{RESULT} cannot be read; `cnn eval {folder}` rewrites it if the data can be read.")
     return None

@@ -60,7 +60,7 @@ class StepGraph:
         except RuntimeError as error:
             others = ",".join(name for name in FAST if name not in ("cuda-graph", "keep-memory"))
             raise UsageError(
-                f"this training step cannot be recorded as a CUDA graph: {str(error).splitlines()[0]}\n"
+                f"this training step cannot be captured as a CUDA graph: {str(error).splitlines()[0]}\n"
                 f"train without one: --fast {others}"
             ) from error
         return graph

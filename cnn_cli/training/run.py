@@ -132,7 +132,7 @@ def _plan_and_settings(request: Request) -> tuple[Plan, dict[str, Setting]]:
     plan = request.plan()
     settings = resolve_settings(request, plan)
     if settings["data"].value is None:
-        raise UsageError(f"{plan.network} names no data set; add --data NAME_OR_FOLDER ({', '.join(DATASETS)})")
+        raise UsageError(f"{plan.network} has no data set; add --data NAME_OR_FOLDER ({', '.join(DATASETS)})")
     if request.film:
         check_film(plan)
     fraction = settings["val_fraction"]
