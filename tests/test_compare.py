@@ -84,6 +84,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_an_argument_without_set_has_the_value_of_the_spec(quick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = "{args: {width: 3}, input: [1, 8, 8], layers: [Flatten, {Linear: $width}, {Linear: 10}]}"
+    (quick / "net.yaml").write_text(f"net: {spec}")
+    options = ["--data", "digits", "--epochs", "1", "-b", "500"]
+    assert cnn("train", "net.yaml", *options, "-o", "plain") == 0
+    assert cnn("train", "net.yaml", *options, "-o", "wide", "--set", "width=5") == 0
+    capsys.readouterr()
+    assert cnn("compare", "plain/", "wide/", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["settings"] == [{"setting": "width", "A": "3", "B": "5"}]
+
+
 def test_runs_on_the_same_images(
     runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -246,7 +246,7 @@ def _check_same(first: str, a: Outcomes, other: str, b: Outcomes) -> None:
 
 def _settings(candidates: Sequence[Candidate]) -> list[TableRow]:
     """The settings in which the runs differ, as `cnn runs` reads them; none if a candidate has no run folder."""
-    rows = []
+    rows, given = [], set[str]()
     for candidate in candidates:
         run = candidate.runs[0].run
         if run is None:
@@ -256,7 +256,11 @@ def _settings(candidates: Sequence[Candidate]) -> list[TableRow]:
         except CnnError:
             return []
         settings = {name: listed[0].setting(name) for name in listed[0].values} if listed else {}
+        given.update(*(own.args for own in listed[:1]))
         rows.append({**settings, "network": candidate.runs[0].plan.network})
+    for candidate, row in zip(candidates, rows, strict=True):  # an argument without --set has the value in the spec
+        args = candidate.runs[0].plan.args
+        row.update({name: str(args[name]) for name in args.keys() & given - row.keys()})
     seeds = {"seed"} if len(candidates[0].runs) > 1 else set()
     names = sorted({name for row in rows for name in row} - seeds)
     return [
