@@ -112,7 +112,7 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 def percent(share: float, digits: int = 1) -> str:
     """A fraction as a percentage, 91.7%; never 100% for less than all."""
-    return f"{min(share, 1 - 10 ** -(digits + 2)) if share < 1 else 1:.{digits}%}"
+    return f"{1 if share >= 1 else min(share, 1 - 10 ** -(digits + 2)):.{digits}%}"
 
 
 def metric_title(metric: str) -> str:
@@ -128,13 +128,15 @@ def wrapped(line: str) -> str:
 
 def side_by_side(figures: Sequence[str]) -> str:
     """Figures with their names in a line, or in as many as the terminal needs, broken between figures."""
-    lines = [""]
+    lines = list[str]()
     for gap in ("   ", "  "):
         if len(gap.join(figures)) <= terminal_width():
             return gap.join(figures)
     for figure in figures:
-        line = f"{lines[-1]}  {figure}".strip()
-        lines[-1:] = [line] if len(line) <= terminal_width() else [lines[-1], figure]
+        if lines and len(line := f"{lines[-1]}  {figure}") <= terminal_width():
+            lines[-1] = line
+        else:
+            lines.append(figure)
     return "\n".join(lines)
 
 

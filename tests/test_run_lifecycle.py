@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cnn_cli.checkpoints import checkpoint
-from cnn_cli.errors import StoppedError, UsageError
+from cnn_cli.errors import CnnError, StoppedError, UsageError
 from cnn_cli.pictures import plots
 from cnn_cli.training import preparation
 from cnn_cli.training import run as run_module
@@ -142,7 +142,7 @@ def test_no_images_are_in_memory_while_pictures_are_drawn(
 def test_a_signal_while_pictures_are_drawn_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(plots, "confusion_picture", lambda *_, **__: small.interrupt())
-        with pytest.raises(StoppedError, match=r"(?s)training is complete, .*\nresume with: cnn train"):
+        with pytest.raises(StoppedError, match=r"training is complete\nresume with: cnn train"):
             small.begin(tmp_path, epochs=1)
     run = small.resume(tmp_path)
     assert all((run / name).is_file() for name in ("confusion_matrix.png", "reliability.png", "curves.png"))
@@ -158,3 +158,10 @@ def test_the_result_is_shown_before_its_pictures_are_drawn(tmp_path: Path) -> No
     assert result and (tmp_path / "run" / "curves.png").is_file()
     assert shown == {result.headline(): ["eval.json"]}
     assert result.text().startswith(f"{result.headline()}\n\nweights")
+
+
+def test_a_damaged_result_of_a_finished_run_is_named(tmp_path: Path) -> None:
+    run = small.begin(tmp_path)
+    (run / "eval.json").write_text("{")
+    with pytest.raises(CnnError, match=rf"{run}/eval.json is damaged \(.*\); write it again with: cnn eval {run}"):
+        small.resume(tmp_path)

@@ -242,3 +242,19 @@ def test_settings_at_their_defaults_are_left_out(
     assert [row["settings"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == [
         *("", "shift 2, fast none", "")
     ]
+
+
+def test_the_default_of_one_optimizer_is_listed_where_it_was_given_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cases = (("adam", "default", "0.001"), ("sgd", "option", "0.001"), ("sgd", "default", "0.01"))
+    for number, (optimizer, source, lr) in enumerate(cases, 1):
+        folder = tmp_path / "runs" / f"net-{number}"
+        folder.mkdir(parents=True)
+        entries = {"optimizer": (optimizer, source), "lr": (lr, source), "epochs": ("1", "default")}
+        lines = [f"  {name}: {{value: {value}, source: {own}}}\n" for name, (value, own) in entries.items()]
+        (folder / "config.yaml").write_text(f"network: net\nsettings:\n{''.join(lines)}spec:\n")
+        (folder / "eval.json").write_text("[1]")
+    code, out, _ = runs(capsys)
+    assert code == 0 and "optimizer sgd, lr 0.001" in out

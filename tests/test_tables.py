@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from cnn_cli.tables import Column, Table, format_bytes, format_count, render
+from cnn_cli.tables import Column, Table, format_bytes, format_count, percent, render, side_by_side
 
 COLUMNS = (
     Column("name", "name"),
@@ -133,3 +133,12 @@ def _cells_of(character: str) -> str:
     if unicodedata.combining(character):
         return ""
     return "  " if "\u3000" <= character <= "\u9fff" else " "
+
+
+def test_a_fraction_that_is_not_a_number_is_no_percentage() -> None:
+    assert [percent(share) for share in (0.9999, 1.0, float("nan"))] == ["99.9%", "100.0%", "nan%"]
+
+
+def test_figures_wider_than_the_terminal_leave_no_empty_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert side_by_side(["a" * 45, "b", "c"]) == f"{'a' * 45}\nb  c"

@@ -43,7 +43,7 @@ class Run:
     settings: dict[str, str]
     state: str
     epochs: float
-    best_epoch: int | None
+    best_epoch: float | None
     metric: str
     val: float | None
     test: float | None
@@ -110,16 +110,21 @@ class RunList:
     @property
     def varied(self) -> list[list[str]]:
         """For each run the settings that differ between the runs of its network, and those given that differ from
-        another network's. Not at their defaults; the data set and the seed are shown elsewhere, epochs in a column."""
+        another network's, without defaults. The data set and the seed are shown elsewhere, epochs in a column."""
         everywhere = _varied(self.runs)
         networks = {run.network for run in self.runs}
         own = {name: set(_varied([run for run in self.runs if run.network == name])) for name in networks}
-        defaults = {(n, run.values.get(n)) for run in self.runs for n in everywhere if run.sources.get(n) == "default"}
+        defaults = {  # those of lr and others depend on the optimizer
+            (run.values.get("optimizer"), n, run.values.get(n))
+            for run in self.runs
+            for n in everywhere
+            if run.sources.get(n) == "default"
+        }
         return [
             [
                 n
                 for n in everywhere
-                if (n, run.values.get(n)) not in defaults
+                if (run.values.get("optimizer"), n, run.values.get(n)) not in defaults
                 and (n in own[run.network] or run.sources.get(n) not in _INHERITED)
             ]
             for run in self.runs
@@ -238,9 +243,10 @@ def _read(path: Path) -> Run:
     )
     validated = [row for row in history if row.get(f"val_{metric}") is not None]
     best = max(validated, key=lambda row: _rank(row, metric), default=history[-1] if history else {})
-    result: dict[str, Any] = {}
+    result: Any = None
     with suppress(OSError, ValueError):
         result = json.loads((path / RESULT).read_text())
+    result = result if isinstance(result, dict) else {}
     return Run(
         path=path,
         network=facts.get("network", ""),
@@ -286,11 +292,14 @@ def _state(path: Path) -> str:
 
 def _grouped(folder: Path, runs: Sequence[Run]) -> Run:
     """Runs of several seeds as one: means, and the standard deviation of the score."""
+    runs = sorted(runs, key=lambda run: _natural(run.path.name))
     states = {run.state for run in runs}
-    scores = [run.score for run in runs if run.score is not None]
+    tests = [run.test for run in runs if run.test is not None]
+    scores = tests or [run.val for run in runs if run.val is not None]
     return replace(
         runs[0],
         path=folder,
+        metric=next((run.metric for run in runs if run.metric), ""),
         state=next((s for s in ("running", "diverged", "interrupted") if s in states), "finished"),
         epochs=min(run.epochs for run in runs),
         best_epoch=None,

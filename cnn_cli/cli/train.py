@@ -61,6 +61,7 @@ def train_command(
     if options.plain and "fast" in chosen:
         raise UsageError("--plain means --fast none; leave out one of them")
     from cnn_cli.checkpoints.run_folder import find_run
+    from cnn_cli.training.completion import RunResult
     from cnn_cli.training.request import Request
 
     request = Request(
@@ -81,8 +82,8 @@ def train_command(
         threads=options.threads,
     )
     result = _run(request, options, Path(find_run(str(run))) if run else None)
-    if result and announced:
-        emit(result.text().removeprefix(f"{announced[0]}\n\n"))
+    if announced and isinstance(result, RunResult):
+        emit(result.file_list())
     elif result:
         emit_result(result, options.json)
 

@@ -167,7 +167,7 @@ def _size(request: PreviewRequest, split: Split) -> tuple[int, int, int]:
 
 
 def _chosen(dataset: Dataset, split: Split, count: int, seed: int) -> dict[str, list[int]]:
-    """The indices of at least `count` images of each class that occurs, and of some without boxes.
+    """The indices of at least `count` images of each class that occurs, or of all, and of some without boxes.
 
     An image with several classes counts for each of them.
     """

@@ -102,9 +102,9 @@ def network_facts(loaded: LoadedNetwork) -> dict[str, Any]:
 
 
 def restored(loaded: LoadedNetwork, seed: int = 0) -> nn.Module:
-    """The network in evaluation mode. Without weights it is initialized from `seed`; all generators are restored."""
+    """The network in evaluation mode. Without weights it is initialized from `seed`; the generator is restored."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return restore(loaded)
 
 
@@ -132,13 +132,14 @@ def single_word(names: Sequence[str]) -> tuple[str, ...]:
 
 def distinct_words(names: Sequence[str]) -> list[str]:
     """A unique word per image for file names, also on case-insensitive file systems."""
-    words: list[str] = []
+    words, taken = list[str](), set[str]()
     for name in names:
         path = Path(name)
-        stem = word = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name.replace(" ", "-")
-        number = 1
-        while image.file_name(word).lower() in {image.file_name(w).lower() for w in words}:
+        stem = (path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name).replace(" ", "-")
+        word, number = stem, 1
+        while image.file_name(word).lower() in taken:
             number += 1
             word = f"{number}-{stem}"  # in front, since long names are cut at the end
         words.append(word)
+        taken.add(image.file_name(word).lower())
     return words

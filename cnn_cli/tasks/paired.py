@@ -44,7 +44,7 @@ def paired_shares(only_a: int, only_b: int, n: int) -> Interval:
     z, total = NormalDist().inv_cdf((1 + LEVEL) / 2), n + 2
     a, b = (only_a + 0.5) / total, (only_b + 0.5) / total
     half = z * math.sqrt(max(0.0, a + b - (b - a) ** 2) / total)
-    return b - a - half, b - a + half
+    return max(-1.0, b - a - half), min(1.0, b - a + half)
 
 
 def compare_right(a: Array, b: Array) -> Difference:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cnn_cli.checkpoints.checkpoint import Metadata, load_network, restore
+from cnn_cli.checkpoints.checkpoint import Metadata, load_network, parse_metadata, restore
+from cnn_cli.checkpoints.header import read_metadata
 from cnn_cli.checkpoints.run_folder import BEST, CONFIG, CURVES, DIVERGED, LAST, LOG, RESULT, LogRow
 from cnn_cli.data.batches import ReadError
 from cnn_cli.errors import CnnError, DivergedError, StoppedError
@@ -64,9 +65,11 @@ class RunResult:
         }
 
     def text(self) -> str:
+        return f"{self.headline()}\n\n{self.file_list()}" if self.result else self.file_list()
+
+    def file_list(self) -> str:
         width = max(map(len, self.files))
-        files = "\n".join(f"{name:<{width}}  {path}" for name, path in self.files.items())
-        return f"{self.headline()}\n\n{files}" if self.result else files
+        return "\n".join(f"{name:<{width}}  {path}" for name, path in self.files.items())
 
     def headline(self) -> str:
         """The metrics, or nothing without a result."""
@@ -81,7 +84,7 @@ class RunResult:
 def train_to_completion(job: Job, state: State, watch: Signals, announce: Callable[[str], object]) -> RunResult | None:
     """Train, evaluate and draw → the result, in the main process. If that is interrupted or a file cannot be written,
     the error names the command to resume. announce: shows the headline of the result before the pictures are drawn."""
-    stopped = f"stopped; training is complete, but the evaluation and pictures are not\n{resume_with(job)}"
+    stopped = f"stopped during the evaluation and its pictures; training is complete\n{resume_with(job)}"
     try:
         train(job, state, watch)
         return _report(job, state, watch.check, announce) if job.world.is_main else None
@@ -142,7 +145,10 @@ def files_of(run: Path) -> dict[str, str]:
 def read_run(network: str, metadata: Metadata, run: Path, history: list[LogRow]) -> RunResult:
     """The result of a run, from its files."""
     files = files_of(run)
-    result = json.loads((run / RESULT).read_text()) if "result" in files else None
-    best = load_network(str(run / BEST)).metadata if "weights" in files else None
-    epoch = best.facts["epoch"] if best else None
+    try:
+        result = json.loads((run / RESULT).read_text()) if "result" in files else None
+    except ValueError as error:
+        raise CnnError(f"{run / RESULT} is damaged ({error}); write it again with: cnn eval {run}") from None
+    best = read_metadata(run / BEST) if "weights" in files else None
+    epoch = parse_metadata(best, run / BEST).facts["epoch"] if best else None
     return RunResult(network, metadata.data["name"], run, history, epoch, result, files, metadata.overfit)

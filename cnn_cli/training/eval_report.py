@@ -216,4 +216,4 @@ def _suffix(data: str, split_name: str, own: str) -> str:
     """Empty for the run's own test split; else the data and split, so that results do not overwrite each other."""
     if data == own:
         return "" if split_name == "test" else f"-{split_name}"
-    return "-" + re.sub(r"[^A-Za-z0-9._-]", "_", f"{Path(data).name}-{split_name}")[:80]
+    return f"-{re.sub(r'[^A-Za-z0-9._-]', '_', Path(data).name)[:80]}-{split_name}"
