@@ -252,7 +252,8 @@ def test_the_default_of_one_optimizer_is_listed_where_it_was_given_for_another(
     for number, (optimizer, source, lr) in enumerate(cases, 1):
         folder = tmp_path / "runs" / f"net-{number}"
         folder.mkdir(parents=True)
-        entries = {"optimizer": (optimizer, source), "lr": (lr, source), "epochs": ("1", "default")}
+        chosen = "option" if optimizer == "sgd" else "default"
+        entries = {"optimizer": (optimizer, chosen), "lr": (lr, source), "epochs": ("1", "default")}
         lines = [f"  {name}: {{value: {value}, source: {own}}}\n" for name, (value, own) in entries.items()]
         (folder / "config.yaml").write_text(f"network: net\nsettings:\n{''.join(lines)}spec:\n")
         (folder / "eval.json").write_text("[1]")
