@@ -114,8 +114,9 @@ class Team:
                 time.sleep(0.1)  # torchrun's look at its processes
                 ends_others = False
                 for process in self.processes:
-                    if process.is_alive():
-                        os.killpg(process.pid or 0, signal.SIGTERM)
+                    with suppress(ProcessLookupError):  # it may have ended since
+                        if process.is_alive():
+                            os.killpg(process.pid or 0, signal.SIGTERM)
             time.sleep(0.01)
         return [p.exitcode for p in self.processes]
 
