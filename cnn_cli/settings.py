@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cnn_cli.errors import UsageError, closest
+from cnn_cli.setting_conflicts import conflicts
 from cnn_cli.setting_kinds import FAST, OPTIMIZERS, Fast, Initialization, Normalization, ParameterGroup, Precision
 from cnn_cli.values import Choice, Flag, Integer, Kind, ListOf, Null, Number, OneOf, Schema, Text, maybe, shown
 
@@ -208,7 +209,9 @@ def read_train(block: Mapping[str, Any], base: Mapping[str, Any] | None = None) 
             problems.append((key, f"{key} {error}"))
     merged = {**_valid(base or {}), **values}
     problems += [(key, _out_of_place(key, merged)) for key in values if not _applies(key, merged)]
-    return problems + [(key, reason) for key, reason in _contradictions(merged).items() if key in values]
+    return problems + [
+        (key, reason) for key, reason in conflicts(merged, SETTINGS["epochs"].default).items() if key in values
+    ]
 
 
 def _valid(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,34 +252,9 @@ def resolve(
             settings[name] = Setting(by_optimizer(name, values["optimizer"]), "default")
     if "nesterov" in settings and settings["nesterov"].source == "default" and not settings["momentum"].value:
         settings["nesterov"] = Setting(False, "default")
-    for reason in _contradictions(values_of(settings)).values():
+    for reason in conflicts(values_of(settings), SETTINGS["epochs"].default).values():
         raise UsageError(reason)
     return settings
-
-
-def _contradictions(values: Mapping[str, Any]) -> dict[str, str]:
-    """Settings that exclude each other, by the name of one of them."""
-    reasons = {}
-    if values.get("nesterov") and values.get("momentum") == 0:
-        reasons["nesterov"] = "nesterov needs a momentum above 0; write momentum 0.9"
-    if values.get("warmup") and values.get("schedule") in ("onecycle", "triangular"):
-        reasons["warmup"] = f"schedule {values['schedule']} has its own warm-up; leave out warmup"
-    if values.get("balanced_sampling") and values.get("shuffle") is False:
-        reasons["balanced_sampling"] = "balanced_sampling samples images at random; leave out --no-shuffle"
-    epochs = values.get("epochs", SETTINGS["epochs"].default)
-    if values.get("warmup", 0) >= epochs:
-        reasons["warmup"] = f"warmup {values['warmup']:g} must be less than epochs {epochs:g}"
-    if values.get("momentum") == 1 and values.get("optimizer") == "muon":
-        reasons["momentum"] = "muon with momentum 1 ignores every gradient; write 0.95"
-    if values.get("padding_mode", "constant") != "constant" and not values.get("shift"):
-        reasons["padding_mode"] = "padding_mode applies only to shifted images; write shift 2, or leave it out"
-    if values.get("ema") is not None and values.get("lookahead") is not None:
-        reasons["lookahead"] = "ema and lookahead both average the weights; leave one out"
-    if values.get("weights_partial") and not values.get("weights"):
-        reasons["weights_partial"] = "weights_partial needs weights; write --weights SOURCE"
-    if values.get("ema") == 1:
-        reasons["ema"] = "with ema 1 the average never changes; write 0.999"
-    return reasons
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

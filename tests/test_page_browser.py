@@ -133,7 +133,7 @@ def test_the_network_trains_in_the_page(driver: Any, page: Path) -> None:
         until(lambda n=n: f"Step {n}," in text(driver, "#tool"))
     assert "test accuracy" in text(driver, "#tool")
     driver.find_element(By.XPATH, "//button[text()='Reset']").click()
-    until(lambda: "reset to those of the file" in text(driver, "#tool"))
+    until(lambda: "reset to those in the file" in text(driver, "#tool"))
 
 
 def test_reset_while_training_ends_it_first(driver: Any, page: Path) -> None:
@@ -142,7 +142,7 @@ def test_reset_while_training_ends_it_first(driver: Any, page: Path) -> None:
     driver.find_element(By.XPATH, "//button[text()='Start']").click()
     until(lambda: "Step " in text(driver, "#tool"))
     driver.find_element(By.XPATH, "//button[text()='Reset']").click()
-    until(lambda: "reset to those of the file" in text(driver, "#tool"))
+    until(lambda: "reset to those in the file" in text(driver, "#tool"))
     assert driver.find_elements(By.XPATH, "//button[text()='Start']")
     assert not driver.find_elements(By.CSS_SELECTOR, "#tool svg")
 

@@ -27,6 +27,7 @@ ORDER = [
     "progress",
     "device",
     "setting_kinds",
+    "setting_conflicts",
     "settings",
     "layers",
     "language",

@@ -84,7 +84,7 @@ class RunResult:
 def train_to_completion(job: Job, state: State, watch: Signals, announce: Callable[[str], object]) -> RunResult | None:
     """Train, evaluate and draw → the result, in the main process. If that is interrupted or a file cannot be written,
     the error names the command to resume. announce: shows the headline of the result before the pictures are drawn."""
-    stopped = f"stopped during the evaluation and its pictures; training is complete\n{resume_with(job)}"
+    stopped = f"stopped; training is complete, but not all of the evaluation and pictures\n{resume_with(job)}"
     try:
         train(job, state, watch)
         return _report(job, state, watch.check, announce) if job.world.is_main else None
