@@ -61,9 +61,8 @@ def saved_figure(path: Path, width: float, height: float, title: str, words: Seq
 
     chosen = {"font.family": families([title, *words])}
     with style.context(["default", STYLE, chosen]), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph .* missing", UserWarning
-        )  # in a title: no installed font has that script
+        # A title may be in a script that no installed font has.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
         figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)
         weight = "bold" if len(families([title])) == 1 else "normal"  # matplotlib warns if a font has no bold
